@@ -1,0 +1,165 @@
+"""Mosquitto, configured and watched: one per tenant on the core, one small one beside each agent.
+
+What the configuration must say is written here with its reason; the access rules come from `sync.topics`, so that
+broker, in-memory twin and documentation cannot differ.
+"""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import os
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.errors import Trouble
+from appliance.keys import write_private
+from appliance.processes import check_port_free, spawn, tail, wait_for_port
+from sync.names import TenantId
+from sync.topics import CORE_NAME, DEVICE_RULES, tenant_root
+
+
+class NoBroker(Trouble):
+    """Mosquitto is missing, or does not start; the message says what to do."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True)
+class BrokerFiles:
+    """Certificates of a tenant's broker, all PEM."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+    revocations: Path
+
+
+def find() -> str:
+    """The mosquitto program; Debian keeps it in /usr/sbin, which is not on every PATH."""
+    found = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise NoBroker("Mosquitto is not installed: run `apt-get install mosquitto` (or `make demo`, which asks first)")
+    return found
+
+
+def uplink_acl(tenant: TenantId) -> str:
+    """The access rules of a tenant's broker: the core may do all below its root, a device what the table says."""
+    lines = [f"user {CORE_NAME}", f"topic readwrite {tenant_root(tenant)}/#", ""]
+    lines += [
+        f"pattern {action} {tenant_root(tenant)}/{pattern.format(device='%u')}" for action, pattern in DEVICE_RULES
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def uplink_config(folder: Path, listen: str, port: int, files: BrokerFiles) -> str:
+    """A tenant's broker: TLS 1.3 with client certificates; the certificate's name is user and client id."""
+    return f"""\
+per_listener_settings false
+user {getpass.getuser()}
+listener {port} {listen}
+cafile {files.ca}
+certfile {files.certificate}
+keyfile {files.key}
+crlfile {files.revocations}
+tls_version tlsv1.3
+require_certificate true
+use_identity_as_username true
+# Otherwise another valid certificate could take a session over by its client id.
+use_username_as_clientid true
+allow_anonymous false
+acl_file {folder}/acl
+# Without it a QoS 1 exchange waits for delayed acknowledgements.
+set_tcp_nodelay true
+max_keepalive 120
+max_packet_size 2097152
+max_queued_messages 4096
+persistent_client_expiration 30d
+persistence true
+persistence_location {folder}/store/
+# The store is written on SIGUSR1 after each release; the interval is for the rest.
+autosave_interval 300
+log_dest stderr
+log_type error
+log_type warning
+log_type notice
+"""
+
+
+def local_config(folder: Path, port: int) -> str:
+    """An agent's own broker: loopback, user and password, what field devices speak (3.1.1 and 5)."""
+    return f"""\
+per_listener_settings false
+user {getpass.getuser()}
+listener {port} 127.0.0.1
+allow_anonymous false
+password_file {folder}/passwords
+set_tcp_nodelay true
+# The agent acknowledges readings when they are checkpointed; nothing may be dropped while it restarts.
+max_inflight_messages 64
+max_queued_messages 0
+max_queued_bytes 67108864
+persistent_client_expiration 7d
+persistence true
+persistence_location {folder}/store/
+autosave_interval 60
+log_dest stderr
+log_type error
+log_type warning
+"""
+
+
+def write_passwords(folder: Path, users: tuple[str, ...]) -> None:
+    """A password for each user in `{user}.password` (kept if there) and the broker's file of their hashes."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lines = []
+    for user in users:
+        path = folder / f"{user}.password"
+        if not path.exists():
+            write_private(path, base64.urlsafe_b64encode(os.urandom(24)))
+        lines.append(f"{user}:{path.read_text()}")
+    hashed = folder / "passwords"
+    write_private(hashed, ("\n".join(lines) + "\n").encode())
+    # mosquitto_passwd hashes a file in place, so that no password is ever on a command line.
+    done = subprocess.run(["mosquitto_passwd", "-U", str(hashed)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NoBroker(f"mosquitto_passwd: {done.stderr.strip() or done.stdout.strip()}")
+
+
+class Broker:
+    """A Mosquitto process in its folder; configuration is written by `start`."""
+
+    def __init__(self, folder: Path, host: str, port: int, setting: str) -> None:
+        self.folder, self.host, self.port, self._setting = folder, host, port, setting
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self, config: str) -> None:
+        """Starts it and waits until it listens; raises PortTaken or NoBroker with the last lines of its log."""
+        program = find()
+        check_port_free(self.host, self.port, self._setting)
+        (self.folder / "store").mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(self.folder / "mosquitto.conf", config.encode())
+        log = self.folder / "mosquitto.log"
+        self._child = spawn([program, "-c", str(self.folder / "mosquitto.conf")], log)
+        if not wait_for_port(self.host, self.port, self._child):
+            raise NoBroker(f"Mosquitto does not start:\n{tail(log)}")
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child else None
+
+    def alive(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
+    def persist(self) -> None:
+        """Has it write its store now."""
+        if self.alive() and self._child is not None:
+            self._child.send_signal(signal.SIGUSR1)
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.terminate()
+            self._child.wait(10)

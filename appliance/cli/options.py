@@ -1,0 +1,44 @@
+"""Options that several commands share, and how results are printed."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_option(command: F) -> F:
+    """`--json`: one JSON document on standard output, nothing else."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
+
+
+def core_dir(command: F) -> F:
+    """`--dir`: the core's state folder."""
+    return click.option(
+        "--dir", "folder", type=click.Path(path_type=Path, file_okay=False), envvar="FALAJ_CORE_DIR",
+        help="The core's state folder [default: systemd's, else ~/.local/state/falaj/core].",
+    )(command)  # fmt: skip
+
+
+def edge_dir(command: F) -> F:
+    """`--dir`: the agent's state folder."""
+    return click.option(
+        "--dir", "folder", type=click.Path(path_type=Path, file_okay=False), envvar="FALAJ_EDGE_DIR",
+        help="The agent's state folder [default: systemd's, else ~/.local/state/falaj/edge].",
+    )(command)  # fmt: skip
+
+
+def show(as_json: bool, document: Any, text: str) -> None:
+    """Prints the document, or the text for people."""
+    click.echo(json.dumps(document, indent=2, sort_keys=True, default=str) if as_json else text)
+
+
+def actor() -> str:
+    """Who asks, for the record."""
+    return f"cli:{getpass.getuser()}"

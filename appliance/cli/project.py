@@ -1,0 +1,69 @@
+"""`falaj apply`, `falaj ingest`, `falaj train`: what a project declares, and the long work it leads to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from appliance.api import Api
+from appliance.cli.clients import api
+from appliance.cli.options import actor, core_dir, json_option, show
+from appliance.cli.progress import following
+from appliance.project_file import read_project
+from core.orders import ApplyProject, Ingest, Train
+from sync.names import BadName, ModelName
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default="falaj.toml")
+@core_dir
+@json_option
+def apply(file: Path, folder: Path | None, as_json: bool) -> None:
+    """Take in the project FILE (default: falaj.toml). Idempotent; starts no work by itself."""
+    project = read_project(file)
+    result = api(folder).order(ApplyProject(actor=actor(), project=project, folder=str(file.resolve().parent)))
+    models = ", ".join(result["models"]) or "none"
+    sources = ", ".join(result["sources"]) or "none"
+    show(as_json, result, f"project version {result['version']}: models {models}; sources {sources}")
+
+
+@click.command()
+@click.argument("source")
+@core_dir
+@json_option
+def ingest(source: str, folder: Path | None, as_json: bool) -> None:
+    """Read SOURCE into the lake; what was read before is not read again."""
+    core = api(folder)
+    result = _follow(core, core.order(Ingest(actor=actor(), source=source))["job"], as_json)
+    text = f"{result['rows']} rows in {result['files']} files of the lake, {result['rejections']} rejections"
+    show(as_json, result, text + ("; see `falaj status`" if result["rejections"] else ""))
+
+
+@click.command()
+@click.argument("model")
+@core_dir
+@json_option
+def train(model: str, folder: Path | None, as_json: bool) -> None:
+    """Make a candidate of MODEL: dataset, training, export, quantization, gates."""
+    core = api(folder)
+    name = model_name(model)
+    result = _follow(core, core.order(Train(actor=actor(), model=name))["job"], as_json)
+    if not result["accepted"]:
+        show(as_json, result, f"refused: {result['reasons']}")
+        raise SystemExit(1)
+    text = f"release {result['number']} of {model} awaits approval: accuracy {result['accuracy']:.3f} on held-out rows"
+    show(as_json, result, f"{text}\n  falaj trust approve {model}@{result['number']}")
+
+
+def model_name(text: str) -> ModelName:
+    try:
+        return ModelName(text)
+    except BadName as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _follow(core: Api, job: int, quiet: bool) -> dict[str, Any]:
+    with following(quiet) as watch:
+        return core.wait_for_job(job, watch)

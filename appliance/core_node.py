@@ -1,0 +1,133 @@
+"""The core's supervisor: prepares the folder, starts broker, steward, console and enrolment listener, and keeps
+them. Each is a process of its own with only the secrets it needs; whoever dies is started anew."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from appliance import clock
+from appliance.broker import Broker, uplink_acl, uplink_config
+from appliance.core_state import CoreFolder, catalog_key, open_keys, prepare
+from appliance.errors import Trouble
+from appliance.keys import write_private
+from appliance.notify import notify
+from appliance.processes import check_port_free, listens, spawn, stop, tail
+from appliance.settings import CoreSettings
+
+log = logging.getLogger("falaj.core")
+
+RESTARTS, WITHIN = 5, 60.0  # more restarts than this in so many seconds and the core gives up
+
+
+class CoreFailed(Trouble):
+    """The core does not start or does not stay; the message carries the last lines of the log."""
+
+
+@dataclass
+class _Kept:
+    """A child and how to start it."""
+
+    name: str
+    start: Callable[[], subprocess.Popen[bytes]]
+    child: subprocess.Popen[bytes]
+    restarts: list[float] = field(default_factory=list)
+
+
+class CoreNode:
+    """One core with one tenant."""
+
+    def __init__(self, folder: CoreFolder, settings: CoreSettings) -> None:
+        self.folder, self.settings = folder, settings
+        self.broker = Broker(folder.broker, settings.listen, settings.ports.uplink, "ports.uplink in core.toml")
+        self._kept: list[_Kept] = []
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Starts everything; raises PortTaken, NoBroker, KeyUnsafe or CoreFailed with nothing left running."""
+        ports = self.settings.ports
+        check_port_free(self.settings.listen, ports.uplink, "ports.uplink in core.toml")
+        check_port_free(self.settings.listen, ports.enrol, "ports.enrol in core.toml")
+        check_port_free("127.0.0.1", ports.console, "ports.console in core.toml")
+        keys = open_keys(self.folder)
+        prepare(self.folder, self.settings, keys, clock.now())
+        write_private(self.folder.console_token, secrets.token_urlsafe(24).encode())
+        for left in (self.folder.ready, self.folder.steward_socket, self.folder.api_socket):
+            left.unlink(missing_ok=True)  # of an earlier run that was killed
+        try:
+            self._start_broker()
+            self._keep("steward")
+            self._wait(lambda: self.folder.steward_socket.exists(), "steward")
+            self._keep("console", catalog_key(keys).hex().encode())
+            self._keep("enrolment")
+            self._wait(lambda: self.folder.api_socket.exists(), "console")
+            self._wait(lambda: listens(self.settings.listen, ports.enrol), "enrolment")
+            self.folder.ready.touch()
+        except BaseException:
+            self.stop()
+            raise
+
+    def run(self) -> None:
+        """Keeps the children until SIGTERM or SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._ended.set())
+        notify("READY=1")
+        try:
+            while not self._ended.wait(0.5):
+                self._look_after()
+        finally:
+            notify("STOPPING=1")
+            self.stop()
+
+    def stop(self) -> None:
+        for kept in reversed(self._kept):
+            stop(kept.child)
+        self._kept.clear()
+        self.broker.stop()
+
+    def _start_broker(self) -> None:
+        write_private(self.folder.broker / "acl", uplink_acl(self.folder.tenant).encode())
+        config = uplink_config(
+            self.folder.broker, self.settings.listen, self.settings.ports.uplink, self.folder.broker_files()
+        )
+        self.broker.start(config)
+        self.folder.broker_pid.write_text(str(self.broker.pid))
+
+    def _keep(self, name: str, secret: bytes | None = None) -> None:
+        argv = [sys.executable, "-P", "-m", "appliance.cli", "core", name, "--dir", str(self.folder.root)]
+        output = self.folder.logs / f"{name}.log"
+
+        def start() -> subprocess.Popen[bytes]:
+            return spawn(argv, output, secret)
+
+        self._kept.append(_Kept(name, start, start()))
+
+    def _look_after(self) -> None:
+        if not self.broker.alive():
+            log.warning("the broker ended; starting it anew")
+            self._start_broker()
+        for kept in self._kept:
+            code = kept.child.poll()
+            if code is None:
+                continue
+            log.warning("%s ended (%s); starting it anew", kept.name, code)
+            now = clock.ticks()
+            kept.restarts = [t for t in kept.restarts if now - t < WITHIN] + [now]
+            if len(kept.restarts) > RESTARTS:
+                raise CoreFailed(f"{kept.name} does not stay up:\n{tail(self.folder.logs / f'{kept.name}.log')}")
+            kept.child = kept.start()
+
+    def _wait(self, ready: Callable[[], bool], name: str, patience: float = 20.0) -> None:
+        end = clock.ticks() + patience
+        child = self._kept[-1].child if self._kept else None
+        while not ready():
+            if clock.ticks() > end or (child is not None and child.poll() is not None):
+                raise CoreFailed(f"{name} does not start:\n{tail(self.folder.logs / f'{name}.log', 12)}")
+            time.sleep(0.05)

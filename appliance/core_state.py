@@ -1,0 +1,136 @@
+"""The core's folder: where each thing lies, and what the first start makes (keys, CA, certificates)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance import keys
+from appliance.broker import BrokerFiles
+from appliance.keys import TenantKeys, write_private
+from appliance.settings import CoreSettings
+from core.fleet import enrolment
+from core.fleet.enrolment import Pair
+from core.steward import Keys
+from sync import roles
+from sync.names import TenantId
+
+
+@dataclass(frozen=True)
+class CoreFolder:
+    """Paths below the core's state folder; every tenant has its own subtree."""
+
+    root: Path
+    tenant: TenantId
+
+    @property
+    def home(self) -> Path:
+        return self.root / "tenants" / self.tenant
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def steward_socket(self) -> Path:
+        return self.run / "steward.sock"
+
+    @property
+    def api_socket(self) -> Path:
+        return self.run / "api.sock"
+
+    @property
+    def catalog(self) -> Path:
+        return self.home / "catalog.db"
+
+    @property
+    def lake(self) -> Path:
+        return self.home / "lake"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.home / "artifacts"
+
+    @property
+    def blobs(self) -> Path:
+        return self.home / "blobs"
+
+    @property
+    def broker(self) -> Path:
+        return self.home / "broker"
+
+    @property
+    def pki(self) -> Path:
+        return self.home / "pki"
+
+    @property
+    def console_token(self) -> Path:
+        return self.run / "console.token"
+
+    @property
+    def ready(self) -> Path:
+        """There while everything of the core is up."""
+        return self.run / "ready"
+
+    @property
+    def broker_pid(self) -> Path:
+        return self.run / "broker.pid"
+
+    def broker_files(self) -> BrokerFiles:
+        pki = self.pki
+        return BrokerFiles(pki / "ca.pem", pki / "broker.pem", pki / "broker.key", pki / "revoked.pem")
+
+
+def open_keys(folder: CoreFolder) -> TenantKeys:
+    """The tenant's keys by KEK provider `file`."""
+    return keys.tenant_keys(folder.root / "kek", folder.home / "tenant.key", folder.tenant)
+
+
+def prepare(folder: CoreFolder, settings: CoreSettings, tenant_keys: TenantKeys, now: float) -> None:
+    """Makes what is missing: online keys, CA, certificates of broker, listener and core. Nothing is replaced."""
+    for path in (folder.root, folder.home, folder.run, folder.logs, folder.pki):
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name in ("director", "snapshot", "timestamp"):
+        path = folder.home / "keys" / name
+        if not path.exists():
+            tenant_keys.keep_secret(path, roles.new_signing_key())
+    ca_key = folder.home / "keys" / "ca"
+    if not ca_key.exists():
+        pair = enrolment.create_authority(folder.tenant, now)
+        tenant_keys.keep_secret(ca_key, pair.key)
+        write_private(folder.pki / "ca.pem", pair.certificate)
+    authority = open_authority(folder, tenant_keys)
+    hosts = tuple(dict.fromkeys((settings.host, "127.0.0.1", "localhost")))
+    for name in ("broker", "enrol"):
+        if not (folder.pki / f"{name}.pem").exists():
+            _write_pair(folder.pki, name, enrolment.issue_server(authority, hosts, now))
+    if not (folder.pki / "core.pem").exists():
+        _write_pair(folder.pki, "core", enrolment.issue_core(authority, now))
+    if not (folder.pki / "revoked.pem").exists():
+        write_private(folder.pki / "revoked.pem", enrolment.empty_revocations(authority, now))
+
+
+def open_authority(folder: CoreFolder, tenant_keys: TenantKeys) -> Pair:
+    return Pair((folder.pki / "ca.pem").read_bytes(), tenant_keys.read_secret(folder.home / "keys" / "ca"))
+
+
+def online_keys(folder: CoreFolder, tenant_keys: TenantKeys) -> Keys:
+    secrets = folder.home / "keys"
+    return Keys(*(tenant_keys.read_secret(secrets / name) for name in ("director", "snapshot", "timestamp")))
+
+
+def catalog_key(tenant_keys: TenantKeys) -> bytes:
+    return tenant_keys.derive("catalog")
+
+
+def _write_pair(folder: Path, name: str, pair: Pair) -> None:
+    """The key first: a certificate without its key would never be made again."""
+    write_private(folder / f"{name}.key", pair.key)
+    chain = pair.certificate
+    if name != "core":  # servers send the CA along, so that a newcomer can compare its fingerprint
+        chain += (folder / "ca.pem").read_bytes()
+    write_private(folder / f"{name}.pem", chain)

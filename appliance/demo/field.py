@@ -1,0 +1,169 @@
+"""The world outside the box: a watch that sends its samples at a fixed rate, whatever comes back (open loop), an
+application that listens to predictions, and one that asks the same over HTTP. All of it is counted."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import queue
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from appliance.demo.fleet import Device, StoryFailed
+from appliance.demo.recordings import CHANNELS, PAUSE, PERIOD, Recording
+from sync import codec
+from sync.errors import Malformed
+from sync.link import Message, Publish
+from sync.messages import Prediction
+from sync.mqtt import Broker, MqttLink
+from sync.names import ModelName
+
+SIZE, STEP = 100, 50  # the window of the demo's project, as the sender must know it to count
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One complete window that was sent: the event time of its last sample, and what it really was."""
+
+    end: float
+    label: str
+
+
+@dataclass
+class Count:
+    """All that one watch sent and got back; answers are kept by the event time of their window."""
+
+    sent: int = 0
+    expected: list[Expected] = field(default_factory=list)
+    mqtt: dict[float, list[Prediction]] = field(default_factory=dict)
+    http: dict[float, tuple[float, ...]] = field(default_factory=dict)
+    http_errors: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+
+    def answered(self) -> int:
+        """Windows with a prediction of quality `ok`."""
+        return sum(1 for got in self.mqtt.values() if any(p.quality == "ok" for p in got))
+
+    def lost(self) -> list[Expected]:
+        """Complete windows without an answer."""
+        return [e for e in self.expected if e.end not in self.mqtt]
+
+    def twice(self) -> list[float]:
+        """Windows that were answered under different ids."""
+        return [end for end, got in self.mqtt.items() if len({p.id for p in got}) > 1]
+
+    def right(self) -> int:
+        """Windows whose served class is the true one."""
+        return sum(1 for e in self.expected if any(p.value == e.label for p in self.mqtt.get(e.end, ())))
+
+    def differing(self) -> list[float]:
+        """Windows on which MQTT and HTTP do not say exactly the same."""
+        return [
+            e.end
+            for e in self.expected
+            if e.end in self.mqtt and e.end in self.http and not _same(self.mqtt[e.end][0], self.http[e.end])
+        ]
+
+
+def _same(prediction: Prediction, numbers: tuple[float, ...]) -> bool:
+    """Whether HTTP's output tensor is the same distribution and names the same class."""
+    if prediction.probabilities != numbers:
+        return False
+    return prediction.value == prediction.classes[int(np.argmax(numbers))]
+
+
+class Watch:
+    """One watch on one device's local broker, as user `app`."""
+
+    def __init__(self, device: Device, model: ModelName, recordings: tuple[Recording, ...]) -> None:
+        self.device, self.model, self.recordings = device, model, recordings
+        self.count = Count()
+        self._asks: queue.SimpleQueue[tuple[Expected, npt.NDArray[np.float64]] | None] = queue.SimpleQueue()
+        broker = Broker(
+            "127.0.0.1", device.mqtt_port, f"app-{device.name}", user="app", password=device.app_password(),
+            clean_start=True,
+        )  # fmt: skip
+        self._link = MqttLink(broker, queue_when_down=True)
+
+    def connect(self) -> None:
+        """Opens the session and listens for predictions; raises StoryFailed if the broker does not answer."""
+        topic = f"watch/{self.device.name}/exercise"
+        self._link.subscribe(topic, f"{topic}/error")
+        self._link.start(self._received, lambda up, reason: None)
+        end = time.monotonic() + 10
+        while topic not in self._link.listening:
+            if time.monotonic() > end:
+                raise StoryFailed(f"{self.device.name}: no session with its local broker")
+            time.sleep(0.02)
+
+    def replay(self, start: float, speed: float) -> None:
+        """Sends what training never saw, sample by sample, `speed` times as fast as it was recorded."""
+        asker = threading.Thread(target=self._ask_all, name=f"ask-{self.device.name}", daemon=True)
+        asker.start()
+        ts, began, number = start, time.monotonic(), 0
+        for recording in self.recordings:
+            rows = recording.samples[recording.split :]
+            for i, row in enumerate(rows):
+                ahead = began + number * PERIOD / speed - time.monotonic()
+                if ahead > 0:
+                    time.sleep(ahead)
+                moment = round(ts + i * PERIOD, 3)
+                self._send(moment, row)
+                number += 1
+                if i >= SIZE - 1 and (i - SIZE + 1) % STEP == 0:
+                    expected = Expected(moment, recording.exercise)
+                    self.count.expected.append(expected)
+                    self._asks.put((expected, rows[i - SIZE + 1 : i + 1]))
+            ts += len(rows) * PERIOD + PAUSE
+        self._asks.put(None)
+        asker.join()
+
+    def settle(self, patience: float) -> None:
+        """Waits for answers that are still on their way."""
+        end = time.monotonic() + patience
+        while self.count.lost() and time.monotonic() < end:
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        self._link.stop()
+
+    def _send(self, ts: float, row: npt.NDArray[np.float64]) -> None:
+        reading = {"ts": ts, **{name: float(v) for name, v in zip(CHANNELS, row, strict=True)}}
+        self._link.publish(Publish(f"watch/{self.device.name}/imu", json.dumps(reading).encode(), qos=1))
+        self.count.sent += 1
+
+    def _received(self, message: Message) -> None:
+        if message.topic.endswith("/error"):
+            self.count.other.append(message.payload.decode(errors="replace"))
+            return
+        try:
+            prediction = codec.decode(Prediction, message.payload)
+        except Malformed as error:
+            self.count.other.append(str(error))
+            return
+        self.count.mqtt.setdefault(prediction.ts, []).append(prediction)
+
+    def _ask_all(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.device.http_port, timeout=5)
+        while (item := self._asks.get()) is not None:
+            expected, rows = item
+            try:
+                self.count.http[expected.end] = self._ask(connection, rows)
+            except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
+                self.count.http_errors.append(f"{type(error).__name__}: {error}")
+                connection.close()
+        connection.close()
+
+    def _ask(self, connection: http.client.HTTPConnection, rows: npt.NDArray[np.float64]) -> tuple[float, ...]:
+        window = {"name": "window", "datatype": "FP32", "shape": [1, *rows.shape], "data": rows.ravel().tolist()}
+        body = json.dumps({"inputs": [window]})
+        connection.request("POST", f"/v2/models/{self.model}/infer", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        document = json.loads(response.read())
+        if response.status != 200:
+            raise ValueError(f"HTTP {response.status}: {document.get('error')}")
+        return tuple(document["outputs"][0]["data"])

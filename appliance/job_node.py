@@ -1,0 +1,60 @@
+"""The process of one job: its order on standard input, its progress and result to the steward's socket."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from appliance import clock, jobs
+from appliance.core_state import CoreFolder, open_keys
+from appliance.orders_socket import LINE_LIMIT, ask
+from appliance.prover import bless
+from core.lake import Lake
+from core.orders import CommitCandidate, CommitRows, JobProgress, JobSpec
+from core.release.registry import ArtifactStore
+from edge.runtime import cpu_flags
+from sync import codec
+from sync.names import ModelName
+
+log = logging.getLogger("falaj.job")
+
+PROGRESS_EVERY = 0.25  # seconds between two progress orders
+
+
+def run(folder: CoreFolder) -> int:
+    """Does the job on standard input; 0 if its result is committed. Errors end on standard error, for the steward."""
+    spec = codec.decode(JobSpec, sys.stdin.buffer.read(), LINE_LIMIT)
+    keys = open_keys(folder)
+    lake = Lake(folder.lake, keys.wrap, keys.unwrap)
+    progress = _Progress(folder, spec.job)
+    if spec.kind == "ingest":
+        landed = jobs.ingest(
+            spec.project, spec.subject, Path(spec.folder), lake, spec.position, lambda done: progress("rows", done)
+        )
+        result = ask(folder.steward_socket, CommitRows(actor="job", job=spec.job, landed=landed))
+    else:
+        store = ArtifactStore(folder.artifacts, folder.tenant, keys.object_key("artifact"))
+        metadata = {"falaj.tenant": folder.tenant, "falaj.job": str(spec.job), "falaj.model": spec.subject}
+        candidate = jobs.train(
+            spec.project, ModelName(spec.subject), lake, spec.files, store.put, bless, progress, metadata, cpu_flags()
+        )
+        result = ask(folder.steward_socket, CommitCandidate(actor="job", job=spec.job, candidate=candidate))
+    if not result.ok:
+        log.error("the steward did not take the result: %s", result.error)
+        return 1
+    return 0
+
+
+class _Progress:
+    """Tells the steward, not more often than people can see."""
+
+    def __init__(self, folder: CoreFolder, job: int) -> None:
+        self._folder, self._job, self._last, self._stage = folder, job, 0.0, ""
+
+    def __call__(self, stage: str, done: float) -> None:
+        now = clock.ticks()
+        if stage == self._stage and now - self._last < PROGRESS_EVERY:
+            return
+        self._last, self._stage = now, stage
+        ask(self._folder.steward_socket, JobProgress(actor="job", job=self._job, stage=stage, done=done))

@@ -1,0 +1,184 @@
+"""Two pieces of long work, composed from the core's stages: taking rows in, and making a candidate.
+
+Processes, files of the catalog and keys are the caller's: everything with an effect comes in as an
+argument, and the result is a document for the steward to commit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+
+from core.features import views
+from core.handoffs import Artifact, Candidate, Dataset, LakeFile, Landed, Scorecard, Verdict
+from core.ingest.landing import land
+from core.lake import Lake, snapshot_id
+from core.project import Model, Project
+from core.release import export, gates, quantize, scorecard
+from core.training import loop
+from sync import golden
+from sync.manifest import Precision, Profile
+from sync.names import Digest, ModelName
+
+Put = Callable[[bytes], Digest]
+Bless = Callable[[bytes, bytes, Precision, Profile], Verdict]
+StageProgress = Callable[[str, float], None]
+
+GENERATED_WINDOWS = 64
+# The CPU flags that make int8 fast; those this machine measured with become an int8 variant's `needs`.
+INT8_FLAGS = ("avx512_vnni", "avx_vnni", "asimddp")
+
+_T = TypeVar("_T")
+_Name = TypeVar("_Name", bound=str)
+
+
+class UnknownPart(LookupError):
+    """The order names something the project does not declare; the message lists what it does."""
+
+    code = "not-declared"
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The whole graphs of a candidate, their golden vectors and what was measured of them."""
+
+    shipped: dict[Precision, bytes]  # in order of preference
+    golden: bytes
+    scorecard: Scorecard
+    facts: gates.Facts
+
+
+def ingest(
+    project: Project,
+    source: str,
+    folder: Path,
+    lake: Lake,
+    position: Mapping[str, str],
+    progress: Callable[[float], None],
+) -> Landed:
+    """Runs one source of the project; see `core.ingest.landing.land`. Raises UnknownPart besides."""
+    declared = _find("source", source, project.sources)
+    contract = _find("contract", declared.contract, project.contracts)
+    return land(source, declared, contract, folder, lake, position, progress)
+
+
+def train(
+    project: Project,
+    model_name: ModelName,
+    lake: Lake,
+    files: Sequence[LakeFile],
+    put: Put,
+    bless: Bless,
+    progress: StageProgress,
+    metadata: Mapping[str, str],
+    cpu_flags: Collection[str] = (),
+    clock: Callable[[], float] = time.perf_counter,
+    threads: int = 1,
+) -> Candidate:
+    """Dataset, training, export, quantization, measurement and gates for one model, from the snapshot
+    `files`.
+
+    `put` stores a model file or golden vectors and returns the digest of what it was given. `bless` is the
+    edge's proof of (model, golden vectors, precision, profile) on this machine: the verdict of gate G8.
+    `metadata` is written into every graph. A candidate that is refused is a result, not an error; raises
+    UnknownPart, and what the stages raise (ViewError, TooFewRows, LakeError, RecipeError, TrainingFailed,
+    ExportError).
+    """
+    model = _find("model", model_name, project.models)
+    dataset = _dataset(project, model, lake, files, progress)
+    trained = loop.train(dataset, model.training, lambda done: progress("training", done), threads)
+    made = _release_files(model, dataset, trained, metadata, clock, progress)
+    artifacts = tuple(
+        Artifact(precision, _needs(precision, cpu_flags), put(data), len(data))
+        for precision, data in made.shipped.items()
+    )
+    verdicts = gates.judge(made.scorecard, model.gates, made.facts)
+    for i, (precision, data) in enumerate(made.shipped.items()):
+        verdicts += (bless(data, made.golden, precision, model.profile),)
+        progress("proving", (i + 1) / len(made.shipped))
+    taken, given = export.specs(dataset.window, dataset.classes)
+    return Candidate(
+        model=model_name,
+        snapshot=dataset.snapshot,
+        view=dataset.view,
+        dataset=dataset.digest,
+        recipe=model.training.recipe,
+        seed=model.training.seed,
+        classes=dataset.classes,
+        window=dataset.window,
+        inputs=(taken,),
+        outputs=(given,),
+        artifacts=artifacts,
+        golden=put(made.golden),
+        scorecard=made.scorecard,
+        verdicts=verdicts,
+        accepted=gates.accepted(verdicts),
+    )
+
+
+def _dataset(project: Project, model: Model, lake: Lake, files: Sequence[LakeFile], progress: StageProgress) -> Dataset:
+    view = _find("view", model.view, project.views)
+    source = _find("source", view.source, project.sources)
+    contract = _find("contract", source.contract, project.contracts)
+    columns = views.columns(view, source, contract, model)
+    if not files:
+        raise views.TooFewRows(f"source {view.source!r} has no rows yet; run `falaj ingest {view.source}` first")
+    table = lake.read(view.source, (file.name for file in files), columns)
+    progress("rows", 0.5)
+    name = views.view_hash(view, source, contract)
+    dataset = views.build(view, name, snapshot_id(files), table, model, source.time)
+    progress("rows", 1.0)
+    return dataset
+
+
+def _release_files(
+    model: Model,
+    dataset: Dataset,
+    trained: loop.Trained,
+    metadata: Mapping[str, str],
+    clock: Callable[[], float],
+    progress: StageProgress,
+) -> _Files:
+    bare = export.export_bare(trained.network, dataset.window, dataset.classes)
+    progress("export", 1.0)
+    normalised = (dataset.fit.x - trained.mean) / trained.deviation
+    candidates = quantize.candidates(bare, normalised)
+    whole = {
+        precision: export.assemble(data, trained.mean, trained.deviation, metadata)
+        for precision, data in candidates.models.items()
+    }
+    progress("quantization", 1.0)
+    card = scorecard.measure(whole, dataset.gate, export.reference(trained, dataset.gate.x), model.gates, clock)
+    card = msgspec.structs.replace(card, reason="; ".join((card.reason, *candidates.refusals)))
+    chosen: tuple[Precision, ...] = ("fp32",) if card.chosen == "fp32" else (card.chosen, "fp32")
+    shipped = {precision: whole[precision] for precision in chosen}
+    made_up = export.generated_windows(
+        trained, dataset.window, GENERATED_WINDOWS, np.random.default_rng(model.training.seed)
+    )
+    answers = scorecard.probabilities(scorecard.open_session(whole["fp32"]), made_up)
+    facts = gates.Facts(
+        graphs=tuple(scorecard.inspect(precision, data) for precision, data in shipped.items()),
+        generated_rows=len(made_up),
+        generated_parity=scorecard.parity(answers, export.reference(trained, made_up)),
+    )
+    vectors = golden.encode(scorecard.golden(shipped, dataset.gate))
+    progress("measurement", 1.0)
+    return _Files(shipped, vectors, card, facts)
+
+
+def _needs(precision: Precision, cpu_flags: Collection[str]) -> tuple[str, ...]:
+    """The last variant, fp32, needs nothing, so that every device has one it can take."""
+    return () if precision == "fp32" else tuple(flag for flag in INT8_FLAGS if flag in cpu_flags)
+
+
+def _find(what: str, name: _Name, declared: Mapping[_Name, _T]) -> _T:
+    if name not in declared:
+        known = ", ".join(sorted(declared)) or "none"
+        raise UnknownPart(f"{what} {name!r} is not in the project file; declared are: {known}")
+    return declared[name]

@@ -1,0 +1,164 @@
+"""Keys on disk: KEK provider `file`, the tenant's key under it, everything else derived or sealed under that.
+
+    kek file (0600, random) --scrypt--> KEK --AES-GCM--> tenant key --HKDF--> one key a purpose
+
+`key_protection` of this provider is honestly `none`: whoever has the whole disk has the keys. systemd-creds, TPM 2
+and PKCS#11 are further providers with the same two functions.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from cryptography import x509
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from appliance.errors import Trouble
+from sync import sealing
+from sync.errors import Damaged
+from sync.names import TenantId
+
+SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**15, 8, 1  # 32 MiB and about 0.1 s: RFC 7914's interactive choice, doubled
+PROTECTION = "none"
+
+
+class KeyUnsafe(Trouble):
+    """A key file that must not be used as it is; the message says what to do."""
+
+
+class _Wrapped(msgspec.Struct, frozen=True):
+    """The tenant key's file."""
+
+    salt: str
+    wrapped: str
+    n: int = SCRYPT_N
+    r: int = SCRYPT_R
+    p: int = SCRYPT_P
+    v: int = 1
+
+
+@dataclass(frozen=True)
+class TenantKeys:
+    """All keys of one tenant, from its tenant key."""
+
+    tenant: TenantId
+    _key: bytes
+
+    def derive(self, purpose: str) -> bytes:
+        """32 bytes that belong to this purpose alone."""
+        return HKDF(hashes.SHA256(), 32, None, f"falaj/1 {self.tenant} {purpose}".encode()).derive(self._key)
+
+    def object_key(self, purpose: str) -> Callable[[str], bytes]:
+        """Name -> key, for stores whose names are digests of their content."""
+        return lambda name: self.derive(f"{purpose}/{name}")
+
+    def wrap(self, key: bytes) -> bytes:
+        """`key` under this tenant's wrapping key (Parquet's data keys)."""
+        return sealing.seal_small(key, self.derive("wrap"), b"falaj wrap", os.urandom(sealing.NONCE_BYTES))
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        return sealing.unseal_small(wrapped, self.derive("wrap"), b"falaj wrap")
+
+    def keep_secret(self, path: Path, secret: bytes) -> None:
+        """Writes a secret sealed under this tenant; the name of the file is bound to it."""
+        key, aad = self.derive("secrets"), path.name.encode()
+        write_private(path, sealing.seal_small(secret, key, aad, os.urandom(sealing.NONCE_BYTES)))
+
+    def read_secret(self, path: Path) -> bytes:
+        return sealing.unseal_small(path.read_bytes(), self.derive("secrets"), path.name.encode())
+
+
+def tenant_keys(kek_file: Path, wrapped_file: Path, tenant: TenantId) -> TenantKeys:
+    """The tenant's keys; both files are made if neither is there.
+
+    Raises KeyUnsafe if a file is open to others, is missing while the other exists, or does not open.
+    """
+    if not kek_file.exists() and not wrapped_file.exists():
+        _create(kek_file, wrapped_file, tenant)
+    for path in (kek_file, wrapped_file):
+        check_private(path)
+    stored = msgspec.json.decode(wrapped_file.read_bytes(), type=_Wrapped)
+    kek = Scrypt(base64.b64decode(stored.salt), 32, stored.n, stored.r, stored.p).derive(kek_file.read_bytes())
+    try:
+        raw = base64.b64decode(stored.wrapped)
+        key = AESGCM(kek).decrypt(raw[:12], raw[12:], f"falaj/1 tenant {tenant}".encode())
+    except InvalidTag as error:
+        raise KeyUnsafe(f"{wrapped_file} does not open with {kek_file}: restore the pair from one backup") from error
+    return TenantKeys(tenant, key)
+
+
+def _create(kek_file: Path, wrapped_file: Path, tenant: TenantId) -> None:
+    passphrase = base64.b64encode(os.urandom(32))
+    write_private(kek_file, passphrase)
+    salt, nonce = os.urandom(16), os.urandom(12)
+    kek = Scrypt(salt, 32, SCRYPT_N, SCRYPT_R, SCRYPT_P).derive(passphrase)
+    wrapped = nonce + AESGCM(kek).encrypt(nonce, os.urandom(32), f"falaj/1 tenant {tenant}".encode())
+    stored = _Wrapped(base64.b64encode(salt).decode(), base64.b64encode(wrapped).decode())
+    write_private(wrapped_file, msgspec.json.encode(stored))
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Writes a file only its owner can read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def check_private(path: Path) -> None:
+    """Raises KeyUnsafe unless the file is there and closed to others."""
+    if not path.exists():
+        raise KeyUnsafe(f"{path} is missing: restore it from the backup it was made with")
+    if path.stat().st_mode & 0o077:
+        raise KeyUnsafe(f"{path} can be read by others: run `chmod 600 {path}`")
+
+
+@dataclass(frozen=True)
+class DeviceKeys:
+    """A device's own keys, made on the device; only the public halves ever leave it."""
+
+    signing: bytes  # Ed25519 private, PEM: TLS and reports
+    sealing: bytes  # X25519 private, raw
+    sealing_public: bytes
+    csr: bytes  # PEM
+
+
+def new_device_keys(device: str) -> DeviceKeys:
+    """Fresh keys and a certificate request; the CA composes the final names itself."""
+    signing, box = Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, device)])
+    csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(signing, None)
+    return DeviceKeys(
+        signing.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        box.private_bytes_raw(),
+        box.public_key().public_bytes_raw(),
+        csr.public_bytes(Encoding.PEM),
+    )
+
+
+def certificate_fingerprint(pem: bytes) -> str:
+    """SHA-256 of a certificate's DER form, in hex."""
+    return x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex()
+
+
+__all__ = [
+    "Damaged", "DeviceKeys", "KeyUnsafe", "TenantKeys", "certificate_fingerprint", "check_private",
+    "new_device_keys", "tenant_keys", "write_private",
+]  # fmt: skip

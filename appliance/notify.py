@@ -1,0 +1,24 @@
+"""Tells systemd how we are (sd_notify): a datagram to the socket it names, nothing at all without it."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+def notify(state: str) -> None:
+    """Sends `READY=1`, `WATCHDOG=1`, `STATUS=...`; silent where there is no systemd."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):  # an abstract socket
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.connect(address)
+        channel.send(state.encode())
+
+
+def watchdog_interval() -> float | None:
+    """Half of what systemd allows between two signs of life, in seconds; None if it watches nothing."""
+    text = os.environ.get("WATCHDOG_USEC")
+    return int(text) / 2_000_000 if text else None

@@ -1,0 +1,63 @@
+"""The steward's Unix socket: one order a line in, one answer a line out. The file's mode is the authentication."""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+from collections.abc import Callable
+from pathlib import Path
+
+from appliance.errors import Trouble
+from core.orders import Answer, AnyOrder
+from sync import codec
+from sync.errors import Malformed
+
+LINE_LIMIT = 8 * 1024 * 1024  # bytes of one order: a project with its lake files, a candidate with its verdicts
+PATIENCE = 30.0  # seconds for an answer
+
+
+class StewardAway(Trouble, ConnectionError):
+    """The steward does not answer on its socket. A ConnectionError too: that is how the console knows it."""
+
+
+def ask(path: Path, order: object) -> Answer:
+    """Sends one order and waits for the answer; raises StewardAway if there is nobody."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(PATIENCE)
+            connection.connect(str(path))
+            with connection.makefile("rwb") as stream:
+                stream.write(codec.encode(order) + b"\n")
+                stream.flush()
+                line = stream.readline(LINE_LIMIT)
+    except OSError as error:
+        raise StewardAway(f"no steward at {path} ({error}): is `falaj core run` running?") from error
+    if not line:
+        raise StewardAway(f"the steward at {path} ended the conversation")
+    return codec.decode(Answer, line, LINE_LIMIT)
+
+
+class OrderServer(socketserver.ThreadingUnixStreamServer):
+    """Listens on the socket; `serve(order)` is called for each, from a thread of its own."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path, serve: Callable[[AnyOrder], Answer]) -> None:
+        path.unlink(missing_ok=True)
+        self.serve = serve
+        super().__init__(str(path), _Conversation)
+        path.chmod(0o600)
+
+
+class _Conversation(socketserver.StreamRequestHandler):
+    server: OrderServer
+
+    def handle(self) -> None:
+        while line := self.rfile.readline(LINE_LIMIT):
+            try:
+                order: AnyOrder = codec.decode(AnyOrder, line, LINE_LIMIT)  # type: ignore[arg-type]
+            except Malformed as error:
+                answer = Answer(False, error=str(error), code=error.code)
+            else:
+                answer = self.server.serve(order)
+            self.wfile.write(codec.encode(answer) + b"\n")

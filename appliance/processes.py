@@ -1,0 +1,84 @@
+"""Child processes that never outlive their parent, and ports that are checked before anything starts."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from appliance.errors import Trouble
+
+STOP_PATIENCE = 5.0  # seconds a child may take to end by itself
+
+
+class PortTaken(Trouble):
+    """A port that another program listens on."""
+
+
+def spawn(argv: Sequence[str], log: Path, secret: bytes | None = None) -> subprocess.Popen[bytes]:
+    """Starts a child with its output in `log` and, if given, a secret on its standard input.
+
+    The child is told by the kernel when this process dies, however it dies. Call it from a thread that lives as
+    long as the process: the kernel watches the thread.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    stdin = subprocess.PIPE if secret is not None else subprocess.DEVNULL
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", *argv], stdin=stdin, stdout=output, stderr=subprocess.STDOUT
+        )
+    if secret is not None and child.stdin is not None:
+        child.stdin.write(secret)
+        child.stdin.close()
+    return child
+
+
+def stop(child: subprocess.Popen[bytes]) -> None:
+    """Asks the child to end, then makes it."""
+    if child.poll() is None:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(STOP_PATIENCE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def check_port_free(host: str, port: int, setting: str) -> None:
+    """Raises PortTaken, naming the setting to change, if nobody could listen there now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortTaken(
+                f"port {port} on {host} cannot be used ({error.strerror}): stop what listens there, or set {setting}"
+            ) from error
+
+
+def wait_for_port(host: str, port: int, child: subprocess.Popen[bytes], patience: float = 10.0) -> bool:
+    """Whether the child listens, waiting at most `patience` seconds and not for a child that ended."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end and child.poll() is None:
+        if listens(host, port):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether somebody accepts connections there; a listener on all addresses is asked on loopback."""
+    try:
+        with socket.create_connection(("127.0.0.1" if host == "0.0.0.0" else host, port), 0.5):  # noqa: S104
+            return True
+    except OSError:
+        return False
+
+
+def tail(log: Path, lines: int = 5) -> str:
+    """The last lines of a log, for an error message."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""

@@ -1,0 +1,17 @@
+"""Reads a project file (`falaj.toml`) and says everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from appliance.settings import BadSettings, convert, read_toml
+from core.project import Project, problems
+
+
+def read_project(file: Path) -> Project:
+    """The project in a file, complete and consistent; raises BadSettings with every problem found."""
+    project = convert(Project, read_toml(file), str(file))
+    found = problems(project)
+    if found:
+        raise BadSettings(f"{file}: " + "\n  ".join(found))
+    return project

@@ -1,0 +1,164 @@
+"""Machine settings (`core.toml`, `edge.toml`) and the project file: text to frozen types, nothing guessed.
+
+An unknown key is refused with its place and the nearest known key. Every machine setting can be overridden by the
+environment: `FALAJ_CORE__PORTS__UPLINK=8884` is `[ports] uplink = 8884` of core.toml.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from appliance.errors import Trouble
+from sync.names import DEFAULT_TENANT, Name, TenantId
+
+T = TypeVar("T")
+
+
+class BadSettings(Trouble):
+    """A file that cannot be used; the message names the place and what to write instead."""
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class Ports(_Part, frozen=True, kw_only=True):
+    """TCP ports of the core: the tenant's broker, the enrolment listener (both on `listen`), the console
+    (loopback only)."""
+
+    uplink: int = 8883
+    enrol: int = 8443
+    console: int = 8080
+
+
+class CoreSettings(_Part, frozen=True, kw_only=True):
+    """`core.toml`. `host` is the name or address devices use; `listen` the address the core binds."""
+
+    tenant: TenantId = DEFAULT_TENANT
+    host: str = "127.0.0.1"
+    listen: str = "127.0.0.1"
+    ports: Ports = Ports()
+
+
+class LocalBroker(_Part, frozen=True, kw_only=True):
+    """The broker applications talk to. `managed`: the agent starts a Mosquitto of its own on loopback; else a
+    site's broker at host and port, with the password in a file."""
+
+    managed: bool = True
+    host: str = "127.0.0.1"
+    port: int = 1883
+    user: str = "falaj"
+    password_file: str | None = None
+
+
+class EdgeSettings(_Part, frozen=True, kw_only=True):
+    """`edge.toml`. `http_port` serves the Open Inference Protocol on loopback."""
+
+    http_port: int = 8000
+    local_broker: LocalBroker = LocalBroker()
+    threads: int = 1
+
+
+def load(kind: type[T], path: Path, prefix: str, environment: Mapping[str, str] = os.environ) -> T:
+    """Settings of one machine file (defaults if it is not there), with the environment's overrides."""
+    fields = read_toml(path) if path.exists() else {}
+    for name, text in environment.items():
+        if name.startswith(prefix):
+            _override(fields, name.removeprefix(prefix).lower().split("__"), text)
+    return convert(kind, fields, str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; raises BadSettings with the line."""
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise BadSettings(f"{path} is not there") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{path}: {error}") from error
+
+
+def convert(kind: type[T], fields: dict[str, Any], origin: str) -> T:
+    """The typed settings; raises BadSettings naming the place and, for an unknown key, the nearest known one."""
+    try:
+        return msgspec.convert(fields, kind, dec_hook=_named)
+    except msgspec.ValidationError as error:
+        raise BadSettings(f"{origin}: {_explain(kind, str(error))}") from error
+
+
+def state_folder(role: str, given: Path | None = None) -> Path:
+    """Where a node keeps its state: given, else systemd's STATE_DIRECTORY, else the XDG state folder."""
+    if given is not None:
+        return given.resolve()
+    if "STATE_DIRECTORY" in os.environ:
+        return Path(os.environ["STATE_DIRECTORY"].split(":")[0])
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "falaj" / role
+
+
+def owner_folder() -> Path:
+    """Where the person at the command line keeps release keys: never below a node's state."""
+    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(os.environ.get("FALAJ_OWNER_KEYS") or Path(base) / "falaj" / "keys")
+
+
+def _override(fields: dict[str, Any], path: list[str], text: str) -> None:
+    for part in path[:-1]:
+        fields = fields.setdefault(part, {})
+    try:
+        fields[path[-1]] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        fields[path[-1]] = text
+
+
+def _named(wanted: type, value: object) -> Any:
+    if issubclass(wanted, Name):
+        return wanted(value)  # type: ignore[arg-type]
+    raise NotImplementedError(wanted)
+
+
+_UNKNOWN = re.compile(r"unknown field `([^`]*)`(?: - at `\$([^`]*)`)?")
+
+
+def _explain(kind: Any, message: str) -> str:
+    """msgspec's message, in the words of the file; an unknown key with the nearest known one."""
+    match = _UNKNOWN.search(message)
+    if match is None:
+        return message.replace("`$.", "`").replace("Object", "table")
+    key, place = match.group(1), match.group(2) or ""
+    known = _keys_at(msgspec.inspect.type_info(kind), place)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    where = f" in [{place.lstrip('.').replace('[...]', '.*')}]" if place else ""
+    return f"unknown key {key!r}{where}; did you mean {near[0]!r}?" if near else f"unknown key {key!r}{where}"
+
+
+def _keys_at(info: Any, place: str) -> list[str]:
+    """The keys a table may have at a msgspec error path such as `.models[...].gates`."""
+    for name, _ in re.findall(r"\.(\w+)|(\[[^\]]*\])", place):
+        info = _step(info, name)
+    info = _struct_of(info)
+    return [field.encode_name for field in info.fields] if info is not None else []
+
+
+def _step(info: Any, name: str) -> Any:
+    if not name:  # an element of a list or table of tables
+        return getattr(info, "value_type", None) or getattr(info, "item_type", info)
+    struct = _struct_of(info)
+    return next((f.type for f in struct.fields if f.encode_name == name), info) if struct else info
+
+
+def _struct_of(info: Any) -> Any:
+    if isinstance(info, msgspec.inspect.StructType):
+        return info
+    for option in getattr(info, "types", ()):
+        if isinstance(option, msgspec.inspect.StructType):
+            return option
+    return None

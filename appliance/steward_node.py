@@ -1,0 +1,135 @@
+"""The steward's process: its pump, its session with the broker, its socket for orders, the jobs it starts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+
+from appliance import clock
+from appliance.core_state import CoreFolder, catalog_key, online_keys, open_authority, open_keys
+from appliance.orders_socket import OrderServer
+from appliance.processes import spawn, tail
+from appliance.pump import Pump
+from appliance.settings import CoreSettings
+from core.catalog import open_catalog
+from core.orders import Answer, AnyOrder, JobFailed, JobSpec
+from core.release.registry import ArtifactStore, BlobStore
+from core.steward import Action, House, PersistBroker, Send, StartJob, Steward
+from sync import codec, topics
+from sync.link import Message, Publish
+from sync.messages import CoreStatus
+from sync.mqtt import Broker, MqttLink, Tls
+
+log = logging.getLogger("falaj.steward")
+
+TICK = 1.0  # seconds
+
+
+class StewardNode:
+    """Everything around one steward."""
+
+    def __init__(self, folder: CoreFolder, settings: CoreSettings) -> None:
+        keys = open_keys(folder)
+        self.folder = folder
+        house = House(
+            tenant=folder.tenant,
+            catalog=open_catalog(folder.catalog, catalog_key(keys)),
+            keys=online_keys(folder, keys),
+            authority=open_authority(folder, keys),
+            artifacts=ArtifactStore(folder.artifacts, folder.tenant, keys.object_key("artifact")),
+            blobs=BlobStore(folder.blobs),
+            random=os.urandom,
+            enrol_url=f"https://{settings.host}:{settings.ports.enrol}",
+            uplink=(settings.host, settings.ports.uplink),
+        )
+        self.steward = Steward(house)
+        self.pump = Pump("steward", self._tick, TICK)
+        self.link = self._link(settings)
+        self.server = OrderServer(folder.steward_socket, self._serve)
+
+    def run(self) -> None:
+        """Until SIGTERM."""
+        ended = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: ended.set())
+        signal.signal(signal.SIGINT, lambda *_: ended.set())
+        self.pump.start()
+        self.pump.submit(lambda: self._carry_out(self.steward.start(clock.now()))).result()
+        self.link.subscribe(*topics.core_subscriptions(self.folder.tenant))
+        self.link.start(self._received, self._link_changed)
+        threading.Thread(target=self.server.serve_forever, name="orders", daemon=True).start()
+        log.info("steward of tenant %s is ready", self.folder.tenant)
+        ended.wait()
+        self.server.shutdown()
+        self.pump.stop()
+        status = codec.encode(CoreStatus("stopped", clock.now()))
+        self.link.publish(Publish(topics.core_status(self.folder.tenant), status, retain=True))
+        self.link.stop()
+        self.steward.house.catalog.close()
+
+    def _link(self, settings: CoreSettings) -> MqttLink:
+        pki = self.folder.pki
+        will = CoreStatus("offline", clock.now())
+        broker = Broker(
+            host="127.0.0.1" if settings.listen in ("0.0.0.0", "::") else settings.listen,  # noqa: S104 - compared only
+            port=settings.ports.uplink,
+            client_id=topics.CORE_NAME,
+            tls=Tls(pki / "ca.pem", pki / "core.pem", pki / "core.key"),
+            clean_start=True,
+            session_expiry=0,
+        )
+        return MqttLink(
+            broker,
+            Publish(topics.core_status(self.folder.tenant), codec.encode(will), retain=True),
+            refused=lambda text: log.warning("%s", text),
+        )
+
+    def _serve(self, order: AnyOrder) -> Answer:
+        def work() -> Answer:
+            answer, actions = self.steward.order(order, clock.now())
+            self._carry_out(actions)
+            return answer
+
+        answer: Answer = self.pump.submit(work).result()
+        return answer
+
+    def _received(self, message: Message) -> None:
+        self.pump.submit(lambda: self._carry_out(self.steward.handle(message, clock.now())))
+
+    def _link_changed(self, up: bool, reason: str) -> None:
+        log.info("uplink broker: %s", reason)
+        self.pump.submit(lambda: self._carry_out(self.steward.link_changed(up, clock.now())))
+
+    def _tick(self) -> None:
+        self._carry_out(self.steward.tick(clock.now()))
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(message):
+                    self.link.publish(message)
+                case StartJob(spec):
+                    self._start_job(spec)
+                case PersistBroker():
+                    self._persist_broker()
+
+    def _persist_broker(self) -> None:
+        path = self.folder.broker_pid
+        if path.exists():
+            os.kill(int(path.read_text()), signal.SIGUSR1)
+
+    def _start_job(self, spec: JobSpec) -> None:
+        """A process a job; whatever way it ends, the job ends with it."""
+        output = self.folder.logs / f"job-{spec.job}.log"
+        argv = [sys.executable, "-P", "-m", "appliance.cli", "core", "job", "--dir", str(self.folder.root)]
+        child = spawn(argv, output, codec.encode(spec))
+
+        def watch() -> None:
+            code = child.wait()
+            if code:
+                reason = tail(output, 3) or f"exit {code}"
+                self._serve(JobFailed(actor="steward", job=spec.job, error=reason, hint=f"see {output}"))
+
+        threading.Thread(target=watch, name=f"job-{spec.job}", daemon=True).start()

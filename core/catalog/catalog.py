@@ -1,0 +1,85 @@
+"""Opens a tenant's catalog: SQLCipher with the tenant's catalog key, WAL, one writer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlite_utils
+from sqlcipher3 import dbapi2 as sqlcipher
+
+from core.catalog.datasets import Datasets
+from core.catalog.events import Events
+from core.catalog.fleet import FleetShelf
+from core.catalog.projects import Projects
+from core.catalog.releases import Releases
+from core.catalog.schema import MIGRATIONS, VERSION
+
+
+class CatalogLocked(Exception):
+    """The catalog does not open with this key, or is not a catalog."""
+
+
+class Catalog:
+    """The shelves over one connection. Writers wrap what belongs together in `transaction()`."""
+
+    def __init__(self, connection: Any) -> None:
+        self._db = connection
+        self.projects = Projects(connection)
+        self.datasets = Datasets(connection)
+        self.releases = Releases(connection)
+        self.fleet = FleetShelf(connection)
+        self.events = Events(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, also across a power cut; transactions do not nest."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def open_catalog(path: Path, key: bytes, *, read_only: bool = False) -> Catalog:
+    """The catalog at `path`, made if it is not there (unless read-only). `key` is 32 raw bytes.
+
+    Raises CatalogLocked for a wrong key or a foreign file, FileNotFoundError for a missing one read-only.
+    """
+    if read_only and not path.exists():
+        raise FileNotFoundError(f"no catalog at {path}: the core has not run here yet")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    mode = "ro" if read_only else "rwc"
+    db = sqlcipher.connect(f"file:{path}?mode={mode}", uri=True, check_same_thread=False, isolation_level=None)
+    try:
+        db.execute(f"PRAGMA key = \"x'{key.hex()}'\"")
+        db.execute("PRAGMA temp_store = MEMORY")
+        db.execute("PRAGMA busy_timeout = 5000")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if not read_only:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            _migrate(db, version)
+            path.chmod(0o600)
+    except sqlcipher.DatabaseError as error:
+        db.close()
+        raise CatalogLocked(f"{path} does not open with this tenant's key: {error}") from error
+    db.row_factory = sqlcipher.Row
+    return Catalog(db)
+
+
+def _migrate(db: Any, version: int) -> None:
+    if version > VERSION:
+        raise CatalogLocked(f"the catalog has schema {version}, this version knows {VERSION}: update falaj")
+    tables = sqlite_utils.Database(db)
+    while version < VERSION:
+        tables.executescript(MIGRATIONS[version])
+        version += 1
+        db.execute(f"PRAGMA user_version = {version}")

@@ -1,0 +1,188 @@
+"""Devices, what they said, what they shall do, and the rollouts that decide it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from core.handoffs import Rollout
+from sync import codec
+from sync.messages import Gates, Reported, Status
+from sync.names import DeviceId, ModelName
+
+
+class TokenRow(msgspec.Struct, frozen=True):
+    device: DeviceId
+    secret: str  # hash
+    expires: float
+    used: float | None
+    attempts: int
+
+
+class DeviceRow(msgspec.Struct, frozen=True):
+    """A device and the last it said of itself (`report` only after its signature held)."""
+
+    device: DeviceId
+    epoch: int
+    enrolled: float
+    state: str
+    status: str
+    status_ts: float
+    seen: float
+    signing_key: bytes
+    sealing_key: bytes
+    report: Reported | None
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What the core wants of one model on one device."""
+
+    model: ModelName
+    number: int
+    mode: Literal["live", "shadow", "off"]
+    gates: Gates
+    retry: int
+
+
+class FleetShelf:
+    """Shelf of tokens, devices, reports, assignments and rollouts."""
+
+    def __init__(self, db: Any) -> None:
+        self._db = db
+
+    # --- tokens and devices ---
+
+    def put_token(self, device: DeviceId, secret_hash: str, expires: float) -> None:
+        """A new token replaces an older one of the same device."""
+        self._db.execute("INSERT OR REPLACE INTO token VALUES (?, ?, ?, NULL, 0)", (device, secret_hash, expires))
+
+    def token(self, device: DeviceId) -> TokenRow | None:
+        row = self._db.execute("SELECT * FROM token WHERE device = ?", (device,)).fetchone()
+        return TokenRow(DeviceId(row[0]), *tuple(row)[1:]) if row else None
+
+    def token_tried(self, device: DeviceId) -> None:
+        self._db.execute("UPDATE token SET attempts = attempts + 1 WHERE device = ?", (device,))
+
+    def token_used(self, device: DeviceId, now: float) -> None:
+        self._db.execute("UPDATE token SET used = ? WHERE device = ?", (now, device))
+
+    def next_epoch(self, device: DeviceId) -> int:
+        """One more than any epoch this name ever had, so that an older box can never speak again."""
+        row = self._db.execute("SELECT epoch FROM device WHERE device = ?", (device,)).fetchone()
+        return int(row[0]) + 1 if row else 1
+
+    def put_device(
+        self, device: DeviceId, epoch: int, certificate: bytes, signing: bytes, sealing: bytes, now: float
+    ) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO device (device, epoch, enrolled, certificate, signing_key, sealing_key, state)"
+            " VALUES (?, ?, ?, ?, ?, ?, 'enrolled')",
+            (device, epoch, now, certificate, signing, sealing),
+        )
+
+    def device(self, device: DeviceId) -> DeviceRow | None:
+        row = self._db.execute("SELECT * FROM device WHERE device = ?", (device,)).fetchone()
+        return _device(row) if row else None
+
+    def devices(self) -> list[DeviceRow]:
+        """By name."""
+        return [_device(row) for row in self._db.execute("SELECT * FROM device ORDER BY device")]
+
+    # --- what they say ---
+
+    def put_report(self, report: Reported, envelope: bytes, now: float) -> bool:
+        """Keeps a verified report if it is newer than the last; False if it is not."""
+        cursor = self._db.execute(
+            "UPDATE device SET report = ?, report_envelope = ?, report_epoch = ?, report_seq = ?, seen = ?"
+            " WHERE device = ? AND (report_epoch, report_seq) < (?, ?)",
+            (
+                codec.encode(report),
+                envelope,
+                report.epoch,
+                report.seq,
+                now,
+                report.device,
+                report.epoch,
+                report.seq,
+            ),
+        )
+        return bool(cursor.rowcount)
+
+    def put_status(self, device: DeviceId, status: Status, now: float) -> None:
+        """What the session says; a will (`offline`) is the broker's word and no sign of life."""
+        self._db.execute(
+            "UPDATE device SET status = ?, status_ts = ?, seen = CASE ? WHEN 'offline' THEN seen ELSE ? END"
+            " WHERE device = ?",
+            (status.state, now, status.state, now, device),
+        )
+
+    def received(self, device: DeviceId, epoch: int, kind: str) -> int:
+        """The number up to which all records of this kind are committed."""
+        row = self._db.execute(
+            "SELECT n FROM received WHERE device = ? AND epoch = ? AND kind = ?", (device, epoch, kind)
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def set_received(self, device: DeviceId, epoch: int, kind: str, n: int) -> None:
+        self._db.execute("INSERT OR REPLACE INTO received VALUES (?, ?, ?, ?)", (device, epoch, kind, n))
+
+    # --- what they shall do ---
+
+    def want(self, device: DeviceId, wanted: Wanted) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO wanted VALUES (?, ?, ?, ?, ?, ?)",
+            (device, wanted.model, wanted.number, wanted.mode, codec.encode(wanted.gates), wanted.retry),
+        )
+
+    def wanted(self, device: DeviceId) -> tuple[Wanted, ...]:
+        rows = self._db.execute(
+            "SELECT model, number, mode, gates, retry FROM wanted WHERE device = ? ORDER BY model", (device,)
+        )
+        return tuple(
+            Wanted(ModelName(model), number, mode, codec.decode(Gates, bytes(gates)), retry)
+            for model, number, mode, gates, retry in rows
+        )
+
+    def assignment(self, device: DeviceId) -> tuple[int, int, float, bytes] | None:
+        """(epoch, seq, expires, envelope) of the newest assignment."""
+        row = self._db.execute(
+            "SELECT epoch, seq, expires, envelope FROM assignment WHERE device = ?", (device,)
+        ).fetchone()
+        return (row[0], row[1], row[2], bytes(row[3])) if row else None
+
+    def put_assignment(self, device: DeviceId, epoch: int, seq: int, expires: float, envelope: bytes) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO assignment VALUES (?, ?, ?, ?, ?)",
+            (device, epoch, seq, expires, envelope),
+        )
+
+    # --- rollouts ---
+
+    def add_rollout(self, rollout: Rollout) -> int:
+        """One rollout a model is active at a time: an older one ends here."""
+        self._db.execute("UPDATE rollout SET active = 0 WHERE model = ?", (rollout.model,))
+        cursor = self._db.execute(
+            "INSERT INTO rollout (model, number, document, active) VALUES (?, ?, ?, 1)",
+            (rollout.model, rollout.number, codec.encode(rollout)),
+        )
+        return int(cursor.lastrowid)
+
+    def put_rollout(self, key: int, rollout: Rollout) -> None:
+        self._db.execute("UPDATE rollout SET document = ? WHERE id = ?", (codec.encode(rollout), key))
+
+    def rollouts(self, *, active: bool = True, limit: int = 50) -> list[tuple[int, Rollout]]:
+        """(id, rollout), newest first."""
+        rows = self._db.execute(
+            "SELECT id, document FROM rollout WHERE active >= ? ORDER BY id DESC LIMIT ?",
+            (int(active), limit),
+        )
+        return [(key, codec.decode(Rollout, bytes(document))) for key, document in rows]
+
+
+def _device(row: Any) -> DeviceRow:
+    report = codec.decode(Reported, bytes(row["report"])) if row["report"] else None
+    return DeviceRow(
+        DeviceId(row["device"]), row["epoch"], row["enrolled"], row["state"], row["status"], row["status_ts"],
+        row["seen"], bytes(row["signing_key"]), bytes(row["sealing_key"]), report,
+    )  # fmt: skip

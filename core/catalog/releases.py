@@ -1,0 +1,115 @@
+"""Candidates with their verdicts, releases with their manifests, sealed blobs with their keys, trust files."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from core.handoffs import Candidate
+from sync import codec
+from sync.manifest import LIMIT, Blob, Manifest
+from sync.names import Digest, ModelName
+
+State = Literal["staged", "approved", "revoked"]
+_CANDIDATE_LIMIT = 1024 * 1024
+
+
+class ReleaseRow(msgspec.Struct, frozen=True):
+    """A release as the catalog knows it."""
+
+    model: ModelName
+    number: int
+    digest: Digest
+    state: State
+    ts: float
+    candidate: int
+
+
+class Releases:
+    """Shelf of candidates, releases, blob keys and trust files."""
+
+    def __init__(self, db: Any) -> None:
+        self._db = db
+
+    def add_candidate(self, candidate: Candidate, job: int, now: float) -> int:
+        """A refused candidate is kept too, with its reasons."""
+        cursor = self._db.execute(
+            "INSERT INTO candidate (model, job, ts, accepted, document) VALUES (?, ?, ?, ?, ?)",
+            (candidate.model, job, now, candidate.accepted, codec.encode(candidate)),
+        )
+        return int(cursor.lastrowid)
+
+    def candidate(self, number: int) -> Candidate | None:
+        row = self._db.execute("SELECT document FROM candidate WHERE id = ?", (number,)).fetchone()
+        return codec.decode(Candidate, bytes(row[0]), _CANDIDATE_LIMIT) if row else None
+
+    def candidates(self, limit: int = 20) -> list[tuple[int, float, Candidate]]:
+        """(id, time, candidate), newest first."""
+        rows = self._db.execute("SELECT id, ts, document FROM candidate ORDER BY id DESC LIMIT ?", (limit,))
+        return [(i, ts, codec.decode(Candidate, bytes(d), _CANDIDATE_LIMIT)) for i, ts, d in rows]
+
+    def next_number(self, model: ModelName) -> int:
+        """Rises, never reused: refused and revoked releases keep theirs."""
+        row = self._db.execute("SELECT max(number) FROM release WHERE model = ?", (model,)).fetchone()
+        return int(row[0] or 0) + 1
+
+    def stage(self, manifest: Manifest, payload: bytes, digest: Digest, candidate: int, now: float) -> None:
+        self._db.execute(
+            "INSERT INTO release VALUES (?, ?, ?, 'staged', ?, ?, ?)",
+            (manifest.model, manifest.number, digest, now, candidate, payload),
+        )
+
+    def keep_key(self, blob: Blob, key: bytes, model: ModelName, number: int) -> None:
+        """The key of one sealed blob; the catalog file is encrypted itself."""
+        self._db.execute(
+            "INSERT INTO blob VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (blob.sealed, blob.plain, model, number, blob.chunk, blob.length, key),
+        )
+
+    def keys(self, model: ModelName, number: int) -> dict[Digest, bytes]:
+        """Sealed digest -> key of every blob of a release."""
+        rows = self._db.execute("SELECT sealed, key FROM blob WHERE model = ? AND number = ?", (model, number))
+        return {Digest(sealed): bytes(key) for sealed, key in rows}
+
+    def chunk_size(self, sealed: Digest) -> int | None:
+        row = self._db.execute("SELECT chunk FROM blob WHERE sealed = ?", (sealed,)).fetchone()
+        return int(row[0]) if row else None
+
+    def set_state(self, model: ModelName, number: int, state: State) -> None:
+        self._db.execute("UPDATE release SET state = ? WHERE model = ? AND number = ?", (state, model, number))
+
+    def release(self, model: ModelName, number: int) -> tuple[ReleaseRow, bytes] | None:
+        """The row and the manifest's bytes."""
+        row = self._db.execute("SELECT * FROM release WHERE model = ? AND number = ?", (model, number)).fetchone()
+        return (_row(row), bytes(row["manifest"])) if row else None
+
+    def releases(self, limit: int = 50) -> list[ReleaseRow]:
+        """Newest first."""
+        return [_row(row) for row in self._db.execute("SELECT * FROM release ORDER BY ts DESC LIMIT ?", (limit,))]
+
+    def by_manifest(self, digest: Digest) -> ReleaseRow | None:
+        row = self._db.execute("SELECT * FROM release WHERE digest = ?", (digest,)).fetchone()
+        return _row(row) if row else None
+
+    def manifests(self, state: State) -> list[tuple[Manifest, Digest]]:
+        rows = self._db.execute("SELECT manifest, digest FROM release WHERE state = ? ORDER BY model, number", (state,))
+        return [(codec.decode(Manifest, bytes(m), LIMIT), Digest(d)) for m, d in rows]
+
+    def put_trust(self, files: dict[str, bytes]) -> None:
+        """New trust files beside the old ones, in one transaction with whatever made them valid."""
+        self._db.executemany("INSERT OR REPLACE INTO trust_file VALUES (?, ?)", list(files.items()))
+
+    def trust(self) -> dict[str, bytes]:
+        return {name: bytes(content) for name, content in self._db.execute("SELECT name, content FROM trust_file")}
+
+
+def _row(row: Any) -> ReleaseRow:
+    return ReleaseRow(
+        ModelName(row["model"]),
+        row["number"],
+        Digest(row["digest"]),
+        row["state"],
+        row["ts"],
+        row["candidate"],
+    )

@@ -1,0 +1,49 @@
+"""The tables. A schema change raises VERSION and adds a step to `MIGRATIONS`, never edits an old one."""
+
+from __future__ import annotations
+
+VERSION = 1
+
+TABLES = """
+CREATE TABLE project (id INTEGER PRIMARY KEY, ts REAL NOT NULL, actor TEXT NOT NULL, folder TEXT NOT NULL,
+    document BLOB NOT NULL);
+CREATE TABLE job (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, actor TEXT NOT NULL,
+    state TEXT NOT NULL, stage TEXT NOT NULL DEFAULT '', done REAL NOT NULL DEFAULT 0, created REAL NOT NULL,
+    finished REAL, result TEXT NOT NULL DEFAULT '{}', error TEXT NOT NULL DEFAULT '', hint TEXT NOT NULL DEFAULT '');
+
+CREATE TABLE lake_file (source TEXT NOT NULL, name TEXT NOT NULL, rows INTEGER NOT NULL, content TEXT NOT NULL,
+    job INTEGER NOT NULL, PRIMARY KEY (source, name));
+CREATE TABLE position (source TEXT NOT NULL, origin TEXT NOT NULL, mark TEXT NOT NULL,
+    PRIMARY KEY (source, origin));
+CREATE TABLE quarantine (id INTEGER PRIMARY KEY, source TEXT NOT NULL, job INTEGER NOT NULL, origin TEXT NOT NULL,
+    row INTEGER NOT NULL, reason TEXT NOT NULL, text TEXT NOT NULL);
+
+CREATE TABLE candidate (id INTEGER PRIMARY KEY, model TEXT NOT NULL, job INTEGER NOT NULL, ts REAL NOT NULL,
+    accepted INTEGER NOT NULL, document BLOB NOT NULL);
+CREATE TABLE release (model TEXT NOT NULL, number INTEGER NOT NULL, digest TEXT NOT NULL, state TEXT NOT NULL,
+    ts REAL NOT NULL, candidate INTEGER NOT NULL, manifest BLOB NOT NULL, PRIMARY KEY (model, number));
+CREATE TABLE blob (sealed TEXT PRIMARY KEY, plain TEXT NOT NULL, model TEXT NOT NULL, number INTEGER NOT NULL,
+    chunk INTEGER NOT NULL, length INTEGER NOT NULL, key BLOB NOT NULL);
+CREATE TABLE trust_file (name TEXT PRIMARY KEY, content BLOB NOT NULL);
+
+CREATE TABLE token (device TEXT PRIMARY KEY, secret TEXT NOT NULL, expires REAL NOT NULL, used REAL,
+    attempts INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE device (device TEXT PRIMARY KEY, epoch INTEGER NOT NULL, enrolled REAL NOT NULL,
+    certificate BLOB NOT NULL, signing_key BLOB NOT NULL, sealing_key BLOB NOT NULL, state TEXT NOT NULL,
+    status TEXT NOT NULL DEFAULT 'unknown', status_ts REAL NOT NULL DEFAULT 0,
+    report_epoch INTEGER NOT NULL DEFAULT 0, report_seq INTEGER NOT NULL DEFAULT 0,
+    report BLOB, report_envelope BLOB, seen REAL NOT NULL DEFAULT 0);
+CREATE TABLE wanted (device TEXT NOT NULL, model TEXT NOT NULL, number INTEGER NOT NULL, mode TEXT NOT NULL,
+    gates BLOB NOT NULL, retry INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (device, model));
+CREATE TABLE assignment (device TEXT PRIMARY KEY, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
+    expires REAL NOT NULL, envelope BLOB NOT NULL);
+CREATE TABLE rollout (id INTEGER PRIMARY KEY, model TEXT NOT NULL, number INTEGER NOT NULL, document BLOB NOT NULL,
+    active INTEGER NOT NULL);
+CREATE TABLE received (device TEXT NOT NULL, epoch INTEGER NOT NULL, kind TEXT NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY (device, epoch, kind));
+
+CREATE TABLE event (id INTEGER PRIMARY KEY, ts REAL NOT NULL, source TEXT NOT NULL, code TEXT NOT NULL,
+    severity TEXT NOT NULL, model TEXT, text TEXT NOT NULL, facts TEXT NOT NULL);
+"""
+
+MIGRATIONS: dict[int, str] = {0: TABLES}  # from version -> statements that lead to the next

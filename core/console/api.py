@@ -1,0 +1,203 @@
+"""The JSON API of the core, on a Unix socket: who may open the socket's file is who may use it.
+
+Reads open the catalog read-only for one request. Orders of people go to the steward; orders that only workers or
+the enrolment listener give are refused here. docs/openapi-core.yaml is the description for clients.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from contextlib import closing
+from importlib.metadata import version
+
+import msgspec
+from flask import Flask, Response, request
+
+from core import orders
+from core.catalog import Catalog
+from core.catalog.schema import VERSION as SCHEMA
+from core.console.facts import counts
+from core.console.replies import Ask, Refusal, document, json_errors, put_order
+from core.console.trust_state import trust_state
+from sync import codec
+from sync.errors import Malformed
+from sync.messages import PROTOCOL
+from sync.names import DEFAULT_TENANT, BadName, ModelName, TenantId
+
+OpenCatalog = Callable[[], Catalog]
+
+BODY_LIMIT = 4 * 1024 * 1024  # bytes of one order; a project file or a model role's metadata fits many times
+MOST = 1000  # entries of one list
+
+_PEOPLE: dict[str, type[orders.Order]] = {
+    kind.__name__: kind
+    for kind in (
+        orders.ApplyProject,
+        orders.Ingest,
+        orders.Train,
+        orders.TrustKeys,
+        orders.TrustKeys,
+        orders.TrustInit,
+        orders.Approve,
+        orders.IssueToken,
+    )
+}
+_OTHERS = {kind.__name__ for kind in orders.AnyOrder.__args__} - _PEOPLE.keys()
+
+
+def create_api(catalog: OpenCatalog, ask: Ask, *, tenant: TenantId = DEFAULT_TENANT) -> Flask:
+    """The API of one tenant. `catalog` opens its catalog read-only; `ask` hands an order to the steward.
+
+    Errors are {error, code, hint}: 400 malformed, 403 not an order of people, 404, 409 the steward said no,
+    413, 503 the catalog or the steward is not there.
+    """
+    app = Flask(__name__, static_folder=None, template_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
+    json_errors(app)
+    app.register_error_handler(Malformed, _malformed)
+    app.register_error_handler(BadName, _malformed)
+
+    def status(shelves: Catalog) -> object:
+        return _status(shelves, tenant)
+
+    reads: dict[str, Callable[..., object]] = {"/v1/status": status, **_READS}
+    for rule, read in reads.items():
+        app.add_url_rule(rule, rule, _reading(catalog, read))
+    app.add_url_rule("/v1/orders", "orders", lambda: _order(ask), methods=["POST"])
+    return app
+
+
+def _reading(catalog: OpenCatalog, read: Callable[..., object]) -> Callable[..., Response]:
+    def view(**parts: str | int) -> Response:
+        with closing(catalog()) as shelves:
+            return document(read(shelves, **parts))
+
+    return view
+
+
+def _order(ask: Ask) -> Response:
+    body = request.get_data()
+    kind = codec.decode(_Tagged, body, BODY_LIMIT).order
+    if kind in _OTHERS:
+        raise Refusal(
+            403,
+            f"{kind} is no order of people",
+            "forbidden",
+            "workers and the enrolment listener hand it to the steward themselves",
+        )
+    if kind not in _PEOPLE:
+        raise Refusal(400, f"order: there is no {kind!r}", "malformed", f"orders are {', '.join(_PEOPLE)}")
+    answer = put_order(ask, codec.decode(_PEOPLE[kind], body, BODY_LIMIT))
+    if not answer.ok:
+        raise Refusal(409, answer.error, answer.code, answer.hint)
+    return document(answer)
+
+
+class _Tagged(msgspec.Struct, frozen=True):
+    """The tag alone, so that an order is refused by its name before its fields are read."""
+
+    order: str
+
+
+def _malformed(error: Malformed | BadName) -> Response:
+    return document({"error": str(error), "code": "malformed", "hint": "correct the part that is named"}, 400)
+
+
+# --- what is read -----------------------------------------------------------------------------------------------
+
+
+def _status(shelves: Catalog, tenant: TenantId) -> object:
+    return {
+        "tenant": tenant,
+        "versions": {"falaj": version("falaj"), "protocol": PROTOCOL, "schema": SCHEMA},
+        "counts": counts(shelves),
+        "sources": shelves.datasets.totals(),
+        "trust": trust_state(shelves.releases.trust()),
+    }
+
+
+def _devices(shelves: Catalog) -> object:
+    return {
+        "devices": [
+            {**codec.builtins(row), "wanted": shelves.fleet.wanted(row.device)} for row in shelves.fleet.devices()
+        ]
+    }
+
+
+def _releases(shelves: Catalog) -> object:
+    return {"releases": shelves.releases.releases(_limit(50))}
+
+
+def _release(shelves: Catalog, model: str, number: int) -> object:
+    found = shelves.releases.release(ModelName(model), number)
+    if found is None:
+        raise Refusal(404, f"there is no release {model} {number}", "not-found", "/v1/releases lists them")
+    row, payload = found
+    candidate = shelves.releases.candidate(row.candidate)
+    return {
+        "release": row,
+        "manifest": msgspec.json.decode(payload),
+        "manifest_base64": base64.b64encode(payload).decode(),
+        "scorecard": candidate.scorecard if candidate else None,
+        "verdicts": candidate.verdicts if candidate else (),
+    }
+
+
+def _candidates(shelves: Catalog) -> object:
+    rows = shelves.releases.candidates(_limit(20))
+    return {"candidates": [{"id": key, "ts": ts, **codec.builtins(found)} for key, ts, found in rows]}
+
+
+def _jobs(shelves: Catalog) -> object:
+    return {"jobs": shelves.projects.jobs(_limit(50))}
+
+
+def _job(shelves: Catalog, number: int) -> object:
+    job = shelves.projects.job(number)
+    if job is None:
+        raise Refusal(404, f"there is no job {number}", "not-found", "/v1/jobs lists them")
+    return job
+
+
+def _rollouts(shelves: Catalog) -> object:
+    active = {key for key, _ in shelves.fleet.rollouts(limit=MOST)}
+    rows = shelves.fleet.rollouts(active=False, limit=_limit(50))  # "not only the active ones"
+    return {"rollouts": [{"id": key, "active": key in active, **codec.builtins(found)} for key, found in rows]}
+
+
+def _events(shelves: Catalog) -> object:
+    return {"events": shelves.events.newest(_limit(50))}
+
+
+def _quarantine(shelves: Catalog) -> object:
+    return {
+        "sources": shelves.datasets.totals(),
+        "rejections": shelves.datasets.rejections(request.args.get("source"), _limit(100)),
+    }
+
+
+def _trust(shelves: Catalog) -> object:
+    return {"files": {name: base64.b64encode(data).decode() for name, data in shelves.releases.trust().items()}}
+
+
+def _limit(default: int) -> int:
+    """The `limit` of the query, 1 to MOST."""
+    text = request.args.get("limit", str(default))
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= MOST:
+        raise Refusal(400, f"limit: {text!r} is no number from 1 to {MOST}", "malformed", "leave it out or correct it")
+    return int(text)
+
+
+_READS: dict[str, Callable[..., object]] = {
+    "/v1/devices": _devices,
+    "/v1/releases": _releases,
+    "/v1/releases/<model>/<int:number>": _release,
+    "/v1/candidates": _candidates,
+    "/v1/jobs": _jobs,
+    "/v1/jobs/<int:number>": _job,
+    "/v1/rollouts": _rollouts,
+    "/v1/events": _events,
+    "/v1/quarantine": _quarantine,
+    "/v1/trust": _trust,
+}

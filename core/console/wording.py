@@ -1,0 +1,150 @@
+"""How the pages say things: times, sizes, shares, and a level and a word for every state. Pure.
+
+A level is never shown by colour alone: each badge carries its word, each row its sign.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from sync.names import Digest
+
+Level = Literal["ok", "busy", "plain", "notice", "alarm"]
+
+_STEPS = ((86_400.0, "day", "days"), (3_600.0, "h", "h"), (60.0, "min", "min"))
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A state in one word, and how much it matters."""
+
+    level: Level
+    word: str
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A time for people and, in full (ISO 8601, UTC), for whoever asks."""
+
+    iso: str
+    relative: str
+
+
+def moment(ts: float | None, now: float) -> Moment | None:
+    """None where there is no time yet (None or 0)."""
+    if not ts:
+        return None
+    return Moment(datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), relative(ts, now))
+
+
+def relative(ts: float, now: float) -> str:
+    """`just now`, `3 min ago`, `in 5 days`. Coarse on purpose: a page that does not change is not redrawn."""
+    away = abs(now - ts)
+    for seconds, one, many in _STEPS:
+        if away >= seconds:
+            count = int(away // seconds)
+            text = f"{count} {one if count == 1 else many}"
+            return f"in {text}" if ts > now else f"{text} ago"
+    return "in a moment" if ts > now else "just now"
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `2 min 05 s`, `1 h 10 min`."""
+    whole = int(max(0.0, seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(count: int) -> str:
+    """Bytes in decimal units: `812 B`, `41.3 kB`, `4.0 MB`."""
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
+
+
+def share(value: float) -> str:
+    """`97.4 %`."""
+    return f"{100 * value:.1f} %"
+
+
+def count(value: int) -> str:
+    """Thousands apart by a narrow space: `12 408`."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def short(digest: Digest) -> str:
+    """Enough of a digest to tell releases apart by eye."""
+    return digest[:10]
+
+
+_STATUS: dict[str, Badge] = {
+    "online": Badge("ok", "online"),
+    "stopped": Badge("notice", "stopped"),
+    "offline": Badge("alarm", "offline"),
+    "unknown": Badge("notice", "never seen"),
+}
+
+_PHASES: dict[str, Badge] = {
+    "no_model": Badge("plain", "no model"),
+    "steady": Badge("ok", "steady"),
+    "fetching": Badge("busy", "fetching"),
+    "staged": Badge("busy", "staged"),
+    "proving": Badge("busy", "proving"),
+    "shadow": Badge("busy", "shadow"),
+    "probation": Badge("busy", "probation"),
+    "reverting": Badge("alarm", "reverting"),
+}
+
+_KEYS: dict[str, Badge] = {
+    "none": Badge("notice", "keys unprotected"),
+    "file": Badge("plain", "keys in a file"),
+    "systemd-creds": Badge("ok", "keys by systemd"),
+    "tpm2": Badge("ok", "keys in TPM"),
+    "pkcs11": Badge("ok", "keys in token"),
+}
+
+_ROLLOUT: dict[str, Badge] = {
+    "approved": Badge("busy", "approved"),
+    "canary": Badge("busy", "canary"),
+    "ramp": Badge("busy", "ramp"),
+    "complete": Badge("ok", "complete"),
+    "reversing": Badge("alarm", "reversing"),
+    "reversed": Badge("alarm", "reversed"),
+}
+
+_RELEASE: dict[str, Badge] = {
+    "staged": Badge("notice", "waits for approval"),
+    "approved": Badge("ok", "approved"),
+    "revoked": Badge("plain", "revoked"),
+}
+
+_JOB: dict[str, Badge] = {
+    "queued": Badge("plain", "queued"),
+    "running": Badge("busy", "running"),
+    "done": Badge("ok", "done"),
+    "failed": Badge("alarm", "failed"),
+}
+
+_SEVERITY: dict[str, Badge] = {
+    "info": Badge("plain", "info"),
+    "notice": Badge("notice", "notice"),
+    "alarm": Badge("alarm", "alarm"),
+}
+
+_TABLES = {
+    "status": _STATUS, "phase": _PHASES, "keys": _KEYS, "rollout": _ROLLOUT, "release": _RELEASE, "job": _JOB,
+    "severity": _SEVERITY,
+}  # fmt: skip
+
+
+def badge(table: str, word: str) -> Badge:
+    """The badge of a state. A word of a newer agent that is not known here is shown as it came, as a notice."""
+    return _TABLES[table].get(word, Badge("notice", word))

@@ -1,0 +1,174 @@
+"""Feature views: the rows of a snapshot, seen as labelled windows, split in time.
+
+A view has a hash of everything that gives its windows their meaning; (hash, snapshot) names a dataset, and
+the same pair gives the same content digest. Fit and gate rows are stretches of each entity's own recording,
+so a gate window never shares a row with a fit window.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from core.handoffs import Dataset, Split
+from core.project import Contract, Model, Source, Value, View
+from sync.names import Digest
+from sync.windows import cut
+
+KERNEL = 1  # rises when sync.windows starts to cut other windows from the same rows
+
+
+class ViewError(ValueError):
+    """A view that does not fit its rows; the message names the column or value to change."""
+
+    code = "view-unusable"
+
+
+class TooFewRows(ValueError):
+    """A class, or all of them, has no windows to learn from or to judge by; the message says which and
+    where.
+    """
+
+    code = "too-few-rows"
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Selected rows in order of (entity, time); labels as text."""
+
+    entity: npt.NDArray[np.str_]
+    time: npt.NDArray[np.float64]
+    label: npt.NDArray[np.str_]
+    values: npt.NDArray[np.float32]
+
+
+def view_hash(view: View, source: Source, contract: Contract) -> str:
+    """SHA-256 of the view's definition: schema, time, source, entity, label, window and the kernel's version.
+
+    Where the files of the source lie does not count: moving them changes no row.
+    """
+    parts = (KERNEL, view, source.kind, source.time, contract.columns)
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+
+
+def columns(view: View, source: Source, contract: Contract, model: Model) -> tuple[str, ...]:
+    """The columns `build` reads, each once; raises ViewError for one the contract does not have."""
+    wanted = (source.time, view.entity, view.label, *view.window.channels, *model.where)
+    for name in wanted:
+        if name not in contract.columns:
+            near = difflib.get_close_matches(name, list(contract.columns), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ViewError(f"column {name!r} is not in contract {source.contract!r}{hint}")
+    return tuple(dict.fromkeys(wanted))
+
+
+def build(view: View, view_hash: str, snapshot: str, table: pa.Table, model: Model, time: str) -> Dataset:
+    """The dataset of `model`: its `where` rows of `table`, in windows; `time` names the event-time column.
+
+    Rows without entity or label are left out; windows with a hole or a value that is not finite are
+    dropped; a window never spans a change of label. Raises TooFewRows and ViewError.
+    """
+    rows = _select(view, table, model.where, time)
+    stretches = {"fit": model.fit, "gate": model.gate}
+    found = {name: _windows(view, rows, stretch) for name, stretch in stretches.items()}
+    classes = _classes(table.schema.field(view.label).type, rows.label)
+    for name, (x, labels, _) in found.items():
+        _require(name, stretches[name], classes, labels, len(x))
+    splits = {name: _split(classes, *parts) for name, parts in found.items()}
+    fit, gate = splits["fit"], splits["gate"]
+    return Dataset(view_hash, snapshot, _digest(view, classes, fit, gate), classes, view.window, fit, gate)
+
+
+def _select(view: View, table: pa.Table, where: dict[str, Value | tuple[Value, ...]], time: str) -> _Rows:
+    keep = pc.and_(pc.is_valid(table.column(view.entity)), pc.is_valid(table.column(view.label)))
+    for name, wanted in where.items():
+        column = table.column(name)
+        values = list(wanted) if isinstance(wanted, tuple) else [wanted]
+        try:
+            allowed = pa.array(values, column.type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise ViewError(f"where.{name} = {values}: the column holds {column.type}: {error}") from error
+        keep = pc.and_(keep, pc.is_in(column, value_set=allowed))
+    chosen = table.filter(keep)
+    entity = _text(chosen.column(view.entity))
+    seconds = np.asarray(chosen.column(time), np.float64)
+    order = np.lexsort((seconds, entity))
+    channels = [np.asarray(chosen.column(c)).astype(np.float32) for c in view.window.channels]
+    values_ = np.stack(channels, axis=1)
+    return _Rows(entity[order], seconds[order], _text(chosen.column(view.label))[order], values_[order])
+
+
+def _text(column: pa.ChunkedArray) -> npt.NDArray[np.str_]:
+    return np.asarray(pc.cast(column, pa.string()).to_pylist(), np.str_)
+
+
+def _classes(kind: pa.DataType, labels: npt.NDArray[np.str_]) -> tuple[str, ...]:
+    """Numbers in order of size, names in order of letters."""
+    names = sorted(set(labels.tolist()))
+    return tuple(names if pa.types.is_string(kind) else sorted(names, key=float))
+
+
+def _windows(
+    view: View, rows: _Rows, stretch: tuple[float, float]
+) -> tuple[npt.NDArray[np.float32], list[str], list[str]]:
+    spec = view.window
+    values, labels, entities = [], [], []
+    for start, stop in _stretches(rows, stretch):
+        for window in cut(spec, rows.time[start:stop], rows.values[start:stop]):
+            if window.complete and np.isfinite(window.values).all():
+                values.append(window.values)
+                labels.append(str(rows.label[start]))
+                entities.append(str(rows.entity[start]))
+    empty = np.empty((0, spec.size, len(spec.channels)), np.float32)
+    return (np.stack(values) if values else empty), labels, entities
+
+
+def _stretches(rows: _Rows, stretch: tuple[float, float]) -> Iterator[tuple[int, int]]:
+    """The stretch of each entity's rows, cut where the label changes, as index ranges."""
+    for first, last in _runs(rows.entity, 0, len(rows.entity)):
+        count = last - first
+        start, stop = first + int(count * stretch[0]), first + int(count * stretch[1])
+        yield from _runs(rows.label, start, stop)
+
+
+def _runs(values: npt.NDArray[np.str_], start: int, stop: int) -> list[tuple[int, int]]:
+    if start >= stop:
+        return []
+    part = values[start:stop]
+    cuts = start + 1 + np.flatnonzero(part[1:] != part[:-1])
+    edges = [start, *(int(c) for c in cuts), stop]
+    return list(itertools.pairwise(edges))
+
+
+def _require(name: str, stretch: tuple[float, float], classes: tuple[str, ...], labels: list[str], n: int) -> None:
+    if len(classes) < 2:
+        raise TooFewRows(f"the rows chosen have {len(classes)} classes, a classifier needs 2; widen `where`")
+    lacking = [c for c in classes if c not in set(labels)]
+    if lacking:
+        raise TooFewRows(
+            f"no complete window of class {', '.join(lacking)} in `{name}` = [{stretch[0]:g}, "
+            f"{stretch[1]:g}] ({n} windows in all); take in longer recordings or widen `{name}` or `where`"
+        )
+
+
+def _split(classes: tuple[str, ...], x: npt.NDArray[np.float32], labels: list[str], entities: list[str]) -> Split:
+    index = {name: i for i, name in enumerate(classes)}
+    return Split(x, np.array([index[c] for c in labels], np.int64), np.array(entities, np.str_))
+
+
+def _digest(view: View, classes: tuple[str, ...], fit: Split, gate: Split) -> Digest:
+    found = hashlib.sha256(msgspec.json.encode((view.window, classes)))
+    for split in (fit, gate):
+        found.update(msgspec.json.encode((split.x.shape, split.entity.tolist())))
+        found.update(split.x.astype("<f4").tobytes())
+        found.update(split.y.astype("<i8").tobytes())
+    return Digest(found.hexdigest())

@@ -1,0 +1,217 @@
+"""The tenant's certificate authority: issues the broker's, the core's and every device's certificate.
+
+A device makes its keys itself and sends a request signed by its own key (so the sealing key in it belongs to the
+same holder); a single-use token names the tenant and the device. The CA composes the certificate: CN and SAN come
+from the token, never from the request.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from sync import codec, roles
+from sync.errors import Malformed, SyncError, Untrusted
+from sync.messages import ENROLMENT_TYPE, EnrolRequest
+from sync.names import DeviceId, Digest, TenantId
+from sync.topics import CORE_NAME
+
+CA_LIFE = timedelta(days=3650)
+LEAF_LIFE = timedelta(days=365)
+BACKDATE = timedelta(days=1)  # a device whose clock is a little behind must still accept its peer
+
+
+class Refused(SyncError):
+    """An enrolment that is not admitted; the message never says which part of a token was wrong."""
+
+    code = "enrolment-refused"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate and its private key, both PEM."""
+
+    certificate: bytes
+    key: bytes
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A device that may join: its certificate and the keys the core will use for it."""
+
+    device: DeviceId
+    certificate: bytes
+    signing_key: bytes  # Ed25519 public, raw: signs `reported` and evidence
+    sealing_key: bytes  # X25519 public, raw: artifact keys are wrapped to it
+
+
+def create_authority(tenant: TenantId, now: float) -> Pair:
+    """A new CA for one tenant (P-256, so that every TLS stack accepts it)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([
+        x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Falaj"),
+        x509.NameAttribute(NameOID.COMMON_NAME, f"tenant {tenant}"),
+    ])  # fmt: skip
+    builder = (
+        _builder(name, name, key.public_key(), now, CA_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(ca=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    certificate = builder.sign(key, hashes.SHA256())
+    return Pair(certificate.public_bytes(Encoding.PEM), _pem(key))
+
+
+def issue_server(authority: Pair, hosts: tuple[str, ...], now: float) -> Pair:
+    """A server certificate for these host names and addresses (the broker, the enrolment listener)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    names: list[x509.GeneralName] = []
+    for host in hosts:
+        try:
+            names.append(x509.IPAddress(ip_address(host)))
+        except ValueError:
+            names.append(x509.DNSName(host))
+    certificate = _leaf(authority, hosts[0], key.public_key(), names, ExtendedKeyUsageOID.SERVER_AUTH, now)
+    return Pair(certificate, _pem(key))
+
+
+def issue_core(authority: Pair, now: float) -> Pair:
+    """The core's own client certificate. No device's name can be taken for its."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    san = [x509.UniformResourceIdentifier("falaj:core")]
+    certificate = _leaf(authority, CORE_NAME, key.public_key(), san, ExtendedKeyUsageOID.CLIENT_AUTH, now)
+    return Pair(certificate, _pem(key))
+
+
+def fingerprint(certificate: bytes) -> Digest:
+    """SHA-256 of a PEM certificate's DER form."""
+    der = x509.load_pem_x509_certificate(certificate).public_bytes(Encoding.DER)
+    return Digest(hashlib.sha256(der).hexdigest())
+
+
+def empty_revocations(authority: Pair, now: float) -> bytes:
+    """A CRL without entries (PEM); the broker wants one from the start, so that revoking is a reload."""
+    ca = x509.load_pem_x509_certificate(authority.certificate)
+    moment = datetime.fromtimestamp(now, UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(ca.subject)
+        .last_update(moment - BACKDATE)
+        .next_update(moment + CA_LIFE)
+        .add_extension(x509.CRLNumber(1), critical=False)
+    )
+    return builder.sign(_key(authority), hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def hash_secret(secret: str) -> str:
+    """What the catalog keeps of a token's secret (256 random bits need no slow hash)."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def peek(envelope: bytes) -> EnrolRequest:
+    """The request in an envelope, unchecked: only to find the token it speaks of."""
+    return codec.decode(EnrolRequest, roles.peek(envelope))
+
+
+def admit(authority: Pair, envelope: bytes, tenant: TenantId, secret_hash: str, now: float) -> Admitted:
+    """Checks a request against the token's stored hash and issues the certificate.
+
+    Raises Refused (token, tenant, key forms), Untrusted (the envelope is not signed by the CSR's key) or
+    Malformed. The caller has found the token row by (tenant, device) and checked its expiry and single use.
+    """
+    request = peek(envelope)
+    if request.tenant != tenant or not hmac.compare_digest(hash_secret(request.secret), secret_hash):
+        raise Refused("the token does not hold; ask for a new one with `falaj device token`")
+    try:
+        csr = x509.load_pem_x509_csr(request.csr.encode())
+        sealing_key = base64.b64decode(request.sealing_key, validate=True)
+    except ValueError as error:
+        raise Malformed(f"enrolment request: {error}") from error
+    public = csr.public_key()
+    if not csr.is_signature_valid or not isinstance(public, Ed25519PublicKey) or len(sealing_key) != 32:
+        raise Refused("the request needs an Ed25519 key with a valid signature and an X25519 sealing key")
+    checked = roles.verify(envelope, ENROLMENT_TYPE, EnrolRequest, [roles.public_key(public)])
+    if checked != request:
+        raise Untrusted("the envelope changed between two readings")
+    san = [x509.UniformResourceIdentifier(f"falaj:{tenant}:{request.device}")]
+    certificate = _leaf(authority, request.device, public, san, ExtendedKeyUsageOID.CLIENT_AUTH, now)
+    return Admitted(request.device, certificate, public.public_bytes_raw(), sealing_key)
+
+
+def _leaf(
+    authority: Pair,
+    common_name: str,
+    public: ec.EllipticCurvePublicKey | Ed25519PublicKey,
+    san: list[x509.GeneralName],
+    usage: x509.ObjectIdentifier,
+    now: float,
+) -> bytes:
+    ca = x509.load_pem_x509_certificate(authority.certificate)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    builder = (
+        _builder(subject, ca.subject, public, now, LEAF_LIFE)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(ca=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(san), critical=False)
+        .add_extension(_issuer(ca), critical=False)
+    )
+    return builder.sign(_key(authority), hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey | Ed25519PublicKey,
+    now: float,
+    life: timedelta,
+) -> x509.CertificateBuilder:
+    moment = datetime.fromtimestamp(now, UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(moment - BACKDATE)
+        .not_valid_after(moment + life)
+    )
+
+
+def _issuer(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    identifier = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
+
+
+def _usage(*, ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
+        key_agreement=False, key_cert_sign=ca, crl_sign=ca, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+
+
+def _key(authority: Pair) -> ec.EllipticCurvePrivateKey:
+    key = load_pem_private_key(authority.key, None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise Untrusted("the CA key is not P-256")
+    return key
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -1,0 +1,168 @@
+"""The hall of the core: what each stage hands to the next. Read this file and you know the pipeline.
+
+Facts that are stored or cross a process are frozen msgspec documents; `Dataset` holds arrays and stays inside
+the job that built it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from sync.features import TensorSpec, WindowSpec
+from sync.manifest import Precision
+from sync.messages import Gates
+from sync.names import DeviceId, Digest, ModelName
+
+# --- ingest -> lake ---------------------------------------------------------------------------------------------
+
+
+class LakeFile(msgspec.Struct, frozen=True):
+    """One Parquet file of the lake. `content` is the digest of the rows, not of the (encrypted) bytes."""
+
+    name: str  # relative to the source's folder
+    rows: int
+    content: Digest
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """A row, or a whole file (row = -1), that broke its contract. It is kept, with the reason, for replay."""
+
+    origin: str
+    row: int
+    reason: str  # stable code: truncated, columns, type, range, value, null, time, changed
+    text: str
+
+
+class Landed(msgspec.Struct, frozen=True):
+    """What one run of a source did: committed with its position in one catalog transaction, or not at all.
+
+    `position` maps each origin (file name) to the digest of the bytes taken in, so a rerun skips them.
+    """
+
+    source: str
+    files: tuple[LakeFile, ...]
+    rejections: tuple[Rejection, ...]
+    position: dict[str, str]
+    rows: int
+
+
+# --- features -> training ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Split:
+    """Windows of one stretch: x (n, size, channels) float32, y (n,) class indices, entity (n,) names."""
+
+    x: npt.NDArray[np.float32]
+    y: npt.NDArray[np.int64]
+    entity: npt.NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Reproducible from (view, snapshot): the same pair gives the same `digest` of content."""
+
+    view: str  # hash of the view's definition
+    snapshot: str  # id of the lake snapshot
+    digest: Digest
+    classes: tuple[str, ...]
+    window: WindowSpec
+    fit: Split
+    gate: Split
+
+
+# --- training -> release ----------------------------------------------------------------------------------------
+
+
+class Score(msgspec.Struct, frozen=True):
+    """One precision of a candidate, measured on the gate rows and on this machine's CPU."""
+
+    precision: Precision
+    accuracy: float
+    agreement: float  # share of gate rows with the same class as fp32
+    p50_us: float
+    p99_us: float
+    bytes: int
+
+
+class Scorecard(msgspec.Struct, frozen=True):
+    """The judged files are the files that ship."""
+
+    rows: int
+    scores: tuple[Score, ...]
+    chosen: Precision
+    reason: str
+    parity: float  # worst absolute difference, torch against the exported graph, on gate rows
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """One gate's word. INCONCLUSIVE (too few rows) passes only together with the fallback gates, flagged."""
+
+    gate: str
+    outcome: Literal["pass", "fail", "inconclusive"]
+    text: str
+    figures: dict[str, float] = {}
+
+
+class Artifact(msgspec.Struct, frozen=True):
+    """A model file in the registry's store, sealed at rest, found by its plaintext digest."""
+
+    precision: Precision
+    needs: tuple[str, ...]
+    plain: Digest
+    length: int
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A trained, exported, measured and judged model. A refused one is kept as a fact, with its reasons."""
+
+    model: ModelName
+    snapshot: str
+    view: str
+    dataset: Digest
+    recipe: str
+    seed: int
+    classes: tuple[str, ...]
+    window: WindowSpec
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    artifacts: tuple[Artifact, ...]  # in the publisher's order of preference
+    golden: Digest
+    scorecard: Scorecard
+    verdicts: tuple[Verdict, ...]
+    accepted: bool
+
+
+# --- release -> rollout -----------------------------------------------------------------------------------------
+
+
+class RolloutState(StrEnum):
+    """A rollout advances on devices that *committed* the release, never on devices that only received it."""
+
+    APPROVED = "approved"
+    CANARY = "canary"
+    RAMP = "ramp"
+    COMPLETE = "complete"
+    REVERSING = "reversing"
+    REVERSED = "reversed"
+
+
+class Rollout(msgspec.Struct, frozen=True):
+    """One release on its way. `previous` is the release number to take devices back to, None if there is none."""
+
+    model: ModelName
+    number: int
+    manifest: Digest
+    canary: tuple[DeviceId, ...]
+    gates: Gates
+    state: RolloutState = RolloutState.APPROVED
+    since: float = 0.0
+    previous: int | None = None
+    assigned: tuple[DeviceId, ...] = ()
+    reason: str = ""

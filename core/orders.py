@@ -1,0 +1,150 @@
+"""What the steward is asked to do: wishes from people, and commits from workers.
+
+Each is a frozen document tagged with its name, carried over the steward's Unix socket. `actor` says who asked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from core.handoffs import Candidate, LakeFile, Landed
+from core.project import Project
+from sync.names import DeviceId, ModelName
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, tag_field="order", tag=True):
+    """Base of all orders."""
+
+    actor: str = "cli"
+
+
+# --- from people ------------------------------------------------------------------------------------------------
+
+
+class ApplyProject(Order, frozen=True, kw_only=True):
+    """Take in a project file, parsed and checked; `folder` anchors its relative paths. Starts no work."""
+
+    project: Project
+    folder: str
+
+
+class Ingest(Order, frozen=True, kw_only=True):
+    """Run one source of the project."""
+
+    source: str
+
+
+class Train(Order, frozen=True, kw_only=True):
+    """Dataset, training, export, quantization and gates for one model of the project."""
+
+    model: ModelName
+
+
+class TrustKeys(Order, frozen=True, kw_only=True):
+    """Ask for the public halves of director, snapshot and timestamp, which the owner's first root must name."""
+
+
+class TrustInit(Order, frozen=True, kw_only=True):
+    """The first root and targets metadata (JSON texts), signed in the owner's process."""
+
+    root: str
+    targets: str
+
+
+class Approve(Order, frozen=True, kw_only=True):
+    """A release approved by its owner: the model role's next metadata and, when it is new, the targets that
+    delegate to it (JSON texts), both signed in the owner's process."""
+
+    model: ModelName
+    number: int
+    role: str
+    targets: str | None = None
+
+
+class IssueToken(Order, frozen=True, kw_only=True):
+    """A single-use enrolment token for one device."""
+
+    device: DeviceId
+    minutes: int = 60
+
+
+class Enrol(Order, frozen=True, kw_only=True):
+    """An enrolment request as it came over HTTPS: a DSSE envelope (JSON text)."""
+
+    envelope: str
+
+
+# --- from workers -----------------------------------------------------------------------------------------------
+
+
+class JobProgress(Order, frozen=True, kw_only=True):
+    """A job says how far it is: `done` from 0 to 1."""
+
+    job: int
+    stage: str
+    done: float
+
+
+class CommitRows(Order, frozen=True, kw_only=True):
+    """Files landed in the lake; they become facts, with the source's position, in one transaction."""
+
+    job: int
+    landed: Landed
+
+
+class CommitCandidate(Order, frozen=True, kw_only=True):
+    """A training job is done: the candidate with its verdicts, accepted or not."""
+
+    job: int
+    candidate: Candidate
+
+
+class JobFailed(Order, frozen=True, kw_only=True):
+    """A job ended without a result; `hint` says what a person can do."""
+
+    job: int
+    error: str
+    hint: str = ""
+
+
+AnyOrder = (
+    ApplyProject
+    | Ingest
+    | Train
+    | TrustKeys
+    | TrustInit
+    | Approve
+    | IssueToken
+    | Enrol
+    | JobProgress
+    | CommitRows
+    | CommitCandidate
+    | JobFailed
+)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the steward says: a result, or an error with a stable code and what to do next."""
+
+    ok: bool
+    result: dict[str, Any] = {}
+    error: str = ""
+    code: str = ""
+    hint: str = ""
+
+
+# --- what the steward asks its surroundings to do ---------------------------------------------------------------
+
+
+class JobSpec(msgspec.Struct, frozen=True):
+    """Everything a job process is told, on its standard input; it opens no catalog."""
+
+    job: int
+    kind: str  # "ingest" | "train"
+    subject: str  # source or model
+    project: Project
+    folder: str
+    position: dict[str, str] = {}
+    files: tuple[LakeFile, ...] = ()

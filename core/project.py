@@ -1,0 +1,148 @@
+"""What a project file (`falaj.toml`) may say: sources, contracts, feature views, models. Stable across releases.
+
+The hall's part that people write. Unknown keys are refused where the file is read (`appliance.settings`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from sync.features import WindowSpec
+from sync.manifest import Binding, Profile
+from sync.messages import Evidence
+from sync.names import DeviceId, ModelName
+
+Value = str | int | float
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all tables of the file: a misspelt key is an error, never ignored."""
+
+
+class Column(_Part, frozen=True, kw_only=True):
+    """One column of a contract; `min` and `max` are inclusive, `values` is the closed list of allowed values."""
+
+    type: Literal["float32", "float64", "int64", "string"]
+    min: float | None = None
+    max: float | None = None
+    values: tuple[Value, ...] | None = None
+    nullable: bool = False
+
+
+class Contract(_Part, frozen=True, kw_only=True):
+    """What rows of a source must look like. More columns than named here are an error too: rename is not add."""
+
+    columns: dict[str, Column]
+
+
+class Source(_Part, frozen=True, kw_only=True):
+    """Where rows come from. `path` is a glob relative to the project file; `time` is the event-time column (s)."""
+
+    kind: Literal["files"]
+    path: str
+    contract: str
+    time: str
+
+
+class View(_Part, frozen=True, kw_only=True):
+    """A feature view: windows over the rows of one entity, labelled by a column that is constant in a window."""
+
+    source: str
+    entity: str
+    label: str
+    window: WindowSpec
+
+
+class Training(_Part, frozen=True, kw_only=True):
+    """How a recipe is run; the defaults suit the small networks of `core.training.networks`."""
+
+    recipe: Literal["cnn1d"] = "cnn1d"
+    seed: int = 7
+    epochs: int = 60
+    batch: int = 64
+    learning_rate: float = 5e-3
+
+
+class ModelGates(_Part, frozen=True, kw_only=True):
+    """Start values of the gates; fewer than `min_rows` held-out rows make the quality gate INCONCLUSIVE."""
+
+    min_accuracy: float
+    min_rows: int = 100
+    parity: float = 1e-4  # largest absolute difference of probabilities, torch against the graph
+    int8_speedup: float = 1.10  # int8 must be at least this much faster than fp32 ...
+    int8_margin: float = 0.005  # ... and lose at most this much accuracy
+
+
+class Rollout(_Part, frozen=True, kw_only=True):
+    """How a release reaches the fleet: the canary devices first, then the rest in one stage."""
+
+    evidence: Evidence = "guardrails"
+    canary: tuple[DeviceId, ...]
+    soak_answers: int = 20
+    max_errors: int = 0
+
+
+class Model(_Part, frozen=True, kw_only=True):
+    """One model: its data (`fit` and `gate` are stretches of each entity's recording, as fractions), its gates,
+    what it may cost a device, where it listens and how it is rolled out."""
+
+    view: str
+    where: dict[str, Value | tuple[Value, ...]] = {}
+    fit: tuple[float, float] = (0.0, 0.6)
+    gate: tuple[float, float] = (0.6, 0.75)
+    training: Training = Training()
+    gates: ModelGates
+    profile: Profile = Profile()
+    bindings: tuple[Binding, ...] = ()
+    rollout: Rollout
+
+
+class Project(_Part, frozen=True, kw_only=True):
+    """The whole file."""
+
+    sources: dict[str, Source] = {}
+    contracts: dict[str, Contract] = {}
+    views: dict[str, View] = {}
+    models: dict[ModelName, Model] = {}
+
+
+def problems(project: Project) -> list[str]:
+    """What does not fit together, one sentence each, with the place and the fix; empty if all is well."""
+    found = []
+    for name, source in project.sources.items():
+        if source.contract not in project.contracts:
+            found.append(_missing(f"sources.{name}.contract", source.contract, project.contracts))
+        elif source.time not in project.contracts[source.contract].columns:
+            found.append(_missing(f"sources.{name}.time", source.time, project.contracts[source.contract].columns))
+    for name, view in project.views.items():
+        found += _view_problems(project, name, view)
+    for name, model in project.models.items():
+        if model.view not in project.views:
+            found.append(_missing(f"models.{name}.view", model.view, project.views))
+        for key, (low, high) in (("fit", model.fit), ("gate", model.gate)):
+            if not 0 <= low < high <= 1:
+                found.append(f"models.{name}.{key}: needs 0 <= from < to <= 1, not [{low}, {high}]")
+        if model.fit[1] > model.gate[0] and model.gate[1] > model.fit[0]:
+            found.append(f"models.{name}: fit and gate overlap; the gate would judge rows it was trained on")
+        for binding in model.bindings:
+            if binding.topic.split("/").count("{entity}") != 1:
+                found.append(f"models.{name}.bindings: topic {binding.topic!r} needs one level '{{entity}}'")
+    return found
+
+
+def _view_problems(project: Project, name: str, view: View) -> list[str]:
+    source = project.sources.get(view.source)
+    if source is None:
+        return [_missing(f"views.{name}.source", view.source, project.sources)]
+    contract = project.contracts.get(source.contract)
+    if contract is None:
+        return []  # said at the source already
+    wanted = (view.entity, view.label, *view.window.channels)
+    return [_missing(f"views.{name}", c, contract.columns) for c in wanted if c not in contract.columns]
+
+
+def _missing(place: str, given: str, known: object) -> str:
+    names = ", ".join(sorted(known)) or "none" if isinstance(known, dict) else "none"
+    return f"{place}: {given!r} is not declared; declared are: {names}"

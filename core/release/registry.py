@@ -1,0 +1,132 @@
+"""From an accepted candidate to a release that can be signed: sealed blobs and a manifest. And the two shelves of
+files on the core: artifacts in plain digests (sealed at rest), blobs in sealed digests (as devices get them)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.handoffs import Candidate
+from core.project import Model
+from sync import chunks, codec, sealing
+from sync.errors import Damaged
+from sync.manifest import Blob, Lineage, Manifest, Variant
+from sync.names import Digest, TenantId
+
+Random = Callable[[int], bytes]  # n random bytes, fit for keys
+
+
+class ArtifactStore:
+    """Model files and golden vectors of candidates, by plaintext digest, sealed with the tenant's keys."""
+
+    def __init__(self, folder: Path, tenant: TenantId, key_for: Callable[[str], bytes]) -> None:
+        """`key_for(name)` gives a key that belongs to that name alone, so each key seals one content."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder, self._tenant, self._key_for = folder, tenant, key_for
+
+    def put(self, content: bytes) -> Digest:
+        digest = chunks.digest(content)
+        sealed = sealing.seal(content, self._key_for(digest), self._tenant, digest)
+        write_whole(self._folder / digest, sealed)
+        return digest
+
+    def get(self, digest: Digest) -> bytes:
+        """The content; raises Damaged if it is missing or changed."""
+        try:
+            sealed = (self._folder / digest).read_bytes()
+        except OSError as error:
+            raise Damaged(f"artifact {digest[:12]}: {error.strerror}") from error
+        return sealing.unseal_artifact(sealed, self._key_for(digest), self._tenant, digest)
+
+
+class BlobStore:
+    """Sealed blobs of releases, as they go to the broker."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+
+    def put(self, digest: Digest, sealed: bytes) -> None:
+        write_whole(self._folder / digest, sealed)
+
+    def get(self, digest: Digest) -> bytes:
+        """The sealed bytes; raises Damaged if they are missing or changed."""
+        try:
+            sealed = (self._folder / digest).read_bytes()
+        except OSError as error:
+            raise Damaged(f"blob {digest[:12]}: {error.strerror}") from error
+        if chunks.digest(sealed) != digest:
+            raise Damaged(f"blob {digest[:12]} changed on disk")
+        return sealed
+
+
+@dataclass(frozen=True)
+class SealedBlob:
+    """One blob of a release: what the manifest says, its bytes, its key."""
+
+    blob: Blob
+    sealed: bytes
+    key: bytes
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A release ready to be approved; nothing of it is published yet."""
+
+    manifest: Manifest
+    payload: bytes
+    digest: Digest
+    blobs: tuple[SealedBlob, ...]
+
+
+def stage(
+    candidate: Candidate,
+    model: Model,
+    number: int,
+    tenant: TenantId,
+    store: ArtifactStore,
+    random: Random,
+    now: float,
+) -> Staged:
+    """Seals every artifact under a fresh key of its own and writes the manifest."""
+    sealed = [_seal(store, a.plain, tenant, random) for a in candidate.artifacts]
+    golden = _seal(store, candidate.golden, tenant, random)
+    variants = tuple(Variant(a.precision, a.needs, s.blob) for a, s in zip(candidate.artifacts, sealed, strict=True))
+    card = candidate.scorecard
+    chosen = next(s for s in card.scores if s.precision == card.chosen)
+    lineage = Lineage(
+        snapshot=candidate.snapshot, view=candidate.view, recipe=candidate.recipe, seed=candidate.seed,
+        metrics={"accuracy": chosen.accuracy, "parity": card.parity, "p50_us": chosen.p50_us, "rows": card.rows},
+        reason=card.reason,
+    )  # fmt: skip
+    manifest = Manifest(
+        tenant=tenant, model=candidate.model, number=number, created=now, variants=variants, golden=golden.blob,
+        inputs=candidate.inputs, outputs=candidate.outputs, classes=candidate.classes, window=candidate.window,
+        bindings=model.bindings, profile=model.profile, lineage=lineage,
+    )  # fmt: skip
+    payload = codec.encode(manifest)
+    return Staged(manifest, payload, chunks.digest(payload), (*sealed, golden))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that it is there whole or not at all, also after a power cut."""
+    temporary = path.with_name(path.name + ".tmp")
+    descriptor = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _seal(store: ArtifactStore, plain: Digest, tenant: TenantId, random: Random) -> SealedBlob:
+    key = random(sealing.KEY_BYTES)
+    sealed = sealing.seal(store.get(plain), key, tenant, plain)
+    return SealedBlob(chunks.describe(sealed, plain), sealed, key)

@@ -1,0 +1,94 @@
+"""Hears the devices: status, reported state, records. Identity comes from the topic the broker let pass, and a
+report counts only with the signature of that device's own certificate key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.catalog.fleet import DeviceRow
+from core.steward.house import House
+from sync import codec, roles, topics
+from sync.errors import Malformed, SyncError, Untrusted
+from sync.link import Message
+from sync.messages import EVENT, REPORTED_TYPE, Ack, DeviceEvent, Record, Reported, Status
+from sync.names import BadName, DeviceId, Kind
+from sync.topics import Address
+
+REPORT_LIMIT = 256 * 1024
+
+
+def hear(house: House, message: Message, now: float) -> None:
+    """One message from a device; what does not hold is refused with an event and changes nothing else."""
+    try:
+        address = topics.parse(message.topic)
+        device = house.catalog.fleet.device(address.device) if address.device else None
+        if device is None or address.tenant != house.tenant:
+            raise Untrusted(f"{message.topic}: no such device")
+        if message.retained and address.area not in topics.DEVICE_RETAINED:
+            house.send(message.topic, b"", retain=True)  # nothing may be planted on the broker
+            raise Untrusted(f"{message.topic}: retained where nothing may be")
+        match address.area:
+            case "reported":
+                _reported(house, device, message.payload, now)
+            case "status":
+                status = codec.decode(Status, message.payload)
+                with house.catalog.transaction():
+                    house.catalog.fleet.put_status(device.device, status, now)
+            case "up":
+                _record(house, device, address, message.payload, now)
+    except (BadName, SyncError) as error:
+        code = error.code if isinstance(error, SyncError) else "bad-name"
+        with house.catalog.transaction():
+            house.event(now, f"refused-{code}", str(error), severity="notice", topic=message.topic[:200])
+
+
+def _reported(house: House, device: DeviceRow, payload: bytes, now: float) -> None:
+    key = roles.public_key_from_raw(device.signing_key)
+    report = roles.verify(payload, REPORTED_TYPE, Reported, [key], REPORT_LIMIT)
+    if (report.tenant, report.device, report.epoch) != (house.tenant, device.device, device.epoch):
+        raise Untrusted(f"report of {report.tenant}/{report.device}, epoch {report.epoch}, from {device.device}")
+    with house.catalog.transaction():
+        fresh = house.catalog.fleet.put_report(report, payload, now)
+    if not fresh:
+        return
+    for digest, indices in report.missing.items():
+        house.publish_blob(digest, indices)
+
+
+def _record(house: House, device: DeviceRow, address: Address, payload: bytes, now: float) -> None:
+    """In order, once: a number that is not the next is not taken in; the acknowledgement says where we are."""
+    record = codec.decode(Record, payload)
+    kind = address.kind
+    assert kind is not None
+    if record.epoch != device.epoch:
+        raise Untrusted(f"record of epoch {record.epoch}, {device.device} is in {device.epoch}")
+    with house.catalog.transaction():
+        known = house.catalog.fleet.received(device.device, record.epoch, kind)
+        if record.n == known + 1:
+            _take(house, device.device, kind, record, now)
+            known = record.n
+            house.catalog.fleet.set_received(device.device, record.epoch, kind, known)
+    ack = codec.encode(Ack(record.epoch, known))
+    house.send(topics.ack(house.tenant, device.device, kind), ack, expiry=3600)
+
+
+def _take(house: House, device: DeviceId, kind: Kind, record: Record, now: float) -> None:
+    """A record that cannot be read is kept as an event, so that the queue behind it moves on."""
+    facts: dict[str, Any] = {"n": record.n, "device_ts": record.ts}
+    if kind != EVENT:
+        house.catalog.events.add(now, device, f"record-{kind}", f"{len(bytes(record.body))} bytes", facts=facts)
+        return
+    try:
+        event = codec.decode(DeviceEvent, bytes(record.body))
+    except Malformed as error:
+        house.catalog.events.add(now, device, "record-malformed", str(error), severity="notice", facts=facts)
+        return
+    house.catalog.events.add(
+        now,
+        device,
+        event.code,
+        event.text,
+        severity=event.severity,
+        model=event.model,
+        facts=facts | event.facts,
+    )

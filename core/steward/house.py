@@ -1,0 +1,92 @@
+"""What the steward holds, and what it may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from core.catalog import Catalog
+from core.fleet.enrolment import Pair
+from core.orders import JobSpec
+from core.release import publish
+from core.release.registry import ArtifactStore, BlobStore
+from sync import codec, topics
+from sync.chunks import split
+from sync.link import Publish
+from sync.messages import TrustIndex
+from sync.names import Digest, TenantId, TrustFile
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Publish this on the tenant's broker."""
+
+    message: Publish
+
+
+@dataclass(frozen=True, slots=True)
+class StartJob:
+    """Run this job in a process of its own; its result comes back as an order."""
+
+    spec: JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class PersistBroker:
+    """Have the broker write its store now: a release must survive its kill."""
+
+
+Action = Send | StartJob | PersistBroker
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The online keys, PEM. No release key is ever among them."""
+
+    director: bytes
+    snapshot: bytes
+    timestamp: bytes
+
+
+@dataclass
+class House:
+    """Everything of one tenant's steward."""
+
+    tenant: TenantId
+    catalog: Catalog
+    keys: Keys
+    authority: Pair
+    artifacts: ArtifactStore
+    blobs: BlobStore
+    random: Callable[[int], bytes]
+    enrol_url: str
+    uplink: tuple[str, int]  # host and port devices shall connect to
+    link_up: bool = False
+    actions: list[Action] = field(default_factory=list)
+    renewed: float = 0.0
+
+    def send(self, topic: str, payload: bytes, *, retain: bool = False, expiry: int | None = None) -> None:
+        self.actions.append(Send(Publish(topic, payload, qos=1, retain=retain, expiry=expiry)))
+
+    def event(self, now: float, code: str, text: str, **more: str | None) -> None:
+        """Something the core did or saw, in the catalog, under a stable code."""
+        self.catalog.events.add(
+            now, more.pop("source", None) or "core", code, text,
+            severity=more.pop("severity", None) or "info", model=more.pop("model", None), facts=dict(more),
+        )  # fmt: skip
+
+    def publish_trust(self, files: dict[str, bytes]) -> None:
+        """The trust files a device may need, the timestamp after what it points at, the index last."""
+        names = publish.current(files)
+        for name in names:
+            self.send(topics.trust(self.tenant, TrustFile(name)), files[name], retain=True)
+        self.send(topics.trust(self.tenant, TrustFile("index")), codec.encode(TrustIndex(names)), retain=True)
+
+    def publish_blob(self, digest: Digest, only: tuple[int, ...] | None = None) -> None:
+        """All chunks of a blob, or only those that were missed, retained on the broker."""
+        size = self.catalog.releases.chunk_size(digest)
+        if size is None:
+            return
+        for index, chunk in enumerate(split(self.blobs.get(digest), size)):
+            if only is None or index in only:
+                self.send(topics.blob(self.tenant, digest, index), chunk, retain=True)

@@ -1,0 +1,67 @@
+"""The steward: start, order, handle, tick. Whatever comes in, it ends in one round over all that is open."""
+
+from __future__ import annotations
+
+from core.orders import Answer, AnyOrder
+from core.steward import desk, ears, rounds
+from core.steward.house import Action, House, PersistBroker
+from sync import codec, topics
+from sync.link import Message
+from sync.messages import CoreStatus
+
+
+class Steward:
+    """One tenant's steward; one thread calls it, and carries out what it returns."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+
+    def start(self, now: float) -> list[Action]:
+        """Jobs that were under way when the core went down are ended, with the reason: they did not commit."""
+        house = self.house
+        with house.catalog.transaction():
+            for job in house.catalog.projects.unfinished():
+                house.catalog.projects.finish(
+                    job.id,
+                    now,
+                    {},
+                    "the core stopped while this job ran",
+                    f"start it again: falaj {job.kind}",
+                )
+                house.event(now, "job-lost", f"{job.kind} of {job.subject}", severity="notice")
+        return self._done()
+
+    def order(self, order: AnyOrder, now: float) -> tuple[Answer, list[Action]]:
+        """Does one order; the answer is true when it is given: everything is committed."""
+        answer = desk.answer(self.house, order, now)
+        if not answer.ok:
+            self.house.actions.clear()
+            return answer, []
+        rounds.walk(self.house, now)
+        return answer, self._done()
+
+    def handle(self, message: Message, now: float) -> list[Action]:
+        """One message from a device."""
+        ears.hear(self.house, message, now)
+        rounds.walk(self.house, now)
+        return self._done()
+
+    def link_changed(self, up: bool, now: float) -> list[Action]:
+        """The session with the broker came up (everything retained is published again) or went down."""
+        house = self.house
+        house.link_up = up
+        if up:
+            status = codec.encode(CoreStatus("online", now))
+            house.send(topics.core_status(house.tenant), status, retain=True)
+            rounds.restore_broker(house)
+            house.actions.append(PersistBroker())
+        return self._done()
+
+    def tick(self, now: float) -> list[Action]:
+        """Time has passed."""
+        rounds.walk(self.house, now)
+        return self._done()
+
+    def _done(self) -> list[Action]:
+        actions, self.house.actions = self.house.actions, []
+        return actions

@@ -1,0 +1,85 @@
+"""Gets a release onto the device: trust files until it is accepted, then chunks until every blob is whole.
+
+Whatever the line or the broker does wrong here is transient: bad metadata is dropped and asked for again, so a
+hostile broker can delay a release but never have a good one quarantined.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from edge import slots, trust
+from edge.agent import loading
+from edge.agent.house import House
+from edge.download import Download
+from edge.states import Deployment, Slot
+from sync import topics
+from sync.errors import Damaged, SyncError, Untrusted
+from sync.manifest import Blob
+from sync.messages import ModelOrder, Release
+
+AGAIN = 0.2  # seconds until trust files that had not arrived are looked at again
+RETRY = 5.0  # seconds until bad ones are asked for again
+
+
+def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
+    """The release as the signed metadata has it; the record is journalled before anything is fetched."""
+    lacking = trust.wanted(house.index, house.files, [order.manifest])
+    house.listen(*(topics.trust(house.identity.tenant, name) for name in lacking))
+    try:
+        accepted = trust.accept(
+            house.trust_folder, house.identity.root, house.files, house.journal.high_water(),
+            d.model, order.number, order.manifest,
+        )  # fmt: skip
+        if accepted.manifest.tenant != house.identity.tenant:
+            raise Untrusted(f"the release is of tenant {accepted.manifest.tenant}")
+        variant = loading.variant_of(house, accepted.manifest)
+    except trust.Incomplete as error:
+        return _wait(house, d, str(error), now + AGAIN)
+    except SyncError as error:
+        house.files.clear()
+        if d.reason != str(error):
+            house.event(now, f"refused-{error.code}", str(error), d.model, "alarm")
+        return _wait(house, d, str(error), now + RETRY)
+    house.journal.accept(d.model, order.number, accepted.record, accepted.versions)
+    house.root = accepted.record.root
+    release = Release(order.number, order.manifest, variant.blob.plain)
+    house.write(replace(slots.admit(d, Slot(release, accepted.manifest, order.keys)), reason=""))
+    house.bindings_changed()  # without a model the bindings answer `no_model`, and nothing is missed later
+    return True
+
+
+def fetch(house: House, d: Deployment, lacking: list[Blob], now: float) -> bool:
+    """Keeps a window of chunks under way; a whole blob is checked and moved into place."""
+    tenant = house.identity.tenant
+    for blob in lacking:
+        download = house.downloads.get(blob.sealed)
+        if download is None:
+            download = house.downloads[blob.sealed] = Download(blob, house.artifacts.present(blob))
+        if download.done:
+            del house.downloads[blob.sealed]
+            try:
+                house.artifacts.finish(blob)
+            except Damaged as error:
+                house.event(now, error.code, str(error), d.model, "alarm")
+            return True
+        again = download.stalled(now)
+        if again:
+            patterns = tuple(topics.blob(tenant, blob.sealed, i) for i in again)
+            house.listen(*patterns)  # subscribing anew has the broker send what it has
+            house.dirty = True  # `missing` asks the core to publish them again
+            house.event(now, "download-stalled", f"{len(again)} chunks did not come", d.model, "notice")
+        house.listen(*(topics.blob(tenant, blob.sealed, i) for i in download.ask(now)))
+    return False
+
+
+def blobs(house: House, slot: Slot) -> tuple[Blob, Blob]:
+    """What this device needs of a release: its variant and the golden vectors."""
+    return loading.variant_of(house, slot.manifest).blob, slot.manifest.golden
+
+
+def _wait(house: House, d: Deployment, reason: str, until: float) -> bool:
+    house.blocked[d.model] = until
+    if d.reason != reason:
+        house.write(replace(d, reason=reason))
+    return False

@@ -1,0 +1,104 @@
+"""What the walker holds: who this device is, its durable rooms, and the little that may be forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge import slots
+from edge.artifacts import Artifacts
+from edge.download import Download
+from edge.journal import Journal
+from edge.outbox import Outbox
+from edge.serving import Loaded, Serving
+from edge.states import Action, Deployment, Listen, Send, Unlisten
+from sync.link import Publish
+from sync.messages import EVENT, Assignment, DeviceEvent
+from sync.names import DeviceId, Digest, ModelName, TenantId
+
+CLOCK_FLOOR = 1_767_225_600.0  # 2026-01-01: before this the clock was never set; serve, do not install
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who this device is, as enrolment left it."""
+
+    tenant: TenantId
+    device: DeviceId
+    epoch: int
+    root: bytes  # the first TUF root, pinned by the enrolment token
+    signing_key: bytes  # PEM, the certificate's key: signs `reported`
+    sealing_key: bytes  # X25519 private, raw
+    key_protection: str = "none"
+
+
+@dataclass
+class House:
+    """Everything of the walker. The first block survives a restart, the second is found again."""
+
+    identity: Identity
+    journal: Journal
+    artifacts: Artifacts
+    outbox: Outbox
+    trust_folder: Path
+
+    serving: Serving
+    cpu_flags: frozenset[str]
+    boot: str
+    agent_version: str
+    deployments: dict[ModelName, Deployment]
+    assignment: Assignment | None = None
+    root: bytes = b""  # the newest root this device trusts
+    files: dict[str, bytes] = field(default_factory=dict)  # trust files that arrived
+    index: tuple[str, ...] = ()
+    downloads: dict[Digest, Download] = field(default_factory=dict)
+    warm: dict[ModelName, Loaded] = field(default_factory=dict)  # the session to go back to, until commit
+    proving: set[ModelName] = field(default_factory=set)
+    blocked: dict[ModelName, float] = field(default_factory=dict)  # when to try a transient failure again
+    link_up: bool = False
+    dirty: bool = True  # `reported` is no longer true
+    told: dict[ModelName, int] = field(default_factory=dict)  # answers as last reported
+    actions: list[Action] = field(default_factory=list)
+    bindings_changed: Callable[[], None] = lambda: None
+
+    def write(self, deployment: Deployment) -> Deployment:
+        """Journal first: nothing is acted on before this returns."""
+        self.journal.write(deployment)
+        self.deployments[deployment.model] = deployment
+        self.dirty = True
+        return deployment
+
+    def send(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        self.actions.append(Send(Publish(topic, payload, qos=1, retain=retain)))
+
+    def listen(self, *patterns: str) -> None:
+        if patterns and self.link_up:
+            self.actions.append(Listen(patterns))
+
+    def unlisten(self, *patterns: str) -> None:
+        if patterns and self.link_up:
+            self.actions.append(Unlisten(patterns))
+
+    def event(
+        self,
+        now: float,
+        code: str,
+        text: str,
+        model: ModelName | None = None,
+        severity: str = "info",
+        **facts: str | int | float,
+    ) -> None:
+        """Remembers something that happened, under a stable code, until the core has committed it."""
+        level = severity if severity in ("notice", "alarm") else "info"
+        self.outbox.add(EVENT, DeviceEvent(code, text, model, level, facts), now)  # type: ignore[arg-type]
+
+    def kept(self) -> set[Digest]:
+        """Sealed digests that some deployment may still need."""
+        keep: set[Digest] = set()
+        for d in self.deployments.values():
+            for slot in (d.serving, d.candidate, *d.previous[: slots.PINNED]):
+                if slot is not None:
+                    keep.add(slot.manifest.golden.sealed)
+                    keep.update(v.blob.sealed for v in slot.manifest.variants)
+        return keep | set(self.downloads)

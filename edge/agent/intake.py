@@ -1,0 +1,114 @@
+"""Reads what arrives on the uplink: assignments, trust files, chunks, acknowledgements. Nothing here is believed
+before it is checked, and a wrong message changes nothing but leaves an event with a stable code."""
+
+from __future__ import annotations
+
+from edge import trust
+from edge.agent.house import House
+from sync import codec, roles, topics
+from sync.errors import SyncError, Untrusted
+from sync.link import Message
+from sync.messages import ASSIGNMENT_TYPE, Ack, Assignment, TrustIndex
+from sync.names import BadName
+from sync.topics import Address
+
+TRUST_FILE_LIMIT = 512 * 1024  # bytes; what tuf itself allows a root
+TRUST_FILES = 1024  # how many at most are held
+
+
+def take(house: House, message: Message, now: float) -> None:
+    """One message of the uplink; refusals end here as an event."""
+    try:
+        address = topics.parse(message.topic)
+        if address.tenant != house.identity.tenant or address.device not in (None, house.identity.device):
+            raise Untrusted(f"{message.topic} is not for this device")
+        _HANDLERS[address.area](house, address, message.payload, now)
+    except BadName as error:
+        house.event(now, "unknown-topic", str(error), severity="notice")
+    except SyncError as error:
+        house.event(now, f"refused-{error.code}", str(error), severity="alarm", topic=message.topic)
+
+
+def read_assignment(house: House, payload: bytes) -> Assignment:
+    """The assignment in an envelope of the director; raises Untrusted or Malformed."""
+    keys = trust.director_keys(house.root)
+    assignment = roles.verify(payload, ASSIGNMENT_TYPE, Assignment, keys)
+    identity = house.identity
+    if (assignment.tenant, assignment.device) != (identity.tenant, identity.device):
+        raise Untrusted(f"assignment for {assignment.tenant}/{assignment.device}")
+    return assignment
+
+
+def _desired(house: House, _: Address, payload: bytes, now: float) -> None:
+    """Signature, addressee, order, expiry; then it is journalled and the models are reconciled with it."""
+    assignment = read_assignment(house, payload)
+    mark = (house.journal.counter("epoch"), house.journal.counter("desired_seq"))
+    place = (assignment.epoch, assignment.seq)
+    if place == mark:
+        return  # the retained copy again
+    if place < mark:
+        raise Untrusted(f"assignment {place} is older than {mark}: a replay")
+    if now > assignment.expires:
+        raise Untrusted(f"assignment {place} has expired")
+    house.journal.take_assignment(payload, *place)
+    house.assignment = assignment
+    house.dirty = True
+
+
+def _trust(house: House, address: Address, payload: bytes, now: float) -> None:
+    name = str(address.file)
+    if name == "index":
+        house.index = codec.decode(TrustIndex, payload).files[:TRUST_FILES]
+        return
+    if len(payload) > TRUST_FILE_LIMIT or len(house.files) >= TRUST_FILES:
+        raise Untrusted(f"trust file {name} is too large, or there are too many")
+    if payload:
+        house.files[name] = payload
+    if name != "timestamp.json":  # the one file that changes under its name
+        house.unlisten(topics.trust(address.tenant, address.file))  # type: ignore[arg-type]
+
+
+def _blob(house: House, address: Address, payload: bytes, now: float) -> None:
+    """A chunk: checked against its own hash before a byte touches the disk."""
+    assert address.digest is not None and address.index is not None
+    download = house.downloads.get(address.digest)
+    if download is None or not payload:
+        return
+    if not download.arrived(address.index, payload, now):
+        if address.index not in download.have:
+            house.event(
+                now, "chunk-damaged", f"chunk {address.index} of {address.digest[:12]} is not what was signed",
+                severity="alarm",
+            )  # fmt: skip
+        return
+    try:
+        house.artifacts.put(download.blob, address.index, payload)
+    except OSError as error:
+        download.have.discard(address.index)
+        house.event(now, "disk-refused", f"chunk not written: {error.strerror}", severity="alarm")
+        return
+    house.unlisten(topics.blob(address.tenant, address.digest, address.index))
+
+
+def _ack(house: House, address: Address, payload: bytes, now: float) -> None:
+    assert address.kind is not None
+    ack = codec.decode(Ack, payload)
+    house.outbox.acknowledged(address.kind, ack.epoch, ack.n)
+
+
+def _ignore(house: House, address: Address, payload: bytes, now: float) -> None:
+    """Topics of the protocol that this agent version does not act on."""
+
+
+_HANDLERS = {
+    "desired": _desired,
+    "trust": _trust,
+    "blob": _blob,
+    "ack": _ack,
+    "labels": _ignore,
+    "cmd": _ignore,
+    "core-status": _ignore,
+    "reported": _ignore,
+    "status": _ignore,
+    "up": _ignore,
+}

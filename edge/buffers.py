@@ -1,0 +1,229 @@
+"""One window kernel for each (model, entity), checkpointed sealed; a message is acknowledged once it is safe.
+
+Durability. The broker repeats what was not acknowledged. `hold` therefore keeps the acknowledgement of a
+message until the kernels that took it in are on disk; `checkpoint` writes them in one transaction, then
+acknowledges. After a kill nothing acknowledged is lost, and rows that come again are dropped by the kernel.
+At most `max_unacked` messages wait, which must stay below the broker's limit of messages in flight
+(Mosquitto: 20). If the disk fails, serving goes on from memory: the newest `max_unacked` messages stay
+unacknowledged, older ones are let go and counted in `let_go`, and the failure is reported.
+
+Unreadable checkpoints are the same as none: the windows of that entity start again. SQLite, one file, WAL;
+payloads are sealed under a key of their own each, bound to tenant, model, entity and window specification.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from sync.errors import Damaged
+from sync.features import WindowSpec
+from sync.names import ModelName, TenantId
+from sync.sealing import NONCE_BYTES, seal_small, unseal_small
+from sync.windows import Checkpoint, Window, WindowKernel
+
+Report = Callable[[str, str], None]  # (stable code, text)
+_Place = tuple[ModelName, str]  # model, entity
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    spec: WindowSpec
+    checkpoint: Checkpoint
+
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS checkpoints (
+    model TEXT NOT NULL, entity TEXT NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (model, entity)
+) WITHOUT ROWID
+"""
+
+
+def _unreported(code: str, text: str) -> None:
+    """Nobody listens."""
+
+
+class Buffers:
+    """The kernels of one device. Thread-safe; `report` is told of what was lost or could not be written."""
+
+    def __init__(
+        self,
+        path: Path,
+        tenant: TenantId,
+        key: bytes,
+        *,
+        max_entities: int = 1000,
+        max_unacked: int = 16,
+        report: Report = _unreported,
+        nonces: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self.let_go = 0
+        self._tenant, self._key = tenant, key
+        self._max_entities, self._max_unacked = max_entities, max_unacked
+        self._report, self._nonces = report, nonces
+        # In the order of use; None is a kernel that lies on disk only.
+        self._kernels: dict[ModelName, OrderedDict[str, WindowKernel | None]] = {}
+        self._crowded: set[ModelName] = set()
+        self._dirty: dict[_Place, None] = {}
+        self._held: deque[Callable[[], None]] = deque()
+        self._failing = False
+        self._lock = threading.RLock()
+        self._db = self._open(path)
+
+    def push(
+        self, model: ModelName, spec: WindowSpec, entity: str, ts: float, row: Sequence[float]
+    ) -> tuple[Window, ...]:
+        """Takes in one row, one number a channel; returns the windows it completes.
+
+        Raises ValueError where the kernel does: another number of channels, a time that is not finite.
+        Another `spec` than the entity's last one starts its windows again.
+        """
+        with self._lock:
+            kernel = self._kernel(model, spec, entity)
+            windows = kernel.push(np.array([ts], np.float64), np.array([row], np.float32))
+            self._dirty[(model, entity)] = None
+            return windows
+
+    def hold(self, ack: Callable[[], None]) -> bool:
+        """Keeps `ack` until the next checkpoint; true if one is due because enough messages wait."""
+        with self._lock:
+            self._held.append(ack)
+            return len(self._held) >= self._max_unacked
+
+    def checkpoint(self) -> None:
+        """Writes every kernel that changed, then acknowledges, in order, every message held."""
+        with self._lock:
+            if not self._write():
+                while len(self._held) > self._max_unacked:
+                    self.let_go += 1
+                    self._held.popleft()()
+                return
+            while self._held:
+                self._held.popleft()()
+
+    def forget(self, model: ModelName) -> None:
+        """The model is gone from this device, and its buffers with it."""
+        with self._lock:
+            self._kernels.pop(model, None)
+            self._dirty = {place: None for place in self._dirty if place[0] != model}
+            self._execute("DELETE FROM checkpoints WHERE model = ?", [(model,)])
+
+    def close(self) -> None:
+        """A last checkpoint, then the file is let go."""
+        with self._lock:
+            self.checkpoint()
+            self._db.close()
+
+    def _kernel(self, model: ModelName, spec: WindowSpec, entity: str) -> WindowKernel:
+        kernels = self._kernels.get(model)
+        if kernels is None:
+            kernels = self._kernels[model] = OrderedDict.fromkeys(self._stored(model))
+        kernel = kernels.get(entity)
+        if kernel is None:
+            kernel = WindowKernel(spec, self._restore(model, spec, entity))
+        elif kernel.spec != spec:
+            kernel = WindowKernel(spec)
+        kernels[entity] = kernel
+        kernels.move_to_end(entity)
+        if len(kernels) > self._max_entities:
+            self._evict(model, kernels)
+        return kernel
+
+    def _evict(self, model: ModelName, kernels: OrderedDict[str, WindowKernel | None]) -> None:
+        if model not in self._crowded:
+            self._crowded.add(model)
+            text = f"{model} has more than {self._max_entities} entities; the idlest lose their windows"
+            self._report("buffers-crowded", text)
+        while len(kernels) > self._max_entities:
+            idle, _ = kernels.popitem(last=False)
+            self._dirty.pop((model, idle), None)
+            self._execute("DELETE FROM checkpoints WHERE model = ? AND entity = ?", [(model, idle)])
+
+    def _write(self) -> bool:
+        rows = []
+        for model, entity in self._dirty:
+            kernel = self._kernels[model][entity]
+            if kernel is not None:
+                plain = msgspec.msgpack.encode(_Stored(kernel.spec, kernel.checkpoint()))
+                aad = self._aad(model, entity)
+                rows.append((model, entity, seal_small(plain, self._key, aad, self._nonces(NONCE_BYTES))))
+        if rows and not self._execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)", rows):
+            return False
+        self._dirty.clear()
+        return True
+
+    def _restore(self, model: ModelName, spec: WindowSpec, entity: str) -> Checkpoint | None:
+        query = "SELECT sealed FROM checkpoints WHERE model = ? AND entity = ?"
+        try:
+            row = self._db.execute(query, (model, entity)).fetchone()
+            if row is None:
+                return None
+            plain = unseal_small(row[0], self._key, self._aad(model, entity))
+            stored = msgspec.msgpack.decode(plain, type=_Stored)
+        except (sqlite3.Error, Damaged, msgspec.DecodeError) as error:
+            self._report("checkpoint-unreadable", f"{model}: windows of {entity!r} start again: {error}")
+            return None
+        return stored.checkpoint if stored.spec == spec else None
+
+    def _stored(self, model: ModelName) -> list[str]:
+        try:
+            rows = self._db.execute("SELECT entity FROM checkpoints WHERE model = ?", (model,)).fetchall()
+        except sqlite3.Error as error:
+            self._report("checkpoint-unreadable", f"{model}: all windows start again: {error}")
+            return []
+        return [entity for (entity,) in rows]
+
+    def _execute(self, statement: str, rows: Sequence[tuple[str | bytes, ...]]) -> bool:
+        """One transaction; false, and reported once until it works again, if the disk refuses."""
+        try:
+            with self._db:
+                self._db.executemany(statement, rows)
+        except sqlite3.Error as error:
+            if not self._failing:
+                self._report("checkpoint-failed", f"windows cannot be written: {error}; check the disk")
+            self._failing = True
+            return False
+        self._failing = False
+        return True
+
+    def _aad(self, model: ModelName, entity: str) -> bytes:
+        return msgspec.json.encode(("falaj/1 window", str(self._tenant), str(model), entity))
+
+    def _open(self, path: Path) -> sqlite3.Connection:
+        """The database; a damaged one is put aside, where no file will do, memory serves. All reported."""
+        try:
+            return _connect(path)
+        except (sqlite3.Error, OSError) as error:
+            self._report("buffers-damaged", f"{path} cannot be read, all windows start again: {error}")
+        try:
+            path.replace(path.with_name(path.name + ".damaged"))
+            for ending in ("-wal", "-shm"):
+                path.with_name(path.name + ending).unlink(missing_ok=True)
+            return _connect(path)
+        except (sqlite3.Error, OSError) as error:
+            text = f"{path} cannot be written, windows live in memory only: {error}; check the disk"
+            self._report("buffers-in-memory", text)
+        return _connect(None)
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    if path is not None:
+        path.touch(mode=0o600)
+    db = sqlite3.connect(path or ":memory:", check_same_thread=False, timeout=5.0)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+        db.execute(_SCHEMA)
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db

@@ -1,0 +1,101 @@
+"""Which path leads where, and which refusal gets which status. No sockets: a request in, a response out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from edge.http import oip, wire
+from edge.http.metrics import Metrics
+from edge.http.wire import Refused, Request, Response
+from edge.serving import BadInput, ModelError, NoModel, Serving
+from sync import codec
+
+_RETRY = ("Retry-After", "1")  # seconds
+
+
+class Pages:
+    """The edge's HTTP surface. `status` gives the document of /v1/status; `ready` defaults to "a model serves".
+
+    `handle` never raises what a request can cause; it may be called from several threads.
+    """
+
+    def __init__(
+        self,
+        serving: Serving,
+        metrics: Metrics,
+        status: Callable[[], Mapping[str, object]],
+        version: str,
+        ready: Callable[[], bool] | None = None,
+    ) -> None:
+        self._serving, self._metrics, self._status, self._version = serving, metrics, status, version
+        self._ready = ready or (lambda: any(serving.models().values()))
+
+    def handle(self, request: Request) -> Response:
+        """The response to a request; every refusal is `{"error": text}`."""
+        try:
+            return self._route(request)
+        except Refused as refusal:
+            return refusal.response
+        except BadInput as error:
+            return wire.error(400, str(error))
+        except NoModel as error:
+            return wire.error(503, str(error), _RETRY) if error.known else wire.error(404, str(error))
+        except ModelError as error:
+            return wire.error(500, str(error))
+
+    def _route(self, request: Request) -> Response:
+        serving = self._serving
+        match request.path.strip("/").split("/"):
+            case ["v2"]:
+                return _get(request) or oip.server_metadata(self._version)
+            case ["v2", "health", "live"]:
+                return _get(request) or wire.json({"live": True})
+            case ["v2", "health", "ready"]:
+                return _get(request) or self._readiness()
+            case ["v2", "repository", "index"]:
+                return _post(request) or oip.repository_index(serving, request)
+            case ["v2", "models", model, *rest]:
+                return self._model(request, model, rest)
+            case ["v1", "status"]:
+                return _get(request) or wire.json(codec.builtins(self._status()))
+            case ["metrics"]:
+                return _get(request) or self._metrics.page()
+        raise Refused(404, f"there is nothing at {request.path}; /v2 says what this server speaks")
+
+    def _model(self, request: Request, model: str, rest: list[str]) -> Response:
+        version = None
+        if len(rest) >= 2 and rest[0] == "versions":
+            version, rest = rest[1], rest[2:]
+        match rest:
+            case []:
+                return _get(request) or oip.model_metadata(model, oip.live(self._serving, model, version))
+            case ["ready"]:
+                refusal = _get(request)
+                if refusal is None:
+                    oip.live(self._serving, model, version)
+                return refusal or wire.json({"name": model, "ready": True})
+            case ["infer"]:
+                return _post(request) or oip.infer(self._serving, model, version, request)
+        raise Refused(404, f"there is nothing at {request.path}; /v2 says what this server speaks")
+
+    def _readiness(self) -> Response:
+        if self._ready():
+            return wire.json({"ready": True})
+        return wire.error(503, "no model serves on this device yet; it keeps trying", _RETRY)
+
+
+def _get(request: Request) -> Response | None:
+    return None if request.method in ("GET", "HEAD") else _wrong_method(request, "GET, HEAD")
+
+
+def _post(request: Request) -> Response | None:
+    if request.method != "POST":
+        return _wrong_method(request, "POST")
+    if request.headers.get("content-encoding", "identity") != "identity":
+        plain = ("Accept-Encoding", "identity")
+        return wire.error(415, "compressed bodies are not read here; send it as it is", plain)
+    return None
+
+
+def _wrong_method(request: Request, allowed: str) -> Response:
+    return wire.error(405, f"{request.path} takes {allowed}, not {request.method}", ("Allow", allowed))

@@ -1,0 +1,266 @@
+"""One connection: bytes in, requests in order, responses in the same order out (HTTP/1.1, keep-alive, pipelining).
+
+Limits are enforced while bytes arrive, so that nobody can fill memory or hold a connection by sending slowly.
+Small requests are answered on the loop itself, which is fastest; large ones in a thread, so that they hold up
+nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+
+import httptools
+
+from edge.http import wire
+from edge.http.wire import Request, Response
+
+log = logging.getLogger("falaj.http")
+
+Handle = Callable[[Request], Response]
+_INLINE = 64 * 1024  # bytes of a body answered on the loop
+_LINGER_S = 5.0
+_PIPELINED = 32  # requests read ahead of the one being answered
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may ask of the server. Bytes and seconds."""
+
+    body: int = 16 * 1024 * 1024
+    head: int = 16 * 1024
+    idle_s: float = 75.0  # between requests
+    request_s: float = 30.0  # from a request's first byte to its last, and for taking the response
+    connections: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What is to be answered next: a request, or a response that is settled already."""
+
+    what: Request | Response
+    keep_alive: bool
+    head: bool
+
+
+class Connection(asyncio.Protocol):
+    """Speaks with one client. `hosts` are the names it may call us by; None takes any."""
+
+    def __init__(
+        self,
+        handle: Handle,
+        limits: Limits,
+        pool: Executor,
+        peers: set[Connection],
+        hosts: frozenset[str] | None,
+    ) -> None:
+        self._handle, self._limits, self._pool, self._peers, self._hosts = handle, limits, pool, peers, hosts
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._turns: deque[_Turn] = deque()
+        self._busy = self._full = self._done = self._mute = self._in_head = self._in_message = False
+        self._raw_head = self._head_bytes = self._body_bytes = 0
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
+        self.deadline = math.inf
+
+    # --- the transport's calls
+    # ----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._peers.add(self)
+        self._set_deadline(self._limits.idle_s)
+        if len(self._peers) > self._limits.connections:
+            self._refuse(503, f"more than {self._limits.connections} connections", ("Retry-After", "1"))
+            self._advance()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._peers.discard(self)
+        self._done = True
+        self._turns.clear()
+
+    def data_received(self, data: bytes) -> None:
+        if self._mute:
+            return
+        was_in_head = self._in_head
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # answered as plain HTTP; `on_message_complete` saw to it that the connection ends then
+        except httptools.HttpParserError as error:
+            self._refuse(400, f"this is no HTTP/1.1: {error}")
+        if was_in_head and self._in_head:
+            self._raw_head += len(data)
+            if self._raw_head > self._limits.head:
+                self._refuse(431, f"the head of a request may have {self._limits.head} bytes")
+        self._advance()
+
+    def eof_received(self) -> bool:
+        """Whoever only shuts its sending side down still gets its answers."""
+        self._mute = True
+        if self._done:
+            self._transport.close()
+        elif not self._busy and not self._turns:
+            self._close()
+        return True
+
+    def pause_writing(self) -> None:
+        self._full = True
+        self._set_deadline(self._limits.request_s)
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._advance()
+
+    # --- the parser's calls
+    # -------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._in_head = self._in_message = True
+        self._raw_head = self._head_bytes = self._body_bytes = 0
+        self._url, self._headers, self._body = b"", {}, []
+        self._set_deadline(self._limits.request_s)
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+        self._count_head(len(name) + len(value) + 4)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._mute:
+            return
+        host = self._headers.get("host", "localhost").rpartition(":")
+        name = host[0] if host[0] and host[2].isdecimal() else "".join(host)
+        length = self._headers.get("content-length", "0")
+        if self._hosts is not None and name.lower() not in self._hosts:
+            self._refuse(421, f"this server answers to localhost, not to {name!r}")
+        elif length.isdecimal() and int(length) > self._limits.body:
+            self._refuse_body()
+        elif self._headers.get("expect", "").lower() == "100-continue" and not self._busy and not self._turns:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        if self._mute:
+            return
+        self._body_bytes += len(body)
+        self._body.append(body)
+        if self._body_bytes > self._limits.body:
+            self._refuse_body()
+
+    def on_message_complete(self) -> None:
+        if self._mute:
+            return
+        self._in_message = False
+        method = self._parser.get_method().decode("latin-1")
+        path = self._url.partition(b"?")[0].decode("latin-1")
+        request = Request(method, path, self._headers, b"".join(self._body))
+        keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
+        self._turns.append(_Turn(request, keep_alive, method == "HEAD"))
+        self._mute = not keep_alive
+        self._set_deadline(self._limits.request_s)
+
+    # --- answering
+    # ----------------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way here, so that closing loses nothing."""
+        return self._done or (not self._busy and not self._turns and not self._in_message)
+
+    def expire(self) -> None:
+        """The deadline has passed: a half-sent request is told so, an idle or deaf client is let go."""
+        if self._in_message and not self._full and not self._mute:
+            self._refuse(408, f"a request must be complete within {self._limits.request_s:g} s")
+            self._advance()
+        else:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Closes after what has been written is sent."""
+        self._close()
+
+    def abort(self) -> None:
+        """Closes at once."""
+        self._transport.abort()
+
+    def _count_head(self, length: int) -> None:
+        self._head_bytes += length
+        if self._head_bytes > self._limits.head:
+            self._refuse(431, f"the head of a request may have {self._limits.head} bytes")
+
+    def _refuse_body(self) -> None:
+        self._refuse(413, f"a body may have {self._limits.body} bytes; send fewer rows at a time")
+
+    def _refuse(self, status: int, text: str, *headers: tuple[str, str]) -> None:
+        """In its turn, the last thing said on this connection."""
+        if not self._mute:
+            self._mute = True
+            self._turns.append(_Turn(wire.error(status, text, *headers), keep_alive=False, head=False))
+
+    def _advance(self) -> None:
+        while self._turns and not self._busy and not self._full and not self._done:
+            turn = self._turns.popleft()
+            if isinstance(turn.what, Response):
+                self._write(turn, turn.what)
+            elif len(turn.what.body) <= _INLINE:
+                self._write(turn, self._answer(turn.what))
+            else:
+                self._busy, self.deadline = True, math.inf
+                future = self._loop.run_in_executor(self._pool, self._answer, turn.what)
+                future.add_done_callback(partial(self._resume, turn))
+        if self._done:
+            return
+        if len(self._turns) > _PIPELINED or self._full:
+            self._transport.pause_reading()
+        elif not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    def _resume(self, turn: _Turn, answered: asyncio.Future[Response]) -> None:
+        self._busy = False
+        self._set_deadline(self._limits.request_s)
+        if not self._done:
+            self._write(turn, answered.result())
+            self._advance()
+
+    def _answer(self, request: Request) -> Response:
+        try:
+            return self._handle(request)
+        except Exception:  # the border of the process to its clients: reported, and the connection lives on
+            log.exception("%s %s failed", request.method, request.path)
+            return wire.error(500, "this server failed to answer; its log says why")
+
+    def _write(self, turn: _Turn, response: Response) -> None:
+        self._transport.write(wire.encode(response, keep_alive=turn.keep_alive, head=turn.head))
+        if not turn.keep_alive or (self._mute and not self._turns):
+            self._close()
+        elif not self._in_message and not self._full:
+            self._set_deadline(self._limits.idle_s)
+
+    def _close(self) -> None:
+        self._done = self._mute = True
+        self._turns.clear()
+        self._set_deadline(_LINGER_S)
+        if self._in_message and self._transport.can_write_eof():
+            # The client is still sending what was refused; a reset now would eat the refusal on its way.
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def _set_deadline(self, seconds: float) -> None:
+        """While an answer is being computed there is none: that time is ours, not the client's."""
+        if not self._busy:
+            self.deadline = self._loop.time() + seconds

@@ -1,0 +1,134 @@
+"""Numbers on the wire of the Open Inference Protocol v2: JSON lists and binary tensors, both ways.
+
+JSON carries a float32 as the double it equals, so that HTTP and MQTT show the same digits for the same
+answer. Binary tensors are little endian and row-major; a BYTES element is its length (4 bytes) and its bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.runtime import DTYPES, BadInput
+from sync.features import Datatype
+
+Array = npt.NDArray[np.generic]
+
+NAMES: dict[np.dtype[np.generic], Datatype] = {dtype: name for name, dtype in DTYPES.items()}
+_BY_NAME: dict[str, np.dtype[np.generic]] = {str(name): dtype for name, dtype in DTYPES.items()}
+_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}  # kinds a JSON list may have for each kind of tensor
+_MOST_ELEMENTS = 1 << 24
+
+
+def checked_shape(name: str, shape: object) -> tuple[int, ...]:
+    """The shape a request states; raises BadInput unless it is a list of positive integers of sane product."""
+    if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
+        raise BadInput(f"input {name!r}: 'shape' must be a list of positive integers")
+    if prod(shape) > _MOST_ELEMENTS:
+        raise BadInput(f"input {name!r}: more than {_MOST_ELEMENTS} elements")
+    return tuple(shape)
+
+
+def dtype_of(name: str, datatype: str) -> np.dtype[np.generic]:
+    """The dtype of a datatype a request states; raises BadInput for one that is not served."""
+    dtype = _BY_NAME.get(datatype)
+    if dtype is None:
+        raise BadInput(f"input {name!r}: datatype {datatype!r} is not one of {', '.join(DTYPES)}")
+    return dtype
+
+
+def from_json(name: str, datatype: str, shape: tuple[int, ...], data: object) -> Array:
+    """The array of a JSON tensor, flat or nested; raises BadInput, also for numbers it cannot hold."""
+    dtype = dtype_of(name, datatype)
+    if not isinstance(data, list):
+        raise BadInput(f"input {name!r}: 'data' must be a list")
+    array = _strings(name, data) if dtype.kind == "O" else _numbers(name, data, dtype)
+    if array.size != prod(shape):
+        raise BadInput(f"input {name!r}: {array.size} elements for shape {list(shape)}")
+    return array.reshape(shape)
+
+
+def from_binary(name: str, datatype: str, shape: tuple[int, ...], data: bytes) -> Array:
+    """The array of a binary tensor; raises BadInput unless its bytes are what shape and datatype say."""
+    dtype = dtype_of(name, datatype)
+    if dtype.kind == "O":
+        strings = _unpack_strings(name, data)
+        if len(strings) != prod(shape):
+            raise BadInput(f"input {name!r}: {len(strings)} strings for shape {list(shape)}")
+        return np.array(strings, np.object_).reshape(shape)
+    if len(data) != prod(shape) * dtype.itemsize:
+        raise BadInput(f"input {name!r}: {len(data)} bytes for {datatype} of shape {list(shape)}")
+    if dtype.kind == "b" and data.strip(b"\0\1"):
+        raise BadInput(f"input {name!r}: a BOOL is the byte 0 or 1")
+    return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
+
+
+def to_json(array: Array) -> list[object]:
+    """The elements, flat, row-major."""
+    if array.dtype.kind == "O":
+        return [_text(element) for element in array.ravel().tolist()]
+    return list(array.ravel().tolist())
+
+
+def to_binary(array: Array) -> bytes:
+    """The bytes of a binary tensor."""
+    if array.dtype.kind == "O":
+        parts = [_text(element).encode() for element in array.ravel().tolist()]
+        return b"".join(struct.pack("<I", len(part)) + part for part in parts)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+
+
+def _numbers(name: str, data: list[object], dtype: np.dtype[np.generic]) -> Array:
+    try:
+        plain = np.array(data)
+    except (ValueError, OverflowError) as error:
+        raise BadInput(f"input {name!r}: the lists in 'data' do not form one block") from error
+    if plain.dtype.kind not in _KINDS[dtype.kind]:
+        raise BadInput(f"input {name!r}: 'data' is not all of the stated datatype")
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)  # type: ignore[type-var]  # the kind says it is an integer
+        if plain.size and not (limits.min <= int(plain.min()) and int(plain.max()) <= limits.max):
+            raise BadInput(f"input {name!r}: a number does not fit the stated datatype")
+    with np.errstate(over="ignore"):
+        array: Array = plain.astype(dtype)
+    if dtype.kind == "f" and np.isinf(array.astype(np.float64)).any():
+        raise BadInput(f"input {name!r}: a number is beyond what the stated datatype holds")
+    return array
+
+
+def _strings(name: str, data: list[object]) -> Array:
+    flat: list[str] = []
+    waiting = list(reversed(data))
+    while waiting:
+        element = waiting.pop()
+        if isinstance(element, list):
+            waiting += reversed(element)
+        elif isinstance(element, str):
+            flat.append(element)
+        else:
+            raise BadInput(f"input {name!r}: BYTES are strings")
+    return np.array(flat, np.object_)
+
+
+def _unpack_strings(name: str, data: bytes) -> list[str]:
+    strings, at = [], 0
+    while at < len(data):
+        if at + 4 > len(data):
+            raise BadInput(f"input {name!r}: a string's length is cut off")
+        (length,) = struct.unpack_from("<I", data, at)
+        at += 4
+        if at + length > len(data):
+            raise BadInput(f"input {name!r}: a string is cut off")
+        try:
+            strings.append(data[at : at + length].decode())
+        except UnicodeDecodeError as error:
+            raise BadInput(f"input {name!r}: a string is not UTF-8") from error
+        at += length
+    return strings
+
+
+def _text(element: object) -> str:
+    return element.decode(errors="replace") if isinstance(element, bytes) else str(element)

@@ -1,0 +1,185 @@
+"""What this device must remember across a power cut: one SQLite file, every write durable before it is acted on.
+
+Journal first, act second, report third. A file that cannot be read is put aside, never deleted, and the device
+starts without a past: it serves nothing until the core assigns again, and says so.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Literal, Self
+
+import msgspec
+
+from edge.states import Deployment
+from edge.trust import Record
+from sync import codec
+from sync.errors import Malformed
+from sync.names import Digest, ModelName
+
+SCHEMA = 1
+_LIMIT = 16 * 1024 * 1024
+
+Counter = Literal["epoch", "desired_seq", "reported_seq", "session"]
+
+
+class Quarantined(msgspec.Struct, frozen=True):
+    """A verdict against one artifact on this device, lifted by a higher retry generation."""
+
+    artifact: Digest
+    manifest: Digest
+    retry: int
+    reason: str
+
+
+class Journal:
+    """The only pen for durable state of the agent. One thread (the walker's) uses it."""
+
+    def __init__(self, connection: sqlite3.Connection, put_aside: Path | None) -> None:
+        self._db = connection
+        self.put_aside = put_aside  # where an unreadable predecessor went, to be reported
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Opens or creates the journal; an unreadable file is renamed to `*.unreadable` first."""
+        put_aside = None
+        try:
+            return cls(_connect(path), None)
+        except sqlite3.DatabaseError:
+            put_aside = path.with_suffix(".unreadable")
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            path.replace(put_aside)
+        return cls(_connect(path), put_aside)
+
+    def close(self) -> None:
+        self._db.close()
+
+    # --- counters and documents ---
+
+    def counter(self, name: Counter) -> int:
+        row = self._db.execute("SELECT value FROM counter WHERE name = ?", (name,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def set_counter(self, name: Counter, value: int) -> None:
+        with self._db:
+            self._db.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (name, value))
+
+    def next(self, name: Counter) -> int:
+        """Counts up durably and returns the new number, so that no number is ever used twice."""
+        with self._db:
+            (value,) = self._db.execute(
+                "INSERT INTO counter VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value",
+                (name,),
+            ).fetchone()
+        return int(value)
+
+    def high_water(self) -> dict[str, int]:
+        """Role -> highest version of TUF metadata ever accepted."""
+        return dict(self._db.execute("SELECT role, version FROM high_water"))
+
+    # --- assignment ---
+
+    def assignment(self) -> bytes | None:
+        """The newest assignment taken in, as it was signed."""
+        row = self._db.execute("SELECT envelope FROM assignment").fetchone()
+        return bytes(row[0]) if row else None
+
+    def take_assignment(self, envelope: bytes, epoch: int, seq: int) -> None:
+        """The assignment and its place in the order, in one transaction."""
+        with self._db:
+            self._db.execute("DELETE FROM assignment")
+            self._db.execute("INSERT INTO assignment VALUES (?)", (envelope,))
+            for name, value in (("epoch", epoch), ("desired_seq", seq)):
+                self._db.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (name, value))
+
+    # --- deployments ---
+
+    def deployments(self) -> dict[ModelName, Deployment]:
+        rows = self._db.execute("SELECT document FROM deployment ORDER BY model").fetchall()
+        found = [codec.decode(Deployment, bytes(row[0]), _LIMIT) for row in rows]
+        return {d.model: d for d in found}
+
+    def write(self, deployment: Deployment) -> None:
+        with self._db:
+            self._db.execute(
+                "INSERT OR REPLACE INTO deployment VALUES (?, ?)",
+                (deployment.model, codec.encode(deployment)),
+            )
+
+    # --- accepted releases ---
+
+    def accept(self, model: ModelName, number: int, record: Record, versions: dict[str, int]) -> None:
+        """The accepted-release record, with the high-water mark it raises, in one transaction."""
+        with self._db:
+            self._db.execute(
+                "INSERT OR REPLACE INTO accepted VALUES (?, ?, ?)",
+                (model, number, msgspec.msgpack.encode(record)),
+            )
+            for role, version in versions.items():
+                self._db.execute(
+                    "INSERT INTO high_water VALUES (?, ?) ON CONFLICT (role)"
+                    " DO UPDATE SET version = max(version, excluded.version)",
+                    (role, version),
+                )
+
+    def record(self, model: ModelName, number: int) -> Record:
+        """The accepted-release record; raises Malformed if there is none that can be read."""
+        row = self._db.execute("SELECT record FROM accepted WHERE model = ? AND number = ?", (model, number)).fetchone()
+        if row is None:
+            raise Malformed(f"no accepted-release record of {model} {number}")
+        try:
+            return msgspec.msgpack.decode(row[0], type=Record)
+        except msgspec.DecodeError as error:
+            raise Malformed(f"accepted-release record of {model} {number}: {error}") from error
+
+    # --- quarantine ---
+
+    def quarantine(self, model: ModelName, entry: Quarantined) -> None:
+        with self._db:
+            self._db.execute(
+                "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)",
+                (model, entry.manifest, entry.artifact, entry.retry, entry.reason),
+            )
+
+    def quarantined(self, model: ModelName) -> tuple[Quarantined, ...]:
+        rows = self._db.execute(
+            "SELECT artifact, manifest, retry, reason FROM quarantine WHERE model = ? ORDER BY manifest",
+            (model,),
+        )
+        return tuple(Quarantined(Digest(a), Digest(m), retry, reason) for a, m, retry, reason in rows)
+
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS high_water (role TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS assignment (envelope BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS deployment (model TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS accepted (
+    model TEXT, number INTEGER, record BLOB NOT NULL, PRIMARY KEY (model, number)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS quarantine (
+    model TEXT, manifest TEXT, artifact TEXT NOT NULL, retry INTEGER NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (model, manifest)
+) WITHOUT ROWID;
+"""
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    db = sqlite3.connect(path, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if found != "ok" or version not in (0, SCHEMA):
+            raise sqlite3.DatabaseError(f"journal schema {version}: {found}")
+        db.executescript(_TABLES)
+        db.execute(f"PRAGMA user_version = {SCHEMA}")
+    except sqlite3.DatabaseError:
+        db.close()
+        raise
+    path.chmod(0o600)
+    return db

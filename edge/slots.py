@@ -1,0 +1,88 @@
+"""Pure verbs on a deployment: who serves, who is on trial, who can be gone back to. Nothing here writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from edge.lifecycle import RESUME, step
+from edge.states import Deployment, Event, Phase, Slot
+from sync.messages import ModelOrder, Validated
+
+PINNED = 2  # committed releases kept on disk behind the one that serves
+
+
+def offer(d: Deployment, order: ModelOrder, now: float) -> Deployment:
+    """A signed assignment names another release: start to fetch it."""
+    return _to(d, Event.OFFERED, now, order=order, candidate=None, reason="")
+
+
+def admit(d: Deployment, candidate: Slot) -> Deployment:
+    """The release passed the trust checks; its bytes may still be on their way."""
+    return replace(d, candidate=candidate)
+
+
+def complete(d: Deployment, now: float) -> Deployment:
+    """All bytes are here and verified."""
+    return _to(d, Event.COMPLETE, now)
+
+
+def begin_proving(d: Deployment, now: float) -> Deployment:
+    # The starts go on counting: a model that takes the agent down while it is proved must be given up.
+    return _to(d, Event.ALLOWED, now, starts=d.starts)
+
+
+def proved(d: Deployment, now: float) -> Deployment:
+    return _to(d, Event.PROVED, now)
+
+
+def begin_trial(d: Deployment, validated: Validated, now: float) -> Deployment:
+    """The candidate answers from now on; the incumbent becomes the first to go back to."""
+    if d.candidate is None:
+        raise RuntimeError("a trial without a candidate")
+    behind = (d.serving, *d.previous) if d.serving else d.previous
+    return _to(
+        d, Event.CLEARED, now,
+        serving=d.candidate, candidate=None, previous=behind[:PINNED], validated=validated,
+    )  # fmt: skip
+
+
+def mark_good(d: Deployment, now: float) -> Deployment:
+    """Committed: it passed probation."""
+    return _to(d, Event.SOAKED, now)
+
+
+def give_up(d: Deployment, event: Event, reason: str, now: float) -> Deployment:
+    """REFUSED, DEGRADED or WITHDRAWN: the release that was tried goes, who answered before stays or comes back."""
+    tried_served = d.phase in (Phase.PROBATION, Phase.STEADY)
+    if not tried_served:
+        return _to(d, event, now, candidate=None, reason=reason)
+    serving = d.previous[0] if d.previous else None
+    return _to(d, event, now, serving=serving, previous=d.previous[1:], validated=None, reason=reason)
+
+
+def drop_previous(d: Deployment) -> Deployment:
+    """The release to go back to does not load either: the next one, or none."""
+    serving = d.previous[0] if d.previous else None
+    return replace(d, serving=serving, previous=d.previous[1:])
+
+
+def returned(d: Deployment, validated: Validated | None, now: float) -> Deployment:
+    """Whoever should answer now does: the previous release, or (declared) nobody."""
+    event = Event.RETURNED if d.serving else Event.EMPTIED
+    return _to(d, event, now, validated=validated)
+
+
+def resumed(d: Deployment) -> Deployment:
+    """The deployment after a restart; counts the start, so that a loop of crashes is seen."""
+    return replace(d, phase=RESUME[d.phase], starts=d.starts + 1)
+
+
+def revalidated(d: Deployment, validated: Validated) -> Deployment:
+    """Checked again at this load."""
+    return replace(d, validated=validated)
+
+
+def _to(d: Deployment, event: Event, now: float, **changes: Any) -> Deployment:
+    return replace(d, phase=step(d.phase, event), since=now, **{"starts": 0, **changes})

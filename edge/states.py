@@ -1,0 +1,162 @@
+"""The hall of the edge: the plain words its rooms pass to each other. Read this file and you know the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from sync.link import Publish
+from sync.manifest import Manifest, Precision
+from sync.messages import ModelOrder, Release, Validated
+from sync.names import Digest, ModelName
+
+
+class Phase(StrEnum):
+    """Where one model on this device stands (docs/lifecycle.md is drawn from `edge.lifecycle`)."""
+
+    NO_MODEL = "no_model"
+    STEADY = "steady"
+    FETCHING = "fetching"
+    STAGED = "staged"
+    PROVING = "proving"
+    SHADOW = "shadow"
+    PROBATION = "probation"
+    REVERTING = "reverting"
+
+
+class Event(StrEnum):
+    """What can happen to a model. Says what happened, never what to do."""
+
+    OFFERED = "offered"  # a signed assignment names another release
+    COMPLETE = "complete"  # all bytes are here, opened and verified
+    REFUSED = "refused"  # a verdict before it ever served: signature, digest, golden vectors, profile
+    WITHDRAWN = "withdrawn"  # a newer assignment no longer wants it
+    ALLOWED = "allowed"  # window and hold file permit the next step
+    PROVED = "proved"  # golden vectors and profile passed in the child
+    CLEARED = "cleared"  # the shadow gate is passed (or asks for nothing)
+    SOAKED = "soaked"  # enough answers in probation without a breach
+    DEGRADED = "degraded"  # a guardrail broke while it served
+    RETURNED = "returned"  # the previous release answers again
+    EMPTIED = "emptied"  # there is no previous release: no model, declared as such
+
+
+class FailureClass(StrEnum):
+    """Transient: stay and retry. Environment: blocked, reported. Verdict: quarantine the artifact."""
+
+    TRANSIENT = "transient"
+    ENVIRONMENT = "environment"
+    VERDICT = "verdict"
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a step did not work, under a stable code."""
+
+    kind: FailureClass
+    code: str
+    text: str
+    facts: dict[str, str | int | float] = {}
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """One release as it lies on this device. The manifest's signature record lies beside it in the journal."""
+
+    release: Release
+    manifest: Manifest
+    keys: dict[Digest, str]  # wrapped keys, as the assignment carried them: sealed digest -> base64
+
+
+class Deployment(msgspec.Struct, frozen=True):
+    """All the journal knows of one model: the phase, who serves, who is on trial, who served before."""
+
+    model: ModelName
+    phase: Phase = Phase.NO_MODEL
+    since: float = 0.0
+    serving: Slot | None = None  # the committed release, or in PROBATION the one on trial
+    candidate: Slot | None = None
+    previous: tuple[Slot, ...] = ()  # newest first, two are kept
+    order: ModelOrder | None = None
+    validated: Validated | None = None
+    starts: int = 0  # starts of the agent in this phase: the loop breaker
+    reason: str = ""
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """What the proving child measured; it judges nothing."""
+
+    passed: bool
+    worst: float  # largest absolute difference to the golden outputs
+    p99_ms: float
+    rss_mb: float
+    detail: str = ""
+
+
+class Health(msgspec.Struct, frozen=True):
+    """What serving counted since the release on trial started to serve."""
+
+    answers: int = 0
+    errors: int = 0
+    not_finite: int = 0
+
+
+class ProofRequest(msgspec.Struct, frozen=True):
+    """What the child is given: the plaintext model and the golden vectors, over a pipe, never a file."""
+
+    model: bytes
+    golden: bytes
+    precision: Precision  # which of the golden outputs this variant must give
+    p99_ms: float
+    rss_mb: int
+
+
+# --- what the walker asks its surroundings to do, and what it hears from them ------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Publish this on the uplink."""
+
+    message: Publish
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Subscribe to these topics of the uplink."""
+
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisten:
+    """Unsubscribe from these topics of the uplink."""
+
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prove:
+    """A job for the prover, off the walker's thread; its result comes back as `Proved`."""
+
+    model: ModelName
+    artifact: Digest
+    request: ProofRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """The prover's result. `artifact` tells a late one, of a release that is no longer wanted, from the real one."""
+
+    model: ModelName
+    artifact: Digest
+    outcome: Proof | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged:
+    """The uplink came up or went down."""
+
+    up: bool
+
+
+Action = Send | Listen | Unlisten | Prove

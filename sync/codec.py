@@ -1,0 +1,52 @@
+"""Document to bytes and back: JSON, typed, validated, size-capped; unknown fields are tolerated."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from sync.errors import Malformed
+from sync.names import Name
+
+LIMIT = 64 * 1024  # bytes of one document; what a small broker and a small box can hold
+
+Document = TypeVar("Document")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Name):
+        return str(value)
+    raise NotImplementedError(type(value))  # msgspec's contract: "I cannot encode this"
+
+
+def _named(wanted: type, value: object) -> Any:
+    return wanted(value)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain, order="deterministic")
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+
+def encode(document: object) -> bytes:
+    """The bytes of a document; the same document always gives the same bytes."""
+    return _encoder.encode(document)
+
+
+def decode(kind: type[Document], payload: bytes, limit: int = LIMIT) -> Document:
+    """The document of type `kind` in `payload`; raises Malformed, naming the field that is wrong."""
+    if len(payload) > limit:
+        raise Malformed(f"{kind.__name__}: {len(payload)} bytes, more than the {limit} allowed")
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind, dec_hook=_named)
+    try:
+        document: Document = decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"{getattr(kind, '__name__', kind)}: {error}") from error
+    return document
+
+
+def builtins(document: object) -> Any:
+    """The document as plain dicts, lists and strings, for pages and `--json`."""
+    return msgspec.to_builtins(document, enc_hook=_plain)

@@ -1,0 +1,27 @@
+"""What can go wrong with words: one family, so that a walker catches it in one place."""
+
+from __future__ import annotations
+
+
+class SyncError(Exception):
+    """Base of all refusals in `sync`. `code` is stable and goes into events, tests and documentation."""
+
+    code = "sync-error"
+
+
+class Malformed(SyncError):
+    """Bytes that are not the document they claim to be."""
+
+    code = "malformed"
+
+
+class Untrusted(SyncError):
+    """A signature, key, digest or name that does not hold."""
+
+    code = "untrusted"
+
+
+class Damaged(SyncError):
+    """Sealed bytes that do not open, or pieces whose digest differs."""
+
+    code = "damaged"

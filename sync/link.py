@@ -1,0 +1,60 @@
+"""The port to the wire. `sync.mqtt` carries it over MQTT 5, `sync.loopback` in memory; walkers never see either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class LinkDown(Exception):
+    """The link is not there or refuses; what to do next stands in the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message that arrived. `retained` is true for the broker's stored copy, not for a live one; `receipt` is
+    what `acknowledge` needs on a link that leaves acknowledging to its receiver."""
+
+    topic: str
+    payload: bytes
+    qos: int = 0
+    retained: bool = False
+    receipt: int = 0
+    response_topic: str | None = None
+    correlation: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """One message to send."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    expiry: int | None = None  # seconds the broker keeps it for an absent receiver
+    correlation: bytes | None = None
+
+
+Receiver = Callable[[Message], None]
+Watcher = Callable[[bool, str], None]  # (up, reason)
+
+
+class Link(Protocol):
+    """A session with a broker. Calls never block on the network; lost sessions come back by themselves."""
+
+    def start(self, receiver: Receiver, watcher: Watcher) -> None:
+        """Connects and goes on trying; calls `receiver` and `watcher` from the link's own thread."""
+
+    def publish(self, message: Publish) -> None:
+        """Hands a message over; it is sent when the link is up, in order."""
+
+    def subscribe(self, *patterns: str) -> None:
+        """Adds topic filters; they are renewed after every reconnect."""
+
+    def unsubscribe(self, *patterns: str) -> None:
+        """Takes filters away."""
+
+    def stop(self) -> None:
+        """Ends the session cleanly; a will, if any, is not sent."""

@@ -1,0 +1,108 @@
+"""What a release is. The manifest is the TUF target: one identity, signed once, listing all that travels.
+
+It is plain on the broker, so it never contains a reading (golden vectors are a sealed blob of their own).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from sync.features import TensorSpec, WindowSpec
+from sync.names import Digest, ModelName, TenantId
+
+VERSION = 1
+LIMIT = 256 * 1024  # bytes of a manifest: 64 MiB in 96 KiB chunks needs about 50 KB of hashes
+
+Precision = Literal["fp32", "int8-static", "int8-dynamic"]
+
+
+class Blob(msgspec.Struct, frozen=True):
+    """One sealed blob as it lies on the broker: its digest names the topics, each chunk has its own hash."""
+
+    plain: Digest  # of what is inside: the identity in quarantine, evidence and `have`
+    sealed: Digest  # of the sealed bytes: the identity on the wire
+    length: int  # bytes of the sealed blob
+    chunk: int  # bytes of every chunk but the last
+    hashes: tuple[Digest, ...]
+
+
+class Variant(msgspec.Struct, frozen=True):
+    """One way to compute the model; the agent takes the first whose `needs` its CPU flags satisfy."""
+
+    precision: Precision
+    needs: tuple[str, ...]
+    blob: Blob
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """What a device may spend on this model: p99 of one answer in milliseconds, memory in MiB."""
+
+    p99_ms: float = 50.0
+    rss_mb: int = 256
+
+
+class Binding(msgspec.Struct, frozen=True):
+    """A topic binding: sensor topics in, predictions out, no code.
+
+    Exactly one level of `topic` is the literal word `{entity}` (one level of the sensor topic); `output` may
+    contain it too. The payload is a JSON object with the time in `time_field` (seconds) and one number a channel.
+    """
+
+    topic: str
+    output: str
+    time_field: str = "ts"
+    emit: Literal["always", "on-change"] = "always"
+
+
+class Lineage(msgspec.Struct, frozen=True):
+    """Where it comes from: enough to ask the core for the rest. Metrics are named figures of the scorecard."""
+
+    snapshot: str
+    view: str
+    recipe: str
+    seed: int
+    metrics: dict[str, float]
+    reason: str  # why this precision was chosen, in words
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """One release of one model of one tenant. `number` rises per (tenant, model) and is never reused."""
+
+    tenant: TenantId
+    model: ModelName
+    number: int
+    created: float
+    variants: tuple[Variant, ...]
+    golden: Blob
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    classes: tuple[str, ...]
+    window: WindowSpec | None
+    bindings: tuple[Binding, ...]
+    profile: Profile
+    lineage: Lineage
+    v: int = VERSION
+
+
+def target_path(model: ModelName, number: int) -> str:
+    """The TUF target path of a release; with consistent snapshots its file is `{digest}.manifest`."""
+    return f"{model}/{number}/manifest"
+
+
+def role_of(model: ModelName) -> str:
+    """The delegated TUF role that signs a model's releases; the dot keeps it apart from the top-level roles."""
+    return f"model.{model}"
+
+
+def choose(manifest: Manifest, cpu_flags: frozenset[str]) -> Variant:
+    """The variant for this CPU: the first, in the publisher's order, whose needs are met.
+
+    The last variant needs nothing, so that there is always one; a manifest without such a variant is refused
+    by raising ValueError.
+    """
+    for variant in manifest.variants:
+        if cpu_flags.issuperset(variant.needs):
+            return variant
+    raise ValueError(f"release {manifest.model} {manifest.number} has no variant for this CPU")

@@ -1,0 +1,224 @@
+"""The documents that cross the border, typed and frozen. `sync.codec` turns them into bytes and back.
+
+Every document carries `v` (schema), `epoch` and `seq` (order: epoch is issued at enrolment, seq is journalled
+per document), `ts` (seconds since 1970, UTC, by the sender's clock) and, from devices, `boot`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from sync.names import DeviceId, Digest, Kind, ModelName, TenantId
+
+PROTOCOL = 1
+
+ASSIGNMENT_TYPE = "application/vnd.falaj.assignment+json"
+REPORTED_TYPE = "application/vnd.falaj.reported+json"
+ENROLMENT_TYPE = "application/vnd.falaj.enrolment+json"
+
+Quality = Literal["ok", "warming", "stale", "abstain", "no_model"]
+Evidence = Literal["guardrails", "labels", "agreement"]
+
+
+# --- core to device ---------------------------------------------------------------------------------------------
+
+
+class Gates(msgspec.Struct, frozen=True):
+    """What a release must survive on a device before it is committed."""
+
+    evidence: Evidence = "guardrails"
+    soak_answers: int = 20  # answered requests or windows in PROBATION
+    max_errors: int = 0  # failed answers tolerated in PROBATION
+    crashes: int = 3  # starts of the agent in PROBATION before the release is given up
+
+
+class ModelOrder(msgspec.Struct, frozen=True):
+    """What one device shall do with one model. `keys` opens the blobs: sealed digest -> wrapped key (base64)."""
+
+    manifest: Digest
+    number: int
+    keys: dict[Digest, str]
+    floor: int = 1
+    mode: Literal["live", "shadow", "off"] = "live"
+    gates: Gates = Gates()
+    retry: int = 0  # a higher generation lifts the quarantine of this release on this device
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """The whole desired state of one device; travels signed by the director, retained in `desired`."""
+
+    tenant: TenantId
+    device: DeviceId
+    epoch: int
+    seq: int
+    ts: float
+    expires: float
+    models: dict[ModelName, ModelOrder]
+    v: int = PROTOCOL
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """All records of this kind up to number `n` are committed at the core."""
+
+    epoch: int
+    n: int
+    v: int = PROTOCOL
+
+
+class TrustIndex(msgspec.Struct, frozen=True):
+    """An unsigned hint: which trust files exist now. Lying with it can delay, never deceive."""
+
+    files: tuple[str, ...]
+    v: int = PROTOCOL
+
+
+class CoreStatus(msgspec.Struct, frozen=True):
+    state: Literal["online", "stopped", "offline"]
+    ts: float
+    v: int = PROTOCOL
+
+
+# --- device to core ---------------------------------------------------------------------------------------------
+
+
+class Release(msgspec.Struct, frozen=True):
+    """A release as a device names it: number, manifest, and the plaintext digest of the variant it runs."""
+
+    number: int
+    manifest: Digest
+    artifact: Digest
+
+
+class Validated(msgspec.Struct, frozen=True):
+    """Signature record and digest checked at this load, golden vectors passed on this device."""
+
+    artifact: Digest
+    ts: float
+    p99_ms: float
+
+
+class ModelReport(msgspec.Struct, frozen=True):
+    """One model on one device. `answers` and `errors` count since the serving release started to serve."""
+
+    phase: str
+    since: float
+    serving: Release | None = None
+    candidate: Release | None = None
+    previous: tuple[Release, ...] = ()
+    validated: Validated | None = None
+    answers: int = 0
+    errors: int = 0
+    reason: str = ""
+    wanted: Digest | None = None  # the manifest the device was last told to run
+    quarantined: tuple[Digest, ...] = ()  # manifests with a verdict against them on this device
+
+
+class Reported(msgspec.Struct, frozen=True):
+    """The whole reported state; travels signed by the device's certificate key, retained in `reported`."""
+
+    tenant: TenantId
+    device: DeviceId
+    epoch: int
+    seq: int
+    ts: float
+    boot: str
+    seen: int  # seq of the newest assignment taken in
+    models: dict[ModelName, ModelReport]
+    have: tuple[Digest, ...] = ()
+    missing: dict[Digest, tuple[int, ...]] = {}
+    agent: str = ""
+    protocol: tuple[int, int] = (PROTOCOL, PROTOCOL)
+    key_protection: str = "none"
+    clock: Literal["set", "unset"] = "set"
+    trust: dict[str, int] = {}
+    v: int = PROTOCOL
+
+
+class Status(msgspec.Struct, frozen=True):
+    state: Literal["online", "stopped", "offline"]
+    ts: float
+    boot: str
+    session: int
+    v: int = PROTOCOL
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One numbered record of the outbox on `up/{kind}`; numbers have no gaps within (epoch, kind)."""
+
+    epoch: int
+    n: int
+    ts: float
+    boot: str
+    body: msgspec.Raw
+    v: int = PROTOCOL
+
+
+class DeviceEvent(msgspec.Struct, frozen=True):
+    """The body of `up/event`: something happened, under a stable code."""
+
+    code: str
+    text: str
+    model: ModelName | None = None
+    severity: Literal["info", "notice", "alarm"] = "info"
+    facts: dict[str, str | int | float] = {}
+
+
+EVENT = Kind("event")
+METRICS = Kind("metrics")
+
+
+# --- enrolment (HTTPS, before there is a certificate) -----------------------------------------------------------
+
+
+class Token(msgspec.Struct, frozen=True):
+    """What `falaj device token` prints (base64url of this document): where to go and whom to believe."""
+
+    url: str
+    tenant: TenantId
+    device: DeviceId
+    secret: str
+    ca: Digest  # SHA-256 of the CA certificate (DER)
+    root: Digest  # SHA-256 of the first TUF root
+    expires: float
+    v: int = PROTOCOL
+
+
+class EnrolRequest(msgspec.Struct, frozen=True):
+    """Signed (DSSE) by the key of the CSR, so that the sealing key is bound to the same holder."""
+
+    tenant: TenantId
+    device: DeviceId
+    secret: str
+    csr: str  # PEM
+    sealing_key: str  # X25519 public key, base64
+
+
+class EnrolAnswer(msgspec.Struct, frozen=True):
+    tenant: TenantId
+    device: DeviceId
+    epoch: int
+    certificate: str  # PEM
+    ca: str  # PEM
+    root: str  # TUF root metadata (JSON text), its SHA-256 stands in the token
+    uplink_host: str
+    uplink_port: int
+
+
+# --- on the device's local broker and HTTP ----------------------------------------------------------------------
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """The one prediction document. `probabilities` follow `classes`; both are empty where there is no model."""
+
+    id: str
+    model: ModelName
+    ts: float  # event time of the last row of the window, or arrival time
+    quality: Quality
+    value: str | float | None = None
+    probabilities: tuple[float, ...] = ()
+    classes: tuple[str, ...] = ()
+    entity: str = ""
+    release: int | None = None
+    v: int = PROTOCOL

@@ -1,0 +1,220 @@
+"""The only paho: a `sync.link.Link` over MQTT 5. Its threads end here; a walker sees calls and callbacks.
+
+Traps settled here, once: MQTT 5 and the second callback API are asked for by name (paho's defaults are older);
+TCP_NODELAY is set (without it a QoS 1 exchange waits for delayed acknowledgements, 40 times slower); a publish
+that the broker refuses is told, because only MQTT 5 tells at all; subscriptions are renewed after a reconnect.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from sync.link import LinkDown, Message, Publish, Receiver, Watcher
+
+KEEPALIVE = 60  # seconds
+IN_FLIGHT = 100  # QoS 1 messages under way at once
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Client side of TLS 1.3 with certificates on both ends; all three are PEM files."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+    def context(self) -> ssl.SSLContext:
+        """Raises LinkDown, naming the file, if one cannot be used."""
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(self.ca))
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        try:
+            context.load_cert_chain(str(self.certificate), str(self.key))
+        except (OSError, ssl.SSLError) as error:
+            raise LinkDown(f"client certificate {self.certificate}: {error}") from error
+        return context
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Where and as whom to connect. Either `tls` (uplink) or user and password (local broker)."""
+
+    host: str
+    port: int
+    client_id: str
+    tls: Tls | None = None
+    user: str | None = None
+    password: str | None = None
+    clean_start: bool = False
+    session_expiry: int = 86_400  # seconds the broker keeps the session of an absent client
+
+
+class MqttLink:
+    """One session with a broker.
+
+    `will` goes out when the session is lost. With `manual_ack`, a QoS 1 message counts as received only after
+    `acknowledge(receipt)`. With `queue_when_down`, publishes wait in memory for the session (a local broker);
+    without, they are dropped (the uplink: state is told again after every reconnect).
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        will: Publish | None = None,
+        *,
+        manual_ack: bool = False,
+        queue_when_down: bool = False,
+        refused: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._broker, self._queue, self._refused = broker, queue_when_down, refused
+        self._patterns: list[str] = []
+        self._lock = threading.Lock()
+        self._up = threading.Event()
+        self._asked: dict[int, tuple[str, ...]] = {}  # subscribe packets under way: packet id -> filters
+        self._granted: frozenset[str] = frozenset()
+        self._receiver: Receiver | None = None
+        self._watcher: Watcher | None = None
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id=broker.client_id, protocol=paho.MQTTv5, manual_ack=manual_ack
+        )
+        if broker.tls is not None:
+            client.tls_set_context(broker.tls.context())
+        if broker.user is not None:
+            client.username_pw_set(broker.user, broker.password)
+        if will is not None:
+            client.will_set(will.topic, will.payload, will.qos, will.retain)
+        client.max_inflight_messages_set(IN_FLIGHT)
+        client.reconnect_delay_set(1, 60)
+        client.on_socket_open = _no_delay
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        self._client = client
+
+    def start(self, receiver: Receiver, watcher: Watcher) -> None:
+        self._receiver, self._watcher = receiver, watcher
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = self._broker.session_expiry
+        self._client.connect_async(
+            self._broker.host,
+            self._broker.port,
+            KEEPALIVE,
+            clean_start=self._broker.clean_start,
+            properties=properties,
+        )
+        self._client.loop_start()
+
+    def publish(self, message: Publish) -> None:
+        if not self._queue and not self._up.is_set():
+            return
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if message.expiry is not None:
+            properties.MessageExpiryInterval = message.expiry
+        if message.correlation is not None:
+            properties.CorrelationData = message.correlation
+        self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
+
+    def subscribe(self, *patterns: str) -> None:
+        with self._lock:
+            self._patterns += [p for p in patterns if p not in self._patterns]
+        if self._up.is_set():
+            self._subscribe(patterns)
+
+    def unsubscribe(self, *patterns: str) -> None:
+        with self._lock:
+            self._patterns = [p for p in self._patterns if p not in patterns]
+            self._granted -= set(patterns)
+        if self._up.is_set():
+            self._client.unsubscribe(list(patterns))
+
+    @property
+    def listening(self) -> frozenset[str]:
+        """The filters the broker has confirmed in this session: what is published from now on arrives."""
+        return self._granted
+
+    def acknowledge(self, receipt: int, qos: int) -> None:
+        """Tells the broker that a message was taken in for good (links with `manual_ack` only)."""
+        self._client.ack(receipt, qos)
+
+    def wait_until_up(self, timeout: float) -> bool:
+        """Whether the session is up, waiting at most `timeout` seconds for it."""
+        return self._up.wait(timeout)
+
+    def stop(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+        self._up.clear()
+
+    def _subscribe(self, patterns: tuple[str, ...]) -> None:
+        options = SubscribeOptions(qos=1)
+        for start in range(0, len(patterns), 64):
+            some = patterns[start : start + 64]
+            with self._lock:  # the confirmation may come before subscribe() returns
+                _, packet = self._client.subscribe([(p, options) for p in some])
+                if packet is not None:
+                    self._asked[packet] = some
+
+    def _on_connect(self, client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        if reason.is_failure:
+            self._watch(False, f"broker refused the session: {reason}")
+            return
+        self._up.set()
+        with self._lock:
+            patterns = tuple(self._patterns)
+        if patterns:
+            self._subscribe(patterns)
+        self._watch(True, "connected")
+
+    def _on_connect_fail(self, client: Any, data: Any) -> None:
+        self._watch(False, f"no connection to {self._broker.host}:{self._broker.port}")
+
+    def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        self._up.clear()
+        with self._lock:
+            self._asked.clear()
+            self._granted = frozenset()
+        self._watch(False, str(reason))
+
+    def _on_message(self, client: Any, data: Any, message: paho.MQTTMessage) -> None:
+        if self._receiver is None:
+            return
+        response = getattr(message.properties, "ResponseTopic", None)
+        correlation = getattr(message.properties, "CorrelationData", None)
+        payload = bytes(message.payload)
+        self._receiver(Message(message.topic, payload, message.qos, message.retain, message.mid, response, correlation))
+
+    def _on_publish(self, client: Any, data: Any, mid: int, reason: ReasonCode, properties: Any) -> None:
+        if reason.is_failure:
+            self._refused(f"the broker refused a publish: {reason}")
+
+    def _on_subscribe(self, client: Any, data: Any, mid: int, reasons: list[ReasonCode], properties: Any) -> None:
+        with self._lock:
+            patterns = self._asked.pop(mid, ())
+            granted = [p for p, reason in zip(patterns, reasons, strict=False) if not reason.is_failure]
+            self._granted |= set(granted)
+        for pattern in set(patterns) - set(granted):
+            self._refused(f"the broker refused the subscription {pattern}")
+
+    def _watch(self, up: bool, reason: str) -> None:
+        if self._watcher is not None:
+            self._watcher(up, reason)
+
+
+def _no_delay(client: Any, data: Any, sock: Any) -> None:
+    """paho hands over the plain or the TLS socket here; both take the option."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,73 @@
+"""Small values that cannot be wrong: a bad name fails at birth, so no room downstream checks it again.
+
+Only these values may enter a topic, a table key, a file path or a log line (protocol.md, "Names").
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar, Self
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_TRUST_FILE = re.compile(r"[A-Za-z0-9._%-]{1,128}")
+
+
+class BadName(ValueError):
+    """A name that must not enter a topic, a path or a table; the message says what would be accepted."""
+
+
+class Name(str):
+    """A validated string. Subclasses differ only in meaning, so that a device is never passed for a tenant."""
+
+    __slots__ = ()
+    shape: ClassVar[re.Pattern[str]] = _NAME
+    says: ClassVar[str] = "1 to 63 of a-z, 0-9 and '-', starting with a letter or digit"
+
+    def __new__(cls, text: str) -> Self:
+        if not isinstance(text, str) or cls.shape.fullmatch(text) is None:
+            raise BadName(f"{text!r} is no {cls.__name__}: it must be {cls.says}")
+        return super().__new__(cls, text)
+
+
+class TenantId(Name):
+    """One owner; every key, path, topic and log line carries it."""
+
+    __slots__ = ()
+
+
+class DeviceId(Name):
+    """The CN of a device's certificate."""
+
+    __slots__ = ()
+
+
+class ModelName(Name):
+    """What a model is called across its releases."""
+
+    __slots__ = ()
+
+
+class Kind(Name):
+    """The kind of an upward record: metrics, event, why, ..."""
+
+    __slots__ = ()
+
+
+class Digest(Name):
+    """SHA-256 in 64 lowercase hex digits."""
+
+    __slots__ = ()
+    shape = _DIGEST
+    says = "64 lowercase hexadecimal digits"
+
+
+class TrustFile(Name):
+    """The file name of one piece of TUF metadata or of a manifest."""
+
+    __slots__ = ()
+    shape = _TRUST_FILE
+    says = "1 to 128 of A-Z, a-z, 0-9, '.', '_', '%' and '-'"
+
+
+DEFAULT_TENANT = TenantId("default")

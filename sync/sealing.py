@@ -1,0 +1,150 @@
+"""Sealing: ciphertext is all that broker and disk ever see.
+
+A sealed object is `FLJ1`, a length (4 bytes, big endian), a JSON header, then segments of 64 KiB plaintext, each
+AES-256-GCM with a 16-byte tag. The nonce is the segment's number with a last-segment flag in its first byte
+(the STREAM construction: Hoang, Reyhanitabar, Rogaway, Vizár 2015), the header is the associated data, so that
+cutting, reordering, swapping and renaming all fail to open. A key seals one object, once: nonces repeat across
+objects. Keys travel wrapped to a device by HPKE (RFC 9180, X25519 / HKDF-SHA256 / AES-256-GCM).
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from sync import codec
+from sync.chunks import digest
+from sync.errors import Damaged, Malformed
+from sync.names import Digest, TenantId
+
+MAGIC = b"FLJ1"
+SEGMENT = 64 * 1024
+KEY_BYTES = 32
+NONCE_BYTES = 32  # of a small sealed piece
+_TAG = 16
+_suite = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+
+
+class Header(msgspec.Struct, frozen=True):
+    """What a sealed object says of itself, bound to every segment."""
+
+    tenant: TenantId
+    object: str  # what it is: a plaintext digest, or a name such as `samples/2026-01-01`
+    length: int  # bytes of plaintext
+    segment: int = SEGMENT
+    alg: str = "A256GCM-STREAM"
+    v: int = 1
+
+
+def seal(plain: bytes, key: bytes, tenant: TenantId, name: str) -> bytes:
+    """The sealed object; `key` is KEY_BYTES fresh random bytes that never seal anything else."""
+    header = codec.encode(Header(tenant, name, len(plain)))
+    head = MAGIC + struct.pack(">I", len(header)) + header
+    cipher = AESGCM(key)
+    count = max(1, -(-len(plain) // SEGMENT))
+    parts = [head]
+    for i in range(count):
+        piece = plain[i * SEGMENT : (i + 1) * SEGMENT]
+        parts.append(cipher.encrypt(_nonce(i, last=i == count - 1), piece, head))
+    return b"".join(parts)
+
+
+def unseal(sealed: bytes, key: bytes, tenant: TenantId, name: str) -> bytes:
+    """The plaintext; raises Damaged unless every bit, the tenant and the name are as sealed."""
+    header, start = _read_header(sealed)
+    if header.tenant != tenant or header.object != name:
+        raise Damaged(f"sealed for {header.tenant}/{header.object}, not {tenant}/{name}")
+    head, cipher, parts = sealed[:start], AESGCM(key), []
+    step = header.segment + _TAG
+    body = memoryview(sealed)[start:]
+    count = max(1, -(-len(body) // step))
+    try:
+        for i in range(count):
+            piece = body[i * step : (i + 1) * step]
+            parts.append(cipher.decrypt(_nonce(i, last=i == count - 1), piece, head))
+    except InvalidTag as error:
+        raise Damaged(f"segment {i} of {name} does not open") from error
+    plain = b"".join(parts)
+    if len(plain) != header.length:
+        raise Damaged(f"{name}: {len(plain)} bytes inside, {header.length} declared")
+    return plain
+
+
+def unseal_artifact(sealed: bytes, key: bytes, tenant: TenantId, plain: Digest) -> bytes:
+    """Unseals an object named by its plaintext digest, and checks that digest."""
+    content = unseal(sealed, key, tenant, plain)
+    if digest(content) != plain:
+        raise Damaged(f"content digest is {digest(content)}, not {plain}")
+    return content
+
+
+def wrap(key: bytes, device_key: bytes, context: str) -> bytes:
+    """`key` encrypted to a device's X25519 public key (32 raw bytes); `context` must be given again to unwrap."""
+    public = X25519PublicKey.from_public_bytes(device_key)
+    return _suite.encrypt(key, public, info=context.encode())
+
+
+def unwrap(wrapped: bytes, private_key: bytes, context: str) -> bytes:
+    """The key; raises Damaged if it was wrapped to another device or under another context."""
+    try:
+        return _suite.decrypt(wrapped, X25519PrivateKey.from_private_bytes(private_key), info=context.encode())
+    except (InvalidTag, ValueError) as error:
+        raise Damaged("a wrapped key does not open with this device's key") from error
+
+
+def wrap_context(tenant: TenantId, device: str, sealed: Digest) -> str:
+    """Binds a wrapped key to its tenant, device and blob."""
+    return f"falaj/1 artifact {tenant} {device} {sealed}"
+
+
+def seal_small(plain: bytes, key: bytes, aad: bytes, nonce: bytes) -> bytes:
+    """`plain` under a long-lived key, as `nonce` + AES-256-GCM ciphertext, for records rewritten many times.
+
+    `nonce` is NONCE_BYTES fresh random bytes. It salts an HKDF-SHA256 that gives each piece a key of its own, so
+    that the 2^32 pieces which plain AES-GCM allows a key with random nonces are no limit. `aad` must be given
+    again.
+    """
+    if len(nonce) != NONCE_BYTES:
+        raise ValueError(f"a nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
+    return nonce + AESGCM(_piece_key(key, nonce)).encrypt(_nonce(0, last=True), plain, aad)
+
+
+def unseal_small(sealed: bytes, key: bytes, aad: bytes) -> bytes:
+    """The plaintext of `seal_small`; raises Damaged unless every bit and `aad` are as sealed."""
+    nonce, body = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
+    if len(body) < _TAG:
+        raise Damaged(f"a sealed piece of {len(sealed)} bytes is too short to be one")
+    try:
+        return AESGCM(_piece_key(key, nonce)).decrypt(_nonce(0, last=True), body, aad)
+    except InvalidTag as error:
+        raise Damaged("a sealed piece does not open: it is damaged, or of another place or key") from error
+
+
+def _piece_key(key: bytes, nonce: bytes) -> bytes:
+    return HKDF(SHA256(), KEY_BYTES, salt=nonce, info=b"falaj/1 small piece").derive(key)
+
+
+def _nonce(index: int, *, last: bool) -> bytes:
+    return bytes([last]) + b"\0\0\0" + struct.pack(">Q", index)
+
+
+def _read_header(sealed: bytes) -> tuple[Header, int]:
+    if len(sealed) < 8 or sealed[:4] != MAGIC:
+        raise Damaged("not a sealed object")
+    (length,) = struct.unpack(">I", sealed[4:8])
+    if length > 4096 or len(sealed) < 8 + length:
+        raise Damaged("sealed object with a broken header")
+    try:
+        header = codec.decode(Header, bytes(sealed[8 : 8 + length]))
+    except Malformed as error:
+        raise Damaged(f"sealed object: {error}") from error
+    if header.alg != "A256GCM-STREAM" or not 1024 <= header.segment <= 1 << 24:
+        raise Damaged(f"sealed object: unknown form {header.alg!r}")
+    return header, 8 + length

@@ -1,0 +1,136 @@
+"""Who may say what where: every topic of the protocol, built and parsed in one place.
+
+The table `DEVICE_RULES` is the access control of the tenant's broker *and* of the in-memory twin, so both
+refuse the same things (protocol.md, "Topics").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sync.names import BadName, DeviceId, Digest, Kind, TenantId, TrustFile
+
+ROOT = "falaj/1"
+CORE_NAME = "core@falaj"  # the CN of the core's own certificate: '@' can stand in no device's name
+
+# What each side may do, as patterns below the tenant; {device} is the CN of the session's certificate.
+DEVICE_RULES: tuple[tuple[Literal["read", "write"], str], ...] = (
+    ("read", "d/{device}/desired"),
+    ("read", "d/{device}/ack/+"),
+    ("read", "d/{device}/labels"),
+    ("read", "d/{device}/cmd/+"),
+    ("write", "d/{device}/reported"),
+    ("write", "d/{device}/status"),
+    ("write", "d/{device}/up/+"),
+    ("read", "trust/+"),
+    ("read", "blob/+/+"),
+    ("read", "core/status"),
+)
+
+DEVICE_RETAINED = ("reported", "status")  # the only topics a device may retain; the core ignores others
+
+Area = Literal["desired", "reported", "status", "up", "ack", "labels", "cmd", "trust", "blob", "core-status"]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A parsed topic. `device`, `kind`, `digest`, `index`, `file` are set as the area needs them."""
+
+    tenant: TenantId
+    area: Area
+    device: DeviceId | None = None
+    kind: Kind | None = None
+    digest: Digest | None = None
+    index: int | None = None
+    file: TrustFile | None = None
+
+
+def tenant_root(tenant: TenantId) -> str:
+    return f"{ROOT}/{tenant}"
+
+
+def desired(tenant: TenantId, device: DeviceId) -> str:
+    return f"{ROOT}/{tenant}/d/{device}/desired"
+
+
+def reported(tenant: TenantId, device: DeviceId) -> str:
+    return f"{ROOT}/{tenant}/d/{device}/reported"
+
+
+def status(tenant: TenantId, device: DeviceId) -> str:
+    return f"{ROOT}/{tenant}/d/{device}/status"
+
+
+def up(tenant: TenantId, device: DeviceId, kind: Kind) -> str:
+    return f"{ROOT}/{tenant}/d/{device}/up/{kind}"
+
+
+def ack(tenant: TenantId, device: DeviceId, kind: Kind) -> str:
+    return f"{ROOT}/{tenant}/d/{device}/ack/{kind}"
+
+
+def trust(tenant: TenantId, file: TrustFile) -> str:
+    return f"{ROOT}/{tenant}/trust/{file}"
+
+
+def blob(tenant: TenantId, digest: Digest, index: int) -> str:
+    return f"{ROOT}/{tenant}/blob/{digest}/{index}"
+
+
+def core_status(tenant: TenantId) -> str:
+    return f"{ROOT}/{tenant}/core/status"
+
+
+def core_subscriptions(tenant: TenantId) -> tuple[str, ...]:
+    """What the core listens to: everything devices may write."""
+    root = f"{ROOT}/{tenant}/d/+"
+    return (f"{root}/reported", f"{root}/status", f"{root}/up/+")
+
+
+def device_subscriptions(tenant: TenantId, device: DeviceId) -> tuple[str, ...]:
+    """What a device always listens to; trust files and chunks are subscribed one by one, as they are lacked."""
+    own = f"{ROOT}/{tenant}/d/{device}"
+    return (f"{own}/desired", f"{own}/ack/+", core_status(tenant), f"{ROOT}/{tenant}/trust/index")
+
+
+def parse(topic: str) -> Address:
+    """The address of a topic of ours; raises BadName for anything else, however close."""
+    parts = topic.split("/")
+    if len(parts) < 5 or "/".join(parts[:2]) != ROOT:
+        raise BadName(f"{topic!r} is no topic below {ROOT}/")
+    tenant, rest = TenantId(parts[2]), parts[3:]
+    match rest:
+        case ["d", device, "desired" | "reported" | "status" | "labels" as area]:
+            return Address(tenant, area, device=DeviceId(device))
+        case ["d", device, "up" | "ack" | "cmd" as area, kind]:
+            return Address(tenant, area, device=DeviceId(device), kind=Kind(kind))
+        case ["trust", file]:
+            return Address(tenant, "trust", file=TrustFile(file))
+        case ["blob", digest, index] if index.isdecimal() and index.isascii():
+            return Address(tenant, "blob", digest=Digest(digest), index=int(index))
+        case ["core", "status"]:
+            return Address(tenant, "core-status")
+    raise BadName(f"{topic!r} is no topic of the protocol")
+
+
+def matches(pattern: str, topic: str) -> bool:
+    """MQTT topic filter matching (MQTT 5, section 4.7): '+' is one level, '#' the rest."""
+    if topic.startswith("$") and not pattern.startswith("$"):
+        return False
+    wanted, given = pattern.split("/"), topic.split("/")
+    for i, level in enumerate(wanted):
+        if level == "#":
+            return True
+        if i >= len(given) or (level != "+" and level != given[i]):
+            return False
+    return len(wanted) == len(given)
+
+
+def device_may(action: Literal["read", "write"], tenant: TenantId, device: DeviceId, topic: str) -> bool:
+    """Whether the rules let this device read or write this topic."""
+    root = tenant_root(tenant)
+    return any(
+        allowed == action and matches(f"{root}/{pattern.format(device=device)}", topic)
+        for allowed, pattern in DEVICE_RULES
+    )

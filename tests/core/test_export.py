@@ -1,0 +1,101 @@
+"""Export: what torch says and what the graph says are the same, whatever exporter wrote it; and it says no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+from core.release import export as ex
+from core.training.networks import build
+from core.training.recipes import network_for
+from sync.features import WindowSpec
+
+WINDOW = WindowSpec(32, 16, 0.02, ("x", "y"))
+CLASSES = ("a", "b", "c")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    network: nn.Module
+    mean: npt.NDArray[np.float32]
+    deviation: npt.NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Fitted:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        network = build(network_for("cnn1d", WINDOW, len(CLASSES))).eval()
+    return Fitted(network, np.array([3.0, -7.0], np.float32), np.array([2.0, 0.5], np.float32))
+
+
+@pytest.fixture(scope="module")
+def bare(fitted: Fitted) -> bytes:
+    return ex.export_bare(fitted.network, WINDOW, CLASSES)
+
+
+def answers(model: bytes, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run([ex.OUTPUT], {ex.INPUT: x})[0])
+
+
+@pytest.mark.parametrize("exporter", [ex.export_dynamo, ex.export_legacy])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_every_exporter_gives_what_torch_gives(fitted: Fitted, exporter: ex.Exporter, batch: int) -> None:
+    model = ex.export_bare(fitted.network, WINDOW, CLASSES, (exporter,))
+    whole = ex.assemble(model, fitted.mean, fitted.deviation, {})
+    x = ex.generated_windows(fitted, WINDOW, batch, np.random.default_rng(1))
+    given = answers(whole, x)
+    np.testing.assert_allclose(given, ex.reference(fitted, x), atol=1e-5)
+    np.testing.assert_allclose(given.sum(axis=1), 1.0, atol=1e-5)
+
+
+def test_the_graph_has_the_promised_face(fitted: Fitted, bare: bytes) -> None:
+    model = onnx.load_model_from_string(ex.assemble(bare, fitted.mean, fitted.deviation, {"release": "7"}))
+    (taken,), (given,) = model.graph.input, model.graph.output
+    assert [d.dim_param or d.dim_value for d in taken.type.tensor_type.shape.dim] == ["batch", 32, 2]
+    assert [d.dim_param or d.dim_value for d in given.type.tensor_type.shape.dim] == ["batch", 3]
+    assert (taken.name, given.name) == ("window", "probabilities")
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 20)]
+    assert model.ir_version == 10
+    assert {p.key: p.value for p in model.metadata_props} == {"release": "7"}
+    assert [s.shape for s in ex.specs(WINDOW, CLASSES)] == [(-1, 32, 2), (-1, 3)]
+
+
+def test_the_graph_tells_nothing_of_where_it_was_made(fitted: Fitted, bare: bytes) -> None:
+    whole = ex.assemble(bare, fitted.mean, fitted.deviation, {})
+    for trace in (b"site-packages", b".py", b"torch", b"/home", b"stack"):
+        assert trace not in whole
+
+
+def test_a_failing_exporter_is_followed_by_the_next(fitted: Fitted) -> None:
+    def broken(_network: nn.Module, _sample: torch.Tensor) -> onnx.ModelProto:
+        raise RuntimeError("no rule for this operator")
+
+    model = ex.export_bare(fitted.network, WINDOW, CLASSES, (broken, ex.export_legacy))
+    assert onnx.load_model_from_string(model).graph.output[0].name == "probabilities"
+    with pytest.raises(ex.ExportError, match="broken: no rule for this operator"):
+        ex.export_bare(fitted.network, WINDOW, CLASSES, (broken,))
+
+
+def test_a_graph_with_another_face_is_refused(fitted: Fitted) -> None:
+    def renamed(network: nn.Module, sample: torch.Tensor) -> onnx.ModelProto:
+        model = ex.export_legacy(network, sample)
+        model.graph.input[0].name = "x"
+        return model
+
+    with pytest.raises(ex.ExportError, match="should have the one tensor 'window'"):
+        ex.export_bare(fitted.network, WINDOW, CLASSES, (renamed,))
+
+
+def test_the_short_way_is_the_long_way(fitted: Fitted, bare: bytes) -> None:
+    whole = ex.export(fitted, WINDOW, CLASSES, {"k": "v"})
+    x = ex.generated_windows(fitted, WINDOW, 4, np.random.default_rng(2))
+    np.testing.assert_array_equal(answers(whole, x), answers(ex.assemble(bare, fitted.mean, fitted.deviation, {}), x))

@@ -1,0 +1,189 @@
+"""From CSV files to the lake: whole files or nothing, rows by their contract, and never the same file twice."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.handoffs import Landed, Rejection
+from core.ingest.files import CsvFiles, parse
+from core.ingest.interface import SourceError
+from core.ingest.landing import land
+from core.lake import Lake
+from core.project import Column, Contract, Source
+
+CONTRACT = Contract(
+    columns={
+        "ts": Column(type="float64"),
+        "ax": Column(type="float32", min=-20, max=20, nullable=True),
+        "subject": Column(type="int64"),
+        "exercise": Column(type="string", values=("ABD", "PEN")),
+    }
+)
+SOURCE = Source(kind="files", path="in/*.csv", contract="watch", time="ts")
+HEADER = "ts,ax,subject,exercise\n"
+GOOD = HEADER + "0.0,1.5,1,ABD\n0.02,,1,PEN\n"
+
+
+class Place:
+    """A folder with incoming files, a lake beside it and the position the last commit left."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lake = Lake(folder / "lake", base64.b64encode, base64.b64decode)
+        self.position: dict[str, str] = {}
+        self.heard: list[float] = []
+        (folder / "in").mkdir()
+
+    def put(self, name: str, text: str) -> None:
+        (self.folder / "in" / name).write_bytes(text.encode())
+
+    def run(self) -> Landed:
+        landed = land("watch", SOURCE, CONTRACT, self.folder, self.lake, self.position, progress=self.heard.append)
+        self.position = landed.position
+        return landed
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def refusal(text: str) -> Rejection:
+    found = parse(text.encode(), CONTRACT, "a.csv")
+    assert isinstance(found, Rejection), found
+    assert (found.origin, found.row) == ("a.csv", -1)
+    return found
+
+
+def test_rows_land_typed_and_a_rerun_lands_nothing(place: Place) -> None:
+    place.put("a.csv", GOOD)
+    place.put("b.csv", "exercise,subject,ax,ts\r\nABD,2,1.5,86400\r\n")
+    landed = place.run()
+    assert landed.rows == 3 and len(landed.files) == 2 and landed.rejections == ()
+    assert set(landed.position) == {"in/a.csv", "in/b.csv"}
+    assert place.heard == [0.5, 1.0]
+    rows = place.lake.read("watch", [f.name for f in landed.files], list(CONTRACT.columns))
+    assert rows.column("ts").to_pylist() == [0.0, 0.02, 86400.0]
+    assert rows.column("ax").to_pylist() == [1.5, None, 1.5]
+    assert str(rows.schema.field("ax").type) == "float" and rows.column("subject").to_pylist() == [1, 1, 2]
+    again = place.run()
+    assert (again.rows, again.files, again.rejections) == (0, (), ())
+    assert again.position == landed.position
+
+
+def test_a_bad_row_is_turned_away_alone(place: Place) -> None:
+    place.put("a.csv", GOOD + "0.04,99,1,ABD\n0.06,1,1,XXX\n0.08,1,1,ABD\n")
+    landed = place.run()
+    assert landed.rows == 3
+    assert [(r.row, r.reason) for r in landed.rejections] == [(2, "range"), (3, "value")]
+
+
+def test_a_flood_of_bad_rows_is_counted_not_listed(place: Place) -> None:
+    place.put("a.csv", GOOD + "0.04,99,1,ABD\n" * 1500)
+    landed = place.run()
+    assert landed.rows == 2 and len(landed.rejections) == 1000
+    assert landed.rejections[-1].text.endswith("500 more rows of this file were turned away after this one")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "says"),
+    [
+        (GOOD + "0.04,1.5", "truncated", "no newline"),
+        ("", "truncated", "no newline"),
+        (GOOD + "0.04,1.5\n", "truncated", "line 4 has 2 fields instead of 4"),
+        (GOOD + "0.04,1.5,1,ABD,7\n", "truncated", "line 4 has 5 fields instead of 4"),
+        (GOOD.replace("ax", "a_x"), "columns", "'a_x' is not in the contract (did you mean 'ax'?)"),
+        (GOOD.replace("subject", "subjekt"), "columns", "(did you mean 'subject'?); column 'subject' is missing"),
+        ("ts,ax,exercise\n0,1,ABD\n", "columns", "column 'subject' is missing"),
+        (HEADER[:-1] + ",extra\n0,1,1,ABD,2\n", "columns", "column 'extra' is not in the contract"),
+        (HEADER[:-1] + ",ax\n0,1,1,ABD,2\n", "columns", "'ax' appears more than once"),
+        (GOOD + "0.04,much,1,ABD\n", "type", "column 'ax', row 3: 'much' is no float"),
+        (GOOD + "0.04,1.5,1.5,ABD\n", "type", "column 'subject', row 3: '1.5' is no int64"),
+    ],
+)
+def test_a_broken_file_is_refused_whole(text: str, reason: str, says: str) -> None:
+    found = refusal(text)
+    assert found.reason == reason
+    assert says in found.text
+
+
+def test_nothing_of_a_refused_file_lands_and_its_repair_does(place: Place) -> None:
+    place.put("a.csv", GOOD + "0.04,1.5")
+    place.put("b.csv", GOOD.replace("ABD", "PEN"))
+    first = place.run()
+    assert first.rows == 2 and [r.reason for r in first.rejections] == ["truncated"]
+    assert place.run().rejections == ()  # told once
+    place.put("a.csv", GOOD + "0.04,1.5,1,ABD\n")
+    assert place.run().rows == 3
+    assert place.run().rows == 0
+
+
+def test_a_landed_file_that_changed_is_reported_and_not_doubled(place: Place) -> None:
+    place.put("a.csv", GOOD)
+    place.run()
+    place.put("a.csv", GOOD + "0.04,1.5,1,ABD\n")
+    landed = place.run()
+    assert landed.rows == 0 and [r.reason for r in landed.rejections] == ["changed"]
+    place.put("a.csv", GOOD)
+    assert place.run().rejections == ()
+
+
+def test_a_crash_before_the_commit_leaves_no_double(place: Place) -> None:
+    place.put("a.csv", GOOD)
+    lost = place.run()
+    place.position = {}
+    assert place.run().files == lost.files
+
+
+def test_two_files_with_equal_rows_are_two_files_of_rows(place: Place) -> None:
+    place.put("a.csv", GOOD)
+    first = place.run()
+    place.put("b.csv", GOOD)
+    second = place.run()
+    names = [file.name for file in (*first.files, *second.files)]
+    assert len(set(names)) == 2
+    assert place.lake.read("watch", names, ["ts"]).num_rows == 4
+
+
+def test_a_glob_that_finds_nothing_says_so(place: Place) -> None:
+    with pytest.raises(SourceError, match=r"no file matches 'in/\*\.csv'"):
+        place.run()
+
+
+def test_folders_are_no_files_and_empty_files_of_rows_are_done(place: Place) -> None:
+    (place.folder / "in" / "x.csv").mkdir()
+    place.put("a.csv", HEADER)
+    assert CsvFiles(place.folder, SOURCE.path, CONTRACT).count() == 1
+    assert place.run().rows == 0 and set(place.position) == {"in/a.csv"}
+
+
+def test_blank_lines_hold_no_rows(place: Place) -> None:
+    place.put("a.csv", GOOD + "\n\n")
+    landed = place.run()
+    assert landed.rows == 2 and landed.rejections == ()
+
+
+def test_header_marks_quotes_and_foreign_text() -> None:
+    marked = parse(b"\xef\xbb\xbf" + GOOD.replace("ts,", '"ts",').encode(), CONTRACT, "a.csv")
+    assert not isinstance(marked, Rejection) and marked.num_rows == 2
+    latin = parse(HEADER.encode() + "0,1,1,Übung\n".encode("latin-1"), CONTRACT, "a.csv")
+    assert isinstance(latin, Rejection) and latin.reason == "type"
+    assert "line 2 is not UTF-8" in latin.text
+
+
+@given(st.integers(0, len(GOOD) - 1))
+def test_a_cut_file_never_lands_as_rows_it_does_not_hold(length: int) -> None:
+    found = parse(GOOD[:length].encode(), CONTRACT, "a.csv")
+    if not isinstance(found, Rejection):
+        assert GOOD[:length].count("\n") - 1 == found.num_rows
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_give_rows_or_a_refusal(data: bytes) -> None:
+    parse(HEADER.encode() + data + b"\n", CONTRACT, "a.csv")
+    parse(data, CONTRACT, "a.csv")

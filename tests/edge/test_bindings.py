@@ -1,0 +1,251 @@
+"""Topic bindings from sensor message to prediction document, with a real graph and real buffers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge.bindings import BadReading, Bindings, conclude, entity_of, prediction_id, read
+from edge.buffers import Buffers
+from edge.runtime import load
+from edge.serving import Loaded, Serving
+from sync import codec
+from sync.link import Publish
+from sync.manifest import Binding, Manifest
+from sync.messages import Prediction
+from sync.names import DeviceId
+from tests.edge import graphs
+from tests.edge.graphs import MODEL, TENANT, manifest
+
+DEVICE = DeviceId("box-1")
+BINDING = Binding("site/{entity}/accel", "site/{entity}/motion")
+
+
+class Box:
+    """A device with bindings, whose world is a list of publications and acknowledgements in order."""
+
+    def __init__(self, path: Path, now: float | None = None) -> None:
+        self.path = path
+        self.log: list[tuple[str, Any]] = []
+        self.serving = Serving()
+        self.now = now
+        self.start()
+
+    def start(self) -> None:
+        self.buffers = Buffers(self.path, TENANT, bytes(32))
+        clock = None if self.now is None else lambda: float(self.now or 0)
+        self.bindings = Bindings(TENANT, DEVICE, self.serving, self.buffers, self._publish, clock)
+
+    def _publish(self, message: Publish) -> None:
+        assert message.qos == 1 and not message.retain
+        self.log.append((message.topic, message.payload))
+
+    def go_live(self, of: Manifest, model: bytes | None = None) -> None:
+        data = graphs.classifier() if model is None else model
+        self.bindings.bind(of)
+        self.serving.put(of.model, Loaded(load(data), graphs.slot(of.number, data, of)))
+
+    def send(self, ts: float, entity: str = "w1", payload: bytes | None = None, qos: int = 1) -> None:
+        if payload is None:
+            payload = json.dumps({"ts": ts, "x": np.sin(ts), "y": np.cos(ts), "spare": "yes"}).encode()
+        self.bindings.handle(f"site/{entity}/accel", payload, qos, lambda: self.log.append(("ack", ts)))
+
+    def predictions(self) -> list[Prediction]:
+        return [codec.decode(Prediction, p) for topic, p in self.log if topic.endswith("/motion")]
+
+    def errors(self) -> list[dict[str, Any]]:
+        return [json.loads(p) for topic, p in self.log if topic.endswith("/error")]
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    box = Box(tmp_path / "buffers.db")
+    yield box
+    box.buffers.close()
+
+
+def test_windows_become_predictions_with_class_probabilities_and_release(box: Box) -> None:
+    box.go_live(manifest(4, (BINDING,)))
+    for ts in range(6):
+        box.send(float(ts))
+    first, second = box.predictions()
+    assert (first.ts, second.ts) == (3.0, 5.0)
+    assert (first.quality, first.release, first.entity, first.classes) == ("ok", 4, "w1", graphs.CLASSES)
+    rows = np.array([[np.sin(t), np.cos(t)] for t in range(4)], np.float32)
+    expected = load(graphs.classifier()).run({"window": rows[np.newaxis]})["probabilities"][0]
+    assert first.probabilities == tuple(expected.tolist())
+    assert first.value == graphs.CLASSES[int(expected.argmax())]
+
+
+def test_the_order_is_publish_then_checkpoint_then_acknowledge(box: Box) -> None:
+    box.go_live(manifest(1, (BINDING,)))
+    for ts in range(4):
+        box.send(float(ts))
+    assert [what for what, _ in box.log] == ["site/w1/motion", "ack", "ack", "ack", "ack"]
+
+
+@pytest.mark.parametrize("killed_after", range(1, 10))
+def test_a_kill_and_redelivery_repeat_predictions_under_the_same_ids(tmp_path: Path, killed_after: int) -> None:
+    whole = Box(tmp_path / "whole.db")
+    broken = Box(tmp_path / "broken.db")
+    for box in (whole, broken):
+        box.go_live(manifest(1, (BINDING,)))
+    for ts in range(10):
+        whole.send(float(ts))
+    for ts in range(killed_after):
+        broken.send(float(ts))
+    broken.buffers._db.close()
+    broken.start()
+    broken.bindings.bind(manifest(1, (BINDING,)))
+    acked = {ts for what, ts in broken.log if what == "ack"}
+    for ts in range(10):
+        if ts not in acked:
+            broken.send(float(ts))
+    assert {p.id: p for p in broken.predictions()} == {p.id: p for p in whole.predictions()}
+    for box in (whole, broken):
+        box.buffers.close()
+
+
+def test_a_kill_between_publishing_and_checkpoint_repeats_the_same_document(tmp_path: Path) -> None:
+    box = Box(tmp_path / "b.db")
+    box.go_live(manifest(1, (BINDING,)))
+    for ts in range(3):
+        box.send(float(ts))
+    box.buffers._db.execute("PRAGMA query_only = ON")  # the last instant before a kill: published, not written
+    box.send(3.0)
+    box.buffers._db.close()
+    box.start()
+    box.bindings.bind(manifest(1, (BINDING,)))
+    for ts in range(4):
+        box.send(float(ts))
+    first, again = box.predictions()
+    assert first == again
+    box.buffers.close()
+
+
+def test_a_window_with_a_hole_is_warming(box: Box) -> None:
+    box.go_live(manifest(1, (BINDING,)))
+    for ts in (0.0, 1.0, 3.0):
+        box.send(ts)
+    (only,) = box.predictions()
+    assert (only.quality, only.value, only.probabilities, only.release) == ("warming", None, (), None)
+
+
+def test_without_a_live_model_the_stream_goes_on_and_says_so(box: Box) -> None:
+    box.bindings.bind(manifest(1, (BINDING,)))
+    for ts in range(4):
+        box.send(float(ts))
+    assert [p.quality for p in box.predictions()] == ["no_model"]
+    box.go_live(manifest(1, (BINDING,)))
+    for ts in range(4, 6):
+        box.send(float(ts))
+    assert [p.quality for p in box.predictions()] == ["no_model", "ok"]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"", b"junk", b"[1]", b"\xff", b"{}", b'{"ts": 1, "x": 1}', b'{"ts": "1", "x": 1, "y": 1}',
+        b'{"ts": 1, "x": true, "y": 1}', b'{"ts": 1, "x": null, "y": 1}', b'{"ts": 1, "x": 1e39, "y": 1}',
+        b'{"ts": 1, "x": NaN, "y": 1}', b'{"ts": 1e999, "x": 1, "y": 1}', b'{"a":' * 5000, b" " * 70_000,
+    ],
+)  # fmt: skip
+def test_a_bad_payload_is_answered_acknowledged_and_forgotten(box: Box, payload: bytes) -> None:
+    box.go_live(manifest(1, (BINDING,)))
+    for ts in range(2):
+        box.send(float(ts))
+    box.send(99.0, payload=payload)
+    for ts in range(2, 4):
+        box.send(float(ts))
+    (error,) = box.errors()
+    assert (error["code"], error["entity"], error["topic"]) == ("bad-reading", "w1", "site/w1/accel")
+    assert box.log[0][0] == "site/w1/motion/error" and box.log[1] == ("ack", 99.0)
+    assert [p.quality for p in box.predictions()] == ["ok"]
+
+
+def test_a_model_that_fails_abstains_and_says_why(box: Box) -> None:
+    box.go_live(manifest(1, (BINDING,), classes=("a", "b")))  # the graph gives three numbers
+    for ts in range(4):
+        box.send(float(ts))
+    assert [p.quality for p in box.predictions()] == ["abstain"]
+    assert [e["code"] for e in box.errors()] == ["bad-output"]
+    assert box.errors()[0]["ts"] == 3.0
+
+
+def test_entities_have_windows_of_their_own(box: Box) -> None:
+    box.go_live(manifest(1, (BINDING,)))
+    for ts in range(4):
+        box.send(float(ts), "a")
+        box.send(float(ts) + 0.5, "b")
+    assert {(p.entity, p.ts) for p in box.predictions()} == {("a", 3.0), ("b", 3.5)}
+
+
+def test_on_change_keeps_quiet_while_nothing_changes(box: Box) -> None:
+    box.go_live(manifest(1, (Binding(BINDING.topic, BINDING.output, emit="on-change"),)))
+    for ts in range(20):
+        payload = json.dumps({"ts": ts, "x": 1.0 if ts < 12 else -5.0, "y": 0.0}).encode()
+        box.send(float(ts), payload=payload)
+    values = [p.value for p in box.predictions()]
+    assert len(values) == 2 and len(set(values)) == 2
+
+
+def test_two_bindings_on_one_topic_share_the_window_and_both_answer(box: Box) -> None:
+    box.go_live(manifest(1, (BINDING, Binding(BINDING.topic, "copy/{entity}/motion"))))
+    for ts in range(4):
+        box.send(float(ts))
+    assert [topic for topic, _ in box.log[:2]] == ["site/w1/motion", "copy/w1/motion"]
+    assert box.log[0][1] == box.log[1][1]
+
+
+def test_qos_0_is_acknowledged_at_once(box: Box) -> None:
+    box.go_live(manifest(1, (BINDING,)))
+    box.send(0.0, qos=0)
+    assert box.log == [("ack", 0.0)]
+
+
+def test_topics_of_nobody_are_acknowledged_and_ignored(box: Box) -> None:
+    box.bindings.handle("other/topic", b"{}", 1, lambda: box.log.append(("ack", 0)))
+    assert box.log == [("ack", 0)]
+
+
+def test_subscriptions_are_filters_each_once(box: Box) -> None:
+    other = Binding("b/+/{entity}", "o")
+    box.bindings.bind(manifest(1, (BINDING, Binding(BINDING.topic, "x"), other)))
+    assert box.bindings.subscriptions() == ("b/+/+", "site/+/accel")
+    box.bindings.unbind(MODEL)
+    assert box.bindings.subscriptions() == ()
+    box.bindings.bind(manifest(1, (BINDING,), window=None))
+    assert box.bindings.subscriptions() == ()
+
+
+def test_a_reading_from_the_far_future_is_refused_if_the_clock_is_set(tmp_path: Path) -> None:
+    for now, refused in ((1_700_000_000.0, True), (5.0, False)):
+        box = Box(tmp_path / f"{now}.db", now)
+        box.go_live(manifest(1, (BINDING,)))
+        box.send(4_000_000_000.0)
+        assert bool(box.errors()) is refused
+        box.buffers.close()
+
+
+def test_an_entity_name_has_a_limit(box: Box) -> None:
+    box.go_live(manifest(1, (BINDING,)))
+    box.send(0.0, "e" * 200)
+    assert "128" in box.errors()[0]["text"]
+
+
+def test_pure_parts() -> None:
+    assert entity_of("a/{entity}/b", "a/x/b") == "x"
+    assert entity_of("a/{entity}/b", "a/x/c") is None
+    assert entity_of("a/{entity}", "a/x/y") is None
+    assert read(b'{"t": 5, "x": 1, "y": 2.5}', "t", ("x", "y")) == (5.0, (1.0, 2.5))
+    with pytest.raises(BadReading, match="'y'"):
+        read(b'{"t": 5, "x": 1}', "t", ("x", "y"))
+    number = prediction_id(TENANT, DEVICE, MODEL, "w1", 3.0)
+    assert len(number) == 32 and number == prediction_id(TENANT, DEVICE, MODEL, "w1", 3.0)
+    assert number != prediction_id(TENANT, DEVICE, MODEL, "w2", 3.0)
+    assert conclude({"y": np.array([[0.25]], np.float32)}, ()) == (0.25, ())

@@ -1,0 +1,123 @@
+"""Sealing: what was sealed opens with the right key, tenant and name; anything else is Damaged."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sync import sealing
+from sync.chunks import digest
+from sync.errors import Damaged
+from sync.names import TenantId
+from sync.sealing import SEGMENT, seal, unseal, unseal_artifact
+
+KEY = bytes(range(32))
+TENANT = TenantId("acme")
+TAG = 16
+
+
+def device() -> tuple[bytes, bytes]:
+    key = X25519PrivateKey.generate()
+    return key.private_bytes_raw(), key.public_key().public_bytes_raw()
+
+
+@pytest.mark.parametrize("length", [0, 1, SEGMENT - 1, SEGMENT, SEGMENT + 1, 2 * SEGMENT, 3 * SEGMENT + 5])
+def test_sealed_content_opens(length: int) -> None:
+    plain = os.urandom(length)
+    assert unseal(seal(plain, KEY, TENANT, "x"), KEY, TENANT, "x") == plain
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=200), st.data())
+def test_any_changed_bit_is_found(plain: bytes, data: st.DataObject) -> None:
+    sealed = bytearray(seal(plain, KEY, TENANT, "x"))
+    sealed[data.draw(st.integers(0, len(sealed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(Damaged):
+        unseal(bytes(sealed), KEY, TENANT, "x")
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=200), st.integers(min_value=1, max_value=300))
+def test_cut_or_lengthened_content_is_found(plain: bytes, amount: int) -> None:
+    sealed = seal(plain, KEY, TENANT, "x")
+    for wrong in (sealed[:-amount], sealed + b"\0" * amount):
+        with pytest.raises(Damaged):
+            unseal(wrong, KEY, TENANT, "x")
+
+
+def _segments(sealed: bytes) -> tuple[bytes, list[bytes]]:
+    start = len(seal(b"", KEY, TENANT, "x")) - TAG
+    start += len(str((len(sealed) - start) // SEGMENT * SEGMENT)) - 1  # the header tells the length in digits
+    body = sealed[start:]
+    return sealed[:start], [body[i : i + SEGMENT + TAG] for i in range(0, len(body), SEGMENT + TAG)]
+
+
+def test_segments_cannot_be_swapped_dropped_or_repeated() -> None:
+    plain = os.urandom(SEGMENT) + os.urandom(SEGMENT) + os.urandom(SEGMENT)
+    head, segments = _segments(seal(plain, KEY, TENANT, "x"))
+    assert unseal(head + b"".join(segments), KEY, TENANT, "x") == plain
+    a, b, c = segments
+    for wrong in ([b, a, c], [a, b], [a, c], [a, a, b, c], [a, b, c, c], []):
+        with pytest.raises(Damaged):
+            unseal(head + b"".join(wrong), KEY, TENANT, "x")
+
+
+def test_another_tenant_name_or_key_does_not_open() -> None:
+    sealed = seal(b"secret", KEY, TENANT, "x")
+    for key, tenant, name in (
+        (KEY, TenantId("other"), "x"),
+        (KEY, TENANT, "y"),
+        (bytes(32), TENANT, "x"),
+    ):
+        with pytest.raises(Damaged):
+            unseal(sealed, key, tenant, name)
+
+
+@given(st.binary(max_size=120))
+def test_foreign_bytes_are_damaged(data: bytes) -> None:
+    for wrong in (data, sealing.MAGIC + data, sealing.MAGIC + b"\0\0\0\x02{}" + data):
+        with pytest.raises(Damaged):
+            unseal(wrong, KEY, TENANT, "x")
+
+
+def test_nothing_of_the_plaintext_is_seen() -> None:
+    plain = b"a reading of 21.5 degrees" * 40
+    assert b"reading" not in seal(plain, KEY, TENANT, "x")
+
+
+def test_an_artifact_is_bound_to_its_digest() -> None:
+    content = b"model"
+    sealed = seal(content, KEY, TENANT, digest(content))
+    assert unseal_artifact(sealed, KEY, TENANT, digest(content)) == content
+    lying = seal(b"another model", KEY, TENANT, digest(content))
+    with pytest.raises(Damaged, match="content digest"):
+        unseal_artifact(lying, KEY, TENANT, digest(content))
+
+
+def test_a_wrapped_key_opens_for_its_device_and_context_alone() -> None:
+    private, public = device()
+    stranger, _ = device()
+    context = sealing.wrap_context(TENANT, "pump-7", digest(b"blob"))
+    wrapped = sealing.wrap(KEY, public, context)
+    assert KEY not in wrapped
+    assert sealing.unwrap(wrapped, private, context) == KEY
+    other_context = sealing.wrap_context(TENANT, "pump-8", digest(b"blob"))
+    for data, key, info in (
+        (wrapped, stranger, context),
+        (wrapped, private, other_context),
+        (wrapped[:-1], private, context),
+        (wrapped[:-1] + bytes([wrapped[-1] ^ 1]), private, context),
+        (b"", private, context),
+        (b"short", private, context),
+    ):
+        with pytest.raises(Damaged):
+            sealing.unwrap(data, key, info)
+
+
+def test_wrapping_twice_gives_different_bytes() -> None:
+    _, public = device()
+    assert sealing.wrap(KEY, public, "x") != sealing.wrap(KEY, public, "x")
