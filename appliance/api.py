@@ -63,8 +63,11 @@ class Api:
             connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
             response = connection.getresponse()
             content = response.read()
-        except OSError as error:
-            raise CoreAway(f"no core answers at {self._path} ({error}): start it with `falaj core run`") from error
+        except (OSError, http.client.HTTPException) as error:
+            why = getattr(error, "strerror", None) or error
+            raise CoreAway(
+                f"no core answers at {self._path} ({why}): start it with `falaj core run`, or give its --dir"
+            ) from error
         finally:
             connection.close()
         try:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from appliance.errors import Trouble
 from appliance.keys import write_private
-from appliance.processes import check_port_free, spawn, tail, wait_for_port
+from appliance.processes import check_port_free, spawn, stop, tail, wait_for_port
 from sync.names import TenantId
 from sync.topics import CORE_NAME, DEVICE_RULES, tenant_root
 
@@ -38,11 +38,16 @@ class BrokerFiles:
     revocations: Path
 
 
-def find() -> str:
-    """The mosquitto program; Debian keeps it in /usr/sbin, which is not on every PATH."""
-    found = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+SBIN = ("/usr/sbin", "/usr/local/sbin")  # where Debian keeps servers; not on every PATH
+
+
+def find(program: str = "mosquitto", more: tuple[str, ...] = SBIN) -> str:
+    """The path of a program of Mosquitto's package, on PATH or in `more`; raises NoBroker."""
+    found = shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", ""), *more)))
     if found is None:
-        raise NoBroker("Mosquitto is not installed: run `apt-get install mosquitto` (or `make demo`, which asks first)")
+        raise NoBroker(
+            f"{program} is not installed: run `sudo apt-get install mosquitto` (or `make demo`, which asks first)"
+        )
     return found
 
 
@@ -124,7 +129,7 @@ def write_passwords(folder: Path, users: tuple[str, ...]) -> None:
     hashed = folder / "passwords"
     write_private(hashed, ("\n".join(lines) + "\n").encode())
     # mosquitto_passwd hashes a file in place, so that no password is ever on a command line.
-    done = subprocess.run(["mosquitto_passwd", "-U", str(hashed)], capture_output=True, text=True, check=False)
+    done = subprocess.run([find("mosquitto_passwd"), "-U", str(hashed)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise NoBroker(f"mosquitto_passwd: {done.stderr.strip() or done.stdout.strip()}")
 
@@ -160,6 +165,6 @@ class Broker:
             self._child.send_signal(signal.SIGUSR1)
 
     def stop(self) -> None:
+        """Ends it; it writes its store on the way."""
         if self._child is not None:
-            self._child.terminate()
-            self._child.wait(10)
+            stop(self._child)

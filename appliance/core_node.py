@@ -24,6 +24,7 @@ from appliance.settings import CoreSettings
 
 log = logging.getLogger("falaj.core")
 
+SOCKET_PATH = 107  # bytes of a Unix socket's path on Linux
 RESTARTS, WITHIN = 5, 60.0  # more restarts than this in so many seconds and the core gives up
 
 
@@ -53,6 +54,8 @@ class CoreNode:
     def start(self) -> None:
         """Starts everything; raises PortTaken, NoBroker, KeyUnsafe or CoreFailed with nothing left running."""
         ports = self.settings.ports
+        if len(str(self.folder.steward_socket).encode()) > SOCKET_PATH:
+            raise CoreFailed(f"{self.folder.root} is too long a path for Unix sockets: give a shorter --dir")
         check_port_free(self.settings.listen, ports.uplink, "ports.uplink in core.toml")
         check_port_free(self.settings.listen, ports.enrol, "ports.enrol in core.toml")
         check_port_free("127.0.0.1", ports.console, "ports.console in core.toml")
@@ -87,6 +90,8 @@ class CoreNode:
             self.stop()
 
     def stop(self) -> None:
+        """Ends all children, the broker last."""
+        self.folder.ready.unlink(missing_ok=True)
         for kept in reversed(self._kept):
             stop(kept.child)
         self._kept.clear()

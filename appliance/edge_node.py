@@ -11,6 +11,7 @@ import logging
 import signal
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from appliance import clock
@@ -22,7 +23,7 @@ from appliance.processes import check_port_free
 from appliance.pump import Pump
 from appliance.settings import EdgeSettings
 from edge import proving
-from edge.agent import Agent, House
+from edge.agent import Agent, House, Identity
 from edge.agent.reporting import overview
 from edge.artifacts import Artifacts
 from edge.bindings import Bindings
@@ -48,6 +49,27 @@ PROOF_DEADLINE = 60.0  # seconds until the proving child is killed
 LOCAL_USERS = ("falaj", "app")  # the agent's own and the applications'
 
 
+def open_house(
+    folder: EdgeFolder, own: Identity, serving: Serving, boot: str, bindings_changed: Callable[[], None]
+) -> House:
+    """What one agent's walker holds, from its folder."""
+    folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    journal = Journal.open(folder.journal)
+    return House(
+        identity=own,
+        journal=journal,
+        artifacts=Artifacts(folder.artifacts),
+        outbox=Outbox(folder.outbox, own.epoch, boot),
+        trust_folder=folder.trust,
+        serving=serving,
+        cpu_flags=cpu_flags(),
+        boot=boot,
+        agent_version=importlib.metadata.version("falaj"),
+        deployments=journal.deployments(),
+        bindings_changed=bindings_changed,
+    )
+
+
 class EdgeNode:
     """Everything around one agent."""
 
@@ -63,7 +85,7 @@ class EdgeNode:
         self.local_broker: Broker | None = None
         self.local = self._local_link()
         self.bindings = Bindings(own.tenant, own.device, self.serving, self.buffers, self.local.publish, clock.now)
-        self.house = self._house()
+        self.house = open_house(folder, own, self.serving, self.boot, self._rebind)
         self.agent = Agent(self.house)
         self.pump = Pump("agent", self._tick, TICK)
         self.uplink = self._uplink()
@@ -104,24 +126,6 @@ class EdgeNode:
             self.local_broker.stop()
 
     # --- composing ---
-
-    def _house(self) -> House:
-        folder, own = self.folder, self.identity
-        folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        journal = Journal.open(folder.journal)
-        return House(
-            identity=own,
-            journal=journal,
-            artifacts=Artifacts(folder.artifacts),
-            outbox=Outbox(folder.outbox, own.epoch, self.boot),
-            trust_folder=folder.trust,
-            serving=self.serving,
-            cpu_flags=cpu_flags(),
-            boot=self.boot,
-            agent_version=importlib.metadata.version("falaj"),
-            deployments=journal.deployments(),
-            bindings_changed=self._rebind,
-        )
 
     def _uplink(self) -> MqttLink:
         own, kept = self.identity, self.folder.enrolment()

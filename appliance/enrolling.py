@@ -12,6 +12,8 @@ import http.client
 import ssl
 from urllib.parse import urlsplit
 
+import msgspec
+
 from appliance.edge_state import EdgeFolder, keep
 from appliance.errors import Trouble
 from appliance.keys import certificate_fingerprint, new_device_keys
@@ -26,6 +28,11 @@ PATIENCE = 20.0  # seconds
 
 class EnrolFailed(Trouble):
     """The device did not join; the message says why and what to do. Nothing was kept."""
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    error: str
+    hint: str = ""
 
 
 def read_token(text: str) -> Token:
@@ -56,9 +63,15 @@ def enrol(folder: EdgeFolder, token: Token, now: float) -> EnrolAnswer:
     sealing_key = base64.b64encode(keys.sealing_public).decode()
     request = EnrolRequest(token.tenant, token.device, token.secret, keys.csr.decode(), sealing_key)
     envelope = roles.sign(request, ENROLMENT_TYPE, keys.signing)
-    answer = codec.decode(EnrolAnswer, _request(token, "POST", "/v1/enrol", envelope, context), LIMIT)
+    try:
+        answer = codec.decode(EnrolAnswer, _request(token, "POST", "/v1/enrol", envelope, context), LIMIT)
+    except Malformed as error:
+        raise EnrolFailed(f"{token.url} gave no enrolment's answer ({error}): is it a Falaj core?") from error
     if digest(answer.root.encode()) != token.root:
-        raise EnrolFailed("the root of trust in the answer is not the one the token names")
+        raise EnrolFailed(
+            "the root of trust in the answer is not the one the token names: nothing was kept. "
+            "If the core's trust was made anew, ask for a new token; if not, somebody stands between you and it"
+        )
     keep(folder, keys, answer)
     return answer
 
@@ -72,16 +85,28 @@ def _trusting_nobody() -> ssl.SSLContext:
 
 
 def _request(token: Token, method: str, path: str, body: bytes | None, context: ssl.SSLContext) -> bytes:
-    place = urlsplit(token.url)
-    connection = http.client.HTTPSConnection(place.hostname or "", place.port, timeout=PATIENCE, context=context)
+    try:
+        place = urlsplit(token.url)
+        connection = http.client.HTTPSConnection(place.hostname or "", place.port, timeout=PATIENCE, context=context)
+    except ValueError as error:
+        raise EnrolFailed(f"the token's address {token.url!r} cannot be used: {error}") from error
     try:
         connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
         response = connection.getresponse()
         content = response.read(LIMIT)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise EnrolFailed(f"no core at {token.url} ({error}): is `falaj core run` running and reachable?") from error
     finally:
         connection.close()
     if response.status != 200:
-        raise EnrolFailed(f"the core refused: {content.decode(errors='replace')[:500]}")
+        raise EnrolFailed(f"the core refused: {_reason(content)}")
     return content
+
+
+def _reason(content: bytes) -> str:
+    """What the listener's error document says, or the beginning of whatever else came."""
+    try:
+        refusal = codec.decode(_Refusal, content, LIMIT)
+    except Malformed:
+        return content.decode(errors="replace")[:500]
+    return f"{refusal.error}\n  {refusal.hint}" if refusal.hint else refusal.error

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from appliance import clock, jobs
 from appliance.core_state import CoreFolder, open_keys
+from appliance.keys import TenantKeys
 from appliance.orders_socket import LINE_LIMIT, ask
 from appliance.prover import bless
 from core.lake import Lake
@@ -25,25 +27,29 @@ PROGRESS_EVERY = 0.25  # seconds between two progress orders
 def run(folder: CoreFolder) -> int:
     """Does the job on standard input; 0 if its result is committed. Errors end on standard error, for the steward."""
     spec = codec.decode(JobSpec, sys.stdin.buffer.read(), LINE_LIMIT)
-    keys = open_keys(folder)
-    lake = Lake(folder.lake, keys.wrap, keys.unwrap)
-    progress = _Progress(folder, spec.job)
-    if spec.kind == "ingest":
-        landed = jobs.ingest(
-            spec.project, spec.subject, Path(spec.folder), lake, spec.position, lambda done: progress("rows", done)
-        )
-        result = ask(folder.steward_socket, CommitRows(actor="job", job=spec.job, landed=landed))
-    else:
-        store = ArtifactStore(folder.artifacts, folder.tenant, keys.object_key("artifact"))
-        metadata = {"falaj.tenant": folder.tenant, "falaj.job": str(spec.job), "falaj.model": spec.subject}
-        candidate = jobs.train(
-            spec.project, ModelName(spec.subject), lake, spec.files, store.put, bless, progress, metadata, cpu_flags()
-        )
-        result = ask(folder.steward_socket, CommitCandidate(actor="job", job=spec.job, candidate=candidate))
+    result = ask(folder.steward_socket, work(folder, open_keys(folder), spec, _Progress(folder, spec.job)))
     if not result.ok:
         log.error("the steward did not take the result: %s", result.error)
         return 1
     return 0
+
+
+def work(
+    folder: CoreFolder, keys: TenantKeys, spec: JobSpec, progress: Callable[[str, float], None]
+) -> CommitRows | CommitCandidate:
+    """Does the job; the order that commits its result."""
+    lake = Lake(folder.lake, keys.wrap, keys.unwrap)
+    if spec.kind == "ingest":
+        landed = jobs.ingest(
+            spec.project, spec.subject, Path(spec.folder), lake, spec.position, lambda done: progress("rows", done)
+        )
+        return CommitRows(actor="job", job=spec.job, landed=landed)
+    model = ModelName(spec.subject)
+    store = ArtifactStore(folder.artifacts, folder.tenant, keys.object_key("artifact"))
+    # What the owner declared stands in the graph; it is sealed with it, and never on the wire in plain.
+    metadata = {**spec.project.models[model].metadata, "falaj.tenant": folder.tenant, "falaj.job": str(spec.job)}
+    candidate = jobs.train(spec.project, model, lake, spec.files, store.put, bless, progress, metadata, cpu_flags())
+    return CommitCandidate(actor="job", job=spec.job, candidate=candidate)
 
 
 class _Progress:

@@ -16,18 +16,25 @@ LINE_LIMIT = 8 * 1024 * 1024  # bytes of one order: a project with its lake file
 PATIENCE = 30.0  # seconds for an answer
 
 
+class OrderTooLarge(Trouble):
+    """An order over LINE_LIMIT; nothing of it was sent."""
+
+
 class StewardAway(Trouble, ConnectionError):
     """The steward does not answer on its socket. A ConnectionError too: that is how the console knows it."""
 
 
 def ask(path: Path, order: object) -> Answer:
-    """Sends one order and waits for the answer; raises StewardAway if there is nobody."""
+    """Sends one order and waits for the answer; raises OrderTooLarge, or StewardAway if there is nobody."""
+    text = codec.encode(order) + b"\n"
+    if len(text) > LINE_LIMIT:
+        raise OrderTooLarge(f"{type(order).__name__} has {len(text)} bytes, {LINE_LIMIT} are allowed: do it in parts")
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(PATIENCE)
             connection.connect(str(path))
             with connection.makefile("rwb") as stream:
-                stream.write(codec.encode(order) + b"\n")
+                stream.write(text)
                 stream.flush()
                 line = stream.readline(LINE_LIMIT)
     except OSError as error:
@@ -54,10 +61,15 @@ class _Conversation(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         while line := self.rfile.readline(LINE_LIMIT):
-            try:
-                order: AnyOrder = codec.decode(AnyOrder, line, LINE_LIMIT)  # type: ignore[arg-type]
-            except Malformed as error:
-                answer = Answer(False, error=str(error), code=error.code)
-            else:
-                answer = self.server.serve(order)
-            self.wfile.write(codec.encode(answer) + b"\n")
+            self.wfile.write(codec.encode(self._answer(line)) + b"\n")
+
+    def _answer(self, line: bytes) -> Answer:
+        if len(line) == LINE_LIMIT and not line.endswith(b"\n"):
+            while (rest := self.rfile.readline(LINE_LIMIT)) and not rest.endswith(b"\n"):
+                pass  # read past and forgotten: the next line must begin at its own beginning
+            return Answer(False, error=f"an order is at most {LINE_LIMIT} bytes", code="too-large")
+        try:
+            order: AnyOrder = codec.decode(AnyOrder, line, LINE_LIMIT)  # type: ignore[arg-type]
+        except Malformed as error:
+            return Answer(False, error=str(error), code=error.code)
+        return self.server.serve(order)

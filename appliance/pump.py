@@ -10,22 +10,30 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from appliance import clock
+from appliance.clock import Clock
+
 log = logging.getLogger("falaj.pump")
 
 EXIT_BROKEN = 70  # EX_SOFTWARE: a walker that raised cannot be trusted with the next message
 
 
 class Pump:
-    """Runs what it is given on its own thread; calls `tick` whenever `interval` seconds passed without one.
+    """Runs what it is given on its own thread; calls `tick` every `interval` seconds, however busy it is.
 
     An exception out of a walker is a programmer's mistake: it is logged and the process ends, so that whoever
     supervises it starts it anew from what is durable. `on_broken` is that end, injected so tests can see it.
     """
 
     def __init__(
-        self, name: str, tick: Callable[[], None], interval: float, on_broken: Callable[[], None] | None = None
+        self,
+        name: str,
+        tick: Callable[[], None],
+        interval: float,
+        on_broken: Callable[[], None] | None = None,
+        ticks: Clock = clock.ticks,
     ) -> None:
-        self._tick, self._interval = tick, interval
+        self._tick, self._interval, self._ticks = tick, interval, ticks
         self._on_broken = on_broken or (lambda: os._exit(EXIT_BROKEN))
         self._queue: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -46,17 +54,24 @@ class Pump:
             self._thread.join(10)
 
     def _run(self) -> None:
+        due = self._ticks() + self._interval
         while True:
             try:
-                item = self._queue.get(timeout=self._interval)
+                item = self._queue.get(timeout=max(0.0, due - self._ticks()))
             except queue.Empty:
-                item = (self._tick, Future())
-            if item is None:
-                return
-            call, future = item
-            try:
-                future.set_result(call())
-            except Exception as error:  # the process border: reported, then the process ends
-                future.set_exception(error)
-                log.exception("the walker broke")
-                self._on_broken()
+                pass  # nothing came: the tick below is due
+            else:
+                if item is None:
+                    return
+                self._do(*item)
+            if self._ticks() >= due:
+                self._do(self._tick, Future())
+                due = self._ticks() + self._interval
+
+    def _do(self, call: Callable[[], Any], future: Future[Any]) -> None:
+        try:
+            future.set_result(call())
+        except Exception as error:  # the process border: reported, then the process ends
+            future.set_exception(error)
+            log.exception("the walker broke")
+            self._on_broken()

@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ from appliance.errors import Trouble
 from sync.names import DEFAULT_TENANT, Name, TenantId
 
 T = TypeVar("T")
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
 class BadSettings(Trouble):
@@ -34,9 +35,13 @@ class Ports(_Part, frozen=True, kw_only=True):
     """TCP ports of the core: the tenant's broker, the enrolment listener (both on `listen`), the console
     (loopback only)."""
 
-    uplink: int = 8883
-    enrol: int = 8443
-    console: int = 8080
+    uplink: Port = 8883
+    enrol: Port = 8443
+    console: Port = 8080
+
+    def __post_init__(self) -> None:
+        if len({self.uplink, self.enrol, self.console}) < 3:
+            raise ValueError("uplink, enrol and console need three different ports")
 
 
 class CoreSettings(_Part, frozen=True, kw_only=True):
@@ -54,7 +59,7 @@ class LocalBroker(_Part, frozen=True, kw_only=True):
 
     managed: bool = True
     host: str = "127.0.0.1"
-    port: int = 1883
+    port: Port = 1883
     user: str = "falaj"
     password_file: str | None = None
 
@@ -62,26 +67,26 @@ class LocalBroker(_Part, frozen=True, kw_only=True):
 class EdgeSettings(_Part, frozen=True, kw_only=True):
     """`edge.toml`. `http_port` serves the Open Inference Protocol on loopback."""
 
-    http_port: int = 8000
+    http_port: Port = 8000
     local_broker: LocalBroker = LocalBroker()
-    threads: int = 1
+    threads: Annotated[int, msgspec.Meta(ge=1)] = 1
 
 
 def load(kind: type[T], path: Path, prefix: str, environment: Mapping[str, str] = os.environ) -> T:
     """Settings of one machine file (defaults if it is not there), with the environment's overrides."""
     fields = read_toml(path) if path.exists() else {}
-    for name, text in environment.items():
-        if name.startswith(prefix):
-            _override(fields, name.removeprefix(prefix).lower().split("__"), text)
-    return convert(kind, fields, str(path))
+    names = sorted(name for name in environment if name.startswith(prefix))
+    for name in names:
+        _override(fields, name, name.removeprefix(prefix).lower().split("__"), environment[name])
+    return convert(kind, fields, ", ".join((str(path), *names)))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file; raises BadSettings with the line."""
     try:
         return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise BadSettings(f"{path} is not there") from None
+    except OSError as error:
+        raise BadSettings(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadSettings(f"{path}: {error}") from error
 
@@ -110,9 +115,12 @@ def owner_folder() -> Path:
     return Path(os.environ.get("FALAJ_OWNER_KEYS") or Path(base) / "falaj" / "keys")
 
 
-def _override(fields: dict[str, Any], path: list[str], text: str) -> None:
+def _override(fields: dict[str, Any], name: str, path: list[str], text: str) -> None:
     for part in path[:-1]:
-        fields = fields.setdefault(part, {})
+        inner = fields.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise BadSettings(f"{name}: {part!r} is a value, not a table")
+        fields = inner
     try:
         fields[path[-1]] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -135,9 +143,10 @@ def _explain(kind: Any, message: str) -> str:
         return message.replace("`$.", "`").replace("Object", "table")
     key, place = match.group(1), match.group(2) or ""
     known = _keys_at(msgspec.inspect.type_info(kind), place)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     where = f" in [{place.lstrip('.').replace('[...]', '.*')}]" if place else ""
-    return f"unknown key {key!r}{where}; did you mean {near[0]!r}?" if near else f"unknown key {key!r}{where}"
+    hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
+    return f"unknown key {key!r}{where}; {hint}"
 
 
 def _keys_at(info: Any, place: str) -> list[str]:

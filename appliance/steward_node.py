@@ -10,6 +10,7 @@ import threading
 
 from appliance import clock
 from appliance.core_state import CoreFolder, catalog_key, online_keys, open_authority, open_keys
+from appliance.keys import TenantKeys
 from appliance.orders_socket import OrderServer
 from appliance.processes import spawn, tail
 from appliance.pump import Pump
@@ -28,24 +29,27 @@ log = logging.getLogger("falaj.steward")
 TICK = 1.0  # seconds
 
 
+def open_house(folder: CoreFolder, settings: CoreSettings, keys: TenantKeys) -> House:
+    """What one tenant's steward holds, from its folder."""
+    return House(
+        tenant=folder.tenant,
+        catalog=open_catalog(folder.catalog, catalog_key(keys)),
+        keys=online_keys(folder, keys),
+        authority=open_authority(folder, keys),
+        artifacts=ArtifactStore(folder.artifacts, folder.tenant, keys.object_key("artifact")),
+        blobs=BlobStore(folder.blobs),
+        random=os.urandom,
+        enrol_url=f"https://{settings.host}:{settings.ports.enrol}",
+        uplink=(settings.host, settings.ports.uplink),
+    )
+
+
 class StewardNode:
     """Everything around one steward."""
 
     def __init__(self, folder: CoreFolder, settings: CoreSettings) -> None:
-        keys = open_keys(folder)
         self.folder = folder
-        house = House(
-            tenant=folder.tenant,
-            catalog=open_catalog(folder.catalog, catalog_key(keys)),
-            keys=online_keys(folder, keys),
-            authority=open_authority(folder, keys),
-            artifacts=ArtifactStore(folder.artifacts, folder.tenant, keys.object_key("artifact")),
-            blobs=BlobStore(folder.blobs),
-            random=os.urandom,
-            enrol_url=f"https://{settings.host}:{settings.ports.enrol}",
-            uplink=(settings.host, settings.ports.uplink),
-        )
-        self.steward = Steward(house)
+        self.steward = Steward(open_house(folder, settings, open_keys(folder)))
         self.pump = Pump("steward", self._tick, TICK)
         self.link = self._link(settings)
         self.server = OrderServer(folder.steward_socket, self._serve)

@@ -95,6 +95,7 @@ class Model(_Part, frozen=True, kw_only=True):
     training: Training = Training()
     gates: ModelGates
     profile: Profile = Profile()
+    metadata: dict[str, str] = {}  # written into the graph: owner, purpose, licence, ...
     bindings: tuple[Binding, ...] = ()
     rollout: Rollout
 

@@ -33,8 +33,10 @@ def begin_proving(d: Deployment, now: float) -> Deployment:
     return _to(d, Event.ALLOWED, now, starts=d.starts)
 
 
-def proved(d: Deployment, now: float) -> Deployment:
-    return _to(d, Event.PROVED, now)
+def proved(d: Deployment, p99_ms: float, now: float) -> Deployment:
+    """The child's golden vectors passed; what it measured stays with the release."""
+    candidate = replace(d.candidate, p99_ms=p99_ms) if d.candidate else None
+    return _to(d, Event.PROVED, now, candidate=candidate)
 
 
 def begin_trial(d: Deployment, validated: Validated, now: float) -> Deployment:

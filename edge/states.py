@@ -65,6 +65,7 @@ class Slot(msgspec.Struct, frozen=True):
     release: Release
     manifest: Manifest
     keys: dict[Digest, str]  # wrapped keys, as the assignment carried them: sealed digest -> base64
+    p99_ms: float = 0.0  # as the proof on this device measured it
 
 
 class Deployment(msgspec.Struct, frozen=True):

@@ -25,12 +25,18 @@ class Tensor(msgspec.Struct, frozen=True, array_like=True):
     data: bytes
 
 
+class Expected(msgspec.Struct, frozen=True):
+    """What one variant must answer: by graph output, to within an absolute `tolerance`."""
+
+    outputs: dict[str, Tensor]
+    tolerance: float
+
+
 class Golden(msgspec.Struct, frozen=True):
-    """`inputs` by graph input; `outputs` by precision, then graph output; `tolerance` is absolute."""
+    """`inputs` by graph input; what they must lead to, by precision."""
 
     inputs: dict[str, Tensor]
-    outputs: dict[Precision, dict[str, Tensor]]
-    tolerance: float
+    expected: dict[Precision, Expected]
     v: int = 1
 
 

@@ -16,6 +16,8 @@ import click
 
 from appliance.errors import Trouble
 
+EXIT_MISTAKE = 70  # EX_SOFTWARE
+
 # group or command -> (module, attribute, help shown without importing it)
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("appliance.cli.demo", "Run the whole story: real recordings become a release that six devices serve."),
@@ -75,5 +77,9 @@ def main() -> None:
     try:
         falaj()
     except Trouble as trouble:
-        click.echo(f"error: {trouble}", err=True)
+        click.echo(f"Error: {trouble}", err=True)
         sys.exit(trouble.exit_code)
+    except Exception as mistake:  # noqa: BLE001 - the process border: reported with all there is to know
+        logging.getLogger("falaj").critical("a mistake of ours", exc_info=mistake)
+        click.echo(f"Error: this is a mistake of ours, please report the lines above ({mistake!r})", err=True)
+        sys.exit(EXIT_MISTAKE)

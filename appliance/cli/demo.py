@@ -28,7 +28,7 @@ def demo(keep: bool, home: Path, speed: float, as_json: bool) -> None:
 
     from appliance.demo.fleet import Machines, fresh_home
     from appliance.demo.recordings import BadRecordings
-    from appliance.demo.story import Act, Wishes
+    from appliance.demo.story import Act, watches
     from appliance.demo.summary import Story
 
     wheel = demo_wheel(os.environ)
@@ -41,7 +41,7 @@ def demo(keep: bool, home: Path, speed: float, as_json: bool) -> None:
     trouble: Trouble | None = None
     try:
         try:
-            Act(machines, story, Wishes(wheel, machines.home, speed, project)).run()
+            Act(machines, story, watches(wheel, project, speed)).run()
         except Trouble as error:
             trouble = error
         except KeyboardInterrupt:

@@ -25,7 +25,7 @@ from core.orders import ApplyProject, Ingest, IssueToken, Train
 from sync.names import DeviceId, ModelName
 
 MODEL = ModelName("exercise")
-SUBJECTS = range(1, 7)
+SUBJECTS = (1, 2, 3, 4, 5, 6)
 EXPECTED_WINDOWS = 266  # complete windows in the last quarters of the right wrists of subjects 1 to 6
 SOAK_WINDOWS = 20
 MIN_ACCURACY = 0.94
@@ -34,21 +34,29 @@ ACTOR = "demo"
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What the person at the command line asked for."""
+class Cast:
+    """Who plays: the recordings, the subjects whose right wrists are devices, and what must come out."""
 
-    wheel: Path
-    home: Path
-    speed: float
+    recordings: tuple[Recording, ...]
+    subjects: tuple[int, ...]
+    windows: int  # complete windows in the last quarters of those wrists
+    min_accuracy: float
     project: Path
+    speed: float  # how many times faster than recorded the watches send
+
+
+def watches(wheel: Path, project: Path, speed: float) -> Cast:
+    """The demo's cast: subjects 1 to 6 of the pinned recordings."""
+    everything = data.read(wheel)
+    chosen = tuple(r for r in everything if r.subject in SUBJECTS)
+    return Cast(chosen, SUBJECTS, EXPECTED_WINDOWS, MIN_ACCURACY, project, speed)
 
 
 class Act:
     """Act one on a set of machines."""
 
-    def __init__(self, machines: Machines, story: Story, wishes: Wishes) -> None:
-        self.machines, self.story, self.wishes = machines, story, wishes
-        self.recordings: tuple[Recording, ...] = ()
+    def __init__(self, machines: Machines, story: Story, cast: Cast) -> None:
+        self.machines, self.story, self.cast = machines, story, cast
         self.number = 0
         self.watches: dict[str, Watch] = {}
         self._replays: list[threading.Thread] = []
@@ -58,12 +66,12 @@ class Act:
         self._step("recordings: read, three quarters of each written as CSV", self._write_recordings)
         self._step("core: broker, steward, console, enrolment listener", self._start_core)
         self._step("trust: the owner makes the release key and signs the root", self._trust)
-        self._step("devices: six agents make their keys, enrol and start", self._devices)
+        self._step("devices: the agents make their keys, enrol and start", self._devices)
         self._step("ingest: CSV files into the encrypted lake", self._ingest)
         self._step("train: 1D-CNN, export, fp32 against int8, gates", self._train)
         self._step("approve: the owner signs, the core publishes", self._approve)
         self._step("canary: watch-1 proves, serves on trial, commits", self._canary)
-        self._step("fleet: the other five prove, serve, commit", self._fleet)
+        self._step("fleet: the others prove, serve, commit", self._fleet)
         self._step("live: what training never saw, answered by the devices", self._live)
 
     def _step(self, name: str, work: Callable[[Step], None]) -> None:
@@ -71,10 +79,8 @@ class Act:
             work(step)
 
     def _write_recordings(self, step: Step) -> None:
-        everything = data.read(self.wishes.wheel)
-        self.recordings = tuple(r for r in everything if r.subject in SUBJECTS)
-        rows = data.write_csv(self.recordings, self.machines.home / "recordings")
-        step.figure = f"{len(self.recordings)} files, {rows:,} rows; the last quarters stay with the watches"
+        rows = data.write_csv(self.cast.recordings, self.machines.home / "recordings")
+        step.figure = f"{len(self.cast.recordings)} files, {rows:,} rows; the last quarters stay with the watches"
 
     def _start_core(self, step: Step) -> None:
         self.machines.start_core()
@@ -87,7 +93,7 @@ class Act:
         step.figure = f"profile {result['profile']}, release key is the owner's file; the core never sees it"
 
     def _devices(self, step: Step) -> None:
-        for subject in SUBJECTS:
+        for subject in self.cast.subjects:
             device = self.machines.add_device(f"watch-{subject}")
             order = IssueToken(actor=ACTOR, device=DeviceId(device.name))
             token = self.machines.api.order(order)["token"]
@@ -98,7 +104,7 @@ class Act:
     def _ingest(self, step: Step) -> None:
         home = self.machines.home
         project_file = home / "falaj.toml"
-        project_file.write_text(self.wishes.project.read_text())
+        project_file.write_text(self.cast.project.read_text())
         project = read_project(project_file)
         self.machines.api.order(ApplyProject(actor=ACTOR, project=project, folder=str(home)))
         result = self._job(Ingest(actor=ACTOR, source="watches"))
@@ -156,10 +162,10 @@ class Act:
             f"{windows} windows, {lost} lost, {errors + other} failed; accuracy {accuracy:.3f}; "
             f"MQTT = HTTP on {same} of {windows}"
         )
-        if windows != EXPECTED_WINDOWS or lost or twice or errors or other or same != windows:
+        if windows != self.cast.windows or lost or twice or errors or other or same != windows:
             raise StoryFailed(step.figure)
-        if accuracy < MIN_ACCURACY:
-            raise StoryFailed(f"accuracy {accuracy:.3f} is below {MIN_ACCURACY}")
+        if accuracy < self.cast.min_accuracy:
+            raise StoryFailed(f"accuracy {accuracy:.3f} is below {self.cast.min_accuracy}")
 
     def _serve_on_trial(self, devices: list[Device]) -> None:
         """Has each device's watch begin as the device enters probation: earlier there is nobody to answer."""
@@ -173,11 +179,11 @@ class Act:
             f"{device.name} to serve; see {device.log}",
         )
         subject = int(device.name.removeprefix("watch-"))
-        own = tuple(r for r in self.recordings if r.subject == subject and r.side == "right")
+        own = tuple(r for r in self.cast.recordings if r.subject == subject and r.side == "right")
         watch = self.watches[device.name] = Watch(device, MODEL, own)
         watch.connect()
         replay = threading.Thread(
-            target=watch.replay, args=(clock.now(), self.wishes.speed), name=f"replay-{device.name}", daemon=True
+            target=watch.replay, args=(clock.now(), self.cast.speed), name=f"replay-{device.name}", daemon=True
         )
         self._replays.append(replay)
         replay.start()

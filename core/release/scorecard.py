@@ -17,7 +17,7 @@ from core.handoffs import Score, Scorecard, Split
 from core.project import ModelGates
 from core.release.export import INPUT, OUTPUT
 from core.release.gates import GraphFacts
-from sync.golden import LIMIT, Golden, pack
+from sync.golden import LIMIT, Expected, Golden, pack
 from sync.manifest import Precision
 
 Floats = npt.NDArray[np.float32]
@@ -90,9 +90,14 @@ def golden(models: Mapping[Precision, bytes], gate: Split, count: int = GOLDEN_W
     most = max(1, LIMIT // 4 // gate.x[0].nbytes)  # leaves room for the answers
     picks = order[np.linspace(0, len(order) - 1, min(count, most, len(order))).astype(np.int64)]
     x = gate.x[picks]
-    outputs = {precision: pack({OUTPUT: probabilities(open_session(model), x)}) for precision, model in models.items()}
-    tolerance = FLOAT_TOLERANCE if set(models) == {"fp32"} else INT8_TOLERANCE
-    return Golden(pack({INPUT: x}), outputs, tolerance)
+    expected = {
+        precision: Expected(
+            pack({OUTPUT: probabilities(open_session(model), x)}),
+            FLOAT_TOLERANCE if precision == "fp32" else INT8_TOLERANCE,
+        )
+        for precision, model in models.items()
+    }
+    return Golden(pack({INPUT: x}), expected)
 
 
 def open_session(model: bytes) -> ort.InferenceSession:

@@ -111,7 +111,7 @@ def take_proof(house: House, d: Deployment, outcome: Proof | Failure, now: float
     if isinstance(outcome, Failure):
         refuse(house, d, outcome, now)
         return
-    house.write(slots.proved(d, now))
+    house.write(slots.proved(d, outcome.p99_ms, now))
     house.event(
         now, "release-proved", f"golden vectors passed, p99 {outcome.p99_ms:.2f} ms", d.model,
         p99_ms=outcome.p99_ms, rss_mb=outcome.rss_mb, worst=outcome.worst,
@@ -164,8 +164,7 @@ def reverting(house: House, d: Deployment, now: float) -> bool:
             if warm is not None and warm.slot.release == d.serving.release:
                 current = warm
             if current is not None and current.slot.release == d.serving.release:
-                artifact = d.serving.release.artifact
-                loaded, validated = current, Validated(artifact, now, d.serving.manifest.profile.p99_ms)
+                loaded, validated = current, Validated(d.serving.release.artifact, now, d.serving.p99_ms)
             else:
                 loaded, validated = loading.load(house, d.serving, now)
         except (SyncError, runtime.ModelError) as error:

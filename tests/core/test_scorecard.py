@@ -124,12 +124,12 @@ def test_golden_vectors_are_real_rows_of_every_class_with_each_files_answers() -
     models: dict[Precision, bytes] = {"int8-static": averaging(-1.0), "fp32": averaging()}
     found = decode(encode(golden(models, gate)))
     x = unpack(found.inputs)[INPUT]
-    assert x.shape == (16, 4, 3) and set(found.outputs) == {"int8-static", "fp32"}
+    assert x.shape == (16, 4, 3) and set(found.expected) == {"int8-static", "fp32"}
     assert all((x[i] == gate.x).all(axis=(1, 2)).any() for i in range(16))
-    answers = unpack(found.outputs["fp32"])[OUTPUT]
+    answers = unpack(found.expected["fp32"].outputs)[OUTPUT]
     assert set(answers.argmax(axis=1).tolist()) == {0, 1, 2}
     np.testing.assert_allclose(answers, softmax_of_means(np.asarray(x, np.float32)), atol=1e-5)
-    assert golden({"fp32": averaging()}, gate).tolerance == 1e-4
+    assert found.expected["fp32"].tolerance == 1e-4 < found.expected["int8-static"].tolerance
     assert len(unpack(golden(models, rows(5)).inputs)[INPUT]) == 5
 
 

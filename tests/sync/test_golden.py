@@ -26,7 +26,8 @@ def test_arrays_come_back_as_they_were(array: np.ndarray) -> None:
 
 def test_the_whole_set_survives_the_wire() -> None:
     window = golden.pack({"window": np.arange(12, dtype=np.float32).reshape(1, 4, 3)})
-    whole = Golden(window, {"fp32": window, "int8-static": window}, 1e-4)
+    expected = {"fp32": golden.Expected(window, 1e-4), "int8-static": golden.Expected(window, 2e-2)}
+    whole = Golden(window, expected)
     assert golden.decode(golden.encode(whole)) == whole
 
 
@@ -60,7 +61,7 @@ def test_foreign_bytes_are_malformed(data: bytes) -> None:
 
 
 def test_an_unknown_precision_is_malformed() -> None:
-    payload = msgspec.msgpack.encode({"inputs": {}, "outputs": {"int3": {}}, "tolerance": 0.1})
+    payload = msgspec.msgpack.encode({"inputs": {}, "expected": {"int3": {"outputs": {}, "tolerance": 0.1}}})
     with pytest.raises(Malformed):
         golden.decode(payload)
 
