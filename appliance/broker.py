@@ -17,7 +17,7 @@ from pathlib import Path
 
 from appliance.errors import Trouble
 from appliance.keys import write_private
-from appliance.processes import check_port_free, spawn, stop, tail, wait_for_port
+from appliance.processes import check_port_free, end_stranger, spawn, stop, tail, wait_for_port
 from sync.names import TenantId
 from sync.topics import CORE_NAME, DEVICE_RULES, tenant_root
 
@@ -135,36 +135,63 @@ def write_passwords(folder: Path, users: tuple[str, ...]) -> None:
 
 
 class Broker:
-    """A Mosquitto process in its folder; configuration is written by `start`."""
+    """A Mosquitto process in its folder. It outlives whoever started it, however that ends: applications and devices
+    keep their sessions while an agent or a core restarts, and `start` takes a running one over. Only `stop` ends it.
+    """
 
     def __init__(self, folder: Path, host: str, port: int, setting: str) -> None:
         self.folder, self.host, self.port, self._setting = folder, host, port, setting
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self, config: str) -> None:
-        """Starts it and waits until it listens; raises PortTaken or NoBroker with the last lines of its log."""
-        program = find()
+        """Takes over the one that runs with this very configuration, else starts one and waits until it listens.
+
+        Raises PortTaken or NoBroker with the last lines of its log.
+        """
+        program, path = find(), self.folder / "mosquitto.conf"
+        if self.pid is not None and path.exists() and path.read_text() == config:
+            os.kill(self.pid, signal.SIGHUP)  # access rules and revocations may be newer
+            return
+        self.stop()
         check_port_free(self.host, self.port, self._setting)
         (self.folder / "store").mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private(self.folder / "mosquitto.conf", config.encode())
+        write_private(path, config.encode())
         log = self.folder / "mosquitto.log"
-        self._child = spawn([program, "-c", str(self.folder / "mosquitto.conf")], log)
+        self._child = spawn([program, "-c", str(path)], log, outlive=True)
+        write_private(self._pid_file, str(self._child.pid).encode())
         if not wait_for_port(self.host, self.port, self._child):
             raise NoBroker(f"Mosquitto does not start:\n{tail(log)}")
 
     @property
     def pid(self) -> int | None:
-        return self._child.pid if self._child else None
+        """Its process id if it runs. The command line is compared: ids are used again."""
+        try:
+            pid = int(self._pid_file.read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return None
+        return pid if str(self.folder / "mosquitto.conf").encode() in command.split(b"\0") else None
 
     def alive(self) -> bool:
-        return self._child is not None and self._child.poll() is None
+        if self._child is not None:
+            self._child.poll()  # a child that ended is reaped, or it would look alive
+        return self.pid is not None
 
     def persist(self) -> None:
         """Has it write its store now."""
-        if self.alive() and self._child is not None:
-            self._child.send_signal(signal.SIGUSR1)
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGUSR1)
 
     def stop(self) -> None:
-        """Ends it; it writes its store on the way."""
+        """Ends it, if it runs; it writes its store on the way."""
         if self._child is not None:
             stop(self._child)
+            self._child = None
+        pid = self.pid
+        if pid is not None:
+            end_stranger(pid)
+        self._pid_file.unlink(missing_ok=True)
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.folder / "mosquitto.pid"

@@ -56,7 +56,6 @@ class CoreNode:
         ports = self.settings.ports
         if len(str(self.folder.steward_socket).encode()) > SOCKET_PATH:
             raise CoreFailed(f"{self.folder.root} is too long a path for Unix sockets: give a shorter --dir")
-        check_port_free(self.settings.listen, ports.uplink, "ports.uplink in core.toml")
         check_port_free(self.settings.listen, ports.enrol, "ports.enrol in core.toml")
         check_port_free("127.0.0.1", ports.console, "ports.console in core.toml")
         keys = open_keys(self.folder)
@@ -103,7 +102,6 @@ class CoreNode:
             self.folder.broker, self.settings.listen, self.settings.ports.uplink, self.folder.broker_files()
         )
         self.broker.start(config)
-        self.folder.broker_pid.write_text(str(self.broker.pid))
 
     def _keep(self, name: str, secret: bytes | None = None) -> None:
         argv = [sys.executable, "-P", "-m", "appliance.cli", "core", name, "--dir", str(self.folder.root)]

@@ -76,10 +76,6 @@ class CoreFolder:
         """There while everything of the core is up."""
         return self.run / "ready"
 
-    @property
-    def broker_pid(self) -> Path:
-        return self.run / "broker.pid"
-
     def broker_files(self) -> BrokerFiles:
         pki = self.pki
         return BrokerFiles(pki / "ca.pem", pki / "broker.pem", pki / "broker.key", pki / "revoked.pem")

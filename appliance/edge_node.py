@@ -139,7 +139,7 @@ class EdgeNode:
     def _local_link(self) -> MqttLink:
         """Readings count as received when they are checkpointed; predictions wait for the broker in memory."""
         at = self.settings.local_broker
-        if at.managed:
+        if at.managed and not (self.folder.broker / "passwords").exists():
             write_passwords(self.folder.broker, LOCAL_USERS)
         given = self.folder.broker / "falaj.password" if at.managed else at.password_file
         password = Path(given).read_text().strip() if given else None

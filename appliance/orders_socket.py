@@ -48,6 +48,7 @@ class OrderServer(socketserver.ThreadingUnixStreamServer):
     """Listens on the socket; `serve(order)` is called for each, from a thread of its own."""
 
     daemon_threads = True
+    request_queue_size = 128  # a burst of workers and clients must not be told to try again
 
     def __init__(self, path: Path, serve: Callable[[AnyOrder], Answer]) -> None:
         path.unlink(missing_ok=True)

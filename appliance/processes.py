@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -18,17 +19,23 @@ class PortTaken(Trouble):
     """A port that another program listens on."""
 
 
-def spawn(argv: Sequence[str], log: Path, secret: bytes | None = None) -> subprocess.Popen[bytes]:
+def spawn(
+    argv: Sequence[str], log: Path, secret: bytes | None = None, *, outlive: bool = False
+) -> subprocess.Popen[bytes]:
     """Starts a child with its output in `log` and, if given, a secret on its standard input.
 
-    The child is told by the kernel when this process dies, however it dies. Call it from a thread that lives as
-    long as the process: the kernel watches the thread.
+    The kernel ends the child when this process dies, however it dies (call it from a thread that lives as long as
+    the process: the kernel watches the thread). With `outlive` the child has a session of its own and stays.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     stdin = subprocess.PIPE if secret is not None else subprocess.DEVNULL
     with log.open("ab") as output:
         child = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", *argv], stdin=stdin, stdout=output, stderr=subprocess.STDOUT
+            argv if outlive else ["setpriv", "--pdeathsig", "KILL", *argv],
+            stdin=stdin,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=outlive,
         )
     if secret is not None and child.stdin is not None:
         child.stdin.write(secret)
@@ -45,6 +52,20 @@ def stop(child: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def end_stranger(pid: int) -> None:
+    """Ends a process that is not our child: asks, waits, makes it."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        end = time.monotonic() + STOP_PATIENCE
+        while time.monotonic() < end:
+            if not Path(f"/proc/{pid}").exists():
+                return
+            time.sleep(0.02)
 
 
 def check_port_free(host: str, port: int, setting: str) -> None:

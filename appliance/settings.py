@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,10 +92,14 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def convert(kind: type[T], fields: dict[str, Any], origin: str) -> T:
     """The typed settings; raises BadSettings naming the place and, for an unknown key, the nearest known one."""
+    unknown = _unknown_key(msgspec.inspect.type_info(kind), fields, "")
+    if unknown is not None:
+        raise BadSettings(f"{origin}: {unknown}")
     try:
         return msgspec.convert(fields, kind, dec_hook=_named)
     except msgspec.ValidationError as error:
-        raise BadSettings(f"{origin}: {_explain(kind, str(error))}") from error
+        reason = str(error).replace("`$.", "`").replace("Object", "table")  # in the words of the file
+        raise BadSettings(f"{origin}: {reason}") from error
 
 
 def state_folder(role: str, given: Path | None = None) -> Path:
@@ -133,35 +136,30 @@ def _named(wanted: type, value: object) -> Any:
     raise NotImplementedError(wanted)
 
 
-_UNKNOWN = re.compile(r"unknown field `([^`]*)`(?: - at `\$([^`]*)`)?")
+def _unknown_key(info: Any, value: object, place: str) -> str | None:
+    """A key the type does not have, with its place and what was meant; also where the type itself would ignore it
+    (documents of the protocol tolerate unknown fields, files that people write do not)."""
+    struct = _struct_of(info)
+    inner: list[tuple[Any, object, str]] = []
+    if struct is not None and isinstance(value, dict):
+        known = {field.encode_name: field.type for field in struct.fields}
+        for key, item in value.items():
+            if key not in known:
+                return _complaint(key, place, list(known))
+            inner.append((known[key], item, f"{place}.{key}"))
+    elif isinstance(info, msgspec.inspect.DictType) and isinstance(value, dict):
+        inner = [(info.value_type, item, f"{place}.{key}") for key, item in value.items()]
+    elif isinstance(value, list):
+        item_type = getattr(info, "item_type", None)
+        inner = [(item_type, item, f"{place}.{i}") for i, item in enumerate(value)]
+    return next(filter(None, (_unknown_key(*part) for part in inner)), None)
 
 
-def _explain(kind: Any, message: str) -> str:
-    """msgspec's message, in the words of the file; an unknown key with the nearest known one."""
-    match = _UNKNOWN.search(message)
-    if match is None:
-        return message.replace("`$.", "`").replace("Object", "table")
-    key, place = match.group(1), match.group(2) or ""
-    known = _keys_at(msgspec.inspect.type_info(kind), place)
+def _complaint(key: str, place: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    where = f" in [{place.lstrip('.').replace('[...]', '.*')}]" if place else ""
+    where = f" in [{place.lstrip('.')}]" if place else ""
     hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
     return f"unknown key {key!r}{where}; {hint}"
-
-
-def _keys_at(info: Any, place: str) -> list[str]:
-    """The keys a table may have at a msgspec error path such as `.models[...].gates`."""
-    for name, _ in re.findall(r"\.(\w+)|(\[[^\]]*\])", place):
-        info = _step(info, name)
-    info = _struct_of(info)
-    return [field.encode_name for field in info.fields] if info is not None else []
-
-
-def _step(info: Any, name: str) -> Any:
-    if not name:  # an element of a list or table of tables
-        return getattr(info, "value_type", None) or getattr(info, "item_type", info)
-    struct = _struct_of(info)
-    return next((f.type for f in struct.fields if f.encode_name == name), info) if struct else info
 
 
 def _struct_of(info: Any) -> Any:

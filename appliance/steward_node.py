@@ -9,6 +9,7 @@ import sys
 import threading
 
 from appliance import clock
+from appliance.broker import Broker as MosquittoProcess
 from appliance.core_state import CoreFolder, catalog_key, online_keys, open_authority, open_keys
 from appliance.keys import TenantKeys
 from appliance.orders_socket import OrderServer
@@ -48,7 +49,7 @@ class StewardNode:
     """Everything around one steward."""
 
     def __init__(self, folder: CoreFolder, settings: CoreSettings) -> None:
-        self.folder = folder
+        self.folder, self.settings = folder, settings
         self.steward = Steward(open_house(folder, settings, open_keys(folder)))
         self.pump = Pump("steward", self._tick, TICK)
         self.link = self._link(settings)
@@ -120,9 +121,8 @@ class StewardNode:
                     self._persist_broker()
 
     def _persist_broker(self) -> None:
-        path = self.folder.broker_pid
-        if path.exists():
-            os.kill(int(path.read_text()), signal.SIGUSR1)
+        at = self.settings
+        MosquittoProcess(self.folder.broker, at.listen, at.ports.uplink, "").persist()
 
     def _start_job(self, spec: JobSpec) -> None:
         """A process a job; whatever way it ends, the job ends with it."""

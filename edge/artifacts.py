@@ -16,6 +16,12 @@ from sync.manifest import Blob
 from sync.names import Digest
 
 
+class Rotten(Damaged):
+    """A blob that was whole is missing or changed on this disk: the disk's fault, never a verdict on the release."""
+
+    code = "blob-rotten"
+
+
 class Artifacts:
     """The folder of sealed blobs of one device."""
 
@@ -64,13 +70,15 @@ class Artifacts:
         _sync_folder(self.folder)
 
     def read(self, blob: Blob) -> bytes:
-        """The sealed bytes; raises Damaged if they are missing or changed."""
+        """The sealed bytes; raises Rotten if they are missing or changed. A changed blob is removed, to be fetched
+        anew."""
         try:
             sealed = (self.folder / blob.sealed).read_bytes()
         except OSError as error:
-            raise Damaged(f"blob {blob.sealed[:12]}: {error.strerror}") from error
+            raise Rotten(f"blob {blob.sealed[:12]}: {error.strerror}") from error
         if chunks.digest(sealed) != blob.sealed:
-            raise Damaged(f"blob {blob.sealed[:12]} changed on disk")
+            self.discard(blob)
+            raise Rotten(f"blob {blob.sealed[:12]} changed on disk and is fetched anew")
         return sealed
 
     def discard(self, blob: Blob) -> None:

@@ -48,14 +48,22 @@ class Download:
         return fresh
 
     def arrived(self, index: int, payload: bytes, now: float) -> bool:
-        """Whether the chunk is right and wanted; a wrong one changes nothing."""
-        if index not in self.asked or not chunks.fits(self.blob, index, payload):
+        """Whether the chunk is right and lacking; a wrong one changes nothing.
+
+        A right one that was not asked for counts too: it may have been on its way when the link came back.
+        """
+        if index in self.have or not chunks.fits(self.blob, index, payload):
             return False
         self.asked.discard(index)
         self.have.add(index)
         self.window = min(TOP, self.window + 1)
         self.stalls, self.last = 0, now
         return True
+
+    def refused(self, index: int) -> None:
+        """The disk did not take this chunk: it counts as asked for, so it comes again after a stall, not at once."""
+        self.have.discard(index)
+        self.asked.add(index)
 
     def stalled(self, now: float) -> tuple[int, ...]:
         """The chunks to ask for again (unsubscribe, subscribe) after a stall; empty while things move."""

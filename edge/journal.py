@@ -20,6 +20,10 @@ from sync.names import Digest, ModelName
 
 SCHEMA = 1
 _LIMIT = 16 * 1024 * 1024
+_OBSTACLES = frozenset({  # these say something of the host, nothing of the file: it must stay where it is
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM,
+})  # fmt: skip
 
 Counter = Literal["epoch", "desired_seq", "reported_seq", "session"]
 
@@ -42,16 +46,17 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Opens or creates the journal; an unreadable file is renamed to `*.unreadable` first."""
-        put_aside = None
+        """Opens or creates the journal; an unreadable file is renamed to `*.unreadable` first.
+
+        Raises sqlite3.DatabaseError where the host is in the way (locked, full, not permitted): such a file is sound.
+        """
         try:
             return cls(_connect(path), None)
-        except sqlite3.DatabaseError:
-            put_aside = path.with_suffix(".unreadable")
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            path.replace(put_aside)
-        return cls(_connect(path), put_aside)
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _OBSTACLES:
+                raise
+            aside = _put_aside(path)
+        return cls(_connect(path), aside)
 
     def close(self) -> None:
         self._db.close()
@@ -101,12 +106,18 @@ class Journal:
         found = [codec.decode(Deployment, bytes(row[0]), _LIMIT) for row in rows]
         return {d.model: d for d in found}
 
-    def write(self, deployment: Deployment) -> None:
+    def write(self, deployment: Deployment, verdict: Quarantined | None = None) -> None:
+        """One model's state and, in the same transaction, the verdict that led to it: never one without the other."""
         with self._db:
             self._db.execute(
                 "INSERT OR REPLACE INTO deployment VALUES (?, ?)",
                 (deployment.model, codec.encode(deployment)),
             )
+            if verdict is not None:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)",
+                    (deployment.model, verdict.manifest, verdict.artifact, verdict.retry, verdict.reason),
+                )
 
     # --- accepted releases ---
 
@@ -135,13 +146,6 @@ class Journal:
             raise Malformed(f"accepted-release record of {model} {number}: {error}") from error
 
     # --- quarantine ---
-
-    def quarantine(self, model: ModelName, entry: Quarantined) -> None:
-        with self._db:
-            self._db.execute(
-                "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)",
-                (model, entry.manifest, entry.artifact, entry.retry, entry.reason),
-            )
 
     def quarantined(self, model: ModelName) -> tuple[Quarantined, ...]:
         rows = self._db.execute(
@@ -177,9 +181,27 @@ def _connect(path: Path) -> sqlite3.Connection:
         if found != "ok" or version not in (0, SCHEMA):
             raise sqlite3.DatabaseError(f"journal schema {version}: {found}")
         db.executescript(_TABLES)
+        for (document,) in db.execute("SELECT document FROM deployment"):
+            codec.decode(Deployment, bytes(document), _LIMIT)
         db.execute(f"PRAGMA user_version = {SCHEMA}")
+    except Malformed as error:
+        db.close()
+        raise sqlite3.DatabaseError(f"journal: {error}") from error
     except sqlite3.DatabaseError:
         db.close()
         raise
     path.chmod(0o600)
     return db
+
+
+def _put_aside(path: Path) -> Path:
+    """Renames the file and its write-ahead log to the first free `*.unreadable`: nothing is lost to a person."""
+    number, aside = 1, path.with_suffix(".unreadable")
+    while aside.exists():
+        number += 1
+        aside = path.with_suffix(f".unreadable-{number}")
+    for suffix in ("-wal", "-shm", ""):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.replace(aside.with_name(aside.name + suffix))
+    return aside

@@ -56,12 +56,27 @@ def mark_good(d: Deployment, now: float) -> Deployment:
 
 
 def give_up(d: Deployment, event: Event, reason: str, now: float) -> Deployment:
-    """REFUSED, DEGRADED or WITHDRAWN: the release that was tried goes, who answered before stays or comes back."""
+    """REFUSED, DEGRADED or WITHDRAWN: the release that was tried goes, who answered before stays or comes back.
+
+    Going back never leads below the floor of the order: what lies under it was revoked.
+    """
     tried_served = d.phase in (Phase.PROBATION, Phase.STEADY)
     if not tried_served:
         return _to(d, event, now, candidate=None, reason=reason)
-    serving = d.previous[0] if d.previous else None
-    return _to(d, event, now, serving=serving, previous=d.previous[1:], validated=None, reason=reason)
+    floor = d.order.floor if d.order else 1
+    behind = tuple(slot for slot in d.previous if slot.release.number >= floor)
+    serving = behind[0] if behind else None
+    return _to(d, event, now, serving=serving, previous=behind[1:], validated=None, reason=reason)
+
+
+def take_off(d: Deployment, reason: str, now: float) -> Deployment:
+    """The assignment wants no release of this model any more: nobody answers, nobody is gone back to."""
+    return _to(d, Event.WITHDRAWN, now, serving=None, previous=(), validated=None, reason=reason)
+
+
+def prove_again(d: Deployment) -> Deployment:
+    """Something on this host was in the way of the proof; no start is counted, for it was not the release's fault."""
+    return replace(d, phase=RESUME[d.phase])
 
 
 def drop_previous(d: Deployment) -> Deployment:

@@ -48,7 +48,8 @@ class Link(Protocol):
         """Connects and goes on trying; calls `receiver` and `watcher` from the link's own thread."""
 
     def publish(self, message: Publish) -> None:
-        """Hands a message over; it is sent when the link is up, in order."""
+        """Sends a message, in order. While the link is down it is dropped, unless the link was made to keep it:
+        whoever needs it to arrive tells it again after the reconnect."""
 
     def subscribe(self, *patterns: str) -> None:
         """Adds topic filters; they are renewed after every reconnect."""

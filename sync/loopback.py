@@ -119,6 +119,8 @@ class LoopbackLink:
         self.receiver, self._watcher = receiver, watcher
         self.hub._enter(self)
         self._up = True
+        for pattern in self.patterns:
+            self.hub._replay(self.client, pattern)
         watcher(True, "connected")
 
     def publish(self, message: Publish) -> None:
@@ -129,7 +131,8 @@ class LoopbackLink:
         for pattern in patterns:
             if pattern not in self.patterns:
                 self.patterns.append(pattern)
-            self.hub._replay(self.client, pattern)
+            if self._up:
+                self.hub._replay(self.client, pattern)
 
     def unsubscribe(self, *patterns: str) -> None:
         self.patterns = [p for p in self.patterns if p not in patterns]

@@ -79,7 +79,7 @@ def main() -> None:
     except Trouble as trouble:
         click.echo(f"Error: {trouble}", err=True)
         sys.exit(trouble.exit_code)
-    except Exception as mistake:  # noqa: BLE001 - the process border: reported with all there is to know
+    except Exception as mistake:  # the process border: reported with all there is to know
         logging.getLogger("falaj").critical("a mistake of ours", exc_info=mistake)
         click.echo(f"Error: this is a mistake of ours, please report the lines above ({mistake!r})", err=True)
         sys.exit(EXIT_MISTAKE)

@@ -9,6 +9,7 @@ import click
 
 from appliance.cli.options import core_dir, json_option, show
 from appliance.core_state import CoreFolder
+from appliance.errors import Trouble
 from appliance.settings import CoreSettings, load, state_folder
 
 
@@ -41,7 +42,7 @@ def link(folder: Path | None, as_json: bool) -> None:
     """Print the console's address, with this run's access token."""
     place, settings = _open(folder)
     if not place.console_token.exists():
-        raise click.ClickException("the core has not run here yet: `falaj core run`")
+        raise Trouble(f"no core has run in {place.root}: start one with `falaj core run`, or give its --dir")
     address = _link(place, settings)
     show(as_json, {"console": address}, address)
 

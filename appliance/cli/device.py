@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from appliance.cli import screens
 from appliance.cli.clients import api
 from appliance.cli.options import actor, core_dir, json_option, show
 from core.orders import IssueToken
@@ -19,7 +20,8 @@ def device() -> None:
 
 @device.command()
 @click.argument("name")
-@click.option("--minutes", default=60, show_default=True, help="How long the token holds.")
+@click.option("--minutes", type=click.IntRange(1, 7 * 24 * 60), default=60, show_default=True,
+              help="How long the token holds.")  # fmt: skip
 @core_dir
 @json_option
 def token(name: str, minutes: int, folder: Path | None, as_json: bool) -> None:
@@ -38,14 +40,4 @@ def token(name: str, minutes: int, folder: Path | None, as_json: bool) -> None:
 def list_devices(folder: Path | None, as_json: bool) -> None:
     """List the devices: status, phase, what each validated and serves."""
     rows = api(folder).get("/v1/devices")["devices"]
-    lines = [_line(row) for row in rows]
-    show(as_json, rows, "\n".join(lines) or "no device has enrolled: `falaj device token NAME` prints a token")
-
-
-def _line(row: dict[str, object]) -> str:
-    report = row.get("report")
-    models = report["models"] if isinstance(report, dict) else {}
-    said = [
-        f"{name} {m['phase']} release {m['serving']['number'] if m['serving'] else '-'}" for name, m in models.items()
-    ]
-    return f"{row['device']:<16} {row['status']:<8} {', '.join(said)}"
+    show(as_json, rows, "\n".join(screens.device_lines(rows)) or screens.NO_DEVICE)

@@ -10,6 +10,7 @@ import click
 
 from appliance import clock
 from appliance.cli.options import edge_dir, json_option, show
+from appliance.errors import Trouble
 from appliance.settings import EdgeSettings, load, state_folder
 
 
@@ -54,7 +55,7 @@ def run(folder: Path | None) -> None:
 @json_option
 def status(folder: Path | None, as_json: bool) -> None:
     """What the agent on this device serves and why (asks its HTTP port)."""
-    from http.client import HTTPConnection
+    from http.client import HTTPConnection, HTTPException
 
     root = state_folder("edge", folder)
     settings = load(EdgeSettings, root / "edge.toml", "FALAJ_EDGE__")
@@ -62,9 +63,14 @@ def status(folder: Path | None, as_json: bool) -> None:
     try:
         connection.request("GET", "/v1/status")
         document = json.loads(connection.getresponse().read())
-    except OSError as error:
-        raise click.ClickException(f"no agent answers on port {settings.http_port} ({error})") from error
-    lines = [f"{document['device']} of tenant {document['tenant']}: uplink {document['uplink']}"]
+    except (OSError, HTTPException, ValueError) as error:
+        raise Trouble(
+            f"no agent answers on port {settings.http_port} ({error}): start it with `falaj edge run --dir {root}`"
+        ) from error
+    finally:
+        connection.close()
+    lines = [f"{document['device']} of tenant {document['tenant']}, uplink {document['uplink']}"]
+    lines += ["  no model assigned yet"] * (not document["models"])
     for name, model in document["models"].items():
         serving = model["serving"]
         what = f"release {serving['number']}" if serving else "no model"

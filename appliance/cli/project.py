@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
 from appliance.api import Api
+from appliance.cli import screens
 from appliance.cli.clients import api
 from appliance.cli.options import actor, core_dir, json_option, show
 from appliance.cli.progress import following
 from appliance.project_file import read_project
 from core.orders import ApplyProject, Ingest, Train
 from sync.names import BadName, ModelName
+
+SHOWN = 5  # rejections that `falaj ingest` prints
 
 
 @click.command()
@@ -34,11 +38,21 @@ def apply(file: Path, folder: Path | None, as_json: bool) -> None:
 @core_dir
 @json_option
 def ingest(source: str, folder: Path | None, as_json: bool) -> None:
-    """Read SOURCE into the lake; what was read before is not read again."""
+    """Read SOURCE into the lake; what was read before is not read again.
+
+    Rows and files that break the contract are turned away, each with its reason. Exit code 1 if that was all.
+    """
     core = api(folder)
     result = _follow(core, core.order(Ingest(actor=actor(), source=source))["job"], as_json)
-    text = f"{result['rows']} rows in {result['files']} files of the lake, {result['rejections']} rejections"
-    show(as_json, result, text + ("; see `falaj status`" if result["rejections"] else ""))
+    lines = [f"{result['rows']:,} rows landed, {result['rejections']} rows or files turned away"]
+    if result["rejections"]:
+        shown = min(result["rejections"], SHOWN)
+        found = core.get(f"/v1/quarantine?source={quote(source)}&limit={shown}")["rejections"]
+        lines += [f"  {screens.rejection(row)}" for row in found]
+        lines += [f"  and {result['rejections'] - shown} more"] * (result["rejections"] > shown)
+    show(as_json, result, "\n".join(lines))
+    if result["rejections"] and not result["rows"]:
+        raise SystemExit(1)
 
 
 @click.command()
@@ -51,7 +65,7 @@ def train(model: str, folder: Path | None, as_json: bool) -> None:
     name = model_name(model)
     result = _follow(core, core.order(Train(actor=actor(), model=name))["job"], as_json)
     if not result["accepted"]:
-        show(as_json, result, f"refused: {result['reasons']}")
+        show(as_json, result, f"the candidate was refused by its gates: {result['reasons']}")
         raise SystemExit(1)
     text = f"release {result['number']} of {model} awaits approval: accuracy {result['accuracy']:.3f} on held-out rows"
     show(as_json, result, f"{text}\n  falaj trust approve {model}@{result['number']}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
+from appliance import clock
+from appliance.cli import screens
 from appliance.cli.clients import api
 from appliance.cli.options import core_dir, json_option, show
 
@@ -15,17 +16,14 @@ from appliance.cli.options import core_dir, json_option, show
 @core_dir
 @json_option
 def status(folder: Path | None, as_json: bool) -> None:
-    """Show devices, releases, rollouts and the last events."""
+    """Show the core in one screen: devices, releases, rollouts, rows, trust and the last events."""
     core = api(folder)
     document = {
         "status": core.get("/v1/status"),
-        "rollouts": core.get("/v1/rollouts")["rollouts"],
+        "devices": core.get("/v1/devices")["devices"],
+        "releases": core.get("/v1/releases?limit=5")["releases"],
+        "rollouts": core.get("/v1/rollouts?limit=5")["rollouts"],
+        "rejections": core.get("/v1/quarantine?limit=5")["rejections"],
         "events": core.get("/v1/events?limit=10")["events"],
     }
-    lines = [f"tenant {document['status'].get('tenant', '')}"]
-    lines += [f"  {name}: {value}" for name, value in document["status"].items() if name != "tenant"]
-    lines += ["last events"]
-    for event in document["events"]:
-        moment = datetime.fromtimestamp(event["ts"], UTC).strftime("%Y-%m-%d %H:%M:%S")
-        lines.append(f"  {moment}  {event['severity']:<6} {event['source']:<10} {event['text']}")
-    show(as_json, document, "\n".join(lines))
+    show(as_json, document, "" if as_json else screens.core(document, clock.now()))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from appliance import clock, owner
+from appliance.cli import screens
 from appliance.cli.clients import api
 from appliance.cli.options import actor, core_dir, json_option, show
 from appliance.cli.project import model_name
@@ -42,10 +43,9 @@ def init(folder: Path | None, keys: Path | None, as_json: bool) -> None:
 @core_dir
 @json_option
 def status(folder: Path | None, as_json: bool) -> None:
-    """Show the state of trust: profile, versions, expiry."""
+    """Show the state of trust: profile, versions, and until when they hold."""
     document = api(folder).get("/v1/status")["trust"]
-    lines = [f"{name}: {value}" for name, value in document.items()]
-    show(as_json, document, "\n".join(lines))
+    show(as_json, document, "\n".join(screens.trust_lines(document, clock.now())))
 
 
 @trust.command()

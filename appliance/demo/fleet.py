@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.api import Api
+from appliance.broker import Broker
 from appliance.edge_state import EdgeFolder
 from appliance.errors import Trouble
 from appliance.processes import spawn, stop, tail
@@ -124,6 +125,8 @@ def fresh_home(home: Path) -> Path:
     if home.exists() and any(home.iterdir()):
         if not marker.exists():
             raise Trouble(f"{home} is not empty and not an earlier demo: give another --dir")
+        for config in home.glob("**/mosquitto.conf"):  # brokers outlive a demo that was killed
+            Broker(config.parent, "127.0.0.1", 0, "").stop()
         shutil.rmtree(home)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     marker.touch()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,23 +63,28 @@ def open_catalog(path: Path, key: bytes, *, read_only: bool = False) -> Catalog:
         db.execute("PRAGMA temp_store = MEMORY")
         db.execute("PRAGMA busy_timeout = 5000")
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if not read_only:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            _migrate(db, version)
-            path.chmod(0o600)
     except sqlcipher.DatabaseError as error:
         db.close()
         raise CatalogLocked(f"{path} does not open with this tenant's key: {error}") from error
+    if version > VERSION:
+        db.close()
+        raise CatalogLocked(f"the catalog has schema {version}, this version knows {VERSION}: update falaj")
+    if not read_only:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        _migrate(db, version, MIGRATIONS)
+        path.chmod(0o600)
     db.row_factory = sqlcipher.Row
     return Catalog(db)
 
 
-def _migrate(db: Any, version: int) -> None:
-    if version > VERSION:
-        raise CatalogLocked(f"the catalog has schema {version}, this version knows {VERSION}: update falaj")
+def _migrate(db: Any, version: int, steps: Mapping[int, str]) -> None:
+    """Each step is one transaction with the number it leads to: a cut leaves the old schema or the new one."""
     tables = sqlite_utils.Database(db)
-    while version < VERSION:
-        tables.executescript(MIGRATIONS[version])
+    while version in steps:
+        try:
+            tables.executescript(f"BEGIN IMMEDIATE; {steps[version]}; PRAGMA user_version = {version + 1}; COMMIT;")
+        except sqlcipher.DatabaseError:
+            db.execute("ROLLBACK")
+            raise
         version += 1
-        db.execute(f"PRAGMA user_version = {version}")

@@ -11,6 +11,8 @@ from sync import codec
 from sync.messages import Gates, Reported, Status
 from sync.names import DeviceId, ModelName
 
+_REPORT_LIMIT = 16 * 1024 * 1024  # bytes as stored, with all defaults written out; the wire has its own limit
+
 
 class TokenRow(msgspec.Struct, frozen=True):
     device: DeviceId
@@ -181,7 +183,7 @@ class FleetShelf:
 
 
 def _device(row: Any) -> DeviceRow:
-    report = codec.decode(Reported, bytes(row["report"])) if row["report"] else None
+    report = codec.decode(Reported, bytes(row["report"]), _REPORT_LIMIT) if row["report"] else None
     return DeviceRow(
         DeviceId(row["device"]), row["epoch"], row["enrolled"], row["state"], row["status"], row["status_ts"],
         row["seen"], bytes(row["signing_key"]), bytes(row["sealing_key"]), report,

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -26,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sync import codec, roles
+from sync import codec, roles, sealing
 from sync.errors import Malformed, SyncError, Untrusted
 from sync.messages import ENROLMENT_TYPE, EnrolRequest
 from sync.names import DeviceId, Digest, TenantId
@@ -140,11 +141,11 @@ def admit(authority: Pair, envelope: bytes, tenant: TenantId, secret_hash: str, 
         raise Refused("the token does not hold; ask for a new one with `falaj device token`")
     try:
         csr = x509.load_pem_x509_csr(request.csr.encode())
+        public, signed = csr.public_key(), csr.is_signature_valid
         sealing_key = base64.b64decode(request.sealing_key, validate=True)
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise Malformed(f"enrolment request: {error}") from error
-    public = csr.public_key()
-    if not csr.is_signature_valid or not isinstance(public, Ed25519PublicKey) or len(sealing_key) != 32:
+    if not signed or not isinstance(public, Ed25519PublicKey) or not _can_be_wrapped_to(sealing_key):
         raise Refused("the request needs an Ed25519 key with a valid signature and an X25519 sealing key")
     checked = roles.verify(envelope, ENROLMENT_TYPE, EnrolRequest, [roles.public_key(public)])
     if checked != request:
@@ -152,6 +153,15 @@ def admit(authority: Pair, envelope: bytes, tenant: TenantId, secret_hash: str, 
     san = [x509.UniformResourceIdentifier(f"falaj:{tenant}:{request.device}")]
     certificate = _leaf(authority, request.device, public, san, ExtendedKeyUsageOID.CLIENT_AUTH, now)
     return Admitted(request.device, certificate, public.public_bytes_raw(), sealing_key)
+
+
+def _can_be_wrapped_to(sealing_key: bytes) -> bool:
+    """X25519 has points of low order that no key agreement accepts; found here, not when a release is assigned."""
+    try:
+        sealing.wrap(bytes(sealing.KEY_BYTES), sealing_key, "falaj/1 enrolment")
+    except ValueError:
+        return False
+    return True
 
 
 def _leaf(

@@ -98,7 +98,7 @@ def approve(
 
 
 def check_trust_init(root: bytes, targets: bytes) -> None:
-    """Raises Untrusted unless root 1 signs itself, delegates to all top-level roles and the targets hold."""
+    """Raises Untrusted unless root 1 signs itself, names the director, and signs targets 1."""
     first = _parse(root, Root)
     try:
         first.signed.verify_delegate("root", first.signed_bytes, first.signatures)
@@ -108,6 +108,21 @@ def check_trust_init(root: bytes, targets: bytes) -> None:
         raise Untrusted(f"trust init: {error}") from error
     if first.signed.version != 1 or DIRECTOR_FIELD not in first.signed.unrecognized_fields:
         raise Untrusted("trust init: the root must be version 1 and name the director")
+    if tops.signed.version != 1:
+        raise Untrusted(f"trust init: the first targets must be version 1, not {tops.signed.version}")
+
+
+def check_online(files: Files) -> None:
+    """Raises Untrusted unless the root names the keys that signed the newest snapshot and the timestamp."""
+    root = _newest(files, "root", Root)
+    try:
+        for role, metadata in (
+            ("snapshot", _newest(files, "snapshot", Snapshot)),
+            ("timestamp", _parse(files["timestamp.json"], Timestamp)),
+        ):
+            root.signed.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+    except (RepositoryError, ValueError) as error:
+        raise Untrusted(f"the root names other online keys than this core's: {error}") from error
 
 
 def check_approval(

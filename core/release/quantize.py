@@ -90,9 +90,9 @@ class _Windows(CalibrationDataReader):  # type: ignore[misc]
 
 def _prepare(bare: bytes, folder: Path) -> bytes:
     """The graph with shapes inferred and every node named, for exclusion goes by name."""
-    path = folder / "prepared.onnx"
-    # Symbolic shapes are skipped: with them ONNX Runtime may leave a file in the working folder.
-    quant_pre_process(onnx.load_model_from_string(bare), path, skip_symbolic_shape=True)
+    given, path = folder / "bare.onnx", folder / "prepared.onnx"
+    given.write_bytes(bare)  # by path: of a model in memory ONNX Runtime leaves a copy in the working folder
+    quant_pre_process(given, path)
     model = onnx.load(path)
     for i, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{i}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from core.handoffs import Rollout, RolloutState
 from core.project import Rollout as Settings
 from sync.messages import Gates
@@ -14,3 +16,9 @@ def plan(
     """The rollout of one approved release; its gates are fixed from here on."""
     gates = Gates(evidence=settings.evidence, soak_answers=settings.soak_answers, max_errors=settings.max_errors)
     return Rollout(model, number, manifest, settings.canary, gates, RolloutState.APPROVED, now, previous)
+
+
+def fallback(number: int, approved: Iterable[int], past: Iterable[Rollout]) -> int | None:
+    """The release to take devices back to: the newest approved one before `number` that was not reversed itself."""
+    bad = {r.number for r in past if r.state in (RolloutState.REVERSING, RolloutState.REVERSED)}
+    return max((n for n in approved if n < number and n not in bad), default=None)

@@ -17,14 +17,16 @@ from core.fleet import enrolment
 from core.handoffs import Candidate
 from core.orders import Answer, JobSpec
 from core.release import publish, registry
-from core.rollout.plans import plan
+from core.rollout.plans import fallback, plan
 from core.steward.house import House, PersistBroker, StartJob
 from sync import chunks, codec, roles
 from sync.errors import SyncError
 from sync.manifest import Manifest
 from sync.messages import EnrolAnswer, Token
+from sync.names import ModelName
 
 TOKEN_ATTEMPTS = 5
+_ALL = -1  # SQLite's word for no limit
 
 
 class Refusal(Exception):
@@ -75,10 +77,7 @@ def _ingest(house: House, order: orders.Ingest, now: float) -> dict[str, Any]:
 
 def _train(house: House, order: orders.Train, now: float) -> dict[str, Any]:
     current, folder = _project(house)
-    model = current.models.get(order.model)
-    if model is None:
-        raise Refusal("no-such-model", f"no model {order.model!r}; declared: {', '.join(current.models)}")
-    source = current.views[model.view].source
+    source = current.views[_model(house, order.model).view].source
     files = house.catalog.datasets.files(source)
     if not files:
         raise Refusal("no-data", f"source {source!r} has no rows yet", f"run `falaj ingest {source}` first")
@@ -119,6 +118,7 @@ def _trust_init(house: House, order: orders.TrustInit, now: float) -> dict[str, 
         raise Refusal("wrong-director", "the root names another director than this core's")
     fresh = {"1.root.json": root, "1.targets.json": targets}
     fresh |= publish.renew(fresh, _online(house), now)
+    publish.check_online(fresh)  # else no device would ever believe what this core signs
     house.catalog.releases.put_trust(fresh)
     house.event(now, "trust-initialised", "root 1, profile single-owner")
     house.publish_trust(house.catalog.releases.trust())
@@ -131,6 +131,9 @@ def _approve(house: House, order: orders.Approve, now: float) -> dict[str, Any]:
     if found is None:
         raise Refusal("no-such-release", f"there is no release {order.number} of {order.model}")
     row, payload = found
+    if row.state == "revoked":
+        raise Refusal("release-revoked", f"release {order.number} was revoked", "train a new one: `falaj train`")
+    settings = _model(house, order.model).rollout
     files = house.catalog.releases.trust()
     targets = order.targets.encode() if order.targets is not None else None
     publish.check_approval(files, order.model, order.number, payload, targets, order.role.encode())
@@ -142,11 +145,11 @@ def _approve(house: House, order: orders.Approve, now: float) -> dict[str, Any]:
         house.publish_blob(digest)
     house.publish_trust(house.catalog.releases.trust())
     house.actions.append(PersistBroker())
-    current, _ = _project(house)
-    settings = current.models[order.model].rollout
-    previous = [r for r in house.catalog.releases.releases() if r.model == order.model and r.state == "approved"]
-    before = max((r.number for r in previous if r.number < order.number), default=None)
-    rollout = plan(order.model, order.number, row.digest, settings, before, now)
+    approved = [
+        r.number for r in house.catalog.releases.releases(_ALL) if (r.model, r.state) == (order.model, "approved")
+    ]
+    past = [r for _, r in house.catalog.fleet.rollouts(active=False, limit=_ALL) if r.model == order.model]
+    rollout = plan(order.model, order.number, row.digest, settings, fallback(order.number, approved, past), now)
     house.catalog.fleet.add_rollout(rollout)
     house.event(now, "release-approved", f"release {order.number} by {order.actor}", model=order.model)
     return {"digest": row.digest, "canary": list(rollout.canary)}
@@ -235,11 +238,9 @@ def _commit_candidate(house: House, order: orders.CommitCandidate, now: float) -
 
 def _stage(house: House, candidate: Candidate, key: int, now: float) -> Manifest:
     """Blobs to disk first, then the rows that name them: a cut between leaves files nobody names."""
-    current, _ = _project(house)
     number = house.catalog.releases.next_number(candidate.model)
-    staged = registry.stage(
-        candidate, current.models[candidate.model], number, house.tenant, house.artifacts, house.random, now
-    )
+    model = _model(house, candidate.model)
+    staged = registry.stage(candidate, model, number, house.tenant, house.artifacts, house.random, now)
     for item in staged.blobs:
         house.blobs.put(item.blob.sealed, item.sealed)
         house.catalog.releases.keep_key(item.blob, item.key, candidate.model, number)
@@ -259,6 +260,15 @@ def _project(house: House) -> tuple[project.Project, str]:
     if current is None:
         raise Refusal("no-project", "no project yet", "run `falaj apply falaj.toml` first")
     return current[0], str(Path(current[1]))
+
+
+def _model(house: House, name: ModelName) -> project.Model:
+    """The model as the project declares it now; it may have gone since its training began."""
+    current, _ = _project(house)
+    model = current.models.get(name)
+    if model is None:
+        raise Refusal("no-such-model", f"no model {name!r}; declared: {', '.join(current.models)}")
+    return model
 
 
 def _still_open(house: House, job: int) -> None:

@@ -15,17 +15,20 @@ from sync.names import BadName, DeviceId, Kind
 from sync.topics import Address
 
 REPORT_LIMIT = 256 * 1024
+LAST_SEQ = 2**63 - 1  # what the catalog can hold
 
 
 def hear(house: House, message: Message, now: float) -> None:
     """One message from a device; what does not hold is refused with an event and changes nothing else."""
+    if not message.payload:
+        return  # a retained message was cleared, by us as a rule: it says nothing
+    address = None
     try:
         address = topics.parse(message.topic)
         device = house.catalog.fleet.device(address.device) if address.device else None
         if device is None or address.tenant != house.tenant:
             raise Untrusted(f"{message.topic}: no such device")
         if message.retained and address.area not in topics.DEVICE_RETAINED:
-            house.send(message.topic, b"", retain=True)  # nothing may be planted on the broker
             raise Untrusted(f"{message.topic}: retained where nothing may be")
         match address.area:
             case "reported":
@@ -38,6 +41,8 @@ def hear(house: House, message: Message, now: float) -> None:
                 _record(house, device, address, message.payload, now)
     except (BadName, SyncError) as error:
         code = error.code if isinstance(error, SyncError) else "bad-name"
+        if message.retained and (address is None or address.area not in topics.DEVICE_RETAINED):
+            house.send(message.topic, b"", retain=True)  # nothing may stay planted on the broker
         with house.catalog.transaction():
             house.event(now, f"refused-{code}", str(error), severity="notice", topic=message.topic[:200])
 
@@ -47,6 +52,8 @@ def _reported(house: House, device: DeviceRow, payload: bytes, now: float) -> No
     report = roles.verify(payload, REPORTED_TYPE, Reported, [key], REPORT_LIMIT)
     if (report.tenant, report.device, report.epoch) != (house.tenant, device.device, device.epoch):
         raise Untrusted(f"report of {report.tenant}/{report.device}, epoch {report.epoch}, from {device.device}")
+    if not 0 < report.seq <= LAST_SEQ:
+        raise Malformed(f"report of {device.device}: seq {report.seq} is out of range")
     with house.catalog.transaction():
         fresh = house.catalog.fleet.put_report(report, payload, now)
     if not fresh:

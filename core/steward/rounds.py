@@ -10,6 +10,7 @@ from core.release import publish
 from core.rollout.controller import decide
 from core.steward.house import House
 from sync import roles, sealing, topics
+from sync.errors import Damaged
 from sync.messages import ASSIGNMENT_TYPE, Assignment, Gates, ModelOrder
 from sync.names import DeviceId, Digest, ModelName
 
@@ -93,7 +94,10 @@ def _want(house: House, device: DeviceId, model: ModelName, number: int, mode: s
 
 def _renew_assignment(house: House, device: DeviceRow, now: float) -> None:
     old = house.catalog.fleet.assignment(device.device)
-    if old is not None and old[2] - now < ASSIGNMENT_LIFE / 2:
+    if old is None:
+        return
+    another_box = old[0] != device.epoch  # enrolled anew: its keys differ, so all is wrapped and signed again
+    if another_box or old[2] - now < ASSIGNMENT_LIFE / 2:
         with house.catalog.transaction():
             assign(house, device, now)
 
@@ -109,12 +113,16 @@ def _renew_trust(house: House, now: float) -> None:
     house.publish_trust(house.catalog.releases.trust())
 
 
-def restore_broker(house: House) -> None:
+def restore_broker(house: House, now: float) -> None:
     """Publishes again all that must be retained: the broker is never the store of record."""
     house.publish_trust(house.catalog.releases.trust())
     for manifest, _ in house.catalog.releases.manifests("approved"):
         for digest in house.catalog.releases.keys(manifest.model, manifest.number):
-            house.publish_blob(digest)
+            try:
+                house.publish_blob(digest)
+            except Damaged as error:  # the broker may still have it, and all else must go out
+                with house.catalog.transaction():
+                    house.event(now, "blob-damaged", str(error), severity="alarm", model=manifest.model)
     for device in house.catalog.fleet.devices():
         old = house.catalog.fleet.assignment(device.device)
         if old is not None and old[0] == device.epoch:

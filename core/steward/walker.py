@@ -53,7 +53,7 @@ class Steward:
         if up:
             status = codec.encode(CoreStatus("online", now))
             house.send(topics.core_status(house.tenant), status, retain=True)
-            rounds.restore_broker(house)
+            rounds.restore_broker(house, now)
             house.actions.append(PersistBroker())
         return self._done()
 

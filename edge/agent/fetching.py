@@ -23,7 +23,10 @@ RETRY = 5.0  # seconds until bad ones are asked for again
 
 
 def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
-    """The release as the signed metadata has it; the record is journalled before anything is fetched."""
+    """The release as the signed metadata has it; the record is journalled before anything is fetched.
+
+    Raises loading.Unsuited if it is signed and this CPU can run none of its variants.
+    """
     lacking = trust.wanted(house.index, house.files, [order.manifest])
     house.listen(*(topics.trust(house.identity.tenant, name) for name in lacking))
     try:
@@ -33,7 +36,6 @@ def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
         )  # fmt: skip
         if accepted.manifest.tenant != house.identity.tenant:
             raise Untrusted(f"the release is of tenant {accepted.manifest.tenant}")
-        variant = loading.variant_of(house, accepted.manifest)
     except trust.Incomplete as error:
         return _wait(house, d, str(error), now + AGAIN)
     except SyncError as error:
@@ -41,6 +43,7 @@ def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
         if d.reason != str(error):
             house.event(now, f"refused-{error.code}", str(error), d.model, "alarm")
         return _wait(house, d, str(error), now + RETRY)
+    variant = loading.variant_of(house, accepted.manifest)
     house.journal.accept(d.model, order.number, accepted.record, accepted.versions)
     house.root = accepted.record.root
     release = Release(order.number, order.manifest, variant.blob.plain)
@@ -63,7 +66,7 @@ def fetch(house: House, d: Deployment, lacking: list[Blob], now: float) -> bool:
             except Damaged as error:
                 house.event(now, error.code, str(error), d.model, "alarm")
             return True
-        again = download.stalled(now)
+        again = download.stalled(now) if house.link_up else ()
         if again:
             patterns = tuple(topics.blob(tenant, blob.sealed, i) for i in again)
             house.listen(*patterns)  # subscribing anew has the broker send what it has

@@ -9,7 +9,7 @@ from pathlib import Path
 from edge import slots
 from edge.artifacts import Artifacts
 from edge.download import Download
-from edge.journal import Journal
+from edge.journal import Journal, Quarantined
 from edge.outbox import Outbox
 from edge.serving import Loaded, Serving
 from edge.states import Action, Deployment, Listen, Send, Unlisten
@@ -62,9 +62,9 @@ class House:
     actions: list[Action] = field(default_factory=list)
     bindings_changed: Callable[[], None] = lambda: None
 
-    def write(self, deployment: Deployment) -> Deployment:
+    def write(self, deployment: Deployment, verdict: Quarantined | None = None) -> Deployment:
         """Journal first: nothing is acted on before this returns."""
-        self.journal.write(deployment)
+        self.journal.write(deployment, verdict)
         self.deployments[deployment.model] = deployment
         self.dirty = True
         return deployment

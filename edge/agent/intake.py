@@ -4,12 +4,12 @@ before it is checked, and a wrong message changes nothing but leaves an event wi
 from __future__ import annotations
 
 from edge import trust
-from edge.agent.house import House
+from edge.agent.house import CLOCK_FLOOR, House
 from sync import codec, roles, topics
-from sync.errors import SyncError, Untrusted
+from sync.errors import Malformed, SyncError, Untrusted
 from sync.link import Message
 from sync.messages import ASSIGNMENT_TYPE, Ack, Assignment, TrustIndex
-from sync.names import BadName
+from sync.names import BadName, TrustFile
 from sync.topics import Address
 
 TRUST_FILE_LIMIT = 512 * 1024  # bytes; what tuf itself allows a root
@@ -53,19 +53,34 @@ def _desired(house: House, _: Address, payload: bytes, now: float) -> None:
     house.journal.take_assignment(payload, *place)
     house.assignment = assignment
     house.dirty = True
+    if now < CLOCK_FLOOR:
+        text = f"assignment {place} is kept, nothing is installed before the clock is set: check this device's time"
+        house.event(now, "clock-unset", text, severity="notice")
 
 
 def _trust(house: House, address: Address, payload: bytes, now: float) -> None:
     name = str(address.file)
     if name == "index":
-        house.index = codec.decode(TrustIndex, payload).files[:TRUST_FILES]
+        house.index = _index(payload)
         return
-    if len(payload) > TRUST_FILE_LIMIT or len(house.files) >= TRUST_FILES:
-        raise Untrusted(f"trust file {name} is too large, or there are too many")
+    if len(payload) > TRUST_FILE_LIMIT:
+        raise Untrusted(f"trust file {name} has {len(payload)} bytes, {TRUST_FILE_LIMIT} are allowed")
+    if len(house.files) >= TRUST_FILES and name not in house.files:
+        house.files.clear()  # so that a flood does not keep the real ones out for good
+        raise Untrusted(f"more than {TRUST_FILES} trust files came; they are asked for again")
     if payload:
         house.files[name] = payload
     if name != "timestamp.json":  # the one file that changes under its name
         house.unlisten(topics.trust(address.tenant, address.file))  # type: ignore[arg-type]
+
+
+def _index(payload: bytes) -> tuple[str, ...]:
+    """The hint is unsigned: a name in it that is no file name must not get any further."""
+    files = codec.decode(TrustIndex, payload).files[:TRUST_FILES]
+    try:
+        return tuple(TrustFile(name) for name in files)
+    except BadName as error:
+        raise Malformed(f"trust index: {error}") from error
 
 
 def _blob(house: House, address: Address, payload: bytes, now: float) -> None:
@@ -84,7 +99,7 @@ def _blob(house: House, address: Address, payload: bytes, now: float) -> None:
     try:
         house.artifacts.put(download.blob, address.index, payload)
     except OSError as error:
-        download.have.discard(address.index)
+        download.refused(address.index)
         house.event(now, "disk-refused", f"chunk not written: {error.strerror}", severity="alarm")
         return
     house.unlisten(topics.blob(address.tenant, address.digest, address.index))

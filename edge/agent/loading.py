@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edge import proving, runtime, trust
 from edge.agent.house import House
+from edge.artifacts import Rotten
 from edge.serving import Loaded
 from edge.states import Failure, FailureClass, Slot
 from sync import golden as vectors
@@ -26,9 +27,18 @@ class Opened:
     golden: bytes
 
 
+class Unsuited(SyncError):
+    """A release without a variant that this CPU can run."""
+
+    code = "no-variant"
+
+
 def variant_of(house: House, manifest: Manifest) -> Variant:
-    """What this device runs of a release."""
-    return choose(manifest, house.cpu_flags)
+    """What this device runs of a release; raises Unsuited."""
+    try:
+        return choose(manifest, house.cpu_flags)
+    except ValueError as error:
+        raise Unsuited(f"{error}; publish it with a variant that needs nothing") from error
 
 
 def open_slot(house: House, slot: Slot) -> Opened:
@@ -72,8 +82,9 @@ def check_golden(session: runtime.Session, opened: Opened) -> None:
 
 
 def failure(error: SyncError | runtime.ModelError) -> Failure:
-    """A refusal while loading as a verdict."""
-    return Failure(FailureClass.VERDICT, error.code, str(error))
+    """A refusal while loading: the disk's fault, or a verdict on the release."""
+    kind = FailureClass.ENVIRONMENT if isinstance(error, Rotten) else FailureClass.VERDICT
+    return Failure(kind, error.code, str(error))
 
 
 def _open(house: House, slot: Slot, blob: Blob) -> bytes:

@@ -11,6 +11,7 @@ from edge import health, runtime, slots
 from edge.agent import fetching as incoming
 from edge.agent import loading
 from edge.agent.house import CLOCK_FLOOR, House
+from edge.artifacts import Rotten
 from edge.journal import Quarantined
 from edge.lifecycle import AT_REST
 from edge.proving import judge
@@ -37,20 +38,21 @@ def advance(house: House, d: Deployment, now: float) -> bool:
 
 def at_rest(house: House, d: Deployment, now: float) -> bool:
     """Reconciles with the assignment: takes up an order that is not what serves, or takes a model away."""
-    order = house.assignment.models.get(d.model) if house.assignment else None
-    if order is None:
+    assignment = house.assignment
+    order = assignment.models.get(d.model) if assignment else None
+    if assignment is None or order is None:
         return False
     if order.mode == "off":
         if d.serving is None:
             return False
-        give_up(house, d, Event.WITHDRAWN, "withdrawn by the assignment", now)
+        house.write(slots.take_off(d, "withdrawn by the assignment", now))
         return True
     if d.serving is not None and d.serving.release.manifest == order.manifest:
         return False
     busy = any(o.phase not in AT_REST for o in house.deployments.values() if o.model != d.model)
     if busy or _refused_before(house, order, d) or now < CLOCK_FLOOR:
         return False
-    if order.number < order.floor:
+    if order.number < order.floor or now > assignment.expires:
         return False
     house.write(slots.offer(d, order, now))
     house.event(now, "release-offered", f"release {order.number} is assigned", d.model, number=order.number)
@@ -62,17 +64,23 @@ def fetching(house: House, d: Deployment, now: float) -> bool:
     if d.order is None or _superseded(house, d):
         return _withdraw(house, d, now)
     if d.candidate is None:
-        return incoming.admit(house, d, d.order, now)
+        try:
+            return incoming.admit(house, d, d.order, now)
+        except loading.Unsuited as error:
+            return refuse(house, d, loading.failure(error), now)
     blobs = incoming.blobs(house, d.candidate)
     lacking = [b for b in blobs if not house.artifacts.complete(b)]
     if lacking:
         return incoming.fetch(house, d, lacking, now)
     try:
         loading.open_slot(house, d.candidate)
+    except Rotten as error:
+        house.event(now, error.code, str(error), d.model, "alarm")
+        return True  # what rotted is gone: it is lacking now
     except Damaged as error:
         for blob in blobs:
             house.artifacts.discard(blob)
-        return refuse(house, d, Failure(FailureClass.VERDICT, error.code, str(error)), now)
+        return refuse(house, d, loading.failure(error), now)
     house.write(slots.complete(d, now))
     return True
 
@@ -87,7 +95,8 @@ def staged(house: House, d: Deployment, now: float) -> bool:
     try:
         opened = loading.open_slot(house, d.candidate)
     except Damaged as error:
-        return refuse(house, d, Failure(FailureClass.VERDICT, error.code, str(error)), now)
+        give_up(house, d, Event.REFUSED, str(error), now, loading.failure(error))
+        return True
     profile = d.candidate.manifest.profile
     house.write(slots.begin_proving(d, now))
     request = ProofRequest(opened.model, opened.golden, opened.variant.precision, profile.p99_ms, profile.rss_mb)
@@ -122,6 +131,11 @@ def shadow(house: House, d: Deployment, now: float) -> bool:
     """Without an incumbent, or under `guardrails`, there is nothing to compare: the trial begins."""
     if d.candidate is None or _superseded(house, d):
         return _withdraw(house, d, now)
+    looping = health.looping(d.starts, gates_of(d))  # the first load in this very process: it may take it down
+    if looping:
+        failure = Failure(FailureClass.VERDICT, "crash-loop", looping)
+        give_up(house, d, Event.DEGRADED, looping, now, failure)
+        return True
     try:
         loaded, validated = loading.load(house, d.candidate, now)
     except (SyncError, runtime.ModelError) as error:
@@ -157,14 +171,16 @@ def probation(house: House, d: Deployment, now: float) -> bool:
 def reverting(house: House, d: Deployment, now: float) -> bool:
     """Settles who answers now: the warm session, else the previous release from disk, else nobody, declared."""
     warm = house.warm.pop(d.model, None)
+    current = house.serving.incumbent(d.model)
     validated: Validated | None = None
     while d.serving is not None:
+        known = Validated(d.serving.release.artifact, now, d.serving.p99_ms)
+        if current is not None and current.slot.release == d.serving.release:
+            validated = d.validated or known  # it never stopped to answer, and goes on counting
+            break
         try:
-            current = house.serving.incumbent(d.model)
             if warm is not None and warm.slot.release == d.serving.release:
-                current = warm
-            if current is not None and current.slot.release == d.serving.release:
-                loaded, validated = current, Validated(d.serving.release.artifact, now, d.serving.p99_ms)
+                loaded, validated = warm, known
             else:
                 loaded, validated = loading.load(house, d.serving, now)
         except (SyncError, runtime.ModelError) as error:
@@ -188,21 +204,30 @@ def refuse(house: House, d: Deployment, failure: Failure, now: float) -> bool:
         house.blocked[d.model] = now + incoming.RETRY
         house.event(now, failure.code, failure.text, d.model, "notice")
         if d.phase is Phase.PROVING:  # the proof is repeated from the start
-            house.write(slots.resumed(d))
+            house.write(slots.prove_again(d))
         return False
     give_up(house, d, Event.REFUSED, failure.text, now, failure)
     return True
 
 
 def give_up(house: House, d: Deployment, event: Event, reason: str, now: float, failure: Failure | None = None) -> None:
-    """Leaves a release behind; a verdict also quarantines it, in the journal before anything else happens."""
-    tried = d.candidate or (d.serving if d.phase in (Phase.PROBATION, Phase.STEADY) else None)
-    if failure is not None and d.order is not None:
-        artifact = tried.release.artifact if tried else d.order.manifest
-        house.journal.quarantine(d.model, Quarantined(artifact, d.order.manifest, d.order.retry, failure.text))
-        house.event(now, failure.code, failure.text, d.model, "alarm", manifest=d.order.manifest, **failure.facts)
+    """Leaves a release behind; a verdict also quarantines it, in one write, before anything else happens."""
+    verdict = _verdict(d, failure) if failure is not None and failure.kind is FailureClass.VERDICT else None
+    house.write(slots.give_up(d, event, reason, now), verdict)
     house.downloads.clear()
-    house.write(slots.give_up(d, event, reason, now))
+    if failure is not None:
+        facts = failure.facts | ({"manifest": str(verdict.manifest)} if verdict else {})
+        house.event(now, failure.code, failure.text, d.model, "alarm", **facts)
+
+
+def _verdict(d: Deployment, failure: Failure) -> Quarantined | None:
+    """What is quarantined: the release that was tried, which need not be the one last ordered."""
+    tried = d.candidate or (d.serving if d.phase in (Phase.PROBATION, Phase.STEADY) else None)
+    manifest = tried.release.manifest if tried else d.order.manifest if d.order else None
+    if manifest is None:
+        return None
+    retry = d.order.retry if d.order and d.order.manifest == manifest else 0
+    return Quarantined(tried.release.artifact if tried else manifest, manifest, retry, failure.text)
 
 
 def _superseded(house: House, d: Deployment) -> bool:

@@ -78,25 +78,25 @@ class Agent:
             failure = Failure(FailureClass.VERDICT, "crash-loop", looping)
             steps.give_up(house, d, Event.DEGRADED, looping, now, failure)
             return
-        if d.serving is None or d.phase is Phase.REVERTING:
+        while d.serving is not None and d.phase is not Phase.REVERTING:
+            try:
+                loaded, validated = loading.load(house, d.serving, now)
+            except (SyncError, runtime.ModelError) as error:
+                d = self._cannot_serve(d, error, now)
+                continue
+            house.serving.put(d.model, loaded)
+            house.write(slots.revalidated(d, validated))
+            house.bindings_changed()
             return
-        try:
-            loaded, validated = loading.load(house, d.serving, now)
-        except (SyncError, runtime.ModelError) as error:
-            self._cannot_serve(d, error, now)
-            return
-        house.serving.put(d.model, loaded)
-        house.write(slots.revalidated(d, validated))
-        house.bindings_changed()
 
-    def _cannot_serve(self, d: Deployment, error: SyncError | runtime.ModelError, now: float) -> None:
+    def _cannot_serve(self, d: Deployment, error: SyncError | runtime.ModelError, now: float) -> Deployment:
         """The release that answered before does not load any more: the last good one must."""
         house = self.house
         house.event(now, "load-failed", str(error), d.model, "alarm")
         if d.phase in (Phase.PROBATION, Phase.STEADY):
             steps.give_up(house, d, Event.DEGRADED, str(error), now, loading.failure(error))
-        else:  # a candidate is under way; what is behind it must answer meanwhile
-            house.write(slots.drop_previous(d))
+            return house.deployments[d.model]
+        return house.write(slots.drop_previous(d))  # a candidate is under way; what is behind it must answer meanwhile
 
     def _walk(self, now: float) -> list[Action]:
         house = self.house

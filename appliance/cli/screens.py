@@ -1,0 +1,106 @@
+"""The API's documents as lines for people: pure functions, one a screen. Times are UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+Document = Mapping[str, Any]
+
+NO_DEVICE = "no device has enrolled; `falaj device token NAME` prints a token for one"
+NO_TRUST = "not set up; `falaj trust init` makes the release key and the root"
+
+
+def core(document: Document, now: float) -> str:
+    """`falaj status`: `document` as the command gathers it, `now` in seconds since 1970."""
+    status = document["status"]
+    counts, versions = status["counts"], status["versions"]
+    head = f"Falaj core, tenant {status['tenant']} (falaj {versions['falaj']}, protocol {versions['protocol']})"
+    told = f"devices: {counts['devices']}, {counts['online']} online, {counts['validated']} validated"
+    parts = [head, *_section(told, device_lines(document["devices"]) or [NO_DEVICE])]
+    parts += _section("releases", [_release(row) for row in document["releases"]] or ["none; `falaj train MODEL`"])
+    parts += _section("rollouts", [_rollout(row) for row in document["rollouts"]])
+    parts += _section("rows", [_source(name, row) for name, row in status["sources"].items()])
+    parts += _section("turned away, newest first", [rejection(row) for row in document["rejections"]])
+    parts += _section("trust", trust_lines(status["trust"], now))
+    parts += _section("last events", [_event(row) for row in document["events"]])
+    return "\n".join(parts)
+
+
+def device_lines(devices: Sequence[Document]) -> list[str]:
+    """A line for each device, one more for each further model."""
+    width = max((len(row["device"]) for row in devices), default=0)
+    lines = []
+    for row in devices:
+        report = row.get("report")
+        models = [_model(name, model) for name, model in (report["models"] if report else {}).items()]
+        first, *rest = models or ["nothing reported yet" if report is None else "no model assigned"]
+        lines.append(f"{row['device']:<{width}}  {row['status'] or 'never seen':<10}  {first}")
+        lines += [f"{'':<{width}}  {'':<10}  {other}" for other in rest]
+    return lines
+
+
+def trust_lines(trust: Document, now: float) -> list[str]:
+    """Profile, badge, and each role's version and end."""
+    if not trust["initialised"]:
+        return [NO_TRUST]
+    lines = [f"profile {trust['profile']}: {trust['badge']}"]
+    for name in ("root", "targets", "timestamp"):
+        if role := trust[name]:
+            days = (role["expires"] - now) / 86_400
+            left = (
+                f"{days:.0f} days left" if days > 0 else "EXPIRED: no device installs anything new until it is renewed"
+            )
+            lines.append(f"{name:<9}  version {role['version']:<4}  until {_day(role['expires'])} ({left})")
+    return lines
+
+
+def rejection(row: Document) -> str:
+    """One row or file that was turned away, and why."""
+    place = row["origin"] if row["row"] < 0 else f"{row['origin']} row {row['row']}"
+    return f"{place}: {row['text']}"
+
+
+def _section(title: str, lines: Iterable[str]) -> list[str]:
+    inner = [f"  {line}" for line in lines]
+    return ["", title, *inner] if inner else []
+
+
+def _model(name: str, model: Document) -> str:
+    serving, validated = model["serving"], model["validated"]
+    if serving is None:
+        what = "no model serves"
+    else:
+        sure = validated is not None and validated["artifact"] == serving["artifact"]
+        what = f"release {serving['number']}{' validated' if sure else ', not validated'}"
+    reason = f" ({model['reason']})" if model["reason"] else ""
+    return f"{name}: {model['phase']}, {what}, {model['answers']} answers, {model['errors']} errors{reason}"
+
+
+def _release(row: Document) -> str:
+    name = f"{row['model']}@{row['number']}"
+    next_step = f"  sign it with `falaj trust approve {name}`" if row["state"] == "staged" else ""
+    return f"{name}  {row['state']}  {_moment(row['ts'])}  manifest {row['digest'][:12]}{next_step}"
+
+
+def _rollout(row: Document) -> str:
+    reason = f"  {row['reason']}" if row["reason"] else ""
+    return f"{row['model']}@{row['number']}  {row['state']}  since {_moment(row['since'])}{reason}"
+
+
+def _source(name: str, row: Document) -> str:
+    return f"{name}: {row['rows']:,} rows in {row['files']} files of the lake, {row['rejections']} turned away"
+
+
+def _event(row: Document) -> str:
+    model = f"{row['model']}: " if row["model"] else ""
+    return f"{_moment(row['ts'])}  {row['severity']:<6}  {row['source']:<10}  {row['code']}  {model}{row['text']}"
+
+
+def _moment(ts: float) -> str:
+    return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _day(ts: float) -> str:
+    return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,198 @@
+"""A whole tenant in one process: the real steward, real agents, real folders, on the in-memory link.
+
+What the processes of the field do around a walker (carry out its actions, bring it what happened) is done here by
+hand, one thread, so that a test decides what happens between two steps.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from appliance import job_node
+from appliance.core_state import CoreFolder, catalog_key, open_keys, prepare
+from appliance.edge_node import open_house
+from appliance.edge_state import EdgeFolder, identity, keep
+from appliance.enrolling import read_token
+from appliance.keys import new_device_keys, tenant_keys
+from appliance.settings import CoreSettings
+from appliance.steward_node import open_house as open_core
+from core.catalog import open_catalog
+from core.console import create_api
+from core.orders import Enrol, IssueToken
+from core.steward import PersistBroker, Send, StartJob, Steward
+from edge import proving
+from edge.agent import Agent
+from edge.bindings import Bindings
+from edge.buffers import Buffers
+from edge.serving import Serving
+from edge.states import Action, Failure, LinkChanged, Listen, Proof, Prove, Proved, Unlisten
+from sync import codec, roles, topics
+from sync.link import Message, Publish
+from sync.loopback import Hub
+from sync.messages import ENROLMENT_TYPE, EnrolAnswer, EnrolRequest, Prediction
+from sync.names import DEFAULT_TENANT, DeviceId, ModelName
+
+STEP = 0.25  # seconds of story time between two rounds
+
+
+def access(client: str, action: str, topic: str) -> bool:
+    """The broker's rules, from the same table."""
+    if client == topics.CORE_NAME:
+        return topics.matches(f"{topics.tenant_root(DEFAULT_TENANT)}/#", topic)
+    return topics.device_may(action, DEFAULT_TENANT, DeviceId(client), topic)  # type: ignore[arg-type]
+
+
+class Box:
+    """One device: agent, bindings and its answers. `restart` is what kill -9 leaves: the folder."""
+
+    def __init__(self, home: Path, name: str, hub: Hub) -> None:
+        self.folder, self.name, self.hub = EdgeFolder(home / name), name, hub
+        self.answers: list[Prediction] = []
+        self.errors: list[bytes] = []
+        self.boots = 0
+        self.last_ts = 0.0
+
+    def start(self, now: float) -> None:
+        own = identity(self.folder)
+        self.boots += 1
+        self.serving = Serving()
+        keys = tenant_keys(self.folder.root / "kek", self.folder.root / "device.key-wrapped", own.tenant)
+        self.buffers = Buffers(self.folder.buffers, own.tenant, keys.derive("buffers"))
+        self.bindings = Bindings(own.tenant, own.device, self.serving, self.buffers, self._answered)
+        house = open_house(self.folder, own, self.serving, f"boot-{self.boots}", self._rebind)
+        self.agent = Agent(house)
+        self.link = self.hub.connect(own.device)
+        self.carry_out(self.agent.start(now), now)
+        self.link.start(lambda m: self.carry_out(self.agent.handle(m, self.now), self.now), lambda up, why: None)
+        self.now = now
+        self.carry_out(self.agent.handle(LinkChanged(True), now), now)
+
+    def kill(self) -> None:
+        """The process is gone; SQLite and the folder stay as they are."""
+        self.link.cut()
+        self.agent.house.journal.close()
+        self.agent.house.outbox.close()
+
+    def tick(self, now: float) -> None:
+        self.now = now
+        self.carry_out(self.agent.tick(now), now)
+
+    def carry_out(self, actions: list[Action], now: float) -> None:
+        for action in actions:
+            match action:
+                case Listen(patterns):
+                    self.link.subscribe(*patterns)
+                case Unlisten(patterns):
+                    self.link.unsubscribe(*patterns)
+                case Prove():
+                    result = Proved(action.model, action.artifact, self.prove(action))
+                    self.carry_out(self.agent.handle(result, now), now)
+                case _:
+                    self.link.publish(action.message)
+
+    def prove(self, job: Prove) -> Proof | Failure:
+        """The same measurement as the child's, without the child: it is tested with it elsewhere."""
+        return proving.measure(job.request, time.perf_counter)
+
+    def feel(self, ts: float, row: dict[str, float]) -> None:
+        """One sensor message on the local broker."""
+        payload = json.dumps({"ts": ts, **row}).encode()
+        self.bindings.handle(f"watch/{self.name}/imu", payload, 1, lambda: None)
+
+    def clock(self, now: float) -> float:
+        """Event time of the next reading: sensors outrun the story's clock, and never go back."""
+        return max(now, self.last_ts)
+
+    def phase(self, model: str = "exercise") -> str:
+        deployment = self.agent.house.deployments.get(ModelName(model))
+        return deployment.phase.value if deployment else "unknown"
+
+    def _rebind(self) -> None:
+        for deployment in self.agent.house.deployments.values():
+            slot = deployment.serving or deployment.candidate
+            if slot is not None:
+                self.bindings.bind(slot.manifest)
+
+    def _answered(self, message: Publish) -> None:
+        if message.topic.endswith("/error"):
+            self.errors.append(message.payload)
+        else:
+            self.answers.append(codec.decode(Prediction, message.payload))
+
+
+class World:
+    """The core and its devices, with a story clock that starts now (tuf reads the real one)."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.now = home, time.time()
+        self.hub = Hub(access=access)
+        settings = CoreSettings()
+        self.core = CoreFolder(home / "core", settings.tenant)
+        self.keys = open_keys(self.core)
+        prepare(self.core, settings, self.keys, self.now)
+        self.steward = Steward(open_core(self.core, settings, self.keys))
+        self.link = self.hub.connect(topics.CORE_NAME)
+        self.link.subscribe(*topics.core_subscriptions(DEFAULT_TENANT))
+        self.link.start(self._heard, lambda up, why: None)
+        self._carry_out(self.steward.start(self.now))
+        self._carry_out(self.steward.link_changed(True, self.now))
+        self.boxes: dict[str, Box] = {}
+        key = catalog_key(self.keys)
+        app = create_api(lambda: open_catalog(self.core.catalog, key, read_only=True), self._ask)
+        self.client = app.test_client()
+
+    # --- the API's two verbs, as `appliance.api.Api` has them ---
+
+    def get(self, path: str) -> Any:
+        answer = self.client.get(path)
+        assert answer.status_code == 200, answer.text
+        return answer.get_json()
+
+    def order(self, order: Any) -> dict[str, Any]:
+        answer = self._ask(order)
+        assert answer.ok, (answer.code, answer.error)
+        return answer.result
+
+    def _ask(self, order: Any) -> Any:
+        answer, actions = self.steward.order(order, self.now)
+        self._carry_out(actions)
+        return answer
+
+    def join(self, name: str) -> Box:
+        """Enrols a device by a token, as `falaj edge enrol` does, and starts its agent."""
+        token = read_token(self.order(IssueToken(device=DeviceId(name)))["token"])
+        keys = new_device_keys(name)
+        sealing = base64.b64encode(keys.sealing_public).decode()
+        request = EnrolRequest(token.tenant, token.device, token.secret, keys.csr.decode(), sealing)
+        envelope = roles.sign(request, ENROLMENT_TYPE, keys.signing)
+        result = self.order(Enrol(envelope=envelope.decode()))
+        box = self.boxes[name] = Box(self.home, name, self.hub)
+        keep(box.folder, keys, codec.decode(EnrolAnswer, json.dumps(result).encode(), 1 << 20))
+        box.start(self.now)
+        return box
+
+    def settle(self, rounds: int = 8) -> None:
+        """Lets messages flow and time pass, a step a round."""
+        for _ in range(rounds):
+            self.now += STEP
+            self._carry_out(self.steward.tick(self.now))
+            for box in self.boxes.values():
+                box.tick(self.now)
+            self.hub.run()
+
+    def _heard(self, message: Message) -> None:
+        self._carry_out(self.steward.handle(message, self.now))
+
+    def _carry_out(self, actions: list[Any]) -> None:
+        for action in actions:
+            match action:
+                case Send(message):
+                    self.link.publish(message)
+                case StartJob(spec):
+                    self._ask(job_node.work(self.core, self.keys, spec, lambda stage, done: None))
+                case PersistBroker():
+                    pass

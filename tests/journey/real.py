@@ -1,0 +1,150 @@
+"""The journey with real processes: core, agents and brokers as in the field, on made-up recordings.
+
+`Tap` is a wiretap no device could have: a certificate of the tenant's own CA and a line in the broker's rules. It
+hears every payload of the uplink, and can take a chunk away from the broker.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from rich.console import Console
+
+from appliance.core_state import CoreFolder, open_authority, open_keys
+from appliance.demo.field import Watch
+from appliance.demo.fleet import Device, Machines
+from appliance.demo.recordings import Recording
+from appliance.demo.story import MODEL, Act, Cast
+from appliance.demo.summary import Story
+from core.fleet import enrolment
+from sync.link import Message, Publish
+from sync.mqtt import Broker, MqttLink, Tls
+from sync.names import DEFAULT_TENANT
+from sync.topics import tenant_root
+from tests.journey.made_up import recordings, windows
+
+SUBJECTS = (1, 2)
+MARK = "falaj-journey-marker-7f3a"
+PROJECT = Path(__file__).parents[2] / "appliance" / "demo" / "falaj.toml"
+
+
+@dataclass
+class Tap:
+    """Everything that passed the uplink broker."""
+
+    link: MqttLink
+    heard: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def take_away(self, topic: str) -> None:
+        """Clears a retained message, as a broker that lost it would."""
+        self.link.publish(Publish(topic, b"", qos=1, retain=True))
+
+
+def tap(machines: Machines) -> Tap:
+    """Lets the tap into the running broker."""
+    place = CoreFolder(machines.core_folder, DEFAULT_TENANT)
+    authority = open_authority(place, open_keys(place))
+    key = ec.generate_private_key(ec.SECP256R1())
+    san: list[x509.GeneralName] = [x509.UniformResourceIdentifier("falaj:tap")]
+    certificate = enrolment._leaf(
+        authority, "tap@test", key.public_key(), san, ExtendedKeyUsageOID.CLIENT_AUTH, time.time()
+    )
+    folder = machines.home / "tap"
+    folder.mkdir()
+    (folder / "tap.pem").write_bytes(certificate)
+    (folder / "tap.key").write_bytes(enrolment._pem(key))
+    rules = place.broker / "acl"
+    rules.write_text(f"user tap@test\ntopic readwrite {tenant_root(DEFAULT_TENANT)}/#\n\n" + rules.read_text())
+    os.kill(int((place.broker / "mosquitto.pid").read_text()), signal.SIGHUP)
+    tls = Tls(place.pki / "ca.pem", folder / "tap.pem", folder / "tap.key")
+    link = MqttLink(Broker("127.0.0.1", machines.ports["uplink"], "tap@test", tls=tls, clean_start=True))
+    found = Tap(link)
+
+    def hear(message: Message) -> None:
+        found.heard.append((message.topic, message.payload))
+
+    link.subscribe(f"{tenant_root(DEFAULT_TENANT)}/#")
+    link.start(hear, lambda up, why: None)
+    until(lambda: bool(link.listening), 10, "the tap to listen")
+    return found
+
+
+def project(home: Path) -> Path:
+    """The demo's project, trained more quickly, with a marker in the graph's metadata."""
+    text = PROJECT.read_text().replace("epochs = 60", "epochs = 25")
+    path = home / "project.toml"
+    path.write_text(text.replace('view = "imu"', f'view = "imu"\nmetadata = {{ note = "{MARK}" }}', 1))
+    return path
+
+
+@dataclass
+class Stage:
+    """A running tenant after act one."""
+
+    machines: Machines
+    act: Act
+    tap: Tap
+    everything: tuple[Recording, ...]
+
+    def device(self, name: str) -> Device:
+        return next(d for d in self.machines.devices if d.name == name)
+
+    def of(self, subject: int) -> tuple[Recording, ...]:
+        return tuple(r for r in self.everything if r.subject == subject)
+
+
+class TappedAct(Act):
+    """Act one, with the tap let in as soon as the broker runs."""
+
+    tap: Tap
+
+    def _start_core(self, step: object) -> None:
+        super()._start_core(step)  # type: ignore[arg-type]
+        self.tap = tap(self.machines)
+
+
+def play(home: Path) -> Stage:
+    """Act one on two devices; raises what the demo would raise."""
+    everything = recordings((*SUBJECTS, 3), samples=1800)
+    cast_recordings = tuple(r for r in everything if r.subject in SUBJECTS)
+    cast = Cast(cast_recordings, SUBJECTS, windows(cast_recordings), 0.9, project(home), speed=8.0)
+    machines = Machines(home)
+    act = TappedAct(machines, Story(Console(quiet=True)), cast)
+    try:
+        act.run()
+    except BaseException:
+        machines.stop()
+        raise
+    return Stage(machines, act, act.tap, everything)
+
+
+def kill(device: Device) -> None:
+    """kill -9; nobody is asked."""
+    assert device.process is not None
+    device.process.kill()
+    device.process.wait()
+
+
+def until(done: Callable[[], bool], patience: float, what: str) -> None:
+    """Waits for something real to happen; the patience only bounds a failure."""
+    end = time.monotonic() + patience
+    while not done():
+        assert time.monotonic() < end, f"waited {patience} s for {what}"
+        time.sleep(0.01)
+
+
+def phase(device: Device) -> str:
+    status = device.status() or {}
+    model = status.get("models", {}).get(MODEL)
+    return str(model["phase"]) if model else ""
+
+
+__all__ = ["MARK", "MODEL", "Stage", "Watch", "kill", "phase", "play", "until"]
