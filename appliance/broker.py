@@ -160,6 +160,7 @@ class Broker:
         self._child = spawn([program, "-c", str(path)], log, outlive=True)
         write_private(self._pid_file, str(self._child.pid).encode())
         if not wait_for_port(self.host, self.port, self._child):
+            self.stop()
             raise NoBroker(f"Mosquitto does not start:\n{tail(log)}")
 
     @property

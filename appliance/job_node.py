@@ -9,6 +9,7 @@ from pathlib import Path
 
 from appliance import clock, jobs
 from appliance.core_state import CoreFolder, open_keys
+from appliance.errors import Trouble
 from appliance.keys import TenantKeys
 from appliance.orders_socket import LINE_LIMIT, ask
 from appliance.prover import bless
@@ -27,7 +28,13 @@ PROGRESS_EVERY = 0.25  # seconds between two progress orders
 def run(folder: CoreFolder) -> int:
     """Does the job on standard input; 0 if its result is committed. Errors end on standard error, for the steward."""
     spec = codec.decode(JobSpec, sys.stdin.buffer.read(), LINE_LIMIT)
-    result = ask(folder.steward_socket, work(folder, open_keys(folder), spec, _Progress(folder, spec.job)))
+    try:
+        order = work(folder, open_keys(folder), spec, _Progress(folder, spec.job))
+    except Exception as error:
+        if getattr(error, "code", None) is None:
+            raise  # no code, no error of a stage: a mistake of ours, told with its traceback
+        raise Trouble(str(error)) from error
+    result = ask(folder.steward_socket, order)
     if not result.ok:
         log.error("the steward did not take the result: %s", result.error)
         return 1

@@ -110,8 +110,9 @@ def _create(kek_file: Path, wrapped_file: Path, tenant: TenantId) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Writes a file only its owner can read, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Writes a file only its owner can read, whole or not at all; folders that are missing become as private."""
+    for folder in reversed([p for p in path.parents if not p.exists()]):
+        folder.mkdir(mode=0o700, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)

@@ -63,9 +63,17 @@ def end_stranger(pid: int) -> None:
             return
         end = time.monotonic() + STOP_PATIENCE
         while time.monotonic() < end:
-            if not Path(f"/proc/{pid}").exists():
+            if _ended(pid):
                 return
             time.sleep(0.02)
+
+
+def _ended(pid: int) -> bool:
+    """Whether it is gone, or dead and only not yet reaped by its parent: then it has no command line any more."""
+    try:
+        return not Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return True
 
 
 def check_port_free(host: str, port: int, setting: str) -> None:
@@ -103,3 +111,10 @@ def listens(host: str, port: int) -> bool:
 def tail(log: Path, lines: int = 5) -> str:
     """The last lines of a log, for an error message."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
+
+
+def last_words(log: Path) -> str:
+    """What a program of ours said last: its `Error: ...` to the end of the log, else the last lines."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    _, found, said = ("\n" + text).rpartition("\nError: ")
+    return said.strip() if found else tail(log, 3)

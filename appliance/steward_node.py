@@ -13,7 +13,7 @@ from appliance.broker import Broker as MosquittoProcess
 from appliance.core_state import CoreFolder, catalog_key, online_keys, open_authority, open_keys
 from appliance.keys import TenantKeys
 from appliance.orders_socket import OrderServer
-from appliance.processes import spawn, tail
+from appliance.processes import last_words, spawn
 from appliance.pump import Pump
 from appliance.settings import CoreSettings
 from core.catalog import open_catalog
@@ -133,7 +133,7 @@ class StewardNode:
         def watch() -> None:
             code = child.wait()
             if code:
-                reason = tail(output, 3) or f"exit {code}"
+                reason = last_words(output) or f"ended with exit code {code}"
                 self._serve(JobFailed(actor="steward", job=spec.job, error=reason, hint=f"see {output}"))
 
         threading.Thread(target=watch, name=f"job-{spec.job}", daemon=True).start()

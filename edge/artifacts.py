@@ -7,6 +7,7 @@ whole, or a disk error that the next load will find.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -34,12 +35,9 @@ class Artifacts:
         return path.exists() and path.stat().st_size == blob.length
 
     def present(self, blob: Blob) -> set[int]:
-        """The chunks of an unfinished blob that are here and whole."""
-        part = self._part(blob)
-        if not part.exists():
-            return set()
-        found = set()
-        with part.open("rb") as file:
+        """The chunks of an unfinished blob that are here and whole; what cannot be read is lacking."""
+        found: set[int] = set()
+        with contextlib.suppress(OSError), self._part(blob).open("rb") as file:
             for index in range(len(blob.hashes)):
                 offset, length = chunks.span(blob, index)
                 file.seek(offset)
@@ -60,7 +58,8 @@ class Artifacts:
     def finish(self, blob: Blob) -> None:
         """All chunks are here: checks the digest of the whole and moves it into place.
 
-        Raises Damaged if the whole does not match; the part is removed then, to be fetched anew.
+        Raises Damaged if the whole does not match; the part is removed then, to be fetched anew. Raises OSError if
+        the disk refuses.
         """
         part = self._part(blob)
         if chunks.digest(part.read_bytes()) != blob.sealed:

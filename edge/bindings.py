@@ -31,6 +31,7 @@ from sync.windows import Window
 
 ENTITY = "{entity}"
 _PAYLOAD_LIMIT = 64 * 1024  # bytes of one sensor message
+_BATCH_LIMIT = 1000  # readings of one message
 _ENTITY_LIMIT = 128  # characters of one entity's name
 _AHEAD = 86_400.0  # seconds an event time may lie ahead of the clock of this box ...
 _CLOCK_SET = 1_600_000_000.0  # ... if that clock was ever set
@@ -83,22 +84,24 @@ def entity_of(pattern: str, topic: str) -> str | None:
     return topic.split("/")[pattern.split("/").index(ENTITY)]
 
 
-def read(payload: bytes, time_field: str, channels: tuple[str, ...]) -> tuple[float, tuple[float, ...]]:
-    """(event time in seconds, one number a channel) of a sensor message; raises BadReading."""
+Reading = tuple[float, tuple[float, ...]]  # event time in seconds, one number a channel
+
+
+def read(payload: bytes, time_field: str, channels: tuple[str, ...]) -> tuple[Reading, ...]:
+    """The readings of a sensor message: one JSON object, or a list of them in the order they were taken.
+
+    Raises BadReading; a message is taken in whole or not at all.
+    """
     if len(payload) > _PAYLOAD_LIMIT:
         raise BadReading(f"{len(payload)} bytes, more than the {_PAYLOAD_LIMIT} allowed")
     try:
         reading = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         raise BadReading(f"not JSON: {error}") from error
-    if not isinstance(reading, dict):
-        raise BadReading("not a JSON object")
-    ts = _number(reading, time_field)
-    row = tuple(_number(reading, channel) for channel in channels)
-    for channel, value in zip(channels, row, strict=True):
-        if abs(value) > _FLOAT32_MAX:
-            raise BadReading(f"{channel!r} is {value:g}, beyond what a 32-bit float holds")
-    return ts, row
+    several = reading if isinstance(reading, list) else [reading]
+    if not 1 <= len(several) <= _BATCH_LIMIT:
+        raise BadReading(f"{len(several)} readings in one message; 1 to {_BATCH_LIMIT} are taken")
+    return tuple(_reading(item, time_field, channels) for item in several)
 
 
 def prediction_id(tenant: TenantId, device: DeviceId, model: ModelName, entity: str, end: float) -> str:
@@ -119,6 +122,17 @@ def conclude(outputs: Arrays, classes: tuple[str, ...]) -> tuple[str | float, tu
     if not classes and len(numbers) == 1:
         return numbers[0], ()
     raise BadOutput(f"the first output is {first.dtype}{list(first.shape)} for {len(classes)} classes")
+
+
+def _reading(item: object, time_field: str, channels: tuple[str, ...]) -> Reading:
+    if not isinstance(item, dict):
+        raise BadReading("not a JSON object, nor a list of them")
+    ts = _number(item, time_field)
+    row = tuple(_number(item, channel) for channel in channels)
+    for channel, value in zip(channels, row, strict=True):
+        if abs(value) > _FLOAT32_MAX:
+            raise BadReading(f"{channel!r} is {value:g}, beyond what a 32-bit float holds")
+    return ts, row
 
 
 def _number(reading: Mapping[str, object], name: str) -> float:
@@ -203,15 +217,18 @@ class Bindings:
         try:
             if not 0 < len(entity) <= _ENTITY_LIMIT:
                 raise BadReading(f"an entity has 1 to {_ENTITY_LIMIT} characters, this one {len(entity)}")
-            ts, row = read(payload, first.binding.time_field, first.window.channels)
-            if self._now is not None and _CLOCK_SET < self._now() < ts - _AHEAD:
-                raise BadReading(f"its time {ts:.0f} is more than a day ahead; every later row would look old")
+            readings = read(payload, first.binding.time_field, first.window.channels)
+            latest = max(ts for ts, _ in readings)
+            if self._now is not None and _CLOCK_SET < self._now() < latest - _AHEAD:
+                raise BadReading(f"its time {latest:.0f} is more than a day ahead; every later row would look old")
         except BadReading as error:
             for bound in listeners:
                 name = entity[:_ENTITY_LIMIT]
                 self._complain(bound, name, ErrorDocument(error.code, str(error), bound.model, name, topic))
             return None
-        return self._buffers.push(first.model, first.window, entity, ts, row)
+        return self._buffers.push(
+            first.model, first.window, entity, [ts for ts, _ in readings], [row for _, row in readings]
+        )
 
     def _answer(self, bound: Bound, entity: str, topic: str, window: Window) -> None:
         number = prediction_id(self._tenant, self._device, bound.model, entity, window.end)

@@ -77,16 +77,16 @@ class Buffers:
         self._db = self._open(path)
 
     def push(
-        self, model: ModelName, spec: WindowSpec, entity: str, ts: float, row: Sequence[float]
+        self, model: ModelName, spec: WindowSpec, entity: str, ts: Sequence[float], rows: Sequence[Sequence[float]]
     ) -> tuple[Window, ...]:
-        """Takes in one row, one number a channel; returns the windows it completes.
+        """Takes in rows in the order they came, one number a channel; returns the windows they complete.
 
         Raises ValueError where the kernel does: another number of channels, a time that is not finite.
         Another `spec` than the entity's last one starts its windows again.
         """
         with self._lock:
             kernel = self._kernel(model, spec, entity)
-            windows = kernel.push(np.array([ts], np.float64), np.array([row], np.float32))
+            windows = kernel.push(np.array(ts, np.float64), np.array(rows, np.float32))
             self._dirty[(model, entity)] = None
             return windows
 

@@ -1,7 +1,8 @@
 """Store and forward: what the core must know lies here until the core says it is committed.
 
 Numbers rise without a gap within (epoch, kind). Full means the oldest records are dropped and counted: telling
-new things late beats never telling them. Priorities and gap records come with the delivery room's next step.
+new things late beats never telling them. Priorities and gap records come with the delivery room's next step. A
+file that cannot be read is put aside; the device serves without it.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ class Outbox:
     """One SQLite file; used by the walker's thread only."""
 
     def __init__(self, path: Path, epoch: int, boot: str) -> None:
-        self._db = sqlite3.connect(path, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.executescript(_TABLES)
-        path.chmod(0o600)
+        self.put_aside: Path | None = None  # where an unreadable predecessor went, to be reported
+        try:
+            self._db = _connect(path)
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _UNREADABLE:
+                raise
+            self.put_aside = _put_aside(path)
+            self._db = _connect(path)
         self.epoch, self.boot = epoch, boot
 
     def add(self, kind: Kind, body: object, now: float) -> None:
@@ -72,6 +76,33 @@ class Outbox:
                 "INSERT INTO dropped VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET n = n + excluded.n",
                 (surplus,),
             )
+
+
+_UNREADABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(f"outbox: {found}")
+        db.executescript(_TABLES)
+    except sqlite3.DatabaseError:
+        db.close()
+        raise
+    path.chmod(0o600)
+    return db
+
+
+def _put_aside(path: Path) -> Path:
+    """Renames the file; the newest unreadable one is kept, for it may be large."""
+    aside = path.with_suffix(".unreadable")
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    return path.replace(aside)
 
 
 _TABLES = """

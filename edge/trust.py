@@ -16,7 +16,13 @@ from pathlib import Path
 
 import msgspec
 from securesystemslib.signer import Key
-from tuf.api.exceptions import DownloadError, DownloadHTTPError, ExpiredMetadataError, RepositoryError
+from tuf.api.exceptions import (
+    DownloadError,
+    DownloadHTTPError,
+    DownloadLengthMismatchError,
+    ExpiredMetadataError,
+    RepositoryError,
+)
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
@@ -103,10 +109,12 @@ def accept(
         )  # fmt: skip
         updater.refresh()
         info = updater.get_targetinfo(target_path(model, number))
-    except (DownloadError, ExpiredMetadataError, OSError) as error:
+    except (RepositoryError, DeserializationError, DownloadLengthMismatchError, ValueError) as error:
+        # What has expired may be renewed in place; a file of the wrong length must be dropped to be asked for again.
+        kind = Incomplete if isinstance(error, ExpiredMetadataError) else Untrusted
+        raise kind(f"trust files: {error}") from error
+    except (DownloadError, OSError) as error:
         raise Incomplete(f"trust files: {error}") from error
-    except (RepositoryError, DeserializationError, ValueError) as error:
-        raise Untrusted(f"trust files: {error}") from error
     if info is None or info.hashes.get("sha256") != digest:
         raise Untrusted(f"{model} {number} with digest {digest[:12]} is not among the signed releases")
     manifest = files.get(f"{digest}.manifest")

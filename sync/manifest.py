@@ -47,7 +47,8 @@ class Binding(msgspec.Struct, frozen=True):
     """A topic binding: sensor topics in, predictions out, no code.
 
     Exactly one level of `topic` is the literal word `{entity}` (one level of the sensor topic); `output` may
-    contain it too. The payload is a JSON object with the time in `time_field` (seconds) and one number a channel.
+    contain it too. The payload is a JSON object with the time in `time_field` (seconds) and one number a channel,
+    or a list of such objects.
     """
 
     topic: str

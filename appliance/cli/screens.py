@@ -95,7 +95,7 @@ def _source(name: str, row: Document) -> str:
 
 def _event(row: Document) -> str:
     model = f"{row['model']}: " if row["model"] else ""
-    return f"{_moment(row['ts'])}  {row['severity']:<6}  {row['source']:<10}  {row['code']}  {model}{row['text']}"
+    return f"{_moment(row['ts'])}  {row['severity']:<6}  {row['source']:<10}  {row['code']:<18}  {model}{row['text']}"
 
 
 def _moment(ts: float) -> str:

@@ -11,7 +11,8 @@ from sync import codec
 from sync.messages import Gates, Reported, Status
 from sync.names import DeviceId, ModelName
 
-_REPORT_LIMIT = 16 * 1024 * 1024  # bytes as stored, with all defaults written out; the wire has its own limit
+ALL = -1  # as a limit of rows: SQLite's word for none
+_LIMIT = 16 * 1024 * 1024  # bytes of a document as stored: the wire's limit is not the catalog's
 
 
 class TokenRow(msgspec.Struct, frozen=True):
@@ -179,11 +180,11 @@ class FleetShelf:
             "SELECT id, document FROM rollout WHERE active >= ? ORDER BY id DESC LIMIT ?",
             (int(active), limit),
         )
-        return [(key, codec.decode(Rollout, bytes(document))) for key, document in rows]
+        return [(key, codec.decode(Rollout, bytes(document), _LIMIT)) for key, document in rows]
 
 
 def _device(row: Any) -> DeviceRow:
-    report = codec.decode(Reported, bytes(row["report"]), _REPORT_LIMIT) if row["report"] else None
+    report = codec.decode(Reported, bytes(row["report"]), _LIMIT) if row["report"] else None
     return DeviceRow(
         DeviceId(row["device"]), row["epoch"], row["enrolled"], row["state"], row["status"], row["status_ts"],
         row["seen"], bytes(row["signing_key"]), bytes(row["sealing_key"]), report,

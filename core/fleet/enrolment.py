@@ -95,7 +95,7 @@ def issue_server(authority: Pair, hosts: tuple[str, ...], now: float) -> Pair:
 def issue_core(authority: Pair, now: float) -> Pair:
     """The core's own client certificate. No device's name can be taken for its."""
     key = ec.generate_private_key(ec.SECP256R1())
-    san = [x509.UniformResourceIdentifier("falaj:core")]
+    san: list[x509.GeneralName] = [x509.UniformResourceIdentifier("falaj:core")]
     certificate = _leaf(authority, CORE_NAME, key.public_key(), san, ExtendedKeyUsageOID.CLIENT_AUTH, now)
     return Pair(certificate, _pem(key))
 
@@ -150,7 +150,7 @@ def admit(authority: Pair, envelope: bytes, tenant: TenantId, secret_hash: str, 
     checked = roles.verify(envelope, ENROLMENT_TYPE, EnrolRequest, [roles.public_key(public)])
     if checked != request:
         raise Untrusted("the envelope changed between two readings")
-    san = [x509.UniformResourceIdentifier(f"falaj:{tenant}:{request.device}")]
+    san: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"falaj:{tenant}:{request.device}")]
     certificate = _leaf(authority, request.device, public, san, ExtendedKeyUsageOID.CLIENT_AUTH, now)
     return Admitted(request.device, certificate, public.public_bytes_raw(), sealing_key)
 

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from securesystemslib.signer import Key, Signer
 from tuf.api.exceptions import RepositoryError
@@ -176,7 +177,7 @@ def renewal_due(files: Files, now: float) -> bool:
     if "timestamp.json" not in files:
         return False
     expires = _parse(files["timestamp.json"], Timestamp).signed.expires
-    return expires.timestamp() - now < ONLINE_LIFE.total_seconds() / 2
+    return bool(expires.timestamp() - now < ONLINE_LIFE.total_seconds() / 2)
 
 
 def current(files: Files) -> tuple[str, ...]:
@@ -209,14 +210,14 @@ def _target_roles(files: Files) -> dict[str, str]:
     return newest
 
 
-def _newest(files: Files, role: str, kind: type) -> Metadata:
+def _newest(files: Files, role: str, kind: type) -> Metadata[Any]:
     names = [n for n in files if n.endswith(f".{role}.json") and n.split(".", 1)[1] == f"{role}.json"]
     if not names:
         raise Untrusted(f"there is no {role} metadata yet: run `falaj trust init` first")
     return _parse(files[max(names, key=version_of)], kind)
 
 
-def _parse(data: bytes, kind: type) -> Metadata:
+def _parse(data: bytes, kind: type) -> Metadata[Any]:
     try:
         metadata = Metadata.from_bytes(data)
     except (DeserializationError, ValueError) as error:
@@ -231,7 +232,7 @@ def _rises(old: int, new: int, role: str) -> None:
         raise Untrusted(f"{role}: version {new} must follow {old}; somebody approved meanwhile: approve again")
 
 
-def _signed(metadata: Metadata, signer: Signer) -> bytes:
+def _signed(metadata: Metadata[Any], signer: Signer) -> bytes:
     metadata.signatures.clear()
     metadata.sign(signer)
     return metadata.to_bytes(JSONSerializer(compact=True))

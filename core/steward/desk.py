@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from core import orders, project
+from core.catalog.fleet import ALL
 from core.fleet import enrolment
 from core.handoffs import Candidate
 from core.orders import Answer, JobSpec
@@ -26,7 +27,6 @@ from sync.messages import EnrolAnswer, Token
 from sync.names import ModelName
 
 TOKEN_ATTEMPTS = 5
-_ALL = -1  # SQLite's word for no limit
 
 
 class Refusal(Exception):
@@ -146,9 +146,9 @@ def _approve(house: House, order: orders.Approve, now: float) -> dict[str, Any]:
     house.publish_trust(house.catalog.releases.trust())
     house.actions.append(PersistBroker())
     approved = [
-        r.number for r in house.catalog.releases.releases(_ALL) if (r.model, r.state) == (order.model, "approved")
+        r.number for r in house.catalog.releases.releases(ALL) if (r.model, r.state) == (order.model, "approved")
     ]
-    past = [r for _, r in house.catalog.fleet.rollouts(active=False, limit=_ALL) if r.model == order.model]
+    past = [r for _, r in house.catalog.fleet.rollouts(active=False, limit=ALL) if r.model == order.model]
     rollout = plan(order.model, order.number, row.digest, settings, fallback(order.number, approved, past), now)
     house.catalog.fleet.add_rollout(rollout)
     house.event(now, "release-approved", f"release {order.number} by {order.actor}", model=order.model)

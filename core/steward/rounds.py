@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from core.catalog.fleet import DeviceRow, Wanted
+from core.catalog.fleet import ALL, DeviceRow, Wanted
 from core.handoffs import Rollout
 from core.release import publish
 from core.rollout.controller import decide
@@ -20,7 +20,7 @@ ASSIGNMENT_LIFE = 7 * 86400.0  # seconds; renewed at half of it
 def walk(house: House, now: float) -> None:
     """One round over rollouts, assignments and the timestamp."""
     devices = {d.device: d for d in house.catalog.fleet.devices()}
-    for key, rollout in house.catalog.fleet.rollouts():
+    for key, rollout in house.catalog.fleet.rollouts(limit=ALL):
         _advance(house, key, rollout, devices, now)
     for device in devices.values():
         _renew_assignment(house, device, now)

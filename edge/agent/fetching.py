@@ -61,11 +61,7 @@ def fetch(house: House, d: Deployment, lacking: list[Blob], now: float) -> bool:
             download = house.downloads[blob.sealed] = Download(blob, house.artifacts.present(blob))
         if download.done:
             del house.downloads[blob.sealed]
-            try:
-                house.artifacts.finish(blob)
-            except Damaged as error:
-                house.event(now, error.code, str(error), d.model, "alarm")
-            return True
+            return _finish(house, d, blob, now)
         again = download.stalled(now) if house.link_up else ()
         if again:
             patterns = tuple(topics.blob(tenant, blob.sealed, i) for i in again)
@@ -79,6 +75,18 @@ def fetch(house: House, d: Deployment, lacking: list[Blob], now: float) -> bool:
 def blobs(house: House, slot: Slot) -> tuple[Blob, Blob]:
     """What this device needs of a release: its variant and the golden vectors."""
     return loading.variant_of(house, slot.manifest).blob, slot.manifest.golden
+
+
+def _finish(house: House, d: Deployment, blob: Blob, now: float) -> bool:
+    try:
+        house.artifacts.finish(blob)
+    except Damaged as error:
+        house.event(now, error.code, str(error), d.model, "alarm")
+    except OSError as error:
+        house.blocked[d.model] = now + RETRY
+        house.event(now, "disk-refused", f"blob not moved into place: {error.strerror}", d.model, "alarm")
+        return False
+    return True
 
 
 def _wait(house: House, d: Deployment, reason: str, until: float) -> bool:

@@ -29,6 +29,9 @@ class Agent:
         if house.journal.put_aside is not None:
             text = f"the journal was unreadable and put aside as {house.journal.put_aside.name}"
             house.event(now, "journal-unreadable", text, severity="alarm")
+        if house.outbox.put_aside is not None:
+            text = f"the outbox was unreadable and put aside as {house.outbox.put_aside.name}: what it held is not told"
+            house.event(now, "outbox-unreadable", text, severity="alarm")
         envelope = house.journal.assignment()
         if envelope is not None:
             try:

@@ -82,6 +82,22 @@ def test_windows_become_predictions_with_class_probabilities_and_release(box: Bo
     assert first.value == graphs.CLASSES[int(expected.argmax())]
 
 
+def test_a_batch_of_readings_gives_the_same_documents_as_one_by_one(tmp_path: Path) -> None:
+    singly, batched = Box(tmp_path / "a.db"), Box(tmp_path / "b.db")
+    readings = [{"ts": float(t), "x": float(np.sin(t)), "y": float(np.cos(t))} for t in range(9)]
+    for box in (singly, batched):
+        box.go_live(manifest(1, (BINDING,)))
+    for reading in readings:
+        singly.send(reading["ts"], payload=json.dumps(reading).encode())
+    for part in (readings[:1], readings[1:7], readings[7:]):
+        batched.send(part[-1]["ts"], payload=json.dumps(part).encode())
+    assert batched.predictions() == singly.predictions() and len(singly.predictions()) == 3
+    batched.send(9.0, payload=json.dumps([{"ts": 9.0, "x": 1.0, "y": 1.0}, {"ts": 10.0}]).encode())
+    assert len(batched.errors()) == 1  # whole or not at all
+    batched.send(9.0, payload=b"[]")
+    assert "1 to 1000" in batched.errors()[1]["text"]
+
+
 def test_the_order_is_publish_then_checkpoint_then_acknowledge(box: Box) -> None:
     box.go_live(manifest(1, (BINDING,)))
     for ts in range(4):
@@ -242,7 +258,7 @@ def test_pure_parts() -> None:
     assert entity_of("a/{entity}/b", "a/x/b") == "x"
     assert entity_of("a/{entity}/b", "a/x/c") is None
     assert entity_of("a/{entity}", "a/x/y") is None
-    assert read(b'{"t": 5, "x": 1, "y": 2.5}', "t", ("x", "y")) == (5.0, (1.0, 2.5))
+    assert read(b'{"t": 5, "x": 1, "y": 2.5}', "t", ("x", "y")) == ((5.0, (1.0, 2.5)),)
     with pytest.raises(BadReading, match="'y'"):
         read(b'{"t": 5, "x": 1}', "t", ("x", "y"))
     number = prediction_id(TENANT, DEVICE, MODEL, "w1", 3.0)

@@ -38,7 +38,7 @@ class Device:
         self.buffers._db.close()
 
     def feed(self, ts: float, entity: str = "w1") -> list[float]:
-        windows = self.buffers.push(MODEL, WINDOW, entity, ts, (ts, -ts))
+        windows = self.buffers.push(MODEL, WINDOW, entity, [ts], [(ts, -ts)])
         if self.buffers.hold(lambda: self.acked.append(ts)) or windows:
             self.buffers.checkpoint()
         return [w.end for w in windows if w.complete]
@@ -185,7 +185,7 @@ def test_another_window_specification_starts_again_without_alarm(device: Device)
     device.kill()
     longer = type(WINDOW)(5, 2, 1.0, WINDOW.channels, 2.0)
     buffers = device.start()
-    ends = [w.end for t in range(3, 9) for w in buffers.push(MODEL, longer, "w1", float(t), (0.0, 0.0))]
+    ends = [w.end for t in range(3, 9) for w in buffers.push(MODEL, longer, "w1", [float(t)], [(0.0, 0.0)])]
     assert ends == [7.0]
     assert device.reports == []
 
@@ -194,11 +194,11 @@ def test_forgetting_a_model_leaves_others_alone(device: Device) -> None:
     other = ModelName("other")
     for ts in range(3):
         device.feed(float(ts))
-        device.buffers.push(other, WINDOW, "w1", float(ts), (0.0, 0.0))
+        device.buffers.push(other, WINDOW, "w1", [float(ts)], [(0.0, 0.0)])
     device.buffers.checkpoint()
     device.buffers.forget(MODEL)
     assert device.feed(3.0) == []
-    assert len(device.buffers.push(other, WINDOW, "w1", 3.0, (0.0, 0.0))) == 1
+    assert len(device.buffers.push(other, WINDOW, "w1", [3.0], [(0.0, 0.0)])) == 1
 
 
 def test_a_small_seal_opens_only_whole_with_its_key_and_place() -> None:

@@ -1,0 +1,331 @@
+"""The command as a tired operator meets it: help, one clear message, exit codes, and JSON that parses."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from appliance import clock
+from appliance.cli import COMMANDS, falaj, screens
+from appliance.demo.fleet import free_ports
+from tests.appliance.conftest import RunningCore
+from tests.appliance.conftest import falaj as run_falaj
+
+ROOT = Path(__file__).resolve().parents[2]
+WITHOUT_JSON = {"edge run", "core run", "edge install"}  # they print nothing but words for people
+
+PROJECT = """
+[sources.{name}]
+kind = "files"
+path = "{name}/*.csv"
+contract = "imu"
+time = "ts"
+
+[contracts.imu.columns]
+ts = {{ type = "float64", min = 0 }}
+ax = {{ type = "float64", min = -10, max = 10 }}
+side = {{ type = "string", values = ["left", "right"] }}
+"""
+GOOD = "ts,ax,side\n1.0,0.5,left\n2.0,0.25,right\n"
+
+
+def commands(group: click.Group = falaj, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if command.hidden:
+            continue
+        if isinstance(command, click.Group):
+            yield f"{path}{name}", command
+            yield from commands(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command
+
+
+ALL = dict(commands())
+LEAVES = {path: command for path, command in ALL.items() if not isinstance(command, click.Group)}
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_every_command_explains_itself(path: str) -> None:
+    shown = CliRunner().invoke(falaj, [*path.split(), "--help"])
+    assert shown.exit_code == 0
+    assert re.search(r"\n\n  [A-Z`].{20,}", shown.output), "a sentence"
+    for option in ALL[path].params:
+        if isinstance(option, click.Option) and "--help" not in option.opts:
+            assert option.help, f"{option.name} has no help"
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_every_command_that_prints_data_prints_json_too(path: str) -> None:
+    options = {name for option in LEAVES[path].params for name in option.opts}
+    assert ("--json" in options) is (path not in WITHOUT_JSON)
+
+
+def test_the_list_of_commands_is_true() -> None:
+    shown = CliRunner().invoke(falaj, ["--help"]).output
+    for name, (_, text) in COMMANDS.items():
+        assert re.search(rf"^  {name}\s", shown, re.MULTILINE)
+        named = re.search(r": ([a-z, ]+)\.$", text)
+        group = ALL[name]
+        if isinstance(group, click.Group) and named:
+            visible = {n for n in group.list_commands(click.Context(group)) if f"{name} {n}" in ALL}
+            assert set(named[1].split(", ")) == visible, f"the help of {name}"
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["statsu"], "No such command 'statsu'. Did you mean 'status'?"),
+        (["xyz"], "No such command 'xyz'."),
+        (["core", "runn"], "Did you mean 'run'?"),
+        (["device", "token", "Watch 1"], "'Watch 1' is no DeviceId"),
+        (["device", "token", "w", "--minutes", "0"], "0 is not in the range"),
+        (["trust", "approve", "exercise"], "write MODEL@NUMBER, for example exercise@1"),
+        (["train", "No Model"], "'No Model' is no ModelName"),
+        (["edge", "enrol"], "give the TOKEN, or --token-file"),
+    ],
+)
+def test_wrong_usage_is_exit_2_with_the_way_out(args: list[str], told: str) -> None:
+    shown = CliRunner().invoke(falaj, args)
+    assert shown.exit_code == 2
+    assert told in shown.output
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (
+            ["status"],
+            "no core answers at {dir}/run/api.sock (No such file or directory): start it with `falaj core run`",
+        ),
+        (["core", "link"], "no core has run in {dir}: start one with `falaj core run`"),
+        (["edge", "run"], "{dir} is not enrolled: run `falaj edge enrol TOKEN --dir {dir}` first"),
+        (["edge", "enrol", "nonsense"], "this is no enrolment token: paste it whole"),
+        (["edge", "status"], "no agent answers on port {port}"),
+    ],
+)
+def test_what_is_not_there_is_exit_1_with_the_next_step(tmp_path: Path, args: list[str], told: str) -> None:
+    (port,) = free_ports(1)
+    done = run_falaj(*args, "--dir", str(tmp_path), FALAJ_EDGE__HTTP_PORT=str(port))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: " + told.format(dir=tmp_path, port=port))
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mistake_of_ours_is_exit_70_with_all_there_is_to_know(tmp_path: Path) -> None:
+    (tmp_path / "identity").mkdir()
+    (tmp_path / "identity" / "enrolment.json").write_text("{}")
+    done = run_falaj("edge", "run", "--dir", str(tmp_path))
+    assert done.returncode == 70
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: this is a mistake of ours, please report the lines above")
+
+
+def test_settings_with_a_typo_end_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "core.toml").write_text("[ports]\nuplnk = 1\n")
+    done = run_falaj("core", "run", "--dir", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr == f"Error: {tmp_path}/core.toml: unknown key 'uplnk' in [ports]; did you mean 'uplink'?\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["core.toml"]
+
+
+# --- against a real core ----------------------------------------------------------------------------------------
+
+
+def declare(core: RunningCore, folder: Path, **files: str) -> str:
+    """Applies a project with one source of its own; returns the source's name."""
+    name = re.sub(r"[\W_]", "-", folder.name)
+    (folder / name).mkdir()
+    for file, content in files.items():
+        (folder / name / f"{file}.csv").write_text(content)
+    (folder / "falaj.toml").write_text(PROJECT.format(name=name))
+    done = core.falaj("apply", str(folder / "falaj.toml"))
+    assert done.returncode == 0, done.stderr
+    assert f"sources {name}" in done.stdout
+    return name
+
+
+def rows(core: RunningCore, source: str) -> Any:
+    return core.api.get("/v1/status")["sources"].get(source, {"files": 0, "rows": 0, "rejections": 0})
+
+
+@pytest.mark.broker
+def test_rows_that_fit_land_once(core: RunningCore, tmp_path: Path) -> None:
+    source = declare(core, tmp_path, good=GOOD)
+    first = core.falaj("ingest", source)
+    assert (first.returncode, first.stdout) == (0, "2 rows landed, 0 rows or files turned away\n")
+    again = json.loads(core.falaj("ingest", source, "--json").stdout)
+    assert again == {"files": 0, "rejections": 0, "rows": 0}
+    assert rows(core, source) == {"files": 1, "rows": 2, "rejections": 0}
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        pytest.param(GOOD[:-4], "the last line is incomplete", id="truncated"),
+        pytest.param(GOOD.replace("ax", "acc_x"), "column 'acc_x' is not in the contract", id="renamed"),
+        pytest.param(GOOD.replace("0.5", "half"), "column 'ax', row 1: 'half' is no double", id="type"),
+        pytest.param("", "the last line is incomplete", id="empty"),
+    ],
+)
+def test_a_bad_file_is_one_clear_message_and_nothing_of_it_lands(
+    core: RunningCore, tmp_path: Path, content: str, told: str
+) -> None:
+    source = declare(core, tmp_path, bad=content)
+    lake = {p for p in core.folder.lake.rglob("*") if p.is_file()}
+    done = core.falaj("ingest", source)
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"0 rows landed, 1 rows or files turned away\n  {source}/bad.csv: ")
+    assert told in done.stdout
+    assert len(done.stdout.splitlines()) == 2
+    assert {p for p in core.folder.lake.rglob("*") if p.is_file()} == lake
+    assert rows(core, source) == {"files": 0, "rows": 0, "rejections": 1}
+    status = core.falaj("status").stdout
+    assert f"{source}: 0 rows in 0 files of the lake, 1 turned away" in status
+    assert told in status
+    found = core.api.get(f"/v1/quarantine?source={source}")["rejections"]
+    assert [r["origin"] for r in found] == [f"{source}/bad.csv"]
+
+
+@pytest.mark.broker
+def test_a_bad_row_does_not_take_the_good_ones_with_it(core: RunningCore, tmp_path: Path) -> None:
+    source = declare(core, tmp_path, mixed=GOOD + "3.0,99,left\n")
+    done = core.falaj("ingest", source)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0] == "2 rows landed, 1 rows or files turned away"
+    assert f"{source}/mixed.csv row 2: ax" in done.stdout
+
+
+@pytest.mark.broker
+def test_a_source_without_files_is_one_message(core: RunningCore, tmp_path: Path) -> None:
+    source = declare(core, tmp_path)
+    done = core.falaj("ingest", source)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"Error: ingest of {source}: no file matches '{source}/*.csv' in {tmp_path}; check" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "job-failed" in core.falaj("status").stdout
+
+
+@pytest.mark.broker
+def test_a_typo_in_the_project_names_the_nearest_key_and_changes_nothing(core: RunningCore, tmp_path: Path) -> None:
+    declare(core, tmp_path, good=GOOD)
+    file = tmp_path / "falaj.toml"
+    file.write_text(file.read_text().replace("contract =", "contrat ="))
+    events = core.api.get("/v1/events?limit=1")["events"]
+    done = core.falaj("apply", str(file))
+    assert done.returncode == 1
+    assert re.search(r"falaj.toml: unknown key 'contrat' in \[sources\.\S+\]; did you mean 'contract'\?", done.stderr)
+    assert core.api.get("/v1/events?limit=1")["events"] == events
+
+
+@pytest.mark.broker
+def test_orders_that_cannot_be_done_say_what_to_do(core: RunningCore, tmp_path: Path) -> None:
+    source = declare(core, tmp_path, good=GOOD)
+    unknown = core.falaj("ingest", "watchs")
+    assert unknown.returncode == 1
+    assert f"no source 'watchs'; declared: {source}" in unknown.stderr
+    again = core.falaj("trust", "init", "--keys", str(tmp_path / "keys"))
+    assert "this tenant has a root already\n  see `falaj trust status`" in again.stderr
+    missing = core.falaj("trust", "approve", "exercise@9", "--keys", str(core.owner_keys))
+    assert "there is no release exercise 9" in missing.stderr
+    for done in (unknown, again, missing):
+        assert done.stdout == ""
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize(
+    "args",
+    [["status"], ["device", "list"], ["trust", "status"], ["core", "link"], ["device", "token", "json"]],
+    ids=str,
+)
+def test_json_is_one_document_and_nothing_else(core: RunningCore, args: list[str]) -> None:
+    done = core.falaj(*args, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) is not None
+
+
+@pytest.mark.broker
+def test_doctor_prints_json(core: RunningCore) -> None:
+    assert "worst" in json.loads(run_falaj("doctor", "--json").stdout)
+
+
+@pytest.mark.broker
+def test_a_token_by_file_is_a_token(core: RunningCore, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(core.falaj("device", "token", "by-file").stdout)
+    folder = str(tmp_path / "edge")
+    done = run_falaj("edge", "enrol", "--token-file", str(tmp_path / "token"), "--dir", folder)
+    assert (done.returncode, done.stdout) == (0, "by-file joined tenant default; start it with `falaj edge run`\n")
+    again = run_falaj("edge", "enrol", "--token-file", str(tmp_path / "token"), "--dir", folder)
+    assert again.returncode == 1
+    assert "is enrolled already as by-file: use another --dir" in again.stderr
+
+
+@pytest.mark.broker
+def test_the_status_screen_has_its_parts_in_order(core: RunningCore) -> None:
+    lines = core.falaj("status").stdout.splitlines()
+    assert re.fullmatch(r"Falaj core, tenant default \(falaj \S+, protocol 1\)", lines[0])
+    titles = [line for line in lines[1:] if line and not line.startswith(" ")]
+    wanted = ["releases", "trust", "last events"]
+    assert [t for t in titles if t in wanted] == wanted
+    assert titles[0].startswith("devices: ")
+    assert not re.search(r"[{}]|None", "\n".join(lines)), "a screen for people, not a document"
+    assert any(re.match(r"  timestamp  version \d+ +until 20\d\d-\d\d-\d\d \(\d+ days left\)", line) for line in lines)
+
+
+# --- the screens, on documents ----------------------------------------------------------------------------------
+
+SERVING = {"number": 2, "manifest": "m", "artifact": "a"}
+MODEL = {"phase": "steady", "serving": SERVING, "validated": {"artifact": "a"}, "answers": 7, "errors": 1, "reason": ""}
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ({"report": None, "status": ""}, "w  never seen  nothing reported yet"),
+        ({"report": {"models": {}}, "status": "offline"}, "w  offline     no model assigned"),
+        (
+            {"report": {"models": {"m": MODEL}}, "status": "online"},
+            "w  online      m: steady, release 2 validated, 7 answers, 1 errors",
+        ),
+        (
+            {"report": {"models": {"m": {**MODEL, "validated": None, "reason": "why"}}}, "status": "online"},
+            "w  online      m: steady, release 2, not validated, 7 answers, 1 errors (why)",
+        ),
+        (
+            {"report": {"models": {"m": {**MODEL, "serving": None, "phase": "fetching"}}}, "status": "online"},
+            "w  online      m: fetching, no model serves, 7 answers, 1 errors",
+        ),
+    ],
+)
+def test_a_device_is_one_line(row: dict[str, Any], line: str) -> None:
+    assert screens.device_lines([{"device": "w", **row}]) == [line]
+
+
+def test_trust_that_is_not_set_up_or_has_ended_says_so() -> None:
+    assert screens.trust_lines({"initialised": False}, 0.0) == [screens.NO_TRUST]
+    now = clock.now()
+    ended = {"version": 1, "expires": now - 10}
+    state = {"initialised": True, "profile": "p", "badge": "b", "root": ended, "targets": None, "timestamp": None}
+    assert "EXPIRED: no device installs anything new until it is renewed" in screens.trust_lines(state, now)[1]
+
+
+def test_every_exit_code_of_the_papers_is_the_codes(tmp_path: Path) -> None:
+    stability = (ROOT / "docs" / "stability.md").read_text()
+    assert (
+        "0 done, 1 it failed, 2 wrong usage, 3 something is missing on this machine, 70 a mistake of ours" in stability
+    )
+    empty = {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    assert run_falaj("demo", "--dir", str(tmp_path / "d"), **empty).returncode == 3, "the recordings are not here"
+    assert run_falaj("--version").returncode == 0
+    assert not (tmp_path / "d").exists()

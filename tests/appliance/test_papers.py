@@ -1,0 +1,154 @@
+"""The descriptions of the interfaces say what the code does: topics, documents, paths, event codes."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+import pytest
+
+from core.handoffs import RolloutState
+from edge.http.metrics import Metrics
+from edge.http.pages import Pages
+from edge.http.wire import Request
+from edge.runtime import load
+from edge.serving import Loaded, Serving
+from sync import messages, topics
+from sync.names import DeviceId, TenantId
+from tests.appliance import asyncapi
+from tests.edge import graphs
+
+ROOT = Path(__file__).resolve().parents[2]
+EDGE = (ROOT / "docs" / "openapi-edge.yaml").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+
+
+# --- asyncapi.yaml ----------------------------------------------------------------------------------------------
+
+
+def test_the_description_of_the_protocol_is_the_one_the_code_makes() -> None:
+    assert asyncapi.FILE.read_text() == asyncapi.text(), "run: python -m tests.appliance.asyncapi"
+
+
+def test_it_names_every_area_and_every_document() -> None:
+    document = json.loads(asyncapi.FILE.read_text())
+    assert set(document["channels"]) == set(get_args(topics.Area))
+    structs = {
+        name
+        for name, value in vars(messages).items()
+        if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == messages.__name__
+    }
+    assert set(document["components"]["schemas"]) == structs
+
+
+def test_its_addresses_and_directions_are_those_of_the_rules() -> None:
+    sample = {"tenant": "acme", "device": "dev-1", "kind": "event", "id": "x", "file": "index", "digest": "a" * 64}
+    document = json.loads(asyncapi.FILE.read_text())
+    for name, channel in document["channels"].items():
+        topic = channel["address"].format(**sample, i=0)
+        address = topics.parse(topic)
+        assert address.area == name
+        device = address.device or DeviceId("dev-1")
+        acts = "write" if document["operations"][name]["action"] == "receive" else "read"
+        assert topics.device_may(acts, TenantId("acme"), device, topic)
+        retained = document["operations"][name]["bindings"]["mqtt"]["retain"]
+        if acts == "write":
+            assert retained == (name in topics.DEVICE_RETAINED)
+
+
+# --- openapi-edge.yaml ------------------------------------------------------------------------------------------
+
+
+def described() -> Iterator[tuple[str, str]]:
+    path = ""
+    for line in EDGE.splitlines():
+        if found := re.fullmatch(r"  (/\S+):", line):
+            path = found[1]
+        elif found := re.fullmatch(r"    (get|post|put|delete|patch):", line):
+            yield path, found[1].upper()
+
+
+@pytest.fixture(scope="module")
+def pages() -> Pages:
+    serving = Serving()
+    serving.put(graphs.MODEL, Loaded(load(graphs.classifier()), graphs.slot(7, graphs.classifier())))
+    return Pages(serving, Metrics(), lambda: {"device": "box-1"}, "0.1.0")
+
+
+def ask(pages: Pages, method: str, path: str) -> int:
+    tensor = graphs.windows(1)["window"]
+    window = {"name": "window", "datatype": "FP32", "shape": tensor.shape, "data": tensor.ravel().tolist()}
+    body = json.dumps({"inputs": [window]}).encode() if path.endswith("/infer") else b""
+    return pages.handle(Request(method, path, {}, body)).status
+
+
+@pytest.mark.parametrize(("path", "method"), list(described()))
+def test_every_described_path_answers_and_takes_only_the_described_method(pages: Pages, path: str, method: str) -> None:
+    place = path.format(model=graphs.MODEL, version="7")
+    assert ask(pages, method, place) == 200
+    assert ask(pages, "POST" if method == "GET" else "GET", place) == 405
+    assert ask(pages, method, place + "/more") == 404
+
+
+def test_every_route_of_the_pages_is_described() -> None:
+    source = (ROOT / "edge" / "http" / "pages.py").read_text()
+    cases = re.findall(r"case \[(.*?)\]:", source)
+    words = {word for case in cases for word in re.findall(r'"(\w+)"', case)}
+    told = {part for path, _ in described() for part in path.strip("/").split("/")}
+    assert words <= told
+    assert "versions" in told
+
+
+def test_every_reference_in_it_leads_somewhere() -> None:
+    for kind, name in re.findall(r"#/components/(\w+)/(\w+)", EDGE):
+        part = EDGE.partition(f"\n  {kind}:\n")[2]
+        assert re.search(rf"^    {name}:", part, re.MULTILINE), f"{kind}/{name}"
+
+
+# --- operations.md ----------------------------------------------------------------------------------------------
+
+CALLS = {"event", "_report", "Failure", "_verdict", "_environment"}
+ERRORS = ("edge/runtime.py", "edge/serving.py", "edge/artifacts.py", "edge/trust.py", "edge/agent/loading.py")
+
+
+def codes() -> set[str]:
+    """Codes that the source gives to events: literal arguments, and the `code` of errors that are passed on."""
+    found = {f"rollout-{state}" for state in RolloutState}
+    found |= {f"refused-{code}" for code in _declared(ROOT / "sync" / "errors.py")} | {"refused-bad-name"}
+    for file in ERRORS:
+        found |= _declared(ROOT / file)
+    for file in (f for package in ("core", "edge") for f in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and _called(node) in CALLS:
+                literals = [a.value for a in node.args[:2] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+                found |= {text for text in literals[:1] if re.fullmatch(r"[a-z]+(-[a-z]+)*", text)}
+    return found - {"no-model"}
+
+
+def _called(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def _declared(file: Path) -> set[str]:
+    return set(re.findall(r'^    code = "([a-z-]+)"$', file.read_text(), re.MULTILINE))
+
+
+def test_the_operators_page_explains_every_event_code_and_no_other() -> None:
+    table = OPERATIONS.partition("## Events")[2]
+    told = {code for line in table.splitlines() if line.startswith("| `") for code in _codes_of(line)}
+    assert told == codes()
+
+
+def _codes_of(line: str) -> list[str]:
+    return re.findall(r"`([a-z-]+)`", line.split("|")[1])
+
+
+def test_the_operators_page_names_every_port_and_its_default() -> None:
+    for setting, default in (("ports.uplink", 8883), ("ports.enrol", 8443), ("ports.console", 8080),
+                             ("http_port", 8000), ("local_broker.port", 1883)):  # fmt: skip
+        assert re.search(rf"\| {default} \| `{re.escape(setting)}` in", OPERATIONS)

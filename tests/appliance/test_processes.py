@@ -1,0 +1,91 @@
+"""Children that never outlive their parent, and ports that are asked before anything starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from appliance.demo.fleet import free_ports
+from appliance.processes import PortTaken, check_port_free, last_words, listens, spawn, stop, tail, wait_for_port
+from tests.appliance.conftest import eventually
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+def test_a_child_gets_its_secret_on_standard_input_and_its_log(tmp_path: Path) -> None:
+    child = spawn([sys.executable, "-c", "print(input()[::-1])"], tmp_path / "logs" / "child.log", b"terces")
+    assert child.wait(20) == 0
+    assert (tmp_path / "logs" / "child.log").read_text() == "secret\n"
+
+
+def test_stopping_asks_first_and_then_insists(tmp_path: Path) -> None:
+    polite = spawn(SLEEP, tmp_path / "polite.log")
+    stop(polite)
+    assert polite.returncode == -signal.SIGTERM
+    stop(polite)  # twice is no harm
+
+
+def test_a_child_dies_with_its_parent_however_that_ends(tmp_path: Path) -> None:
+    parent = textwrap.dedent(f"""
+        import time
+        from pathlib import Path
+        from appliance.processes import spawn
+        print(spawn({SLEEP!r}, Path({str(tmp_path / "child.log")!r})).pid, flush=True)
+        time.sleep(600)
+    """)
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.kill()
+    eventually(lambda: _gone(pid), "the child to be killed by the kernel")
+
+
+def test_a_taken_port_is_refused_with_the_setting_to_change() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(PortTaken) as refused:
+            check_port_free("127.0.0.1", port, "ports.uplink in core.toml")
+        assert str(refused.value) == (
+            f"port {port} on 127.0.0.1 cannot be used (Address already in use): stop what listens there, "
+            "or set ports.uplink in core.toml"
+        )
+        assert listens("127.0.0.1", port)
+        assert listens("0.0.0.0", port)
+    check_port_free("127.0.0.1", port, "anything")
+    assert not listens("127.0.0.1", port)
+
+
+def test_nobody_waits_for_the_port_of_a_child_that_ended(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    child = spawn([sys.executable, "-c", "raise SystemExit(1)"], tmp_path / "log")
+    assert not wait_for_port("127.0.0.1", port, child, patience=60)
+
+
+def test_the_end_of_a_log_goes_into_the_message(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"1\n2\n\xff3\n4\n")
+    assert tail(tmp_path / "log", 2) == "�3\n4"
+    assert tail(tmp_path / "none") == ""
+
+
+def _gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{pid}/stat").read_text().split(") ")[1].startswith("Z")
+
+
+def test_the_last_words_of_a_program_are_its_error(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert last_words(log) == ""
+    log.write_text("1\n2\n3\n4\n")
+    assert last_words(log) == "2\n3\n4"
+    log.write_text("Error: first\nWARNING x\nError: second\n  do this\n")
+    assert last_words(log) == "second\n  do this"

@@ -1,0 +1,89 @@
+"""The pump: one thread, in order, with its tick, and an end when the walker breaks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from appliance.pump import Pump
+from tests.appliance.conftest import PATIENCE, eventually
+
+
+@pytest.fixture
+def pump() -> Iterator[Pump]:
+    made = Pump("test", lambda: None, 60.0)
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_everything_runs_in_order_on_one_thread(pump: Pump) -> None:
+    seen: list[tuple[int, str]] = []
+    futures = [
+        pump.submit(lambda i=i: seen.append((i, threading.current_thread().name)))  # type: ignore[misc]
+        for i in range(100)
+    ]
+    for future in futures:
+        future.result(PATIENCE)
+    assert seen == [(i, "test") for i in range(100)]
+
+
+def test_a_result_comes_back(pump: Pump) -> None:
+    assert pump.submit(lambda: 6 * 7).result(PATIENCE) == 42
+
+
+def test_what_is_queued_before_the_stop_is_done() -> None:
+    pump = Pump("test", lambda: None, 60.0)
+    done: list[int] = []
+    for i in range(10):
+        pump.submit(lambda i=i: done.append(i))  # type: ignore[misc]
+    pump.start()
+    pump.stop()
+    assert done == list(range(10))
+
+
+def test_an_idle_pump_ticks() -> None:
+    ticks: list[None] = []
+    pump = Pump("test", lambda: ticks.append(None), 0.001)
+    pump.start()
+    eventually(lambda: len(ticks) > 3, "four ticks")
+    pump.stop()
+
+
+def test_a_busy_pump_ticks_too() -> None:
+    """A fleet that never falls silent must not keep the walker from its rounds."""
+    time = count()  # each look at the clock is a second later
+    ticks: list[None] = []
+    pump = Pump("test", lambda: ticks.append(None), 5.0, ticks=lambda: float(next(time)))
+    futures = [pump.submit(lambda: len(ticks)) for _ in range(50)]
+    pump.start()
+    ticked = [future.result(PATIENCE) for future in futures]
+    pump.stop()
+    assert ticked[0] == 0
+    assert ticked[-1] > 5
+
+
+def test_an_exception_out_of_the_walker_ends_by_on_broken(caplog: pytest.LogCaptureFixture) -> None:
+    broken = threading.Event()
+    pump = Pump("test", lambda: None, 60.0, broken.set)
+    pump.start()
+    future = pump.submit(lambda: 1 // 0)
+    assert broken.wait(PATIENCE)
+    pump.stop()
+    with pytest.raises(ZeroDivisionError):
+        future.result(0)
+    assert "the walker broke" in caplog.text
+
+
+def test_an_exception_in_the_tick_ends_by_on_broken() -> None:
+    def tick() -> None:
+        raise RuntimeError("walker")
+
+    broken = threading.Event()
+    pump = Pump("test", tick, 0.001, broken.set)
+    pump.start()
+    assert broken.wait(PATIENCE)
+    pump.stop()

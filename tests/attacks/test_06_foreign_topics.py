@@ -1,0 +1,72 @@
+"""Attack 6: a device speaks where it may not: as another device, as the core, in another tenant."""
+
+from __future__ import annotations
+
+import pytest
+
+from sync import topics
+from sync.messages import EVENT
+from sync.names import Digest, TenantId, TrustFile
+from tests.attacks.ground import ATTACKER, VICTIM, Ground, eventually
+from tests.core.world import TENANT
+
+pytestmark = pytest.mark.broker
+OWN = topics.up(TENANT, ATTACKER, EVENT)
+FOREIGN = (
+    topics.reported(TENANT, VICTIM),
+    topics.status(TENANT, VICTIM),
+    topics.up(TENANT, VICTIM, EVENT),
+    topics.desired(TENANT, VICTIM),
+    topics.desired(TENANT, ATTACKER),
+    topics.ack(TENANT, ATTACKER, EVENT),
+    topics.trust(TENANT, TrustFile("timestamp.json")),
+    topics.trust(TENANT, TrustFile("index")),
+    topics.blob(TENANT, Digest("a" * 64), 0),
+    topics.core_status(TENANT),
+    topics.reported(TenantId("other"), ATTACKER),
+    f"{OWN}/deeper",
+    "somewhere/else",
+)
+
+
+@pytest.mark.parametrize("retain", [False, True], ids=["live", "retained"])
+def test_06_every_word_is_refused_by_its_code_and_none_arrives(ground: Ground, retain: bool) -> None:
+    core, victim, attacker = ground.core(), ground.device(VICTIM), ground.device(ATTACKER)
+    core.listen(f"{topics.tenant_root(TENANT)}/#")
+    victim.listen(*topics.device_subscriptions(TENANT, VICTIM))
+    for topic in FOREIGN:
+        attacker.say(topic, b"forged", retain=retain)
+    attacker.say(OWN, b"the end")
+    eventually(lambda: OWN in core.topics(), "the one word that is allowed, said last")
+    assert core.topics() == [OWN]
+    eventually(lambda: len(attacker.refused) == len(FOREIGN), "a refusal for each")
+    assert all("Not authorized" in text for text in attacker.refused)
+    assert victim.heard == []
+
+
+def test_06_a_session_of_the_old_protocol_gets_no_further(ground: Ground) -> None:
+    core, attacker = ground.core(), ground.old_session(ATTACKER)
+    core.listen(f"{topics.tenant_root(TENANT)}/#")
+    for topic in FOREIGN:
+        attacker.say(topic, b"forged", retain=True)
+    attacker.say(OWN, b"the end")
+    eventually(lambda: OWN in core.topics(), "the one word that is allowed, said last")
+    attacker.close()
+    assert core.topics() == [OWN]
+    late = ground.device(VICTIM)
+    late.listen(*topics.device_subscriptions(TENANT, VICTIM))
+    core.say(topics.desired(TENANT, VICTIM), b"the end")
+    eventually(lambda: bool(late.heard), "the end")
+    assert [m.payload for m in late.heard] == [b"the end"], "nothing was retained either"
+
+
+def test_06_a_will_on_a_foreign_topic_is_not_sent(ground: Ground) -> None:
+    """Also not when it is the broker that would speak it."""
+    core = ground.core()
+    core.listen(f"{topics.tenant_root(TENANT)}/#")
+    ground.last_words(ground.device_tls(ATTACKER), topics.status(TENANT, VICTIM))
+    ground.last_words(ground.device_tls(ATTACKER), OWN)
+    eventually(lambda: OWN in core.topics(), "the will that is allowed")
+    assert core.topics() == [OWN]
+    core.say(OWN, b"", retain=True)
+    eventually(lambda: len(core.heard) == 2, "the broker to be empty again")

@@ -1,0 +1,205 @@
+"""Trust from the owner's signature to a device's acceptance, by the real client, and what is refused on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tuf.api.metadata import Metadata, Targets
+
+from core.release import publish
+from edge import trust
+from sync import chunks, codec, roles
+from sync.errors import Untrusted
+from sync.features import TensorSpec
+from sync.manifest import Blob, Lineage, Manifest, Profile, Variant
+from sync.messages import ASSIGNMENT_TYPE, Ack
+from sync.names import Digest, ModelName, TenantId
+from tests.core.world import DAY, MODEL
+
+OWNER, STRANGER = roles.signer(roles.new_signing_key()), roles.signer(roles.new_signing_key())
+SNAPSHOT, TIMESTAMP = roles.signer(roles.new_signing_key()), roles.signer(roles.new_signing_key())
+DIRECTOR_KEY = roles.new_signing_key()
+DIRECTOR = roles.signer(DIRECTOR_KEY)
+ONLINE = publish.OnlineSigners(SNAPSHOT, TIMESTAMP)
+OTHER = ModelName("other")
+
+
+@pytest.fixture
+def now() -> float:
+    """tuf's client reads the machine's clock itself, so metadata must be signed about now."""
+    import time
+
+    return time.time()
+
+
+def manifest(number: int = 1, model: ModelName = MODEL) -> bytes:
+    blob = Blob(Digest("a" * 64), Digest("b" * 64), 1, 1, (Digest("c" * 64),))
+    spec = (TensorSpec("x", "FP32", (-1, 2)),)
+    document = Manifest(
+        TenantId("acme"), model, number, 0.0, (Variant("fp32", (), blob),), blob, spec, spec, ("a",), None, (),
+        Profile(), Lineage("s", "v", "cnn1d", 7, {}, "because"),
+    )  # fmt: skip
+    return codec.encode(document)
+
+
+def first(now: float) -> dict[str, bytes]:
+    root = publish.first_root(OWNER, SNAPSHOT.public_key, TIMESTAMP.public_key, DIRECTOR.public_key, now)
+    targets = publish.first_targets(OWNER, now)
+    publish.check_trust_init(root, targets)
+    files = {"1.root.json": root, "1.targets.json": targets}
+    return files | publish.renew(files, ONLINE, now)
+
+
+def approved(files: dict[str, bytes], now: float, number: int = 1, model: ModelName = MODEL) -> dict[str, bytes]:
+    """What the steward keeps after one approval."""
+    payload = manifest(number, model)
+    targets, role = publish.approve(files, model, number, payload, OWNER, now)
+    publish.check_approval(files, model, number, payload, targets, role)
+    fresh = files | publish.approved_files(model, payload, targets, role)
+    return fresh | publish.renew(fresh, ONLINE, now)
+
+
+def accept(folder: Path, files: dict[str, bytes], number: int = 1, **floor: int) -> trust.Accepted:
+    digest = chunks.digest(manifest(number))
+    return trust.accept(folder, files["1.root.json"], files, floor, MODEL, number, digest)
+
+
+def edited(data: bytes, signer: Any, change: Any) -> bytes:
+    metadata: Metadata[Targets] = Metadata.from_bytes(data)
+    change(metadata.signed)
+    metadata.signatures.clear()
+    metadata.sign(signer)
+    return metadata.to_bytes()
+
+
+def test_what_the_owner_signed_the_device_accepts(tmp_path: Path, now: float) -> None:
+    files = approved(first(now), now)
+    found = accept(tmp_path, files)
+    assert found.manifest.number == 1
+    assert trust.verify(found.record, MODEL, 1) == found.manifest
+    assert found.versions == {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2, "model.motion": 1}
+
+
+def test_only_what_is_current_is_needed(tmp_path: Path, now: float) -> None:
+    files = approved(approved(approved(first(now), now), now, 2), now, 1, OTHER)
+    names = publish.current(files)
+    assert names[-1] == "timestamp.json"
+    assert "1.targets.json" not in names and "1.snapshot.json" not in names and "1.model.motion.json" not in names
+    assert {"1.root.json", "3.targets.json", "4.snapshot.json", "2.model.motion.json", "1.model.other.json"} < {*names}
+    assert accept(tmp_path, {n: files[n] for n in names}, 2).manifest.number == 2
+
+
+def test_an_older_release_stays_acceptable(tmp_path: Path, now: float) -> None:
+    files = approved(approved(first(now), now), now, 2)
+    assert accept(tmp_path, files, 2).manifest.number == 2
+    assert accept(tmp_path, files, 1).manifest.number == 1
+
+
+def test_the_director_in_the_root_signs_assignments(now: float) -> None:
+    keys = trust.director_keys(first(now)["1.root.json"])
+    envelope = roles.sign(Ack(1, 1), ASSIGNMENT_TYPE, DIRECTOR_KEY)
+    assert roles.verify(envelope, ASSIGNMENT_TYPE, Ack, keys) == Ack(1, 1)
+
+
+def test_a_model_of_another_name_is_not_signed_by_this_role(tmp_path: Path, now: float) -> None:
+    files = approved(first(now), now)
+    with pytest.raises(Untrusted, match="not among the signed"):
+        trust.accept(tmp_path, files["1.root.json"], files, {}, MODEL, 2, chunks.digest(manifest(2)))
+
+
+def test_a_device_does_not_go_back_to_older_metadata(tmp_path: Path, now: float) -> None:
+    old = approved(first(now), now)
+    new = approved(old, now, 2)
+    seen = accept(tmp_path / "one", new, 2).versions
+    with pytest.raises(Untrusted):
+        accept(tmp_path / "one", old, 1)
+    with pytest.raises(Untrusted, match="seen before"):
+        accept(tmp_path / "lost and made anew", old, 1, **seen)
+
+
+def test_expired_metadata_is_no_verdict(tmp_path: Path, now: float) -> None:
+    files = approved(first(now - 8 * DAY), now - 8 * DAY)
+    with pytest.raises(trust.Incomplete, match="expired"):
+        accept(tmp_path, files)
+    renewed = files | publish.renew(files, ONLINE, now)
+    assert accept(tmp_path, renewed).manifest.number == 1
+
+
+def test_renewal_is_due_after_half_of_the_life(now: float) -> None:
+    files = first(now)
+    assert not publish.renewal_due({}, now)
+    assert not publish.renewal_due(files, now + 3.4 * DAY)
+    assert publish.renewal_due(files, now + 3.6 * DAY)
+
+
+def test_a_renewal_counts_up_and_changes_nothing_else(now: float) -> None:
+    files = approved(first(now), now)
+    fresh = publish.renew(files, ONLINE, now + DAY)
+    assert set(fresh) == {"3.snapshot.json", "timestamp.json"}
+    both = files | fresh
+    assert set(publish.current(both)) - set(publish.current(files)) == {"3.snapshot.json"}
+
+
+def test_a_trust_that_does_not_hold_is_not_begun(now: float) -> None:
+    online = (SNAPSHOT.public_key, TIMESTAMP.public_key, DIRECTOR.public_key)
+    root = publish.first_root(OWNER, *online, now)
+    strange = publish.first_targets(STRANGER, now)
+    with pytest.raises(Untrusted):
+        publish.check_trust_init(root, strange)
+    with pytest.raises(Untrusted):
+        publish.check_trust_init(edited(root, STRANGER, lambda r: None), publish.first_targets(OWNER, now))
+    with pytest.raises(Untrusted, match="version 1"):
+        publish.check_trust_init(edited(root, OWNER, _next), publish.first_targets(OWNER, now))
+    with pytest.raises(Untrusted, match="version 1"):
+        publish.check_trust_init(root, edited(publish.first_targets(OWNER, now), OWNER, _next))
+    with pytest.raises(Untrusted, match="not root"):
+        publish.check_trust_init(strange, strange)
+
+
+def _next(signed: Any) -> None:
+    signed.version += 1
+
+
+def test_approvals_that_must_be_refused(now: float) -> None:
+    files = approved(first(now), now)
+    payload = manifest(2)
+    targets, role = publish.approve(files, MODEL, 2, payload, OWNER, now)
+    assert targets is None, "the model is known: its role alone is signed"
+    publish.check_approval(files, MODEL, 2, payload, None, role)
+
+    def refused(text: str, payload: bytes, targets: bytes | None, role: bytes, model: ModelName = MODEL) -> None:
+        with pytest.raises(Untrusted, match=text):
+            publish.check_approval(files, model, 2, payload, targets, role)
+
+    refused("motion 2", payload, None, edited(role, STRANGER, lambda r: None))
+    refused("must follow", payload, None, edited(role, OWNER, _next))
+    refused("must follow", payload, None, files["1.model.motion.json"])
+    refused("does not name", manifest(3), None, role)
+    refused("other", payload, None, role, OTHER)
+    refused("motion 2", payload, edited(files["2.targets.json"], STRANGER, _next), role)
+    refused("must follow", payload, files["2.targets.json"], role)
+    refused("root", payload, files["1.root.json"], role)
+
+
+def test_a_new_model_needs_targets_that_delegate_to_it(now: float) -> None:
+    files = approved(first(now), now)
+    payload = manifest(1, OTHER)
+    targets, role = publish.approve(files, OTHER, 1, payload, OWNER, now)
+    assert targets is not None
+    with pytest.raises(Untrusted):
+        publish.check_approval(files, OTHER, 1, payload, None, role)
+    with pytest.raises(Untrusted):
+        publish.check_approval(files, OTHER, 1, payload, edited(targets, STRANGER, lambda t: None), role)
+    publish.check_approval(files, OTHER, 1, payload, targets, role)
+
+
+def test_before_trust_nothing_can_be_approved(now: float) -> None:
+    with pytest.raises(Untrusted, match="falaj trust init"):
+        publish.approve({}, MODEL, 1, manifest(), OWNER, now)
+
+
+def test_the_file_of_a_manifest_bears_its_digest(now: float) -> None:
+    payload = manifest()
+    assert approved(first(now), now)[f"{chunks.digest(payload)}.manifest"] == payload

@@ -1,0 +1,383 @@
+"""Orders: what is done is committed, what is refused leaves nothing but its reason."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from securesystemslib.signer import Key
+
+from appliance.keys import new_device_keys
+from core import orders
+from core.handoffs import RolloutState
+from core.orders import Answer
+from core.project import Project
+from core.release import publish
+from core.steward import PersistBroker
+from sync import chunks, codec, roles, topics
+from sync.messages import TrustIndex
+from sync.names import DeviceId, ModelName, TrustFile
+from tests.core.world import MODEL, ONE, TENANT, TWO, World, landed, project, request, serving
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.catalog.close()
+
+
+def facts(world: World) -> tuple[object, ...]:
+    """Everything an order could change, events aside."""
+    shelf = world.catalog
+    return (
+        shelf.projects.current(), shelf.projects.jobs(), shelf.datasets.totals(), shelf.releases.candidates(),
+        shelf.releases.releases(), shelf.releases.trust(), shelf.fleet.devices(), shelf.fleet.rollouts(active=False),
+        shelf.fleet.token(ONE), sorted(f.name for f in (world.folder / "blobs").iterdir()),
+    )  # fmt: skip
+
+
+def refused(world: World, order: orders.AnyOrder, code: str) -> Answer:
+    """The order is refused with this code, and nothing has changed or been sent."""
+    before, sent = facts(world), len(world.actions)
+    answer = world.order(order)
+    assert (answer.ok, answer.code) == (False, code), answer
+    assert answer.error and answer.result == {}
+    assert facts(world) == before and len(world.actions) == sent
+    return answer
+
+
+# --- project and jobs -------------------------------------------------------------------------------------------
+
+
+def test_a_project_is_applied_and_starts_no_work(world: World) -> None:
+    assert world.must(orders.ApplyProject(project=project(), folder="/p"))["version"] == 1
+    assert world.must(orders.ApplyProject(project=project(), folder="/p"))["version"] == 2
+    assert world.catalog.projects.current() == (project(), "/p")
+    assert world.jobs == [] and world.codes() == ["project-applied"] * 2
+
+
+def test_a_project_that_does_not_fit_together_is_refused_with_all_its_faults(world: World) -> None:
+    broken = Project(sources=project().sources, views=project().views, models=project().models)
+    answer = refused(world, orders.ApplyProject(project=broken, folder="/p"), "project-invalid")
+    assert "sources.watches.contract" in answer.error and "falaj.toml" in answer.hint
+
+
+@pytest.mark.parametrize("order", [orders.Ingest(source="watches"), orders.Train(model=MODEL)])
+def test_without_a_project_there_is_no_work(world: World, order: orders.AnyOrder) -> None:
+    assert "falaj apply" in refused(world, order, "no-project").hint
+
+
+def test_what_is_not_declared_cannot_be_run(world: World) -> None:
+    world.must(orders.ApplyProject(project=project(), folder="/p"))
+    assert "watches" in refused(world, orders.Ingest(source="clocks"), "no-such-source").error
+    assert "motion" in refused(world, orders.Train(model=ModelName("other")), "no-such-model").error
+    assert "falaj ingest watches" in refused(world, orders.Train(model=MODEL), "no-data").hint
+
+
+def test_rows_and_position_are_committed_with_the_job(world: World) -> None:
+    world.must(orders.ApplyProject(project=project(), folder="/p"))
+    job = world.must(orders.Ingest(source="watches"))["job"]
+    assert [(j.job, j.kind, j.subject, j.folder) for j in world.jobs] == [(job, "ingest", "watches", "/p")]
+    refused(world, orders.Ingest(source="watches"), "job-running")
+    world.must(orders.JobProgress(job=job, stage="reading", done=0.5))
+    world.must(orders.CommitRows(job=job, landed=landed()))
+    found = world.catalog.projects.job(job)
+    assert found is not None and (found.state, found.result["rows"]) == ("done", 10)
+    world.must(orders.Ingest(source="watches"))
+    assert world.jobs[-1].position == landed().position, "the next run begins where this one ended"
+
+
+def test_a_jobs_result_is_taken_once(world: World) -> None:
+    world.must(orders.ApplyProject(project=project(), folder="/p"))
+    job = world.must(orders.Ingest(source="watches"))["job"]
+    world.must(orders.CommitRows(job=job, landed=landed()))
+    refused(world, orders.CommitRows(job=job, landed=landed("another.parquet")), "job-over")
+    refused(world, orders.JobFailed(job=job, error="late"), "job-over")
+    refused(world, orders.CommitRows(job=999, landed=landed()), "job-over")
+    candidate = world.candidate()
+    job = world.job()
+    world.must(orders.CommitCandidate(job=job, candidate=candidate))
+    refused(world, orders.CommitCandidate(job=job, candidate=candidate), "job-over")
+    world.must(orders.JobProgress(job=job, stage="late", done=0.1))
+    found = world.catalog.projects.job(job)
+    assert found is not None and (found.state, found.done) == ("done", 1.0)
+
+
+def test_a_job_that_failed_says_why_and_may_be_started_again(world: World) -> None:
+    world.must(orders.ApplyProject(project=project(), folder="/p"))
+    job = world.must(orders.Ingest(source="watches"))["job"]
+    world.must(orders.JobFailed(job=job, error="disk full", hint="make room"))
+    found = world.catalog.projects.job(job)
+    assert found is not None and (found.state, found.error, found.hint) == ("failed", "disk full", "make room")
+    assert world.must(orders.Ingest(source="watches"))["job"] == job + 1
+
+
+def test_a_restart_ends_the_jobs_that_were_under_way(world: World) -> None:
+    world.must(orders.ApplyProject(project=project(), folder="/p"))
+    job = world.must(orders.Ingest(source="watches"))["job"]
+    world.reopen()
+    found = world.catalog.projects.job(job)
+    assert found is not None and found.state == "failed" and "start it again" in found.hint
+    assert world.codes().count("job-lost") == 1
+    refused(world, orders.CommitRows(job=job, landed=landed()), "job-over")
+    world.reopen()
+    assert world.codes().count("job-lost") == 1
+
+
+# --- releases ---------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_candidate_is_kept_with_its_reasons_and_is_no_release(world: World) -> None:
+    world.ready()
+    result = world.must(orders.CommitCandidate(job=world.job(), candidate=world.candidate(accepted=False)))
+    assert result["accepted"] is False
+    assert world.catalog.releases.releases() == [] and len(world.catalog.releases.candidates()) == 1
+    event = world.catalog.events.newest(1)[0]
+    assert (event.code, event.model) == ("candidate-refused", MODEL) and "accuracy" in event.text
+
+
+def test_an_accepted_candidate_awaits_approval_and_nothing_of_it_is_sent(world: World) -> None:
+    world.ready()
+    sent = len(world.sent)
+    assert world.stage() == 1
+    row, payload = world.catalog.releases.release(MODEL, 1) or pytest.fail("no release")
+    assert (row.state, row.digest) == ("staged", chunks.digest(payload))
+    assert len(world.sent) == sent
+    keys = world.catalog.releases.keys(MODEL, 1)
+    assert sorted(keys) == sorted(f.name for f in (world.folder / "blobs").iterdir())
+
+
+def test_a_candidate_of_a_model_that_is_no_longer_declared_is_refused(world: World) -> None:
+    world.ready()
+    job, candidate = world.job(), world.candidate()
+    empty = Project(sources=project().sources, contracts=project().contracts)
+    world.must(orders.ApplyProject(project=empty, folder="/p"))
+    refused(world, orders.CommitCandidate(job=job, candidate=candidate), "no-such-model")
+
+
+def test_a_candidate_whose_artifact_is_damaged_becomes_no_release(world: World) -> None:
+    world.ready()
+    job, candidate = world.job(), world.candidate()
+    (world.folder / "artifacts" / candidate.golden).write_bytes(b"FLJ1 and then nothing")
+    answer = world.order(orders.CommitCandidate(job=job, candidate=candidate))
+    assert (answer.ok, answer.code) == (False, "damaged")
+    assert world.catalog.releases.releases() == [] and world.catalog.releases.candidates() == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from core import orders
+from tests.core.world import World
+
+class Cut:
+    def __init__(self, real):
+        self.real = real
+    def put(self, digest, sealed):
+        self.real.put(digest, sealed)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+world = World(Path(sys.argv[1])).ready()
+world.house.blobs = Cut(world.house.blobs)
+world.stage()
+"""
+
+
+def test_a_kill_between_blobs_and_rows_leaves_nothing_that_is_named(tmp_path: Path) -> None:
+    """The steward dies when the first of two blob files is written: the file is there, no row names it."""
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    world = World(tmp_path)
+    assert len(list((tmp_path / "blobs").iterdir())) == 1
+    assert world.catalog.releases.keys(MODEL, 1) == {} and world.catalog.releases.release(MODEL, 1) is None
+    assert world.catalog.releases.candidates() == [] and world.catalog.projects.unfinished() == []
+    assert world.codes()[-1] == "job-lost"
+    assert world.stage() == 1, "the number was not used up: nothing bears it"
+    world.catalog.close()
+
+
+def test_an_approval_publishes_what_points_after_what_is_pointed_at(world: World) -> None:
+    world.ready()
+    number = world.stage()
+    start = len(world.sent)
+    world.must(world.approval(number))
+    sent = [m.topic.removeprefix(f"falaj/1/{TENANT}/") for m in world.sent[start:]]
+    assert all(m.retain and m.qos == 1 for m in world.sent[start:])
+    assert sent[-2:] == ["trust/timestamp.json", "trust/index"]
+    last_blob = max(i for i, topic in enumerate(sent) if topic.startswith("blob/"))
+    assert last_blob < sent.index("trust/timestamp.json")
+    index = codec.decode(TrustIndex, world.sent[-1].payload)
+    assert list(index.files) == [t.removeprefix("trust/") for t in sent if t.startswith("trust/")][:-1]
+    assert any(isinstance(a, PersistBroker) for a in world.actions)
+    assert world.codes()[-1] == "release-approved"
+    (_, rollout) = world.catalog.fleet.rollouts()[0]
+    assert (rollout.state, rollout.previous) == (RolloutState.APPROVED, None)
+
+
+def test_approvals_that_do_not_hold_are_refused(world: World) -> None:
+    world.ready()
+    number = world.stage()
+    good = world.approval(number)
+    refused(world, orders.Approve(model=MODEL, number=9, role=good.role, targets=good.targets), "no-such-release")
+    stranger = roles.signer(roles.new_signing_key())
+    _, payload = world.catalog.releases.release(MODEL, number) or pytest.fail("no release")
+    files = world.catalog.releases.trust()
+    targets, role = publish.approve(files, MODEL, number, payload, stranger, world.now)
+    assert targets is not None
+    for given in (
+        orders.Approve(model=MODEL, number=number, role=role.decode(), targets=targets.decode()),
+        orders.Approve(model=MODEL, number=number, role=role.decode(), targets=good.targets),
+        orders.Approve(model=MODEL, number=number, role=good.role),
+    ):
+        refused(world, given, "untrusted")
+    refused(world, orders.Approve(model=MODEL, number=number, role="{", targets=good.targets), "malformed")
+    world.must(good)
+    refused(world, good, "untrusted")
+
+
+def test_a_release_that_was_revoked_or_is_no_longer_declared_is_not_approved(world: World) -> None:
+    world.ready()
+    order = world.approval(world.stage())
+    world.must(orders.ApplyProject(project=Project(), folder="/p"))
+    refused(world, order, "no-such-model")
+    world.must(orders.ApplyProject(project=project(), folder="/p"))
+    with world.catalog.transaction():
+        world.catalog.releases.set_state(MODEL, 1, "revoked")
+    refused(world, order, "release-revoked")
+
+
+def test_devices_are_not_taken_back_to_a_release_that_was_reversed(world: World) -> None:
+    world.ready()
+    device = world.enrol(ONE)
+    _, first = world.release(b"one")
+    world.hear(device.report({MODEL: serving(first)}))
+    _, second = world.release(b"two")
+    world.hear(device.report({MODEL: serving(first, quarantined=(second,), reason="slow")}))
+    world.tick()
+    assert world.catalog.fleet.rollouts()[0][1].state is RolloutState.REVERSED
+    world.release(b"three")
+    assert world.catalog.fleet.rollouts()[0][1].previous == 1
+
+
+# --- trust and devices ------------------------------------------------------------------------------------------
+
+
+def test_trust_begins_once_and_is_published(world: World) -> None:
+    root, targets = (part.decode() for part in world.root_and_targets())
+    assert world.must(orders.TrustInit(root=root, targets=targets))["root"] == chunks.digest(root.encode())
+    assert world.last(topics.trust(TENANT, TrustFile("1.root.json"))) == root.encode()
+    assert "falaj trust status" in refused(world, orders.TrustInit(root=root, targets=targets), "trust-exists").hint
+
+
+def test_a_root_that_names_other_keys_than_the_cores_is_refused(world: World) -> None:
+    root, targets = world.root_and_targets()
+    stranger = roles.signer(roles.new_signing_key()).public_key
+    keys = {name: roles.key_from_dict(k.pop("keyid"), k) for name, k in world.must(orders.TrustKeys()).items()}
+
+    def init(**other: Key) -> orders.TrustInit:
+        given = {**keys, **other}
+        made = publish.first_root(world.owner, given["snapshot"], given["timestamp"], given["director"], world.now)
+        return orders.TrustInit(root=made.decode(), targets=targets.decode())
+
+    refused(world, init(director=stranger), "wrong-director")
+    refused(world, init(snapshot=stranger), "untrusted")
+    refused(world, init(timestamp=stranger), "untrusted")
+    refused(world, orders.TrustInit(root=targets.decode(), targets=root.decode()), "untrusted")
+    world.must(init())
+
+
+def test_without_trust_there_is_no_token(world: World) -> None:
+    assert "falaj trust init" in refused(world, orders.IssueToken(device=ONE), "no-trust").hint
+
+
+def test_a_token_admits_one_device_once(world: World) -> None:
+    world.ready()
+    token, keys = world.token(ONE), new_device_keys(ONE)
+    assert token.secret not in str(world.catalog.fleet.token(ONE))
+    answer = world.must(orders.Enrol(envelope=request(token, keys).decode()))
+    assert (answer["device"], answer["epoch"], answer["tenant"]) == (ONE, 1, TENANT)
+    assert chunks.digest(answer["root"].encode()) == token.root
+    assert token.secret not in str(answer)
+    again = world.order(orders.Enrol(envelope=request(token, new_device_keys(ONE)).decode()))
+    assert (again.ok, again.code) == (False, "enrolment-refused")
+    assert [d.device for d in world.catalog.fleet.devices()] == [ONE]
+
+
+def test_a_device_that_enrols_again_begins_a_new_epoch(world: World) -> None:
+    world.ready()
+    first, second = world.enrol(ONE), world.enrol(ONE)
+    assert (first.epoch, second.epoch) == (1, 2)
+    world.hear(first.report())
+    assert world.codes()[-1] == "refused-untrusted"
+    world.hear(second.report())
+    found = world.catalog.fleet.device(ONE)
+    assert found is not None and found.report is not None and found.report.epoch == 2
+
+
+def test_every_reason_to_refuse_an_enrolment_gives_the_same_answer(world: World) -> None:
+    world.ready()
+    keys = new_device_keys(ONE)
+    token = world.token(ONE)
+    answers = set()
+
+    def ask(**lies: Any) -> None:
+        answer = world.order(orders.Enrol(envelope=request(token, keys, **lies).decode()))
+        assert not answer.ok
+        answers.add((answer.code, answer.error, answer.hint))
+
+    ask(device=TWO)  # no token for it
+    ask(secret="x" * 43)
+    ask(tenant="other")
+    ask(csr="nothing")
+    ask(sealing_key="AA==")
+    ask(signer=roles.new_signing_key())
+    world.now += 3601
+    ask()  # too late
+    assert len(answers) == 1
+    assert world.codes().count("enrolment-refused") == 7
+    assert world.catalog.fleet.devices() == []
+
+
+def test_a_token_bears_five_attempts(world: World) -> None:
+    world.ready()
+    token, keys = world.token(ONE), new_device_keys(ONE)
+    for _ in range(7):
+        world.order(orders.Enrol(envelope=request(token, keys, secret="guess").decode()))
+    row = world.catalog.fleet.token(ONE)
+    assert row is not None and row.attempts == 5
+    assert not world.order(orders.Enrol(envelope=request(token, keys).decode())).ok
+    world.enrol(ONE)  # a new token begins anew
+
+
+def test_four_wrong_guesses_do_not_lock_the_owner_out(world: World) -> None:
+    world.ready()
+    token, keys = world.token(ONE), new_device_keys(ONE)
+    for _ in range(4):
+        world.order(orders.Enrol(envelope=request(token, keys, secret="guess").decode()))
+    assert world.order(orders.Enrol(envelope=request(token, keys).decode())).ok
+
+
+def test_a_body_that_is_no_envelope_is_malformed(world: World) -> None:
+    world.ready()
+    for envelope in ("", "{}", "[]", '{"payload":"","payloadType":"","signatures":[]}'):
+        refused(world, orders.Enrol(envelope=envelope), "malformed")
+
+
+def test_a_rollout_over_thousands_of_devices_has_room(world: World) -> None:
+    """Its document outgrows what may travel in one message."""
+    world.ready()
+    world.release()
+    (key, rollout) = world.catalog.fleet.rollouts()[0]
+    many = tuple(DeviceId(f"{'w' * 55}-{i}") for i in range(2000))
+    with world.catalog.transaction():
+        world.catalog.fleet.put_rollout(key, replace(rollout, assigned=many))
+    assert world.catalog.fleet.rollouts()[0][1].assigned == many

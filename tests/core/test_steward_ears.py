@@ -1,0 +1,217 @@
+"""What devices say: believed only under their own signature, in order, once; nothing else changes a thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sync import codec, roles, topics
+from sync.errors import Untrusted
+from sync.link import Message
+from sync.messages import EVENT, REPORTED_TYPE, Ack, DeviceEvent, Reported, Status
+from sync.names import DeviceId, Digest, Kind, ModelName, TrustFile
+from tests.core.world import MODEL, ONE, START, TENANT, TWO, Device, World, serving
+
+EVENT_1 = DeviceEvent("release-proved", "golden vectors passed", MODEL, "notice", {"p99_ms": 1.5})
+ACK = topics.ack(TENANT, ONE, EVENT)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path).ready()
+    yield made
+    made.catalog.close()
+
+
+@pytest.fixture
+def device(world: World) -> Device:
+    return world.enrol(ONE)
+
+
+def report_of(world: World, name: DeviceId = ONE) -> Reported | None:
+    row = world.catalog.fleet.device(name)
+    return row.report if row else None
+
+
+def refused(world: World, message: Message, code: str = "refused-untrusted") -> None:
+    """Nothing but an event comes of it: no document of the device changes, no answer is sent."""
+    before, sent = world.catalog.fleet.devices(), len(world.sent)
+    world.hear(message)
+    event = world.catalog.events.newest(1)[0]
+    assert (event.code, event.severity) == (code, "notice")
+    assert world.catalog.fleet.devices() == before and len(world.sent) == sent
+
+
+def test_a_signed_report_is_kept_with_the_time_it_came(world: World, device: Device) -> None:
+    world.now += 9
+    world.hear(device.report({MODEL: serving(Digest("a" * 64))}))
+    row = world.catalog.fleet.device(ONE)
+    assert row is not None and row.report is not None
+    assert (row.seen, row.report.seq, row.report.models[MODEL].phase) == (world.now, 1, "steady")
+
+
+def test_only_the_newest_report_counts(world: World, device: Device) -> None:
+    first, second = device.report(), device.report()
+    for message in (second, first, second):
+        world.hear(message)
+    found = report_of(world)
+    assert found is not None and found.seq == 2
+    assert "refused-untrusted" not in world.codes(), "a late or repeated report is no offence"
+
+
+@pytest.mark.parametrize("lies", [{"device": TWO}, {"tenant": "other"}, {"epoch": 2}, {"epoch": 0}], ids=str)
+def test_a_report_that_speaks_of_somebody_else_is_refused(world: World, device: Device, lies: dict[str, Any]) -> None:
+    refused(world, device.report(**lies))
+
+
+def test_a_report_under_another_key_is_refused(world: World, device: Device) -> None:
+    other = world.enrol(TWO)
+    document = Reported(TENANT, ONE, 1, 5, START, "b", 0, {})
+    forged = roles.sign(document, REPORTED_TYPE, other.keys.signing)
+    refused(world, device.message("reported", forged))
+    refused(world, device.message("reported", roles.sign(document, "application/json", device.keys.signing)))
+    refused(world, device.message("reported", other.report().payload))
+
+
+def test_a_report_whose_number_cannot_be_kept_is_refused(world: World, device: Device) -> None:
+    for seq in (2**63, 2**64 - 1, 0, -1):
+        refused(world, device.report(seq=seq), "refused-malformed")
+    world.hear(device.report(seq=2**63 - 1))
+    assert report_of(world) is not None
+
+
+def test_a_report_that_is_too_long_is_refused_and_a_long_one_is_read(world: World, device: Device) -> None:
+    long = {ModelName(f"m{i}"): serving(Digest("a" * 64)) for i in range(300)}
+    world.hear(device.report(long))
+    found = report_of(world)
+    assert found is not None and len(found.models) == 300
+    assert len(codec.encode(found)) > codec.LIMIT
+    longer = {ModelName(f"m{i}"): serving(Digest("a" * 64)) for i in range(900)}
+    refused(world, device.report(longer), "refused-malformed")
+
+
+@pytest.mark.parametrize("payload", [b"{}", b"\xff", b"null", b"[" * 5000, b'{"payload":"%"}'])
+@pytest.mark.parametrize("path", ["reported", "status", "up/event"])
+def test_bytes_that_are_no_document_are_refused(world: World, device: Device, path: str, payload: bytes) -> None:
+    refused(world, device.message(path, payload), "refused-malformed")
+
+
+def test_strangers_are_refused(world: World, device: Device) -> None:
+    good = device.report().payload
+    for topic in (topics.reported(TENANT, TWO), "falaj/1/other/d/watch-1/reported"):
+        refused(world, Message(topic, good, 1))
+    refused(world, Message("falaj/1/acme/d/watch-1/elsewhere", good, 1), "refused-bad-name")
+    refused(world, Message("falaj/1/acme/d/watch-1/up/Not-A-Kind", good, 1), "refused-bad-name")
+
+
+def test_status_comes_and_goes(world: World, device: Device) -> None:
+    for state in ("online", "offline"):
+        world.hear(device.message("status", codec.encode(Status(state, START, "b", 1)), retained=True))
+        row = world.catalog.fleet.device(ONE)
+        assert row is not None and row.status == state
+
+
+def test_chunks_that_are_missing_are_published_again(world: World, device: Device) -> None:
+    number, _ = world.release(b"m" * 300_000)
+    sizes = {d: len(world.house.blobs.get(d)) for d in world.catalog.releases.keys(MODEL, number)}
+    large = max(sizes, key=lambda d: sizes[d])
+    start = len(world.sent)
+    world.hear(device.report(missing={large: (1, 3, 99), Digest("f" * 64): (0,)}))
+    sent = [m.topic for m in world.sent[start:] if "/blob/" in m.topic]
+    assert sent == [topics.blob(TENANT, large, 1), topics.blob(TENANT, large, 3)]
+
+
+def test_a_blob_that_is_damaged_here_is_not_sent(world: World, device: Device) -> None:
+    number, _ = world.release()
+    digest = next(iter(world.catalog.releases.keys(MODEL, number)))
+    (world.folder / "blobs" / digest).write_bytes(b"changed")
+    world.hear(device.report(missing={digest: (0,)}))
+    assert world.codes()[-1] == "refused-damaged" and report_of(world) is not None
+    start = len(world.sent)
+    world.take(world.steward.link_changed(True, world.now))
+    assert world.codes()[-1] == "blob-damaged"
+    assert topics.trust(TENANT, TrustFile("timestamp.json")) in [m.topic for m in world.sent[start:]]
+
+
+# --- records ----------------------------------------------------------------------------------------------------
+
+
+def acks(world: World) -> list[int]:
+    return [codec.decode(Ack, m.payload).n for m in world.sent if m.topic == ACK]
+
+
+def test_records_are_taken_in_order_and_once_and_acknowledged_by_number(world: World, device: Device) -> None:
+    for n in (1, 2, 4, 2, 1, 3, 4):
+        world.hear(device.record(EVENT_1, n))
+    assert acks(world) == [1, 2, 2, 2, 2, 3, 4]
+    taken = [e for e in reversed(world.catalog.events.newest()) if e.source == ONE]
+    assert [e.facts["n"] for e in taken] == [1, 2, 3, 4]
+    assert {(e.code, e.severity, e.model, e.facts["p99_ms"]) for e in taken} == {
+        ("release-proved", "notice", MODEL, 1.5)
+    }
+
+
+def test_an_acknowledgement_waits_an_hour_and_is_not_retained(world: World, device: Device) -> None:
+    world.hear(device.record(EVENT_1, 1))
+    ack = next(m for m in world.sent if m.topic == ACK)
+    assert (ack.retain, ack.expiry, ack.qos) == (False, 3600, 1)
+
+
+def test_what_was_taken_survives_a_restart(world: World, device: Device) -> None:
+    world.hear(device.record(EVENT_1, 1))
+    world.reopen()
+    world.hear(device.record(EVENT_1, 1))
+    world.hear(device.record(EVENT_1, 2))
+    assert acks(world) == [1, 1, 2]
+    assert [e.facts["n"] for e in world.catalog.events.newest() if e.source == ONE] == [2, 1]
+
+
+def test_a_record_that_cannot_be_read_does_not_stop_the_queue(world: World, device: Device) -> None:
+    world.hear(device.record(b'{"code":7}', 1))
+    world.hear(device.record(EVENT_1, 2))
+    codes = [e.code for e in reversed(world.catalog.events.newest()) if e.source == ONE]
+    assert codes == ["record-malformed", "release-proved"] and acks(world) == [1, 2]
+
+
+def test_kinds_are_numbered_apart(world: World, device: Device) -> None:
+    world.hear(device.record({"any": 1}, 1, kind="metrics"))
+    world.hear(device.record(EVENT_1, 1))
+    assert acks(world) == [1]
+    assert world.last(topics.ack(TENANT, ONE, Kind("metrics"))) == codec.encode(Ack(1, 1))
+
+
+def test_a_record_of_another_epoch_is_refused(world: World, device: Device) -> None:
+    refused(world, device.record(EVENT_1, 1, epoch=2))
+    world.enrol(ONE)
+    refused(world, device.record(EVENT_1, 1))
+
+
+def test_a_device_may_not_speak_in_the_cores_name(world: World, device: Device) -> None:
+    world.hear(device.record(DeviceEvent("rollout-complete", "all is well"), 1))
+    assert world.catalog.events.newest(1)[0].source == ONE
+
+
+# --- what is planted on the broker ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["up/event", "up/Not-A-Kind", "up/metrics"])
+def test_what_is_planted_is_cleared_and_not_believed(world: World, device: Device, path: str) -> None:
+    planted = device.record(EVENT_1, 1)
+    start = len(world.sent)
+    world.hear(device.message(path, planted.payload, retained=True))
+    (clearing,) = world.sent[start:]
+    assert (clearing.topic, clearing.payload, clearing.retain) == (device.message(path, b"").topic, b"", True)
+    assert world.codes()[-1] in ("refused-untrusted", "refused-bad-name")
+    assert world.catalog.fleet.received(ONE, 1, "event") == 0
+    events = len(world.codes())
+    world.hear(device.message(path, b""))
+    assert len(world.codes()) == events, "our own clearing comes back and says nothing"
+
+
+def test_a_refused_report_is_not_cleared_for_it_may_be_retained(world: World, device: Device) -> None:
+    start = len(world.sent)
+    world.hear(device.message("reported", device.report(epoch=7).payload, retained=True))
+    assert world.codes()[-1] == f"refused-{Untrusted.code}" and len(world.sent) == start

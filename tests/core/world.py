@@ -1,0 +1,224 @@
+"""A small real world for the tests of the core: one tenant's steward on real files, its owner, and devices."""
+
+from __future__ import annotations
+
+import base64
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from appliance.keys import DeviceKeys, new_device_keys
+from core import orders
+from core.catalog import open_catalog
+from core.fleet import enrolment
+from core.fleet.enrolment import Pair
+from core.handoffs import Artifact, Candidate, LakeFile, Landed, Score, Scorecard, Verdict
+from core.orders import Answer, AnyOrder
+from core.project import Column, Contract, Model, ModelGates, Project, Rollout, Source, View
+from core.release import publish
+from core.release.registry import ArtifactStore, BlobStore
+from core.steward import Action, House, Keys, Send, StartJob, Steward
+from sync import codec, roles, topics
+from sync.features import TensorSpec, WindowSpec
+from sync.link import Message
+from sync.messages import ENROLMENT_TYPE, REPORTED_TYPE, EnrolRequest, ModelReport, Release, Reported, Token
+from sync.names import DeviceId, Digest, ModelName, TenantId
+
+TENANT = TenantId("acme")
+MODEL = ModelName("motion")
+ONE, TWO, THREE = DeviceId("watch-1"), DeviceId("watch-2"), DeviceId("watch-3")
+START = 1_790_000_000.0
+DAY = 86_400.0
+WINDOW = WindowSpec(4, 2, 1.0, ("x", "y"), 2.0)
+CATALOG_KEY = bytes(range(32))
+
+_online = {name: roles.new_signing_key() for name in ("director", "snapshot", "timestamp")}
+_owner = roles.new_signing_key()
+AUTHORITY = enrolment.create_authority(TENANT, START)
+
+
+def project(canary: tuple[DeviceId, ...] = (ONE,)) -> Project:
+    """One source, one view, one model; the canary is the first watch."""
+    columns = {"ts": Column(type="float64"), "who": Column(type="string"), "label": Column(type="string"),
+               "x": Column(type="float32"), "y": Column(type="float32")}  # fmt: skip
+    return Project(
+        sources={"watches": Source(kind="files", path="*.csv", contract="rows", time="ts")},
+        contracts={"rows": Contract(columns=columns)},
+        views={"windows": View(source="watches", entity="who", label="label", window=WINDOW)},
+        models={MODEL: Model(view="windows", gates=ModelGates(min_accuracy=0.8), rollout=Rollout(canary=canary))},
+    )
+
+
+def landed(name: str = "day-1.parquet") -> Landed:
+    file = LakeFile(name, 10, Digest("1" * 64))
+    return Landed("watches", (file,), (), {"day-1.csv": "2" * 64}, 10)
+
+
+@dataclass
+class Device:
+    """A device that enrolled: its keys, its certificate, and what it says, signed."""
+
+    name: DeviceId
+    epoch: int
+    keys: DeviceKeys
+    certificate: bytes
+    seq: int = 0
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    def report(self, models: dict[ModelName, ModelReport] | None = None, *, at: float = START, **other: Any) -> Message:
+        """Its next `reported`, signed; `other` fields lie."""
+        self.seq += 1
+        said: dict[str, Any] = {"tenant": TENANT, "device": self.name, "epoch": self.epoch, "seq": self.seq} | other
+        document = Reported(ts=at, boot="b", seen=1, models=models or {}, **said)
+        return self.message("reported", roles.sign(document, REPORTED_TYPE, self.keys.signing))
+
+    def record(self, body: object, n: int, kind: str = "event", epoch: int | None = None) -> Message:
+        raw = body if isinstance(body, bytes) else codec.encode(body)
+        document = {"epoch": epoch or self.epoch, "n": n, "ts": START, "boot": "b"}
+        head = codec.encode(document)[:-1].decode()
+        return self.message(f"up/{kind}", f'{head},"body":{raw.decode()}}}'.encode())
+
+    def message(self, path: str, payload: bytes, *, retained: bool = False) -> Message:
+        return Message(f"{topics.tenant_root(TENANT)}/d/{self.name}/{path}", payload, 1, retained)
+
+
+def serving(manifest: Digest, number: int = 1, phase: str = "steady", **more: Any) -> ModelReport:
+    """What a device says that answers with this release."""
+    return ModelReport(phase, START, Release(number, manifest, Digest("3" * 64)), **more)
+
+
+class World:
+    """One tenant's core. `order` asserts nothing; `must` asserts that the order was done."""
+
+    def __init__(self, folder: Path, *, authority: Pair = AUTHORITY, now: float = START) -> None:
+        self.folder, self.authority, self.now = folder, authority, now
+        self.owner = roles.signer(_owner)
+        self.rng = random.Random(7)
+        self.sent: list[Any] = []
+        self.jobs: list[orders.JobSpec] = []
+        self.actions: list[Action] = []
+        self.open()
+
+    def open(self) -> None:
+        """The steward on what lies in the folder: also how it starts after it was killed."""
+        self.catalog = open_catalog(self.folder / "catalog.db", CATALOG_KEY)
+        self.house = House(
+            tenant=TENANT,
+            catalog=self.catalog,
+            keys=Keys(**_online),
+            authority=self.authority,
+            artifacts=ArtifactStore(self.folder / "artifacts", TENANT, lambda name: bytes.fromhex(name)),
+            blobs=BlobStore(self.folder / "blobs"),
+            random=self.rng.randbytes,
+            enrol_url="https://core.test:8443",
+            uplink=("core.test", 8883),
+        )
+        self.steward = Steward(self.house)
+        self.take(self.steward.start(self.now))
+
+    def reopen(self) -> None:
+        self.catalog.close()
+        self.open()
+
+    def take(self, actions: list[Action]) -> list[Action]:
+        """Keeps what the steward wants done."""
+        self.actions += actions
+        self.sent += [a.message for a in actions if isinstance(a, Send)]
+        self.jobs += [a.spec for a in actions if isinstance(a, StartJob)]
+        return actions
+
+    def order(self, order: AnyOrder) -> Answer:
+        answer, actions = self.steward.order(order, self.now)
+        self.take(actions)
+        return answer
+
+    def must(self, order: AnyOrder) -> dict[str, Any]:
+        answer = self.order(order)
+        assert answer.ok, answer
+        return answer.result
+
+    def hear(self, message: Message) -> list[Action]:
+        return self.take(self.steward.handle(message, self.now))
+
+    def tick(self, seconds: float = 0.0) -> list[Action]:
+        self.now += seconds
+        return self.take(self.steward.tick(self.now))
+
+    def codes(self, limit: int = 100) -> list[str]:
+        """The codes of all events, oldest first."""
+        return [e.code for e in reversed(self.catalog.events.newest(limit))]
+
+    def last(self, topic: str) -> bytes | None:
+        """The payload sent last on this topic."""
+        return next((m.payload for m in reversed(self.sent) if m.topic == topic), None)
+
+    # --- people ---
+
+    def root_and_targets(self) -> tuple[bytes, bytes]:
+        online = self.must(orders.TrustKeys())
+        keys = {name: roles.key_from_dict(k["keyid"], {f: v for f, v in k.items() if f != "keyid"})
+                for name, k in online.items()}  # fmt: skip
+        root = publish.first_root(self.owner, keys["snapshot"], keys["timestamp"], keys["director"], self.now)
+        return root, publish.first_targets(self.owner, self.now)
+
+    def ready(self, canary: tuple[DeviceId, ...] = (ONE,)) -> World:
+        """Trust begun, project applied."""
+        root, targets = self.root_and_targets()
+        self.must(orders.TrustInit(root=root.decode(), targets=targets.decode()))
+        self.must(orders.ApplyProject(project=project(canary), folder=str(self.folder)))
+        return self
+
+    def candidate(self, model: bytes = b"a model", *, accepted: bool = True, golden: bytes = b"golden") -> Candidate:
+        store = self.house.artifacts
+        artifact = Artifact("fp32", (), store.put(model), len(model))
+        card = Scorecard(200, (Score("fp32", 0.9, 1.0, 50.0, 80.0, len(model)),), "fp32", "it is the best", 1e-7)
+        verdict = Verdict("quality", "pass" if accepted else "fail", "accuracy 0.9, wanted 0.95")
+        return Candidate(
+            MODEL, "s1", "v1", Digest("4" * 64), "cnn1d", 7, ("rest", "walk", "run"), WINDOW,
+            (TensorSpec("window", "FP32", (-1, 4, 2)),), (TensorSpec("probabilities", "FP32", (-1, 3)),),
+            (artifact,), store.put(golden), card, (verdict,), accepted,
+        )  # fmt: skip
+
+    def job(self) -> int:
+        """A training job that was started."""
+        if not self.catalog.datasets.files("watches"):
+            ingest = self.must(orders.Ingest(source="watches"))["job"]
+            self.must(orders.CommitRows(job=ingest, landed=landed()))
+        return int(self.must(orders.Train(model=MODEL))["job"])
+
+    def stage(self, model: bytes = b"a model") -> int:
+        """A release that awaits approval; its number."""
+        return int(self.must(orders.CommitCandidate(job=self.job(), candidate=self.candidate(model)))["number"])
+
+    def approval(self, number: int) -> orders.Approve:
+        """The owner's signature under a release."""
+        found = self.catalog.releases.release(MODEL, number)
+        assert found is not None
+        targets, role = publish.approve(self.catalog.releases.trust(), MODEL, number, found[1], self.owner, self.now)
+        return orders.Approve(
+            model=MODEL, number=number, role=role.decode(), targets=targets.decode() if targets else None
+        )
+
+    def release(self, model: bytes = b"a model") -> tuple[int, Digest]:
+        """A release, approved: (number, manifest)."""
+        number = self.stage(model)
+        return number, Digest(self.must(self.approval(number))["digest"])
+
+    # --- devices ---
+
+    def token(self, device: DeviceId, minutes: int = 60) -> Token:
+        text = self.must(orders.IssueToken(device=device, minutes=minutes))["token"]
+        return codec.decode(Token, base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+
+    def enrol(self, name: DeviceId) -> Device:
+        keys = new_device_keys(name)
+        answer = self.must(orders.Enrol(envelope=request(self.token(name), keys).decode()))
+        return Device(name, answer["epoch"], keys, answer["certificate"].encode())
+
+
+def request(token: Token, keys: DeviceKeys, signer: bytes | None = None, **lies: Any) -> bytes:
+    """An enrolment request as a device sends it; `lies` replaces fields."""
+    said = {"tenant": token.tenant, "device": token.device, "secret": token.secret, "csr": keys.csr.decode(),
+            "sealing_key": base64.b64encode(keys.sealing_public).decode()} | lies  # fmt: skip
+    return roles.sign(EnrolRequest(**said), ENROLMENT_TYPE, signer or keys.signing)

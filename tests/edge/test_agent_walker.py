@@ -1,0 +1,423 @@
+"""The agent as a whole: stories from the first release to a bad one, power cuts at every durable write, bad lines."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from edge.lifecycle import AT_REST
+from edge.states import Phase, Prove
+from sync import codec, roles, topics
+from sync.loopback import Faults
+from sync.messages import Gates, Status
+from tests.edge.power import Fuse, PowerCut
+from tests.edge.world import (
+    DEVICE,
+    MODEL,
+    TENANT,
+    Core,
+    Device,
+    Shipped,
+    committed,
+    honest_prover,
+    new_device,
+    new_identity,
+)
+
+NAN = float("nan")
+HARMFUL = 2  # the index where release 4 answers NaN; all others have a number there
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A core with five releases (3 fails its proof, 4 its trial) and a device that committed release 1."""
+
+    core: Core
+    shipped: dict[int, Shipped]
+    empty: Device
+    settled: Device
+
+    def device(self, folder: Path, *, settled: bool = True) -> Device:
+        """A copy of the device, its folder being `folder`; nothing new is assigned to it yet."""
+        self.core.hub.retained.pop(topics.desired(TENANT, DEVICE), None)
+        model = self.settled if settled else self.empty
+        shutil.copytree(model.folder, folder)
+        return Device(self.core, folder, model.identity, now=model.now)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    return new_stage(tmp_path_factory.mktemp("stage"))
+
+
+def new_stage(folder: Path) -> Stage:
+    core = Core()
+    shipped = {number: core.ship(number) for number in (1, 2)}
+    shipped[3] = core.ship(3, golden_table=(9.0, 9.0, 9.0))
+    shipped[4] = core.ship(4, (4.0, 4.5, NAN))
+    shipped[5] = core.ship(5)
+    settled = new_device(core, folder / "settled").boot()
+    empty = Device(core, folder / "empty", settled.identity)
+    empty.folder.mkdir()
+    core.assign(shipped[1], settled.identity)
+    settled.settle(7, ask=0)
+    assert committed(settled, 1)
+    settled.cut_power()
+    return Stage(core, shipped, empty, settled)
+
+
+def outcome(device: Device) -> dict[str, object]:
+    """What a person would call the end of the story."""
+    state = device.state
+    return {
+        "phase": state.phase,
+        "serving": state.serving.release.number if state.serving else None,
+        "answering": device.answering,
+        "previous": [slot.release.number for slot in state.previous],
+        "quarantined": {q.manifest for q in device.house.journal.quarantined(MODEL)},
+    }
+
+
+def assert_sane(device: Device) -> None:
+    """What answers is what the journal says, was verified, and never is a release that failed its proof."""
+    state = device.house.deployments.get(MODEL)
+    incumbent = device.house.serving.incumbent(MODEL)
+    assert (state.serving.release if state and state.serving else None) == (
+        incumbent.slot.release if incumbent else None
+    )
+    if state is not None and state.phase in AT_REST:
+        assert (state.phase is Phase.STEADY) is (incumbent is not None)
+    if incumbent is not None:
+        assert device.answering == incumbent.slot.release.number != 3
+        assert state is not None and state.validated is not None
+        if state.phase is not Phase.PROBATION:
+            refused = {q.manifest for q in device.house.journal.quarantined(MODEL)}
+            assert incumbent.slot.release.manifest not in refused
+
+
+# --- stories ---
+
+
+def test_the_first_release_is_fetched_proved_tried_and_committed(stage: Stage, tmp_path: Path) -> None:
+    device = stage.device(tmp_path / "d", settled=False)
+    stage.core.assign(stage.shipped[1], device.identity)
+    device.boot()
+    phases = []
+    for _ in range(7):
+        device.settle(1, ask=0)
+        phases.append(device.reported().models[MODEL].phase)
+    assert committed(device, 1)
+    assert phases[-1] == "steady"
+    assert device.codes() == ["release-offered", "release-proved", "probation-begun", "release-committed"]
+    report = device.reported().models[MODEL]
+    assert report.serving is not None and report.serving.number == 1
+    assert report.validated is not None and report.validated.artifact == report.serving.artifact
+    assert set(device.reported().have) == set(stage.shipped[1].sealed)
+    assert device.reported().seen == stage.core.seq
+    assert device.reported().trust == device.house.journal.high_water()
+
+
+def test_what_served_before_serves_after_a_restart_without_any_link(stage: Stage, tmp_path: Path) -> None:
+    device = stage.device(tmp_path / "d").boot(link=False)
+    assert committed(device, 1)
+    assert device.state.validated is not None and device.state.validated.ts == device.now
+
+
+def test_an_unreadable_outbox_costs_its_records_and_no_more(stage: Stage, tmp_path: Path) -> None:
+    device = stage.device(tmp_path / "d")
+    (device.folder / "outbox.db").write_bytes(b"rust" * 5000)
+    device.boot()
+    assert committed(device, 1)
+    assert device.codes() == ["outbox-unreadable"]
+
+
+def test_an_unreadable_journal_costs_the_past_and_no_more(stage: Stage, tmp_path: Path) -> None:
+    device = stage.device(tmp_path / "d")
+    (device.folder / "journal.db").write_bytes(b"rust" * 5000)
+    device.boot(link=False)
+    assert device.answering is None and device.house.deployments == {}
+    assert device.codes()[-1] == "journal-unreadable"
+    stage.core.assign(stage.shipped[1], device.identity)
+    device.connect()
+    device.settle(7, ask=0)
+    assert committed(device, 1)
+
+
+def test_a_stored_assignment_that_no_director_signed_is_told_and_serving_goes_on(stage: Stage, tmp_path: Path) -> None:
+    device = stage.device(tmp_path / "d").boot(link=False)
+    order = stage.core.order(stage.shipped[2], device.identity)
+    forged = stage.core.assignment(order, by=roles.new_signing_key())
+    device.house.journal.take_assignment(forged, 1, 10**6)
+    device.cut_power()
+    device.boot(link=False)
+    assert committed(device, 1) and device.house.assignment is None
+    assert device.codes()[-1] == "refused-untrusted"
+
+
+def test_a_manifest_changed_in_the_journal_does_not_serve(stage: Stage, tmp_path: Path) -> None:
+    """The journal is plain; what makes a release is the owner's signature, checked at every load."""
+    device = stage.device(tmp_path / "d").boot(link=False)
+    text = codec.encode(device.state).replace(b'"the only one"', b'"another one"')
+    device.cut_power()
+    db = sqlite3.connect(device.folder / "journal.db")
+    with db:
+        db.execute("UPDATE deployment SET document = ?", (text,))
+    db.close()
+    device.boot(link=False)
+    assert device.state.phase is Phase.NO_MODEL and device.answering is None
+    assert "not the signed one" in device.state.reason
+
+
+def test_a_proof_may_come_while_the_link_is_down(stage: Stage, tmp_path: Path) -> None:
+    device = stage.device(tmp_path / "d").boot()
+    held: list[Prove] = []
+    device.prover = held.append  # type: ignore[assignment]  # it takes its time
+    stage.core.assign(stage.shipped[2], device.identity)
+    device.settle(2)
+    device.link.cut()
+    device.jobs, device.prover = held, honest_prover
+    device.settle(5, ask=0)
+    assert committed(device, 2)
+
+
+# --- what the core is told ---
+
+
+def test_a_report_is_numbered_on_over_restarts_and_every_session_says_so(stage: Stage, tmp_path: Path) -> None:
+    device = stage.device(tmp_path / "d")
+    seen: list[tuple[int, int]] = []
+    for _ in range(3):
+        device.boot().settle(1)
+        retained = stage.core.hub.retained[topics.status(TENANT, DEVICE)]
+        status = codec.decode(Status, retained)
+        assert (status.state, status.boot) == ("online", device.reported().boot)
+        seen.append((device.reported().seq, status.session))
+        device.cut_power()
+    assert seen == sorted(set(seen)) and len({session for _, session in seen}) == 3
+
+
+def test_nothing_is_sent_while_the_link_is_down_and_all_of_it_after(stage: Stage, tmp_path: Path) -> None:
+    device = stage.device(tmp_path / "d").boot(link=False)
+    before = len(stage.core.hub.passed)
+    device.house.event(device.now, "lamp-on", "somebody is here")
+    device.settle(5, ask=0)
+    assert len(stage.core.hub.passed) == before
+    device.connect()
+    topics_sent = {topic.removeprefix("falaj/1/acme/d/press-1/") for topic, _ in stage.core.hub.passed[before:]}
+    assert topics_sent == {"status", "reported", "up/event"}
+
+
+def test_a_record_is_sent_again_until_it_is_acknowledged(stage: Stage, tmp_path: Path) -> None:
+    device = stage.device(tmp_path / "d").boot().settle(2)
+    last = device.house.outbox.pending()[-1][1]
+    device.acknowledge(last - 1)
+
+    def sent() -> int:
+        return sum(topic.endswith("up/event") for topic, _ in stage.core.hub.passed)
+
+    once = sent()
+    device.settle(20)
+    assert sent() == once
+    device.settle(20)
+    assert sent() == once + 1
+    device.acknowledge(last)
+    device.settle(40)
+    assert sent() == once + 1
+
+
+def test_answers_are_reported_coarsely(stage: Stage, tmp_path: Path) -> None:
+    device = stage.device(tmp_path / "d").boot().settle(2)
+    first = device.reported().seq
+    device.settle(64, ask=0)
+    assert device.reported().models[MODEL].answers == 64
+    assert device.reported().seq - first == 7, "with every power of two, not with every answer"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_over_a_line_that_loses_repeats_and_reorders_the_story_ends_the_same(
+    stage: Stage, tmp_path: Path, seed: int
+) -> None:
+    device = stage.device(tmp_path / "d")
+    hub = stage.core.hub
+    stage.core.assign(stage.shipped[2], device.identity)
+    hub.rng, hub.faults = Random(seed), Faults(lose=0.2, repeat=0.2, reorder=0.2)
+    try:
+        device.boot()
+        device.settle(15, ask=0)
+    finally:
+        hub.faults = Faults()
+    assert committed(device, 2)
+
+
+# --- power cuts ---
+
+
+@dataclass(frozen=True)
+class Story:
+    """One assignment, what is asked meanwhile, and who answers in the end."""
+
+    number: int
+    ends_with: int | None
+    settled: bool = True
+    ask: int = 0
+    mode: str = "live"
+    always_answered: bool = True
+    ends_alike: bool = True  # False: only harmless questions are asked after the cut, so it may end either way
+
+
+STORIES = {
+    "first-release": Story(1, 1, settled=False, always_answered=False),
+    "over-an-incumbent": Story(2, 2),
+    "refused-by-its-proof": Story(3, 1),
+    "refused-by-its-trial": Story(4, 1, ask=HARMFUL, always_answered=False),  # NaN is no answer, for that once
+    "refused-and-never-asked-again": Story(4, 1, ask=HARMFUL, always_answered=False, ends_alike=False),
+    "first-and-refused": Story(3, None, settled=False, always_answered=False),
+    "switched-off": Story(1, None, mode="off", always_answered=False),
+}
+
+
+def play(device: Device, story: Story, shipped: Shipped) -> None:
+    device.core.assign(shipped, device.identity, mode=story.mode)
+    device.boot()
+    device.settle(7, ask=story.ask)
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_after_a_power_cut_at_any_write_the_story_ends_the_same(stage: Stage, ram: Path, name: str) -> None:
+    story = STORIES[name]
+    shipped = stage.shipped[story.number]
+    undisturbed = stage.device(ram / "undisturbed", settled=story.settled)
+    play(undisturbed, story, shipped)
+    end = outcome(undisturbed)
+    undisturbed.cut_power()
+    assert end["answering"] == story.ends_with
+    for n in count(1):
+        fuse = Fuse(n)
+        device = stage.device(ram / str(n), settled=story.settled)
+        device.journal_kind, device.outbox_kind = fuse.journal(), fuse.outbox()
+        device.artifacts_kind = fuse.artifacts()
+        try:
+            play(device, story, shipped)
+        except PowerCut:
+            device.cut_power()
+            device.boot(link=False)
+            assert_sane(device)
+            if story.always_answered:
+                assert device.answering is not None
+            device.connect()
+            device.settle(7, ask=story.ask if story.ends_alike else 0)
+        assert_sane(device)
+        assert not story.ends_alike or outcome(device) == end, f"cut at write {n}"
+        device.cut_power()
+        if not fuse.blown:
+            break
+    assert n > (4 if story.mode == "off" else 10), "the fuse saw the writes"
+
+
+class AnyLuck(RuleBasedStateMachine):
+    """Assignments good and bad, questions, cuts of line and power, in any order."""
+
+    folders: Iterator[Path]
+    stage: Stage
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fuse = Fuse()
+        self.retry = 0
+        self.wanted: int | None = 1
+        self.device = self.stage.device(next(self.folders))
+        self.device.identity = self.stage.settled.identity
+        self.stage.core.assign(self.stage.shipped[1], self.device.identity)
+        self.device.journal_kind, self.device.outbox_kind = self.fuse.journal(), self.fuse.outbox()
+        self.device.artifacts_kind = self.fuse.artifacts()
+        self.device.boot()
+        self.marks: dict[str, int] = {}
+        self.linked = True
+
+    def teardown(self) -> None:
+        """Whatever happened: a good release, wanted anew, gets through."""
+        self.fuse.left = None
+        self.retry += 1
+        self.stage.core.assign(self.stage.shipped[5], self.device.identity, retry=self.retry)
+        if not self.linked:
+            self.device.connect()
+        self.device.settle(20, ask=0)
+        assert committed(self.device, 5)
+        self.device.cut_power()
+
+    @rule(number=st.sampled_from([1, 2, 3, 4, 5]), off=st.booleans(), again=st.booleans(), soak=st.sampled_from([1, 3]))
+    def assign(self, number: int, off: bool, again: bool, soak: int) -> None:
+        self.retry += again
+        self.wanted = None if off else number
+        self.stage.core.assign(
+            self.stage.shipped[number], self.device.identity,
+            mode="off" if off else "live", retry=self.retry, gates=Gates(soak_answers=soak),
+        )  # fmt: skip
+
+    @rule(seconds=st.integers(1, 4), ask=st.sampled_from([None, 0, HARMFUL]), fuse=st.none() | st.integers(1, 12))
+    def time_passes(self, seconds: int, ask: int | None, fuse: int | None) -> None:
+        self.fuse.left = fuse
+        try:
+            self.device.settle(seconds, ask=ask)
+        except PowerCut:
+            self.power_cut(linked=True)
+        self.fuse.left = None
+
+    @rule(linked=st.booleans())
+    def power_cut(self, linked: bool) -> None:
+        self.device.cut_power()
+        self.device.boot(link=linked)
+        self.linked = linked
+
+    @precondition(lambda self: self.linked)
+    @rule()
+    def line_cut(self) -> None:
+        self.device.link.cut()
+        self.linked = False
+
+    @precondition(lambda self: not self.linked)
+    @rule()
+    def line_back(self) -> None:
+        self.device.connect()
+        self.linked = True
+
+    @invariant()
+    def what_answers_is_what_should(self) -> None:
+        assert_sane(self.device)
+
+    @invariant()
+    def marks_never_fall(self) -> None:
+        journal = self.device.house.journal
+        marks = journal.high_water() | {"seq": journal.counter("desired_seq"), "sent": journal.counter("reported_seq")}
+        assert all(marks[name] >= value for name, value in self.marks.items())
+        self.marks = marks
+
+
+def test_whatever_happens_in_any_order(ram: Path) -> None:
+    AnyLuck.stage = new_stage(ram)
+    AnyLuck.folders = (ram / f"run-{n}" for n in count())
+    AnyLuck.TestCase.settings = settings(
+        max_examples=40, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    AnyLuck.TestCase("runTest").runTest()
+
+
+def test_two_devices_have_nothing_in_common(stage: Stage, tmp_path: Path) -> None:
+    """Keys wrapped to one device open nothing on another, even with the same name and the same bytes."""
+    device = stage.device(tmp_path / "d", settled=False)
+    order = stage.core.order(stage.shipped[1], stage.settled.identity)
+    device.identity = new_identity(stage.core.root)
+    stage.core.desire(stage.core.assignment(order))
+    device.boot().settle(6, ask=0)
+    assert device.state.phase is Phase.NO_MODEL and device.answering is None
+    assert "damaged" in device.codes()

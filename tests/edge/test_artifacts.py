@@ -1,0 +1,108 @@
+"""Sealed blobs on disk: any order, any interruption, and nothing wrong is ever taken for whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.artifacts import Artifacts, Rotten
+from sync import chunks
+from sync.chunks import digest
+from sync.errors import Damaged
+from sync.manifest import Blob
+
+SEALED = bytes(range(256)) * 4 + b"tail"
+CHUNK = 100
+PIECES = list(chunks.split(SEALED, CHUNK))
+BLOB = chunks.describe(SEALED, digest(b"plain"), CHUNK)
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Artifacts:
+    return Artifacts(tmp_path / "artifacts")
+
+
+def fill(artifacts: Artifacts, blob: Blob = BLOB) -> None:
+    for index, piece in enumerate(PIECES):
+        artifacts.put(blob, index, piece)
+
+
+@settings(max_examples=15, deadline=None)
+@given(order=st.permutations(range(len(PIECES))), stops=st.sets(st.integers(0, len(PIECES))))
+def test_chunks_in_any_order_with_restarts_and_repeats_make_the_blob(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], stops: set[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("blobs")
+    artifacts = Artifacts(folder)
+    written: set[int] = set()
+    for turn, index in enumerate(order):
+        artifacts.put(BLOB, index, PIECES[index])
+        written.add(index)
+        if turn in stops:
+            artifacts = Artifacts(folder)
+            artifacts.put(BLOB, index, PIECES[index])
+            assert artifacts.present(BLOB) == written
+    assert not artifacts.complete(BLOB) and artifacts.have() == ()
+    artifacts.finish(BLOB)
+    assert artifacts.complete(BLOB) and artifacts.have() == (BLOB.sealed,)
+    assert artifacts.read(BLOB) == SEALED
+    assert artifacts.present(BLOB) == set()
+
+
+def test_a_chunk_that_changed_in_the_part_is_lacking_again(artifacts: Artifacts) -> None:
+    fill(artifacts)
+    part = artifacts.folder / f"{BLOB.sealed}.part"
+    spoilt = bytearray(part.read_bytes())
+    spoilt[CHUNK * 3] ^= 1
+    part.write_bytes(spoilt)
+    assert artifacts.present(BLOB) == set(range(len(PIECES))) - {3}
+
+
+def test_a_part_cut_short_keeps_what_is_whole(artifacts: Artifacts) -> None:
+    fill(artifacts)
+    part = artifacts.folder / f"{BLOB.sealed}.part"
+    part.write_bytes(part.read_bytes()[: CHUNK * 4 + 7])
+    assert artifacts.present(BLOB) == {0, 1, 2, 3}
+
+
+def test_chunks_that_fit_and_a_whole_that_does_not_are_fetched_anew(artifacts: Artifacts) -> None:
+    lying = Blob(BLOB.plain, digest(b"something else"), BLOB.length, BLOB.chunk, BLOB.hashes)
+    fill(artifacts, lying)
+    with pytest.raises(Damaged, match="the whole does not"):
+        artifacts.finish(lying)
+    assert artifacts.present(lying) == set() and artifacts.have() == ()
+
+
+def test_what_rotted_on_disk_is_removed_so_that_it_is_lacking(artifacts: Artifacts) -> None:
+    fill(artifacts)
+    artifacts.finish(BLOB)
+    path = artifacts.folder / BLOB.sealed
+    path.write_bytes(bytes([SEALED[0] ^ 1]) + SEALED[1:])
+    with pytest.raises(Rotten, match="changed on disk"):
+        artifacts.read(BLOB)
+    assert not artifacts.complete(BLOB)
+    with pytest.raises(Rotten, match="No such file"):
+        artifacts.read(BLOB)
+
+
+def test_a_blob_cut_short_is_not_complete(artifacts: Artifacts) -> None:
+    (artifacts.folder / BLOB.sealed).write_bytes(SEALED[:-1])
+    assert not artifacts.complete(BLOB)
+
+
+def test_prune_keeps_what_is_named_also_half_done(artifacts: Artifacts) -> None:
+    fill(artifacts)
+    other = digest(b"other")
+    (artifacts.folder / other).write_bytes(b"x")
+    (artifacts.folder / f"{digest(b'third')}.part").write_bytes(b"x")
+    artifacts.prune({BLOB.sealed})
+    assert [p.name for p in artifacts.folder.iterdir()] == [f"{BLOB.sealed}.part"]
+
+
+def test_a_disk_that_refuses_is_told(artifacts: Artifacts) -> None:
+    (artifacts.folder / f"{BLOB.sealed}.part").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        artifacts.put(BLOB, 0, PIECES[0])

@@ -1,0 +1,124 @@
+"""The window over one blob: never more under way than it allows, never a wrong chunk, never stuck in silence."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.download import LONGEST, STALL, START, TOP, Download
+from sync import chunks
+from sync.chunks import digest
+
+PIECES = [bytes([i]) * 10 for i in range(50)]
+BLOB = chunks.describe(b"".join(PIECES), digest(b"plain"), 10)
+
+
+def new() -> Download:
+    return Download(BLOB, set())
+
+
+def test_the_window_starts_small_and_rises_to_its_top() -> None:
+    download = new()
+    widths = []
+    waiting = list(download.ask(0.0))
+    while waiting:
+        widths.append(len(waiting))
+        index = waiting.pop(0)
+        assert download.arrived(index, PIECES[index], 1.0)
+        waiting += download.ask(1.0)
+    assert download.done
+    assert widths[0] == START and max(widths) == TOP
+
+
+def test_nothing_is_asked_for_twice() -> None:
+    download = new()
+    assert download.ask(0.0) == (0, 1, 2, 3)
+    assert download.ask(0.0) == ()
+
+
+def test_what_is_here_already_is_not_asked_for() -> None:
+    assert Download(BLOB, {0, 2, 3}).ask(0.0) == (1, 4, 5, 6)
+    assert Download(BLOB, set(range(50))).done
+
+
+@pytest.mark.parametrize(
+    ("index", "payload"),
+    [(0, PIECES[1]), (0, b"\1" * 10), (0, b"\0" * 9), (0, b""), (50, PIECES[0]), (10**9, b"x")],
+)
+def test_a_wrong_chunk_changes_nothing(index: int, payload: bytes) -> None:
+    download = new()
+    download.ask(0.0)
+    assert not download.arrived(index, payload, 1.0)
+    assert (download.have, download.asked, download.window) == (set(), {0, 1, 2, 3}, START)
+
+
+def test_a_repeated_chunk_counts_once() -> None:
+    download = new()
+    download.ask(0.0)
+    assert download.arrived(0, PIECES[0], 1.0)
+    assert not download.arrived(0, PIECES[0], 1.0)
+    assert (download.have, download.window) == ({0}, START + 1)
+
+
+def test_a_right_chunk_that_was_not_asked_for_is_welcome() -> None:
+    download = new()
+    assert download.arrived(30, PIECES[30], 1.0)
+    assert download.have == {30}
+
+
+def test_a_stall_halves_the_window_and_names_what_is_missing() -> None:
+    download = new()
+    download.ask(0.0)
+    assert download.missing == ()
+    assert download.stalled(STALL - 0.1) == ()
+    assert download.stalled(STALL) == (0, 1, 2, 3)
+    assert (download.window, download.missing) == (START // 2, (0, 1, 2, 3))
+    assert download.stalled(STALL + 2 * STALL - 0.1) == (), "patience doubles"
+    assert download.stalled(3 * STALL) == (0, 1, 2, 3)
+    assert download.window == 1
+    download.arrived(0, PIECES[0], 20.0)
+    assert download.missing == () and download.stalls == 0
+
+
+def test_patience_has_an_end() -> None:
+    download, now = new(), 0.0
+    download.ask(now)
+    for _ in range(60):
+        now += LONGEST
+        assert download.stalled(now)
+    assert download.window == 1
+
+
+def test_nothing_under_way_is_no_stall() -> None:
+    assert new().stalled(1e9) == ()
+
+
+def test_a_chunk_the_disk_refused_comes_again_after_a_stall() -> None:
+    download = new()
+    download.ask(0.0)
+    download.arrived(0, PIECES[0], 1.0)
+    download.refused(0)
+    assert not download.done and 0 not in download.ask(1.0)
+    assert 0 in download.stalled(1.0 + STALL)
+    assert download.arrived(0, PIECES[0], 9.0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 49), st.booleans(), st.integers(0, 9)), max_size=150))
+def test_under_any_luck_the_window_holds_and_only_right_chunks_are_had(luck: list[tuple[int, bool, int]]) -> None:
+    download, now = new(), 0.0
+    for index, right, wait in luck:
+        before = len(download.asked)
+        download.ask(now)
+        assert len(download.asked) <= max(before, download.window) and 1 <= download.window <= TOP
+        had = set(download.have)
+        fits = download.arrived(index, PIECES[index] if right else b"wrong", now)
+        assert fits == (right and index not in had)
+        assert download.have == (had | {index} if fits else had)
+        now += wait
+        download.stalled(now)
+        assert not download.have & download.asked
+    while not download.done:
+        download.ask(now)
+        for index in sorted(download.asked):
+            download.arrived(index, PIECES[index], now)

@@ -1,0 +1,136 @@
+"""Store and forward: numbers without a gap, gone when committed, and a full box tells new things late."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge import outbox
+from edge.outbox import CAPACITY, Outbox
+from sync import codec
+from sync.messages import EVENT, METRICS, DeviceEvent, Record
+from sync.names import Kind
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "outbox.db"
+
+
+def event(code: str) -> DeviceEvent:
+    return DeviceEvent(code, "it happened")
+
+
+def numbers(box: Outbox, kind: Kind = EVENT) -> list[int]:
+    return [n for k, n, _ in box.pending(CAPACITY) if k == kind]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.sampled_from(["event", "metrics", "restart", "ack"]), max_size=30))
+def test_numbers_rise_without_a_gap_within_their_kind(
+    tmp_path_factory: pytest.TempPathFactory, luck: list[str]
+) -> None:
+    path = tmp_path_factory.mktemp("box") / "outbox.db"
+    box = Outbox(path, 1, "b")
+    given_out = {EVENT: 0, METRICS: 0}
+    acked = 0
+    for what in luck:
+        if what == "restart":
+            box.close()
+            box = Outbox(path, 1, "b")
+        elif what == "ack":
+            acked = given_out[EVENT]
+            box.acknowledged(EVENT, 1, acked)
+        else:
+            box.add(Kind(what), event(what), 1.0)
+            given_out[Kind(what)] += 1
+        assert numbers(box) == list(range(acked + 1, given_out[EVENT] + 1))
+        assert numbers(box, METRICS) == list(range(1, given_out[METRICS] + 1))
+    box.close()
+
+
+def test_a_record_carries_its_place_and_its_body(path: Path) -> None:
+    box = Outbox(path, 3, "boot-1")
+    box.add(EVENT, event("lamp-on"), 12.5)
+    ((kind, n, document),) = box.pending()
+    record = codec.decode(Record, document)
+    assert (kind, n, record.epoch, record.n, record.ts, record.boot) == (EVENT, 1, 3, 1, 12.5, "boot-1")
+    assert codec.decode(DeviceEvent, bytes(record.body)) == event("lamp-on")
+    box.close()
+
+
+def test_an_acknowledgement_is_for_its_kind_and_epoch_alone(path: Path) -> None:
+    box = Outbox(path, 2, "b")
+    for _ in range(4):
+        box.add(EVENT, event("a"), 1.0)
+        box.add(METRICS, event("m"), 1.0)
+    box.acknowledged(EVENT, 1, 4)
+    box.acknowledged(EVENT, 2, 2)
+    box.acknowledged(EVENT, 2, 1)
+    assert (numbers(box), numbers(box, METRICS)) == ([3, 4], [1, 2, 3, 4])
+    box.acknowledged(EVENT, 2, 10**12)
+    assert numbers(box) == []
+    box.close()
+
+
+def test_another_epoch_counts_from_one(path: Path) -> None:
+    first = Outbox(path, 1, "b")
+    first.add(EVENT, event("a"), 1.0)
+    first.close()
+    second = Outbox(path, 2, "b")
+    second.add(EVENT, event("b"), 1.0)
+    assert numbers(second) == [1]
+    second.close()
+
+
+def test_a_full_box_drops_the_oldest_and_counts_them(path: Path) -> None:
+    box = Outbox(path, 1, "b")
+    box.close()
+    db = sqlite3.connect(path)
+    with db:
+        db.executemany("INSERT INTO record VALUES (1, 'event', ?, x'7b7d')", [(n,) for n in range(1, CAPACITY + 1)])
+        db.execute("INSERT INTO numbered VALUES (1, 'event', ?)", (CAPACITY,))
+    db.close()
+    box = Outbox(path, 1, "b")
+    assert box.dropped() == 0
+    for _ in range(3):
+        box.add(EVENT, event("new"), 1.0)
+    assert box.dropped() == 3
+    kept = numbers(box)
+    assert (kept[0], kept[-1], len(kept)) == (4, outbox.CAPACITY + 3, CAPACITY)
+    box.close()
+
+
+def test_pending_gives_the_oldest_first_and_no_more_than_asked(path: Path) -> None:
+    box = Outbox(path, 1, "b")
+    for _ in range(5):
+        box.add(EVENT, event("a"), 1.0)
+    assert [n for _, n, _ in box.pending(3)] == [1, 2, 3]
+    box.close()
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["garbage", "torn"])
+def test_an_unreadable_box_is_put_aside_and_a_new_one_works(path: Path, whole: bool) -> None:
+    box = Outbox(path, 1, "b")
+    for _ in range(200):
+        box.add(EVENT, DeviceEvent("a", "x" * 200), 1.0)
+    assert box.put_aside is None
+    box.close()
+    data = bytearray(path.read_bytes())
+    data[0 if whole else 4096 : len(data) // 2] = b"\xa5" * (len(data) // 2 - (0 if whole else 4096))
+    path.write_bytes(data)
+    box = Outbox(path, 1, "b")
+    assert box.put_aside is not None and box.put_aside.read_bytes() == bytes(data)
+    box.add(EVENT, event("new"), 1.0)
+    assert numbers(box) == [1]
+    box.close()
+
+
+def test_an_obstacle_on_the_host_is_raised(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(sqlite3.OperationalError):
+        Outbox(path, 1, "b")
