@@ -15,6 +15,7 @@ from appliance.keys import TenantKeys
 from appliance.orders_socket import OrderServer
 from appliance.processes import last_words, spawn
 from appliance.pump import Pump
+from appliance.schedule import Schedule
 from appliance.settings import CoreSettings
 from core.catalog import open_catalog
 from core.orders import Answer, AnyOrder, JobFailed, JobSpec
@@ -28,6 +29,7 @@ from sync.mqtt import Broker, MqttLink, Tls
 log = logging.getLogger("falaj.steward")
 
 TICK = 1.0  # seconds
+RENEW = 600.0  # seconds between two looks at what expires
 
 
 def open_house(folder: CoreFolder, settings: CoreSettings, keys: TenantKeys) -> House:
@@ -52,6 +54,7 @@ class StewardNode:
         self.folder, self.settings = folder, settings
         self.steward = Steward(open_house(folder, settings, open_keys(folder)))
         self.pump = Pump("steward", self._tick, TICK)
+        self.schedule = Schedule()
         self.link = self._link(settings)
         self.server = OrderServer(folder.steward_socket, self._serve)
 
@@ -61,13 +64,17 @@ class StewardNode:
         signal.signal(signal.SIGTERM, lambda *_: ended.set())
         signal.signal(signal.SIGINT, lambda *_: ended.set())
         self.pump.start()
+        self.schedule.every(RENEW, lambda: self.pump.submit(self._renew))
+        self.schedule.start()
         self.pump.submit(lambda: self._carry_out(self.steward.start(clock.now()))).result()
+        self.pump.submit(self._renew)
         self.link.subscribe(*topics.core_subscriptions(self.folder.tenant))
         self.link.start(self._received, self._link_changed)
         threading.Thread(target=self.server.serve_forever, name="orders", daemon=True).start()
         log.info("steward of tenant %s is ready", self.folder.tenant)
         ended.wait()
         self.server.shutdown()
+        self.schedule.stop()
         self.pump.stop()
         status = codec.encode(CoreStatus("stopped", clock.now()))
         self.link.publish(Publish(topics.core_status(self.folder.tenant), status, retain=True))
@@ -109,6 +116,9 @@ class StewardNode:
 
     def _tick(self) -> None:
         self._carry_out(self.steward.tick(clock.now()))
+
+    def _renew(self) -> None:
+        self._carry_out(self.steward.renew(clock.now()))
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:

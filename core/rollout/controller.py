@@ -46,6 +46,8 @@ def decide(rollout: Rollout, fleet: Fleet, now: float) -> Decision:
             return Decision(moved, assign=rest)
         case State.RAMP | State.COMPLETE:
             return _ramp(rollout, fleet, now)
+        case State.REVERSED:
+            return _join(rollout, fleet, back=True)
         case State.REVERSING if not any(_runs(rollout, fleet.get(d)) for d in rollout.assigned):
             return Decision(replace(rollout, state=State.REVERSED, since=now))
     return Decision(rollout)
@@ -61,15 +63,26 @@ def _start(rollout: Rollout, fleet: Fleet, now: float) -> Decision:
 
 
 def _ramp(rollout: Rollout, fleet: Fleet, now: float) -> Decision:
-    """Devices that enrolled meanwhile join; complete when all have committed."""
-    joined = tuple(d for d in fleet if d not in rollout.assigned)
-    if joined:
-        moved = replace(rollout, state=State.RAMP, assigned=(*rollout.assigned, *joined))
-        return Decision(moved, assign=joined)
+    """Devices that enrolled meanwhile join; complete when all have committed.
+
+    A complete rollout stays complete when one joins: its verdict would be its own, no reason to take back the rest.
+    """
+    joining = _join(rollout, fleet, back=False)
+    if joining.assign:
+        return joining
     if rollout.state is State.RAMP and _all_committed(rollout, rollout.assigned, fleet):
         done = replace(rollout, state=State.COMPLETE, since=now, reason="every device committed")
         return Decision(done)
     return Decision(rollout)
+
+
+def _join(rollout: Rollout, fleet: Fleet, *, back: bool) -> Decision:
+    """Whoever enrolled meanwhile gets the release, or after a reversal what the others went back to."""
+    joined = tuple(d for d in fleet if d not in rollout.assigned)
+    if not joined or (back and rollout.previous is None):
+        return Decision(rollout)
+    moved = replace(rollout, assigned=(*rollout.assigned, *joined))
+    return Decision(moved, take_back=joined) if back else Decision(moved, assign=joined)
 
 
 def _all_committed(rollout: Rollout, devices: tuple[DeviceId, ...], fleet: Fleet) -> bool:

@@ -18,10 +18,13 @@ REPORT_LIMIT = 256 * 1024
 LAST_SEQ = 2**63 - 1  # what the catalog can hold
 
 
-def hear(house: House, message: Message, now: float) -> None:
-    """One message from a device; what does not hold is refused with an event and changes nothing else."""
+def hear(house: House, message: Message, now: float) -> bool:
+    """One message from a device; what does not hold is refused with an event and changes nothing else.
+
+    True if the device's reported state is another now: only that can move a rollout.
+    """
     if not message.payload:
-        return  # a retained message was cleared, by us as a rule: it says nothing
+        return False  # a retained message was cleared, by us as a rule: it says nothing
     address = None
     try:
         address = topics.parse(message.topic)
@@ -32,7 +35,7 @@ def hear(house: House, message: Message, now: float) -> None:
             raise Untrusted(f"{message.topic}: retained where nothing may be")
         match address.area:
             case "reported":
-                _reported(house, device, message.payload, now)
+                return _reported(house, device, message.payload, now)
             case "status":
                 status = codec.decode(Status, message.payload)
                 with house.catalog.transaction():
@@ -45,9 +48,10 @@ def hear(house: House, message: Message, now: float) -> None:
             house.send(message.topic, b"", retain=True)  # nothing may stay planted on the broker
         with house.catalog.transaction():
             house.event(now, f"refused-{code}", str(error), severity="notice", topic=message.topic[:200])
+    return False
 
 
-def _reported(house: House, device: DeviceRow, payload: bytes, now: float) -> None:
+def _reported(house: House, device: DeviceRow, payload: bytes, now: float) -> bool:
     key = roles.public_key_from_raw(device.signing_key)
     report = roles.verify(payload, REPORTED_TYPE, Reported, [key], REPORT_LIMIT)
     if (report.tenant, report.device, report.epoch) != (house.tenant, device.device, device.epoch):
@@ -56,10 +60,10 @@ def _reported(house: House, device: DeviceRow, payload: bytes, now: float) -> No
         raise Malformed(f"report of {device.device}: seq {report.seq} is out of range")
     with house.catalog.transaction():
         fresh = house.catalog.fleet.put_report(report, payload, now)
-    if not fresh:
-        return
-    for digest, indices in report.missing.items():
-        house.publish_blob(digest, indices)
+    if fresh:
+        for digest, indices in report.missing.items():
+            house.publish_blob(digest, indices)
+    return fresh
 
 
 def _record(house: House, device: DeviceRow, address: Address, payload: bytes, now: float) -> None:

@@ -18,11 +18,16 @@ ASSIGNMENT_LIFE = 7 * 86400.0  # seconds; renewed at half of it
 
 
 def walk(house: House, now: float) -> None:
-    """One round over rollouts, assignments and the timestamp."""
-    devices = {d.device: d for d in house.catalog.fleet.devices()}
-    for key, rollout in house.catalog.fleet.rollouts(limit=ALL):
+    """One round over the rollouts."""
+    rollouts = house.catalog.fleet.rollouts(limit=ALL)
+    devices = {d.device: d for d in house.catalog.fleet.devices()} if rollouts else {}
+    for key, rollout in rollouts:
         _advance(house, key, rollout, devices, now)
-    for device in devices.values():
+
+
+def renew(house: House, now: float) -> None:
+    """Assignments and online signatures of which half the life is over are signed anew."""
+    for device in house.catalog.fleet.devices():
         _renew_assignment(house, device, now)
     _renew_trust(house, now)
 

@@ -38,12 +38,13 @@ class Steward:
             self.house.actions.clear()
             return answer, []
         rounds.walk(self.house, now)
+        rounds.renew(self.house, now)  # a device that enrolled again needs its models for its new keys
         return answer, self._done()
 
     def handle(self, message: Message, now: float) -> list[Action]:
         """One message from a device."""
-        ears.hear(self.house, message, now)
-        rounds.walk(self.house, now)
+        if ears.hear(self.house, message, now):
+            rounds.walk(self.house, now)
         return self._done()
 
     def link_changed(self, up: bool, now: float) -> list[Action]:
@@ -60,6 +61,11 @@ class Steward:
     def tick(self, now: float) -> list[Action]:
         """Time has passed."""
         rounds.walk(self.house, now)
+        return self._done()
+
+    def renew(self, now: float) -> list[Action]:
+        """Looks after what expires; to be called a few times an hour."""
+        rounds.renew(self.house, now)
         return self._done()
 
     def _done(self) -> list[Action]:

@@ -17,6 +17,7 @@ from sync.link import Publish
 from sync.messages import EVENT, Assignment, DeviceEvent
 from sync.names import DeviceId, Digest, ModelName, TenantId
 
+TEXT, FACT = 1000, 200  # characters of an event's text, and of each of its facts
 CLOCK_FLOOR = 1_767_225_600.0  # 2026-01-01: before this the clock was never set; serve, do not install
 
 
@@ -91,7 +92,9 @@ class House:
     ) -> None:
         """Remembers something that happened, under a stable code, until the core has committed it."""
         level = severity if severity in ("notice", "alarm") else "info"
-        self.outbox.add(EVENT, DeviceEvent(code, text, model, level, facts), now)  # type: ignore[arg-type]
+        # Texts may quote what a stranger sent; a record too large for the core would hold up all behind it.
+        short = {k: v[:FACT] if isinstance(v, str) else v for k, v in facts.items()}
+        self.outbox.add(EVENT, DeviceEvent(code, text[:TEXT], model, level, short), now)  # type: ignore[arg-type]
 
     def kept(self) -> set[Digest]:
         """Sealed digests that some deployment may still need."""

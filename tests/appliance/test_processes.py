@@ -43,6 +43,8 @@ def test_a_child_dies_with_its_parent_however_that_ends(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         pid = int(process.stdout.readline())
+        # From here on the kernel watches: setpriv has said so and become the child's own program.
+        eventually(lambda: b"setpriv" not in Path(f"/proc/{pid}/cmdline").read_bytes(), "the child itself")
         process.kill()
     eventually(lambda: _gone(pid), "the child to be killed by the kernel")
 

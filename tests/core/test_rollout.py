@@ -24,7 +24,7 @@ NEXT = {
     State.APPROVED: {State.APPROVED, State.CANARY},
     State.CANARY: {State.CANARY, State.RAMP, State.REVERSING},
     State.RAMP: {State.RAMP, State.COMPLETE, State.REVERSING},
-    State.COMPLETE: {State.COMPLETE, State.RAMP},
+    State.COMPLETE: {State.COMPLETE},
     State.REVERSING: {State.REVERSING, State.REVERSED},
     State.REVERSED: {State.REVERSED},
 }
@@ -64,7 +64,8 @@ def check_step(before: Rollout, fleet: Fleet, decision: Decision) -> None:
     assert after.state in NEXT[before.state]
     assert (after.number, after.manifest, after.canary, after.previous) == (2, NEW, before.canary, 1)
     assert set(before.assigned) <= set(after.assigned), "nobody is forgotten"
-    assert after.assigned == (*before.assigned, *decision.assign), "nobody is assigned twice"
+    joined_late = decision.take_back if before.state is State.REVERSED else ()
+    assert after.assigned == (*before.assigned, *decision.assign, *joined_late), "nobody is assigned twice"
     assert set(decision.assign) <= set(fleet) and not set(decision.assign) & set(before.assigned)
     assert not (decision.assign and decision.take_back)
     canaries_committed = bool(before.canary) and all(committed(fleet.get(d)) for d in before.canary)
@@ -76,6 +77,8 @@ def check_step(before: Rollout, fleet: Fleet, decision: Decision) -> None:
     if harmed and before.state in (State.CANARY, State.RAMP):
         assert after.state is State.REVERSING and decision.take_back == before.assigned
         assert "p99 of 80 ms" in after.reason
+    elif before.state is State.REVERSED:
+        assert set(decision.take_back) == set(fleet) - set(before.assigned), "who comes late goes back too"
     else:
         assert decision.take_back == ()
     if after.state is State.REVERSED and before.state is not State.REVERSED:
@@ -149,7 +152,14 @@ def test_who_enrols_after_the_ramp_is_assigned_too() -> None:
     for state in (State.RAMP, State.COMPLETE):
         before = rollout(state, assigned=DEVICES[:1])
         decision = decide(before, {DEVICES[0]: COMMITTED, DEVICES[1]: None}, NOW)
-        assert (decision.rollout.state, decision.assign) == (State.RAMP, DEVICES[1:2])
+        assert (decision.rollout.state, decision.assign) == (state, DEVICES[1:2])
+
+
+def test_who_enrols_after_a_reversal_gets_what_the_others_went_back_to() -> None:
+    before = rollout(State.REVERSED, assigned=DEVICES[:1])
+    decision = decide(before, {DEVICES[0]: BEFORE, DEVICES[1]: None}, NOW)
+    assert (decision.rollout.state, decision.assign, decision.take_back) == (State.REVERSED, (), DEVICES[1:2])
+    assert decide(decision.rollout, {DEVICES[0]: BEFORE, DEVICES[1]: None}, NOW) == Decision(decision.rollout)
 
 
 def test_one_verdict_takes_everybody_back() -> None:

@@ -143,7 +143,7 @@ class World:
 
     def tick(self, seconds: float = 0.0) -> list[Action]:
         self.now += seconds
-        return self.take(self.steward.tick(self.now))
+        return self.take([*self.steward.tick(self.now), *self.steward.renew(self.now)])
 
     def codes(self, limit: int = 100) -> list[str]:
         """The codes of all events, oldest first."""

@@ -17,8 +17,8 @@ from sync import codec, roles, topics
 from sync.link import Message
 from sync.messages import TrustIndex
 from sync.names import DeviceId, TenantId
-from tests.edge.world import DAY, DEVICE, MODEL, NOW, TENANT, Core, Device, committed, new_device
-
+from tests.edge.device import Device, committed, new_device
+from tests.edge.world import DAY, DEVICE, MODEL, NOW, TENANT, Core
 
 FIELDS = ["payload", "payloadType", "signatures", "files", "epoch", "n", "v", "signed", "keyid", "sig"]
 
@@ -145,6 +145,13 @@ def test_an_expired_assignment_goes_on_serving_what_it_installed(core: Core, dev
 def test_messages_to_others_and_to_nobody_are_refused(core: Core, device: Device, topic: str, code: str) -> None:
     deliver(device, topic, b"{}")
     assert untouched(device, core) and device.codes() == [code]
+
+
+def test_what_a_stranger_sends_makes_no_record_too_large_for_the_core(device: Device) -> None:
+    deliver(device, "x" * 60_000, b"")
+    deliver(device, f"{topics.tenant_root(TENANT)}/d/{DEVICE}/{'y' * 60_000}", b"")
+    assert device.codes() == ["unknown-topic"] * 2
+    assert max(len(document) for _, _, document in device.house.outbox.pending()) < codec.LIMIT // 8
 
 
 def test_areas_that_this_agent_does_not_act_on_are_quiet(core: Core, device: Device) -> None:

@@ -15,19 +15,8 @@ from sync.chunks import digest
 from sync.manifest import Profile
 from sync.messages import Gates
 from sync.names import ModelName, TenantId
-from tests.edge.world import (
-    GATES,
-    MODEL,
-    TENANT,
-    Core,
-    Device,
-    Shipped,
-    committed,
-    honest_prover,
-    new_device,
-    new_identity,
-    table_of,
-)
+from tests.edge.device import Device, committed, honest_prover, new_device
+from tests.edge.world import GATES, MODEL, TENANT, Core, Shipped, new_identity, table_of
 
 OTHER = ModelName("other")
 NAN = float("nan")

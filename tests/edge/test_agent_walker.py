@@ -20,19 +20,9 @@ from edge.states import Phase, Prove
 from sync import codec, roles, topics
 from sync.loopback import Faults
 from sync.messages import Gates, Status
+from tests.edge.device import Device, committed, honest_prover, new_device
 from tests.edge.power import Fuse, PowerCut
-from tests.edge.world import (
-    DEVICE,
-    MODEL,
-    TENANT,
-    Core,
-    Device,
-    Shipped,
-    committed,
-    honest_prover,
-    new_device,
-    new_identity,
-)
+from tests.edge.world import DEVICE, MODEL, TENANT, Core, Shipped, new_identity
 
 NAN = float("nan")
 HARMFUL = 2  # the index where release 4 answers NaN; all others have a number there

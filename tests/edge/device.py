@@ -1,0 +1,169 @@
+"""One device of the small world of `tests.edge.world`: a folder and an identity that outlive its agents, a loopback
+uplink, and what can be seen of it from outside. Power is cut by dropping the agent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from edge import proving, runtime
+from edge.agent import Agent, House, Identity
+from edge.artifacts import Artifacts
+from edge.journal import Journal
+from edge.outbox import Outbox
+from edge.serving import Answer, Serving
+from edge.states import Action, Deployment, Failure, LinkChanged, Listen, Phase, Proof, Prove, Proved, Send, Unlisten
+from sync import codec, roles, topics
+from sync.link import Publish
+from sync.loopback import LoopbackLink
+from sync.messages import (
+    REPORTED_TYPE,
+    Ack,
+    DeviceEvent,
+    Record,
+    Reported,
+)
+from tests.edge.world import DEVICE, EPOCH, MODEL, NOW, TENANT, Core, new_identity
+
+
+def honest_prover(action: Prove) -> Proof | Failure:
+    """The real measurement and verdict on outputs, in this process; time and memory as this world has them: none."""
+    proof = proving.measure(action.request, lambda: 0.0)
+    return Proof(proof.passed, proof.worst, 1.0, 1.0, proof.detail)
+
+
+@dataclass
+class Device:
+    """One device: a folder, an identity and, while it is switched on, an agent with its uplink."""
+
+    core: Core
+    folder: Path
+    identity: Identity
+    now: float = NOW
+    prover: Callable[[Prove], Proof | Failure | None] = honest_prover
+    journal_kind: Callable[[Path], Journal] = Journal.open
+    outbox_kind: Callable[[Path, int, str], Outbox] = Outbox
+    artifacts_kind: Callable[[Path], Artifacts] = Artifacts
+    flags: frozenset[str] = frozenset()
+    boots: int = 0
+    jobs: list[Prove] = field(default_factory=list)
+
+    def boot(self, *, link: bool = True) -> Device:
+        """A new agent on the old folder; `link`: its uplink comes up too."""
+        self.boots += 1
+        boot = f"boot-{self.boots}"
+        journal = self.journal_kind(self.folder / "journal.db")
+        self.house = House(
+            identity=self.identity, journal=journal, artifacts=self.artifacts_kind(self.folder / "artifacts"),
+            outbox=self.outbox_kind(self.folder / "outbox.db", EPOCH, boot), trust_folder=self.folder / "trust",
+            serving=Serving(), cpu_flags=self.flags, boot=boot, agent_version="0", deployments=journal.deployments(),
+        )  # fmt: skip
+        self.agent = Agent(self.house)
+        self.jobs.clear()
+        self.link: LoopbackLink = self.core.hub.connect(DEVICE)
+        self.carry_out(self.agent.start(self.now))
+        if link:
+            self.connect()
+        return self
+
+    def connect(self) -> None:
+        self.link = self.core.hub.connect(DEVICE)
+        self.link.start(
+            lambda message: self.carry_out(self.agent.handle(message, self.now)),
+            lambda up, reason: self.carry_out(self.agent.handle(LinkChanged(up), self.now)),
+        )
+
+    def cut_power(self) -> None:
+        """The agent is gone in the middle of whatever it did; only the folder stays."""
+        self.core.hub._clients.pop(DEVICE, None)
+        self.core.hub._queue.clear()
+        self.house.journal.close()
+        self.house.outbox.close()
+
+    def carry_out(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(message):
+                    self.link.publish(message)
+                case Listen(patterns):
+                    self.link.subscribe(*patterns)
+                case Unlisten(patterns):
+                    self.link.unsubscribe(*patterns)
+                case Prove():
+                    self.jobs.append(action)
+
+    def settle(self, seconds: int = 3, *, ask: int | None = None) -> Device:
+        """Lets everything under way come to an end; `ask` is asked of what serves, each second."""
+        for _ in range(seconds):
+            self.core.hub.run()
+            while self.jobs:
+                job = self.jobs.pop(0)
+                outcome = self.prover(job)
+                if outcome is not None:
+                    self.carry_out(self.agent.handle(Proved(job.model, job.artifact, outcome), self.now))
+                self.core.hub.run()
+            if ask is not None and self.house.serving.incumbent(MODEL) is not None:
+                self.ask(ask)
+            self.now += 1.0
+            self.carry_out(self.agent.tick(self.now))
+        self.core.hub.run()
+        return self
+
+    def ask(self, index: int = 0) -> Answer | None:
+        """One question; None where the model fails to answer it."""
+        try:
+            return self.house.serving.predict(MODEL, {"i": np.array([index], np.int64)})
+        except runtime.ModelError:
+            return None
+
+    # --- what is seen from outside ---
+
+    @property
+    def state(self) -> Deployment:
+        return self.house.deployments[MODEL]
+
+    @property
+    def answering(self) -> int | None:
+        """The number of the release that answers, as its own answer tells; None if nothing does."""
+        answer = self.ask()
+        return math.floor(float(answer.outputs["y"][0])) if answer else None
+
+    def codes(self) -> list[str]:
+        """The codes of all events since the folder was made, oldest first."""
+        return [event.code for event in self.events()]
+
+    def events(self) -> list[DeviceEvent]:
+        found = []
+        for _, _, document in self.house.outbox.pending(10_000):
+            found.append(codec.decode(DeviceEvent, bytes(codec.decode(Record, document).body)))
+        return found
+
+    def reported(self) -> Reported:
+        """The newest report on the broker, its signature checked."""
+        envelope = self.core.hub.retained[topics.reported(TENANT, DEVICE)]
+        return roles.verify(envelope, REPORTED_TYPE, Reported, [roles.signer(self.identity.signing_key).public_key])
+
+    def acknowledge(self, n: int) -> None:
+        ack = codec.encode(Ack(EPOCH, n))
+        self.core.link.publish(Publish(f"{topics.tenant_root(TENANT)}/d/{DEVICE}/ack/event", ack))
+        self.core.hub.run()
+
+
+def new_device(core: Core, folder: Path) -> Device:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Device(core, folder, new_identity(core.root))
+
+
+def committed(device: Device, number: int) -> bool:
+    """Whether this release passed its trial and answers."""
+    state = device.state
+    return (
+        state.phase is Phase.STEADY
+        and state.serving is not None
+        and state.serving.release.number == number
+        and device.answering == number
+    )
