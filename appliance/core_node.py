@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import IO
 
 from appliance import clock
 from appliance.broker import Broker, uplink_acl, uplink_config
@@ -19,7 +20,7 @@ from appliance.core_state import CoreFolder, catalog_key, open_keys, prepare
 from appliance.errors import Trouble
 from appliance.keys import write_private
 from appliance.notify import notify
-from appliance.processes import check_port_free, listens, spawn, stop, tail
+from appliance.processes import check_port_free, hold, listens, spawn, stop, tail
 from appliance.settings import CoreSettings
 
 log = logging.getLogger("falaj.core")
@@ -50,20 +51,22 @@ class CoreNode:
         self.broker = Broker(folder.broker, settings.listen, settings.ports.uplink, "ports.uplink in core.toml")
         self._kept: list[_Kept] = []
         self._ended = threading.Event()
+        self._lock: IO[bytes] | None = None
 
     def start(self) -> None:
         """Starts everything; raises PortTaken, NoBroker, KeyUnsafe or CoreFailed with nothing left running."""
         ports = self.settings.ports
         if len(str(self.folder.steward_socket).encode()) > SOCKET_PATH:
             raise CoreFailed(f"{self.folder.root} is too long a path for Unix sockets: give a shorter --dir")
-        check_port_free(self.settings.listen, ports.enrol, "ports.enrol in core.toml")
-        check_port_free("127.0.0.1", ports.console, "ports.console in core.toml")
-        keys = open_keys(self.folder)
-        prepare(self.folder, self.settings, keys, clock.now())
-        write_private(self.folder.console_token, secrets.token_urlsafe(24).encode())
-        for left in (self.folder.ready, self.folder.steward_socket, self.folder.api_socket):
-            left.unlink(missing_ok=True)  # of an earlier run that was killed
+        self._lock = hold(self.folder.root)
         try:
+            check_port_free(self.settings.listen, ports.enrol, "ports.enrol in core.toml")
+            check_port_free("127.0.0.1", ports.console, "ports.console in core.toml")
+            keys = open_keys(self.folder)
+            prepare(self.folder, self.settings, keys, clock.now())
+            write_private(self.folder.console_token, secrets.token_urlsafe(24).encode())
+            for left in (self.folder.ready, self.folder.steward_socket, self.folder.api_socket):
+                left.unlink(missing_ok=True)  # of an earlier run that was killed
             self._start_broker()
             self._keep("steward")
             self._wait(lambda: self.folder.steward_socket.exists(), "steward")
@@ -95,6 +98,9 @@ class CoreNode:
             stop(kept.child)
         self._kept.clear()
         self.broker.stop()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _start_broker(self) -> None:
         write_private(self.folder.broker / "acl", uplink_acl(self.folder.tenant).encode())

@@ -19,7 +19,7 @@ from appliance.broker import Broker, local_config, write_passwords
 from appliance.edge_state import EdgeFolder, identity
 from appliance.keys import tenant_keys
 from appliance.notify import notify
-from appliance.processes import check_port_free
+from appliance.processes import check_port_free, hold
 from appliance.pump import Pump
 from appliance.settings import EdgeSettings
 from edge import proving
@@ -75,6 +75,7 @@ class EdgeNode:
 
     def __init__(self, folder: EdgeFolder, settings: EdgeSettings) -> None:
         self.folder, self.settings = folder, settings
+        self._lock = hold(folder.root)
         self.identity = identity(folder)
         self.boot = uuid.uuid4().hex
         own = self.identity

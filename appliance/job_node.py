@@ -7,16 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from appliance import clock, jobs
+from appliance import clock
 from appliance.core_state import CoreFolder, open_keys
 from appliance.errors import Trouble
 from appliance.keys import TenantKeys
 from appliance.orders_socket import LINE_LIMIT, ask
-from appliance.prover import bless
 from core.lake import Lake
 from core.orders import CommitCandidate, CommitRows, JobProgress, JobSpec
 from core.release.registry import ArtifactStore
-from edge.runtime import cpu_flags
 from sync import codec
 from sync.names import ModelName
 
@@ -46,16 +44,35 @@ def work(
 ) -> CommitRows | CommitCandidate:
     """Does the job; the order that commits its result."""
     lake = Lake(folder.lake, keys.wrap, keys.unwrap)
-    if spec.kind == "ingest":
-        landed = jobs.ingest(
-            spec.project, spec.subject, Path(spec.folder), lake, spec.position, lambda done: progress("rows", done)
-        )
-        return CommitRows(actor="job", job=spec.job, landed=landed)
+    return (_ingest if spec.kind == "ingest" else _train)(folder, keys, spec, lake, progress)
+
+
+def _ingest(
+    folder: CoreFolder, keys: TenantKeys, spec: JobSpec, lake: Lake, progress: Callable[[str, float], None]
+) -> CommitRows:
+    from appliance import ingest_job
+
+    landed = ingest_job.run(
+        spec.project, spec.subject, Path(spec.folder), lake, spec.position, lambda done: progress("rows", done)
+    )
+    return CommitRows(actor="job", job=spec.job, landed=landed)
+
+
+def _train(
+    folder: CoreFolder, keys: TenantKeys, spec: JobSpec, lake: Lake, progress: Callable[[str, float], None]
+) -> CommitCandidate:
+    # Imported here: torch, onnx and ONNX Runtime cost an ingest job seconds it has no use for.
+    from appliance import training_job
+    from appliance.prover import bless
+    from edge.runtime import cpu_flags
+
     model = ModelName(spec.subject)
     store = ArtifactStore(folder.artifacts, folder.tenant, keys.object_key("artifact"))
     # What the owner declared stands in the graph; it is sealed with it, and never on the wire in plain.
     metadata = {**spec.project.models[model].metadata, "falaj.tenant": folder.tenant, "falaj.job": str(spec.job)}
-    candidate = jobs.train(spec.project, model, lake, spec.files, store.put, bless, progress, metadata, cpu_flags())
+    candidate = training_job.run(
+        spec.project, model, lake, spec.files, store.put, bless, progress, metadata, cpu_flags()
+    )
     return CommitCandidate(actor="job", job=spec.job, candidate=candidate)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -9,10 +10,15 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from appliance.errors import Trouble
 
 STOP_PATIENCE = 5.0  # seconds a child may take to end by itself
+
+
+class FolderTaken(Trouble):
+    """A state folder that another process of ours holds."""
 
 
 class PortTaken(Trouble):
@@ -97,6 +103,18 @@ def wait_for_port(host: str, port: int, child: subprocess.Popen[bytes], patience
             return True
         time.sleep(0.05)
     return False
+
+
+def hold(folder: Path) -> IO[bytes]:
+    """Takes the folder for this process, as long as the returned file is open; raises FolderTaken if another has it."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = (folder / "lock").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise FolderTaken(f"{folder} is in use by another falaj process: stop it, or give another --dir") from error
+    return file
 
 
 def listens(host: str, port: int) -> bool:

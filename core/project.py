@@ -5,16 +5,19 @@ The hall's part that people write. Unknown keys are refused where the file is re
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, TypeVar
 
 import msgspec
 
 from sync.features import WindowSpec
 from sync.manifest import Binding, Profile
 from sync.messages import Evidence
-from sync.names import DeviceId, ModelName
+from sync.names import BadName, DeviceId, ModelName, Name
 
 Value = str | int | float
+_T = TypeVar("_T")
+_Name = TypeVar("_Name", bound=str)
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -109,10 +112,28 @@ class Project(_Part, frozen=True, kw_only=True):
     models: dict[ModelName, Model] = {}
 
 
+class UnknownPart(LookupError):
+    """The order names something the project does not declare; the message lists what it does."""
+
+    code = "not-declared"
+
+
+def declared(what: str, name: _Name, table: Mapping[_Name, _T]) -> _T:
+    """What the project declares under this name; raises UnknownPart."""
+    if name not in table:
+        known = ", ".join(sorted(table)) or "none"
+        raise UnknownPart(f"{what} {name!r} is not in the project file; declared are: {known}")
+    return table[name]
+
+
 def problems(project: Project) -> list[str]:
     """What does not fit together, one sentence each, with the place and the fix; empty if all is well."""
     found = []
     for name, source in project.sources.items():
+        try:
+            Name(name)
+        except BadName as error:
+            found.append(f"sources.{name}: {error}")
         if source.contract not in project.contracts:
             found.append(_missing(f"sources.{name}.contract", source.contract, project.contracts))
         elif source.time not in project.contracts[source.contract].columns:

@@ -38,12 +38,14 @@ class Tls:
 
     def context(self) -> ssl.SSLContext:
         """Raises LinkDown, naming the file, if one cannot be used."""
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(self.ca))
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        file = self.ca
         try:
-            context.load_cert_chain(str(self.certificate), str(self.key))
-        except (OSError, ssl.SSLError) as error:
-            raise LinkDown(f"client certificate {self.certificate}: {error}") from error
+            context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(file))
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            file = self.certificate
+            context.load_cert_chain(str(file), str(self.key))
+        except OSError as error:  # ssl.SSLError is one
+            raise LinkDown(f"certificate {file}: {error}") from error
         return context
 
 

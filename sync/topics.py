@@ -28,6 +28,8 @@ DEVICE_RULES: tuple[tuple[Literal["read", "write"], str], ...] = (
     ("read", "core/status"),
 )
 
+INDEX_DIGITS = 9  # of a chunk's number: no blob has more chunks
+
 DEVICE_RETAINED = ("reported", "status")  # the only topics a device may retain; the core ignores others
 
 Area = Literal["desired", "reported", "status", "up", "ack", "labels", "cmd", "trust", "blob", "core-status"]
@@ -107,7 +109,7 @@ def parse(topic: str) -> Address:
             return Address(tenant, area, device=DeviceId(device), kind=Kind(kind))
         case ["trust", file]:
             return Address(tenant, "trust", file=TrustFile(file))
-        case ["blob", digest, index] if index.isdecimal() and index.isascii():
+        case ["blob", digest, index] if index.isdecimal() and index.isascii() and len(index) <= INDEX_DIGITS:
             return Address(tenant, "blob", digest=Digest(digest), index=int(index))
         case ["core", "status"]:
             return Address(tenant, "core-status")

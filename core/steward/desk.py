@@ -95,7 +95,9 @@ def _start_job(
     **more: Any,
 ) -> dict[str, Any]:
     if any(j.kind == kind and j.subject == subject for j in house.catalog.projects.unfinished()):
-        raise Refusal("job-running", f"{kind} of {subject} is under way", "wait for it: `falaj jobs`")
+        raise Refusal(
+            "job-running", f"{kind} of {subject} is under way", "wait for it: `falaj status` shows how far it is"
+        )
     job = house.catalog.projects.new_job(kind, subject, actor, now)
     house.actions.append(StartJob(JobSpec(job, kind, subject, current, folder, **more)))
     return {"job": job}

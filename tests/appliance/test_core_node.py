@@ -115,7 +115,7 @@ def test_what_was_committed_survives_a_killed_steward(own: Machines) -> None:
 def test_a_second_core_in_the_same_folder_is_refused_and_harms_nothing(own: Machines) -> None:
     done = falaj("core", "run", "--dir", str(own.core_folder))
     assert done.returncode == 1
-    assert "cannot be used (Address already in use): stop what listens there, or set ports." in done.stderr
+    assert "is in use by another falaj process: stop it, or give another --dir" in done.stderr
     assert "Traceback" not in done.stderr
     assert answers(own)
 

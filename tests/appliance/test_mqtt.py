@@ -193,5 +193,5 @@ def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_bytes(create_authority(DEFAULT_TENANT, clock.now()).certificate)
     (tmp_path / "dev.pem").write_text("nonsense")
     tls = Tls(tmp_path / "ca.pem", tmp_path / "dev.pem", tmp_path / "dev.key")
-    with pytest.raises(LinkDown, match=r"client certificate .*dev\.pem"):
+    with pytest.raises(LinkDown, match=r"certificate .*dev\.pem"):
         tls.context()

@@ -14,7 +14,8 @@ import pytest
 from sync import codec, roles
 from sync.messages import ASSIGNMENT_TYPE, REPORTED_TYPE, Assignment
 from sync.names import DeviceId, TenantId
-from tests.edge.world import DAY, MODEL, NOW, Core, committed, new_device
+from tests.edge.device import committed, new_device
+from tests.edge.world import DAY, MODEL, NOW, Core
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Two pieces of long work, composed from the core's stages: taking rows in, and making a candidate.
+"""The long work of making a candidate, composed from the core's stages.
 
 Processes, files of the catalog and keys are the caller's: everything with an effect comes in as an
 argument, and the result is a document for the steward to commit.
@@ -9,17 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import numpy as np
 
 from core.features import views
-from core.handoffs import Artifact, Candidate, Dataset, LakeFile, Landed, Scorecard, Verdict
-from core.ingest.landing import land
+from core.handoffs import Artifact, Candidate, Dataset, LakeFile, Scorecard, Verdict
 from core.lake import Lake, snapshot_id
-from core.project import Model, Project
+from core.project import Model, Project, declared
 from core.release import export, gates, quantize, scorecard
 from core.training import loop
 from sync import golden
@@ -34,15 +31,6 @@ GENERATED_WINDOWS = 64
 # The CPU flags that make int8 fast; those this machine measured with become an int8 variant's `needs`.
 INT8_FLAGS = ("avx512_vnni", "avx_vnni", "asimddp")
 
-_T = TypeVar("_T")
-_Name = TypeVar("_Name", bound=str)
-
-
-class UnknownPart(LookupError):
-    """The order names something the project does not declare; the message lists what it does."""
-
-    code = "not-declared"
-
 
 @dataclass(frozen=True)
 class _Files:
@@ -54,21 +42,7 @@ class _Files:
     facts: gates.Facts
 
 
-def ingest(
-    project: Project,
-    source: str,
-    folder: Path,
-    lake: Lake,
-    position: Mapping[str, str],
-    progress: Callable[[float], None],
-) -> Landed:
-    """Runs one source of the project; see `core.ingest.landing.land`. Raises UnknownPart besides."""
-    declared = _find("source", source, project.sources)
-    contract = _find("contract", declared.contract, project.contracts)
-    return land(source, declared, contract, folder, lake, position, progress)
-
-
-def train(
+def run(
     project: Project,
     model_name: ModelName,
     lake: Lake,
@@ -90,7 +64,7 @@ def train(
     UnknownPart, and what the stages raise (ViewError, TooFewRows, LakeError, RecipeError, TrainingFailed,
     ExportError).
     """
-    model = _find("model", model_name, project.models)
+    model = declared("model", model_name, project.models)
     dataset = _dataset(project, model, lake, files, progress)
     trained = loop.train(dataset, model.training, lambda done: progress("training", done), threads)
     made = _release_files(model, dataset, trained, metadata, clock, progress)
@@ -123,9 +97,9 @@ def train(
 
 
 def _dataset(project: Project, model: Model, lake: Lake, files: Sequence[LakeFile], progress: StageProgress) -> Dataset:
-    view = _find("view", model.view, project.views)
-    source = _find("source", view.source, project.sources)
-    contract = _find("contract", source.contract, project.contracts)
+    view = declared("view", model.view, project.views)
+    source = declared("source", view.source, project.sources)
+    contract = declared("contract", source.contract, project.contracts)
     columns = views.columns(view, source, contract, model)
     if not files:
         raise views.TooFewRows(f"source {view.source!r} has no rows yet; run `falaj ingest {view.source}` first")
@@ -175,10 +149,3 @@ def _release_files(
 def _needs(precision: Precision, cpu_flags: Collection[str]) -> tuple[str, ...]:
     """The last variant, fp32, needs nothing, so that every device has one it can take."""
     return () if precision == "fp32" else tuple(flag for flag in INT8_FLAGS if flag in cpu_flags)
-
-
-def _find(what: str, name: _Name, declared: Mapping[_Name, _T]) -> _T:
-    if name not in declared:
-        known = ", ".join(sorted(declared)) or "none"
-        raise UnknownPart(f"{what} {name!r} is not in the project file; declared are: {known}")
-    return declared[name]
