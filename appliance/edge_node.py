@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import secrets
 import signal
 import threading
 import uuid
@@ -35,12 +36,14 @@ from edge.journal import Journal
 from edge.outbox import Outbox
 from edge.runtime import cpu_flags
 from edge.serving import Serving
-from edge.states import Action, LinkChanged, Listen, Prove, Proved, Send, Unlisten
+from edge.states import Action, LinkChanged, Listen, Phase, Prove, Proved, Send, Unlisten
+from edge.telemetry import Telemetry
 from sync import codec, topics
 from sync.link import Message, Publish
-from sync.messages import Status
+from sync.messages import DriftReport, Status
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink
+from sync.names import ModelName
 
 log = logging.getLogger("falaj.edge")
 
@@ -85,8 +88,14 @@ class EdgeNode:
         self.buffers = Buffers(folder.buffers, own.tenant, keys.derive("buffers"), report=self._report)
         self.local_broker: Broker | None = None
         self.local = self._local_link()
-        self.bindings = Bindings(own.tenant, own.device, self.serving, self.buffers, self.local.publish, clock.now)
+        self.telemetry = Telemetry(
+            folder.root / "drift", own.tenant, keys.derive("drift"), self._drifted, self._report, secrets.token_bytes
+        )
+        self.bindings = Bindings(
+            own.tenant, own.device, self.serving, self.buffers, self.local.publish, clock.now, self.telemetry.observe
+        )
         self.house = open_house(folder, own, self.serving, self.boot, self._rebind)
+        self.house.drift = self.telemetry.report
         self.agent = Agent(self.house)
         self.pump = Pump("agent", self._tick, TICK)
         self.uplink = self._uplink()
@@ -121,6 +130,7 @@ class EdgeNode:
         self.uplink.stop()
         self.pump.stop()
         self.buffers.close()
+        self.telemetry.close()
         self.house.outbox.close()
         self.house.journal.close()
         if self.local_broker is not None:
@@ -176,6 +186,9 @@ class EdgeNode:
                     self.uplink.unsubscribe(*patterns)
                 case Prove():
                     threading.Thread(target=self._prove, args=(action,), name="prover", daemon=True).start()
+        for deployment in self.house.deployments.values():
+            if deployment.phase is Phase.STEADY and deployment.serving is not None:
+                self.telemetry.watch(deployment.serving.manifest)  # a baseline begins with the commit
         self._status = overview(self.house)
 
     def _rebind(self) -> None:
@@ -208,6 +221,19 @@ class EdgeNode:
             ack()
             return
         self.bindings.handle(message.topic, message.payload, message.qos, ack)
+
+    def _drifted(self, model: ModelName, found: DriftReport) -> None:
+        """Drift alarms and asks for retraining; it never rolls back: the old model sees the same inputs."""
+
+        def tell() -> None:
+            text = f"the inputs have changed since the commit: {', '.join(found.streams)}"
+            self.house.event(
+                clock.now(), "drift-alarm", text, model, "alarm", windows=found.windows, statistic=found.statistic,
+                since=found.since or 0.0,
+            )  # fmt: skip
+            self.house.dirty = True
+
+        self.pump.submit(tell)
 
     def _report(self, code: str, text: str) -> None:
         log.warning("%s: %s", code, text)

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from sync.features import WindowSpec
-from sync.manifest import Binding, Profile
+from sync.manifest import Binding, Drift, Profile
 from sync.messages import Evidence
 from sync.names import BadName, DeviceId, ModelName, Name
 
@@ -98,6 +98,7 @@ class Model(_Part, frozen=True, kw_only=True):
     training: Training = Training()
     gates: ModelGates
     profile: Profile = Profile()
+    drift: Drift | None = None  # without it the devices do not watch for drift
     metadata: dict[str, str] = {}  # written into the graph: owner, purpose, licence, ...
     bindings: tuple[Binding, ...] = ()
     rollout: Rollout

@@ -146,11 +146,18 @@ def _number(reading: Mapping[str, object], name: str) -> float:
 # --------------------------------------------------------------------------------------------------
 
 
+Observe = Callable[[ModelName, float, list[tuple[float, ...]]], None]  # (model, latest event time, rows)
+
+
+def _unseen(model: ModelName, ts: float, rows: list[tuple[float, ...]]) -> None:
+    """Nobody watches the streams."""
+
+
 class Bindings:
     """All bindings of one device. `handle` is called from one thread; `publish` must not block.
 
     `now` (seconds since 1970) lets readings from the far future be refused; without it they are taken as they
-    are.
+    are. `observe` sees every reading that was taken in, after its windows were cut.
     """
 
     def __init__(
@@ -161,10 +168,11 @@ class Bindings:
         buffers: Buffers,
         publish: Callable[[Publish], None],
         now: Callable[[], float] | None = None,
+        observe: Observe = _unseen,
     ) -> None:
         self._tenant, self._device = tenant, device
         self._serving, self._buffers, self._publish = serving, buffers, publish
-        self._now = now
+        self._now, self._observe = now, observe
         self._bound: dict[ModelName, tuple[Bound, ...]] = {}
         self._last: OrderedDict[tuple[str, str, str], tuple[object, ...]] = OrderedDict()
 
@@ -226,9 +234,10 @@ class Bindings:
                 name = entity[:_ENTITY_LIMIT]
                 self._complain(bound, name, ErrorDocument(error.code, str(error), bound.model, name, topic))
             return None
-        return self._buffers.push(
-            first.model, first.window, entity, [ts for ts, _ in readings], [row for _, row in readings]
-        )
+        rows = [row for _, row in readings]
+        windows = self._buffers.push(first.model, first.window, entity, [ts for ts, _ in readings], rows)
+        self._observe(first.model, latest, rows)
+        return windows
 
     def _answer(self, bound: Bound, entity: str, topic: str, window: Window) -> None:
         number = prediction_id(self._tenant, self._device, bound.model, entity, window.end)

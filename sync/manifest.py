@@ -57,6 +57,20 @@ class Binding(msgspec.Struct, frozen=True):
     emit: Literal["always", "on-change"] = "always"
 
 
+class Drift(msgspec.Struct, frozen=True):
+    """How a device watches its streams for drift (`sync.detector.Rule` says what each means).
+
+    `window` rows a drift window, `baseline` windows after commit before it decides, `alarm` the mean number of
+    windows to a false alarm, `material` the smallest effect that matters, `turns` the interleaved detectors.
+    """
+
+    window: int = 50
+    baseline: int = 480
+    alarm: float = 10_000.0
+    material: float = 0.05
+    turns: int | None = None
+
+
 class Lineage(msgspec.Struct, frozen=True):
     """Where it comes from: enough to ask the core for the rest. Metrics are named figures of the scorecard."""
 
@@ -84,6 +98,7 @@ class Manifest(msgspec.Struct, frozen=True):
     bindings: tuple[Binding, ...]
     profile: Profile
     lineage: Lineage
+    drift: Drift | None = None
     v: int = VERSION
 
 

@@ -99,6 +99,16 @@ class Validated(msgspec.Struct, frozen=True):
     p99_ms: float
 
 
+class DriftReport(msgspec.Struct, frozen=True):
+    """What a device's detector says of one model's streams. `since` is the event time of the first alarm."""
+
+    status: str  # not_calibrated, quiet, notice, alarm
+    windows: int = 0  # drift windows since the commit
+    statistic: float = 0.0
+    streams: tuple[str, ...] = ()  # that alarmed first
+    since: float | None = None
+
+
 class ModelReport(msgspec.Struct, frozen=True):
     """One model on one device. `answers` and `errors` count since the serving release started to serve."""
 
@@ -112,6 +122,7 @@ class ModelReport(msgspec.Struct, frozen=True):
     errors: int = 0
     reason: str = ""
     wanted: Digest | None = None  # the manifest the device was last told to run
+    drift: DriftReport | None = None
     quarantined: tuple[Digest, ...] = ()  # manifests with a verdict against them on this device
 
 

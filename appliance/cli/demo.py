@@ -26,6 +26,7 @@ def demo(keep: bool, home: Path, speed: float, as_json: bool) -> None:
     """Run the whole story: real recordings become a signed release that six devices prove and serve."""
     from rich.console import Console
 
+    from appliance.demo.drift import DriftScene
     from appliance.demo.fleet import Machines, fresh_home
     from appliance.demo.recordings import BadRecordings
     from appliance.demo.story import Act, watches
@@ -41,7 +42,9 @@ def demo(keep: bool, home: Path, speed: float, as_json: bool) -> None:
     trouble: Trouble | None = None
     try:
         try:
-            Act(machines, story, watches(wheel, project, speed)).run()
+            cast = watches(wheel, project, speed)
+            Act(machines, story, cast).run()
+            DriftScene(machines, story, cast).run()
         except Trouble as error:
             trouble = error
         except KeyboardInterrupt:

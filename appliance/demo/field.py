@@ -8,6 +8,7 @@ import json
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +23,8 @@ from sync.messages import Prediction
 from sync.mqtt import Broker, MqttLink
 from sync.names import ModelName
 
+BATCH = 250  # readings of one message of a stream
+BREAK = 5.0  # seconds of event time between two stretches
 SIZE, STEP = 100, 50  # the window of the demo's project, as the sender must know it to count
 
 
@@ -31,6 +34,27 @@ class Expected:
 
     end: float
     label: str
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A piece of a recording that training never saw: `samples` is (n, 6)."""
+
+    exercise: str
+    samples: npt.NDArray[np.float64]
+
+
+def lengthen(recordings: Sequence[Recording], samples: int, rng: np.random.Generator) -> list[Stretch]:
+    """At least so many samples of unseen stretches, by block bootstrap: whole last quarters drawn with repetition.
+
+    The recordings are far too short for the statistics of drift; whoever shows a result of this says so.
+    """
+    drawn, total = [], 0
+    while total < samples:
+        recording = recordings[int(rng.integers(len(recordings)))]
+        drawn.append(Stretch(recording.exercise, recording.samples[recording.split :]))
+        total += len(drawn[-1].samples)
+    return drawn
 
 
 @dataclass
@@ -122,6 +146,25 @@ class Watch:
         self._asks.put(None)
         asker.join()
 
+    def stream(self, start: float, stretches: Sequence[Stretch], rate: float) -> float:
+        """Sends stretches in batches of `BATCH` readings, `rate` batches a second, whatever comes back.
+
+        Returns the event time behind the last reading.
+        """
+        ts, began, number = start, time.monotonic(), 0
+        for stretch in stretches:
+            moments = [round(ts + i * PERIOD, 3) for i in range(len(stretch.samples))]
+            ends = range(SIZE - 1, len(moments), STEP)
+            self.count.expected += [Expected(moments[i], stretch.exercise) for i in ends]
+            for i in range(0, len(moments), BATCH):
+                ahead = began + number / rate - time.monotonic()
+                if ahead > 0:
+                    time.sleep(ahead)
+                self._send_batch(moments[i : i + BATCH], stretch.samples[i : i + BATCH])
+                number += 1
+            ts = moments[-1] + BREAK
+        return ts
+
     def settle(self, patience: float) -> None:
         """Waits for answers that are still on their way."""
         end = time.monotonic() + patience
@@ -135,6 +178,13 @@ class Watch:
         reading = {"ts": ts, **{name: float(v) for name, v in zip(CHANNELS, row, strict=True)}}
         self._link.publish(Publish(f"watch/{self.device.name}/imu", json.dumps(reading).encode(), qos=1))
         self.count.sent += 1
+
+    def _send_batch(self, moments: list[float], rows: npt.NDArray[np.float64]) -> None:
+        readings = [
+            {"ts": ts, **dict(zip(CHANNELS, row, strict=True))} for ts, row in zip(moments, rows.tolist(), strict=True)
+        ]
+        self._link.publish(Publish(f"watch/{self.device.name}/imu", json.dumps(readings).encode(), qos=1))
+        self.count.sent += len(readings)
 
     def _received(self, message: Message) -> None:
         if message.topic.endswith("/error"):

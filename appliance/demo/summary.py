@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +20,7 @@ class Step:
     """One step of the story; `figure` is what it found, in words a person can check."""
 
     name: str
+    act: str
     seconds: float = 0.0
     result: str = "running"
     figure: str = ""
@@ -29,11 +31,12 @@ class Story:
     """The steps so far. A step that raises Trouble is failed; the story ends there."""
 
     console: Console
+    act: str = "act one"
     steps: list[Step] = field(default_factory=list)
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
-        step = Step(name)
+        step = Step(name, self.act)
         self.steps.append(step)
         self.console.print(f"[bold]{len(self.steps)}. {name}[/bold]")
         began = clock.ticks()
@@ -54,18 +57,21 @@ class Story:
         self.console.print(f"   [dim]{text}[/dim]", highlight=False)
 
     def table(self) -> Table:
-        table = Table(title="Falaj: act one", title_justify="left")
+        table = Table(title="Falaj", title_justify="left")
         for name in ("step", "result", "seconds", "figure"):
             table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
-        for step in self.steps:
-            colour = "green" if step.result == "ok" else "red"
-            table.add_row(step.name, f"[{colour}]{step.result}[/{colour}]", f"{step.seconds:.1f}", step.figure)
-        total = sum(step.seconds for step in self.steps)
-        table.add_row("act one", "", f"{total:.1f}", "", style="bold")
+        for act, steps in groupby(self.steps, key=lambda step: step.act):
+            total = 0.0
+            for step in steps:
+                colour = "green" if step.result == "ok" else "red"
+                table.add_row(step.name, f"[{colour}]{step.result}[/{colour}]", f"{step.seconds:.1f}", step.figure)
+                total += step.seconds
+            table.add_row(act, "", f"{total:.1f}", "", style="bold", end_section=True)
         return table
 
     def document(self) -> list[dict[str, Any]]:
         """The same for `--json`."""
         return [
-            {"step": s.name, "result": s.result, "seconds": round(s.seconds, 2), "figure": s.figure} for s in self.steps
+            {"act": s.act, "step": s.name, "result": s.result, "seconds": round(s.seconds, 2), "figure": s.figure}
+            for s in self.steps
         ]

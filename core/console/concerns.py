@@ -111,6 +111,13 @@ def _model(subject: str, model: ModelReport) -> Iterator[Concern]:
         )
     if model.serving is None and model.phase == "no_model" and model.wanted is not None:
         yield Concern("notice", subject, f"has no model yet{why}")
+    if model.drift is not None and model.drift.since is not None:
+        yield Concern(
+            "alarm",
+            subject,
+            f"its inputs ({', '.join(model.drift.streams)}) are not what they were when its release was committed",
+            "Look at its sensors and how it is mounted; if the world has changed, train again: `falaj train`",
+        )
     if model.errors:
         yield Concern(
             "notice",

@@ -49,6 +49,7 @@ class DeviceLine:
     incoming: Shown | None = None
     answers: str = ""
     errors: str = ""
+    drift: Badge | None = None  # shown once the inputs have changed
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def _model(model: ModelReport, now: float) -> dict[str, Any]:
         "incoming": _shown(model.candidate),
         "answers": wording.count(model.answers),
         "errors": wording.count(model.errors),
+        "drift": Badge("alarm", "inputs drifted") if model.drift and model.drift.since is not None else None,
     }
 
 

@@ -104,7 +104,7 @@ def stage(
     manifest = Manifest(
         tenant=tenant, model=candidate.model, number=number, created=now, variants=variants, golden=golden.blob,
         inputs=candidate.inputs, outputs=candidate.outputs, classes=candidate.classes, window=candidate.window,
-        bindings=model.bindings, profile=model.profile, lineage=lineage,
+        bindings=model.bindings, profile=model.profile, lineage=lineage, drift=model.drift,
     )  # fmt: skip
     payload = codec.encode(manifest)
     return Staged(manifest, payload, chunks.digest(payload), (*sealed, golden))

@@ -14,7 +14,7 @@ from edge.outbox import Outbox
 from edge.serving import Loaded, Serving
 from edge.states import Action, Deployment, Listen, Send, Unlisten
 from sync.link import Publish
-from sync.messages import EVENT, Assignment, DeviceEvent
+from sync.messages import EVENT, Assignment, DeviceEvent, DriftReport
 from sync.names import DeviceId, Digest, ModelName, TenantId
 
 TEXT, FACT = 1000, 200  # characters of an event's text, and of each of its facts
@@ -62,6 +62,7 @@ class House:
     told: dict[ModelName, int] = field(default_factory=dict)  # answers as last reported
     actions: list[Action] = field(default_factory=list)
     bindings_changed: Callable[[], None] = lambda: None
+    drift: Callable[[ModelName], DriftReport | None] = lambda model: None
 
     def write(self, deployment: Deployment, verdict: Quarantined | None = None) -> Deployment:
         """Journal first: nothing is acted on before this returns."""

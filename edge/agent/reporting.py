@@ -106,6 +106,7 @@ def _model(house: House, d: Deployment) -> ModelReport:
         errors=health.errors,
         reason=d.reason,
         wanted=Digest(d.order.manifest) if d.order else None,
+        drift=house.drift(d.model),
         quarantined=tuple(q.manifest for q in house.journal.quarantined(d.model)),
     )
 

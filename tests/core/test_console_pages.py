@@ -20,7 +20,7 @@ from core.release import publish
 from sync import chunks, codec, roles
 from sync.features import WindowSpec
 from sync.manifest import Lineage, Manifest, Profile, Variant
-from sync.messages import Gates, ModelReport, Release, Reported, Status, Validated
+from sync.messages import DriftReport, Gates, ModelReport, Release, Reported, Status, Validated
 from sync.names import DeviceId, ModelName, TenantId
 
 KEY = bytes(range(32))
@@ -321,6 +321,10 @@ def test_severities_are_worded_not_only_coloured(operator: FlaskClient, catalog:
         (steady(2, validated=None), "serves release 2 without a validation"),
         (steady(2, validated=Validated(artifact(1), NOW, 2.0)), "serves release 2 without a validation"),
         (ModelReport("no_model", NOW, wanted=release(1).manifest, reason="keys"), "has no model yet: keys"),
+        (
+            steady(2, drift=DriftReport("alarm", 1000, 2e4, ("ax", "wz"), NOW)),
+            "its inputs (ax, wz) are not what they were",
+        ),
     ],
 )
 def test_a_model_in_trouble_is_named(operator: FlaskClient, catalog: Catalog, model: ModelReport, said: str) -> None:

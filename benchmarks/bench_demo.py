@@ -1,4 +1,4 @@
-"""Act one of the demo, timed: `python benchmarks/bench_act_one.py [runs]` (needs `make demo` once before).
+"""The demo, timed: `python benchmarks/bench_demo.py [runs]` (needs `make demo` once before).
 
 Prints each step's seconds (median over the runs) and the figures of the last run. Ends 1 if a run failed.
 """
@@ -38,8 +38,9 @@ def main() -> None:
     for number, step in enumerate(runs[0]):
         seconds = statistics.median(float(str(run[number]["seconds"])) for run in runs)
         print(f"{step['step']!s:<58} {seconds:>16.2f}")
-    total = statistics.median(sum(float(str(s["seconds"])) for s in run) for run in runs)
-    print(f"{'act one':<58} {total:>16.2f}")
+    for act in dict.fromkeys(str(step["act"]) for step in runs[0]):
+        total = statistics.median(sum(float(str(s["seconds"])) for s in run if s["act"] == act) for run in runs)
+        print(f"{act:<58} {total:>16.2f}")
     for step in runs[-1]:
         print(f"  {step['step']}: {step['figure']}")
 

@@ -1,0 +1,120 @@
+"""Act two, its first scene: two people move their watch to the other wrist, and exactly those two devices notice.
+
+Nobody tells the devices. Each watches its own inputs against its own first windows after the commit; labels come
+later, and show what the alarm was about.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from appliance import clock
+from appliance.demo.field import Count, Watch, lengthen
+from appliance.demo.fleet import Device, Machines, StoryFailed, wait_until
+from appliance.demo.recordings import Recording
+from appliance.demo.story import MODEL, Cast
+from appliance.demo.summary import Step, Story
+
+MOVED = (1, 2)  # subjects whose watch changes wrists
+AT_REST = 49_000  # samples before: 960 windows of 50 for the baseline, and a little
+AFTER = 20_000  # samples after, on either wrist: 400 windows
+RATE = 20.0  # batches a second and watch
+SEED = 11
+LEAD = 3600.0  # seconds of event time behind act one, whose readings outran the clock
+MOST_WRONG = 0.80  # accuracy of the moved watches must be seen to fall below this
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one device made of its stream."""
+
+    name: str
+    moved: bool
+    windows: int | None  # drift windows from the move to the alarm, None without an alarm
+    streams: tuple[str, ...]
+    accuracy: float
+
+
+class DriftScene:
+    """Runs on the machines that act one left behind."""
+
+    def __init__(self, machines: Machines, story: Story, cast: Cast) -> None:
+        self.machines, self.story, self.cast = machines, story, cast
+
+    def run(self) -> None:
+        """All steps; raises Trouble at the first that fails."""
+        self.story.act = "act two, first scene"
+        with self.story.step("drift: watches 1 and 2 move to the left wrist") as step:
+            self._move(step)
+
+    def _move(self, step: Step) -> None:
+        self.story.say("streams lengthened by block bootstrap of stretches that training never saw")
+        found: dict[str, Seen] = {}
+        threads = [
+            threading.Thread(target=lambda d=device: found.update({d.name: self._watch(d)}), daemon=True)
+            for device in self.machines.devices
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if len(found) != len(threads):
+            raise StoryFailed("a watch lost its broker; see the agents' logs")
+        self._judge(step, list(found.values()))
+
+    def _watch(self, device: Device) -> Seen:
+        """One watch: at rest until the device's baseline is complete, then on the wrist the story says."""
+        subject = int(device.name.removeprefix("watch-"))
+        moved = subject in MOVED
+        rng = np.random.default_rng((SEED, subject))
+        watch = Watch(device, MODEL, ())
+        watch.connect()
+        ts = watch.stream(clock.now() + LEAD, lengthen(self._of(subject, "right"), AT_REST, rng), RATE)
+        watch.settle(30)
+        before = drift_of(device)
+        watch.count = Count()
+        watch.stream(ts, lengthen(self._of(subject, "left" if moved else "right"), AFTER, rng), RATE)
+        watch.settle(30)
+        watch.close()
+        count, after = watch.count, drift_of(device)
+        if count.lost() or count.other:
+            raise StoryFailed(f"{device.name}: {len(count.lost())} windows lost, {len(count.other)} refused")
+        accuracy = count.right() / max(1, len(count.expected))
+        alarmed = after["status"] == "alarm"
+        since = after["windows"] - before["windows"] if alarmed else None
+        return Seen(device.name, moved, since, tuple(after["streams"]), accuracy)
+
+    def _judge(self, step: Step, seen: list[Seen]) -> None:
+        wrong = [s.name for s in seen if (s.windows is not None) != s.moved]
+        here = [s for s in seen if s.moved]
+        rest = [s for s in seen if not s.moved]
+        names = ", ".join(f"{s.name} ({', '.join(s.streams)})" for s in here if s.windows is not None)
+        low = sum(s.accuracy for s in here) / max(1, len(here))
+        high = sum(s.accuracy for s in rest) / max(1, len(rest))
+        step.figure = f"alarms: {names or 'none'}; accuracy by delayed labels {low:.2f} moved, {high:.2f} not moved"
+        if wrong:
+            raise StoryFailed(f"{', '.join(wrong)} should (not) have alarmed; {step.figure}")
+        if low > MOST_WRONG:
+            raise StoryFailed(f"the moved watches are still right in {low:.2f}; {step.figure}")
+        told = {d.name for d in self.machines.devices if drift_of(d)["status"] == "alarm"}
+        wait_until(lambda: told <= self._known(), 20, "the core to know of the alarms")
+
+    def _known(self) -> set[str]:
+        """Devices whose drift alarm the core has committed."""
+        events = self.machines.api.get("/v1/events?limit=200")["events"]
+        return {str(e["source"]) for e in events if e["code"] == "drift-alarm"}
+
+    def _of(self, subject: int, side: str) -> tuple[Recording, ...]:
+        return tuple(r for r in self.cast.recordings if r.subject == subject and r.side == side)
+
+
+def drift_of(device: Device) -> dict[str, Any]:
+    """The device's own word on its drift; raises StoryFailed if it has none."""
+    found = (device.status() or {}).get("models", {}).get(MODEL, {}).get("drift")
+    if not found:
+        raise StoryFailed(f"{device.name} does not watch for drift; see {device.log}")
+    return dict(found)

@@ -1,0 +1,151 @@
+"""Has this device's world changed since its release was committed? One detector a model, fed with every reading.
+
+The baseline is the device's own: its first drift windows after commit, so a new release starts anew. Detectors are
+kept sealed, one file a model, written every `KEEP_EVERY` windows and at an alarm; a kill costs at most the windows
+since then, which can only delay an alarm. A file that cannot be read is the same as none, and reported.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from sync.detector import Detector, Rule, State, Status, Verdict, watch
+from sync.errors import SyncError
+from sync.manifest import Manifest
+from sync.messages import DriftReport
+from sync.names import ModelName, TenantId
+from sync.sealing import NONCE_BYTES, seal_small, unseal_small
+from sync.sketch import Stream, pack, unpack
+
+KEEP_EVERY = 20  # drift windows between two checkpoints
+
+Alarm = Callable[[ModelName, DriftReport], None]
+Report = Callable[[str, str], None]  # (stable code, text)
+
+
+@dataclass
+class _Watched:
+    """One committed release under watch."""
+
+    number: int
+    detector: Detector
+    report: DriftReport
+    kept: int = 0  # windows at the last checkpoint
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    number: int
+    state: State
+    report: DriftReport
+
+
+class Telemetry:
+    """The detectors of one device. Thread-safe; `alarm` is called once a release, on the feeding thread."""
+
+    def __init__(
+        self,
+        folder: Path,
+        tenant: TenantId,
+        key: bytes,
+        alarm: Alarm,
+        report: Report,
+        nonces: Callable[[int], bytes],
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder, self._tenant, self._key, self._nonces = folder, tenant, key, nonces
+        self._alarm, self._report = alarm, report
+        self._watched: dict[ModelName, _Watched] = {}
+        self._lock = threading.Lock()
+
+    def watch(self, manifest: Manifest) -> None:
+        """From now on this committed release is watched; where it was watched before, that is continued."""
+        if manifest.drift is None or manifest.window is None:
+            return
+        with self._lock:
+            current = self._watched.get(manifest.model)
+            if current is None or current.number != manifest.number:
+                self._watched[manifest.model] = self._restore(manifest) or self._begin(manifest)
+
+    def observe(self, model: ModelName, ts: float, rows: npt.ArrayLike) -> None:
+        """Rows (n, channels) of a model's stream, in the order they came; nothing if it is not watched."""
+        with self._lock:
+            watched = self._watched.get(model)
+            if watched is None:
+                return
+            verdicts = watched.detector.push(np.asarray(rows, np.float32))
+            noted = [self._note(watched, verdict, ts) for verdict in verdicts]
+            alarmed = any(noted)
+            if alarmed or watched.report.windows - watched.kept >= KEEP_EVERY:
+                self._keep(model, watched)
+            report = watched.report
+        if alarmed:
+            self._alarm(model, report)
+
+    def report(self, model: ModelName) -> DriftReport | None:
+        """What is known of this model's drift; None where nothing is watched."""
+        watched = self._watched.get(model)
+        return watched.report if watched else None
+
+    def close(self) -> None:
+        """A last checkpoint of everything."""
+        with self._lock:
+            for model, watched in self._watched.items():
+                self._keep(model, watched)
+
+    def _note(self, watched: _Watched, verdict: Verdict, ts: float) -> bool:
+        """Folds one verdict into the report; true for the release's first alarm, which stays."""
+        old = watched.report
+        first = verdict.status is Status.ALARM and old.since is None
+        streams = tuple(one.stream for one in verdict.drifted) if first else old.streams
+        watched.report = DriftReport(
+            status=Status.ALARM.value if first or old.since is not None else verdict.status.value,
+            windows=verdict.window + 1,
+            statistic=verdict.statistic,
+            streams=streams,
+            since=ts if first else old.since,
+        )
+        return first
+
+    def _begin(self, manifest: Manifest) -> _Watched:
+        assert manifest.drift is not None and manifest.window is not None
+        drift = manifest.drift
+        rule = Rule(drift.window, drift.baseline, drift.alarm, drift.material, turns=drift.turns)
+        streams = tuple(Stream(channel, "numeric") for channel in manifest.window.channels)
+        return _Watched(manifest.number, watch(streams, rule), DriftReport(Status.NOT_CALIBRATED.value))
+
+    def _restore(self, manifest: Manifest) -> _Watched | None:
+        path = self._folder / manifest.model
+        try:
+            kept = unpack(_Kept, unseal_small(path.read_bytes(), self._key, self._aad(manifest.model)))
+            detector = Detector(kept.state)
+        except FileNotFoundError:
+            return None
+        except (SyncError, OSError, ValueError) as error:
+            self._report("drift-state-lost", f"drift of {manifest.model} is watched from the start: {error}")
+            return None
+        if kept.number != manifest.number:
+            return None
+        return _Watched(kept.number, detector, kept.report, kept.report.windows)
+
+    def _keep(self, model: ModelName, watched: _Watched) -> None:
+        watched.kept = watched.report.windows
+        content = pack(_Kept(watched.number, watched.detector.state(), watched.report))
+        sealed = seal_small(content, self._key, self._aad(model), self._nonces(NONCE_BYTES))
+        path = self._folder / model
+        try:
+            half = path.with_name(f"{model}.half")
+            half.touch(mode=0o600)
+            half.write_bytes(sealed)
+            half.replace(path)
+        except OSError as error:
+            self._report("disk-refused", f"drift of {model} is not kept: {error.strerror}")
+
+    def _aad(self, model: ModelName) -> bytes:
+        return f"falaj/1 drift {self._tenant} {model}".encode()

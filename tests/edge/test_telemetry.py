@@ -1,0 +1,129 @@
+"""The device's own drift watch: a baseline from the commit on, one alarm, and what a restart leaves of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from edge.telemetry import Telemetry
+from sync.manifest import Drift, Manifest
+from sync.messages import DriftReport
+from sync.names import ModelName, TenantId
+from tests.edge import graphs
+
+MODEL = ModelName("motion")
+DRIFT = Drift(window=20, baseline=80, alarm=1000.0, turns=8)
+
+
+class Told:
+    """A device's telemetry, and what it told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.alarms, self.reports = folder, [], []  # type: ignore[var-annotated]
+        self.start()
+
+    def start(self) -> None:
+        def alarm(model: ModelName, found: DriftReport) -> None:
+            self.alarms.append((model, found))
+
+        def report(code: str, text: str) -> None:
+            self.reports.append(code)
+
+        made = iter(range(10_000))
+        self.telemetry = Telemetry(
+            self.folder, TenantId("default"), bytes(32), alarm, report, lambda n: next(made).to_bytes(n, "big")
+        )
+
+    def feel(self, windows: int, shift: float = 0.0, seed: int = 0) -> None:
+        rows = np.random.default_rng(seed).normal(shift, 1.0, (windows * DRIFT.window, 2))
+        for i in range(0, len(rows), 37):  # messages never end where windows do
+            self.telemetry.observe(MODEL, float(i), rows[i : i + 37])
+
+
+def release(number: int = 1, drift: Drift | None = DRIFT) -> Manifest:
+    return replace(graphs.manifest(number), model=MODEL, drift=drift)
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Told:
+    return Told(tmp_path / "drift")
+
+
+def test_nothing_is_watched_before_the_commit_or_without_a_rule(told: Told) -> None:
+    told.feel(5)
+    assert told.telemetry.report(MODEL) is None
+    told.telemetry.watch(release(drift=None))
+    told.feel(5)
+    assert told.telemetry.report(MODEL) is None
+
+
+def test_the_same_world_is_quiet_and_a_shift_alarms_once(told: Told) -> None:
+    told.telemetry.watch(release())
+    told.feel(79, seed=1)
+    found = told.telemetry.report(MODEL)
+    assert found is not None and found.status == "not_calibrated"
+    told.feel(200, seed=2)
+    found = told.telemetry.report(MODEL)
+    assert found is not None and found.status == "quiet" and not told.alarms
+    told.feel(80, shift=1.5, seed=3)
+    told.feel(80, shift=0.0, seed=4)
+    ((model, alarm),) = told.alarms
+    assert (model, alarm.status) == (MODEL, "alarm") and alarm.since is not None
+    assert set(alarm.streams) <= {"x", "y"} and alarm.streams
+    after = told.telemetry.report(MODEL)
+    assert after is not None and after.status == "alarm" and after.since == alarm.since, "an alarm stays"
+
+
+def test_a_restart_goes_on_where_it_was(told: Told) -> None:
+    told.telemetry.watch(release())
+    told.feel(100, seed=1)
+    told.telemetry.close()
+    told.start()
+    told.telemetry.watch(release())
+    found = told.telemetry.report(MODEL)
+    assert found is not None and found.windows == 100
+    told.feel(80, shift=1.5, seed=3)
+    assert len(told.alarms) == 1
+
+
+def test_a_kill_costs_no_more_than_the_windows_since_the_last_checkpoint(told: Told) -> None:
+    told.telemetry.watch(release())
+    told.feel(97, seed=1)
+    told.start()
+    told.telemetry.watch(release())
+    found = told.telemetry.report(MODEL)
+    assert found is not None and 77 <= found.windows <= 97 and not told.reports
+
+
+def test_another_release_has_a_baseline_of_its_own(told: Told) -> None:
+    told.telemetry.watch(release())
+    told.feel(100)
+    told.telemetry.watch(release(2))
+    found = told.telemetry.report(MODEL)
+    assert found is not None and found.windows == 0
+    told.telemetry.watch(release(2))
+    told.feel(1)
+    again = told.telemetry.report(MODEL)
+    assert again is not None and again.windows == 1
+
+
+def test_a_state_that_cannot_be_read_is_reported_and_watching_begins_anew(told: Told) -> None:
+    told.telemetry.watch(release())
+    told.feel(50)
+    told.telemetry.close()
+    (told.folder / MODEL).write_bytes(b"not a state")
+    told.start()
+    told.telemetry.watch(release())
+    found = told.telemetry.report(MODEL)
+    assert found is not None and found.windows == 0 and told.reports == ["drift-state-lost"]
+
+
+def test_on_disk_nothing_is_readable(told: Told) -> None:
+    told.telemetry.watch(release())
+    told.feel(30)
+    told.telemetry.close()
+    content = (told.folder / MODEL).read_bytes()
+    assert b"not_calibrated" not in content and (told.folder / MODEL).stat().st_mode & 0o077 == 0
