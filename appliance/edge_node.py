@@ -36,7 +36,7 @@ from edge.journal import Journal
 from edge.outbox import Outbox
 from edge.runtime import cpu_flags
 from edge.serving import Serving
-from edge.states import Action, LinkChanged, Listen, Phase, Prove, Proved, Send, Unlisten
+from edge.states import Action, Drifted, LinkChanged, Listen, Phase, Prove, Proved, Send, Unlisten
 from edge.telemetry import Telemetry
 from sync import codec, topics
 from sync.link import Message, Publish
@@ -223,17 +223,8 @@ class EdgeNode:
         self.bindings.handle(message.topic, message.payload, message.qos, ack)
 
     def _drifted(self, model: ModelName, found: DriftReport) -> None:
-        """Drift alarms and asks for retraining; it never rolls back: the old model sees the same inputs."""
-
-        def tell() -> None:
-            text = f"the inputs have changed since the commit: {', '.join(found.streams)}"
-            self.house.event(
-                clock.now(), "drift-alarm", text, model, "alarm", windows=found.windows, statistic=found.statistic,
-                since=found.since or 0.0,
-            )  # fmt: skip
-            self.house.dirty = True
-
-        self.pump.submit(tell)
+        told = Drifted(model, found)
+        self.pump.submit(lambda: self._carry_out(self.agent.handle(told, clock.now())))
 
     def _report(self, code: str, text: str) -> None:
         log.warning("%s: %s", code, text)

@@ -9,7 +9,7 @@ import msgspec
 
 from sync.link import Publish
 from sync.manifest import Manifest, Precision
-from sync.messages import ModelOrder, Release, Validated
+from sync.messages import DriftReport, ModelOrder, Release, Validated
 from sync.names import Digest, ModelName
 
 
@@ -158,6 +158,14 @@ class LinkChanged:
     """The uplink came up or went down."""
 
     up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drifted:
+    """A model's inputs have changed since its release was committed, materially."""
+
+    model: ModelName
+    report: DriftReport
 
 
 Action = Send | Listen | Unlisten | Prove

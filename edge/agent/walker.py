@@ -7,10 +7,22 @@ from edge.agent import intake, loading, steps
 from edge.agent.house import House
 from edge.agent.reporting import Reporter
 from edge.lifecycle import AT_REST
-from edge.states import Action, Deployment, Event, Failure, FailureClass, LinkChanged, Phase, Proved
+from edge.states import (
+    Action,
+    Deployment,
+    Drifted,
+    Event,
+    Failure,
+    FailureClass,
+    LinkChanged,
+    Phase,
+    Proved,
+)
 from sync import topics
 from sync.errors import SyncError
 from sync.link import Message
+from sync.messages import DriftReport
+from sync.names import ModelName
 
 ROUNDS = 64  # steps one model may take in one walk; more is a loop between two phases
 
@@ -42,7 +54,7 @@ class Agent:
             self._resume(deployment, now)
         return self._walk(now)
 
-    def handle(self, happened: Message | Proved | LinkChanged, now: float) -> list[Action]:
+    def handle(self, happened: Message | Proved | LinkChanged | Drifted, now: float) -> list[Action]:
         """One message, job result or change of the link."""
         house = self.house
         match happened:
@@ -55,6 +67,8 @@ class Agent:
                     steps.take_proof(house, deployment, outcome, now)
             case LinkChanged(up):
                 self._link(up, now)
+            case Drifted(model, report):
+                self._drifted(model, report, now)
         return self._walk(now)
 
     def tick(self, now: float) -> list[Action]:
@@ -71,6 +85,13 @@ class Agent:
         for download in house.downloads.values():  # the session may be new: ask again for what is under way
             download.asked.clear()
         self._reporter.session_opened(house, now)
+
+    def _drifted(self, model: ModelName, report: DriftReport, now: float) -> None:
+        """Drift alarms and asks for retraining; it never rolls back: the release before would see the same inputs."""
+        text = f"the inputs have changed since the commit: {', '.join(report.streams)}"
+        facts = {"windows": report.windows, "statistic": report.statistic, "since": report.since or 0.0}
+        self.house.event(now, "drift-alarm", text, model, "alarm", **facts)
+        self.house.dirty = True
 
     def _resume(self, d: Deployment, now: float) -> None:
         """The resume rule of the phase, and the load of whoever answers."""

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge.lifecycle import AT_REST
-from edge.states import Phase, Prove
+from edge.states import Drifted, Phase, Prove
 from sync import codec, roles, topics
 from sync.loopback import Faults
-from sync.messages import Gates, Status
+from sync.messages import DriftReport, Gates, Status
 from tests.edge.device import Device, committed, honest_prover, new_device
 from tests.edge.power import Fuse, PowerCut
 from tests.edge.world import DEVICE, MODEL, TENANT, Core, Shipped, new_identity
@@ -231,6 +231,19 @@ def test_answers_are_reported_coarsely(stage: Stage, tmp_path: Path) -> None:
     device.settle(64, ask=0)
     assert device.reported().models[MODEL].answers == 64
     assert device.reported().seq - first == 7, "with every power of two, not with every answer"
+
+
+def test_drift_alarms_and_never_rolls_back(stage: Stage, tmp_path: Path) -> None:
+    """The release before would see the same inputs."""
+    device = stage.device(tmp_path / "d").boot().settle(2)
+    device.acknowledge(999)
+    found = DriftReport("alarm", 1000, 2e4, ("ax",), device.now)
+    device.house.drift = lambda model: found
+    device.carry_out(device.agent.handle(Drifted(MODEL, found), device.now))
+    device.settle(5, ask=0)
+    (event,) = device.events()
+    assert (event.code, event.severity, event.model) == ("drift-alarm", "alarm", MODEL) and "ax" in event.text
+    assert device.reported().models[MODEL].drift == found and committed(device, 1)
 
 
 @pytest.mark.parametrize("seed", range(4))
