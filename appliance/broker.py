@@ -126,12 +126,15 @@ def write_passwords(folder: Path, users: tuple[str, ...]) -> None:
         if not path.exists():
             write_private(path, base64.urlsafe_b64encode(os.urandom(24)))
         lines.append(f"{user}:{path.read_text()}")
-    hashed = folder / "passwords"
+    # mosquitto_passwd hashes a file in place, so that no password is ever on a command line. Until it has, the file
+    # bears another name: with plain ones, left by a kill, the broker would let nobody in.
+    hashed = folder / "passwords.new"
     write_private(hashed, ("\n".join(lines) + "\n").encode())
-    # mosquitto_passwd hashes a file in place, so that no password is ever on a command line.
     done = subprocess.run([find("mosquitto_passwd"), "-U", str(hashed)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise NoBroker(f"mosquitto_passwd: {done.stderr.strip() or done.stdout.strip()}")
+    write_private(folder / "passwords", hashed.read_bytes())
+    hashed.unlink()
 
 
 class Broker:

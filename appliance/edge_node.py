@@ -34,6 +34,7 @@ from edge.http.pages import Pages
 from edge.http.server import HttpServer
 from edge.journal import Journal
 from edge.outbox import Outbox
+from edge.predictions import Predictions
 from edge.runtime import cpu_flags
 from edge.serving import Serving
 from edge.states import Action, Drifted, LinkChanged, Listen, Phase, Prove, Proved, Send, Unlisten
@@ -91,16 +92,22 @@ class EdgeNode:
         self.telemetry = Telemetry(
             folder.root / "drift", own.tenant, keys.derive("drift"), self._drifted, self._report, secrets.token_bytes
         )
-        self.bindings = Bindings(
-            own.tenant, own.device, self.serving, self.buffers, self.local.publish, clock.now, self.telemetry.observe
+        self.predictions = Predictions(
+            folder.root / "predictions.db", own.tenant, keys.derive("predictions"), secrets.token_bytes
         )
+        self.bindings = Bindings(
+            own.tenant, own.device, self.serving, self.buffers, self.local.publish, clock.now,
+            self.telemetry.observe, self.predictions.remember,
+        )  # fmt: skip
         self.house = open_house(folder, own, self.serving, self.boot, self._rebind)
-        self.house.drift = self.telemetry.report
+        self.house.drift, self.house.labelled = self.telemetry.report, self.predictions.report
         self.agent = Agent(self.house)
         self.pump = Pump("agent", self._tick, TICK)
         self.uplink = self._uplink()
         self._status: dict[str, object] = {}
-        pages = Pages(self.serving, self.metrics, self._document, self.house.agent_version)
+        pages = Pages(
+            self.serving, self.metrics, self._document, self.house.agent_version, label=self.predictions.label
+        )
         self.http = HttpServer(pages.handle, port=settings.http_port)
         self._ended = threading.Event()
 
@@ -131,6 +138,7 @@ class EdgeNode:
         self.pump.stop()
         self.buffers.close()
         self.telemetry.close()
+        self.predictions.close()
         self.house.outbox.close()
         self.house.journal.close()
         if self.local_broker is not None:

@@ -85,6 +85,9 @@ def tenant_keys(kek_file: Path, wrapped_file: Path, tenant: TenantId) -> TenantK
 
     Raises KeyUnsafe if a file is open to others, is missing while the other exists, or does not open.
     """
+    pending = _pending(kek_file)
+    if not kek_file.exists() and wrapped_file.exists() and pending.exists():
+        pending.replace(kek_file)  # the first start was cut between its two files
     if not kek_file.exists() and not wrapped_file.exists():
         _create(kek_file, wrapped_file, tenant)
     for path in (kek_file, wrapped_file):
@@ -101,12 +104,19 @@ def tenant_keys(kek_file: Path, wrapped_file: Path, tenant: TenantId) -> TenantK
 
 def _create(kek_file: Path, wrapped_file: Path, tenant: TenantId) -> None:
     passphrase = base64.b64encode(os.urandom(32))
-    write_private(kek_file, passphrase)
+    # Under its own name only when the other is there too: half a pair must never look like a loss.
+    write_private(_pending(kek_file), passphrase)
     salt, nonce = os.urandom(16), os.urandom(12)
     kek = Scrypt(salt, 32, SCRYPT_N, SCRYPT_R, SCRYPT_P).derive(passphrase)
     wrapped = nonce + AESGCM(kek).encrypt(nonce, os.urandom(32), f"falaj/1 tenant {tenant}".encode())
     stored = _Wrapped(base64.b64encode(salt).decode(), base64.b64encode(wrapped).decode())
     write_private(wrapped_file, msgspec.json.encode(stored))
+    _pending(kek_file).replace(kek_file)
+    _sync_folder(kek_file.parent)
+
+
+def _pending(kek_file: Path) -> Path:
+    return kek_file.with_name(kek_file.name + ".pending")
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -121,6 +131,16 @@ def write_private(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename is durable once its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_private(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -44,8 +45,10 @@ def spawn(
             start_new_session=outlive,
         )
     if secret is not None and child.stdin is not None:
-        child.stdin.write(secret)
-        child.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # a child that ended at once: its exit code says so
+            child.stdin.write(secret)
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
     return child
 
 

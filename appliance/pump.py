@@ -15,6 +15,7 @@ from appliance.clock import Clock
 
 log = logging.getLogger("falaj.pump")
 
+BACKLOG = 64  # messages from outside that may wait; each may have what the broker lets through
 EXIT_BROKEN = 70  # EX_SOFTWARE: a walker that raised cannot be trusted with the next message
 
 
@@ -36,6 +37,8 @@ class Pump:
         self._tick, self._interval, self._ticks = tick, interval, ticks
         self._on_broken = on_broken or (lambda: os._exit(EXIT_BROKEN))
         self._queue: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._ended = threading.Event()
+        self._room = threading.BoundedSemaphore(BACKLOG)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -47,8 +50,22 @@ class Pump:
         self._queue.put((call, future))
         return future
 
+    def post(self, call: Callable[[], Any]) -> None:
+        """Like `submit`, for what strangers send: waits while BACKLOG such calls are queued, so that a flood fills the
+        sender's line and not our memory. Never from the pump's own thread."""
+        while not self._room.acquire(timeout=1.0):
+            if self._ended.is_set():
+                return
+
+        def work() -> None:
+            self._room.release()
+            call()
+
+        self.submit(work)
+
     def stop(self) -> None:
         """Ends after what is queued."""
+        self._ended.set()
         self._queue.put(None)
         if self._thread is not threading.current_thread():
             self._thread.join(10)

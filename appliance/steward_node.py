@@ -95,6 +95,7 @@ class StewardNode:
         return MqttLink(
             broker,
             Publish(topics.core_status(self.folder.tenant), codec.encode(will), retain=True),
+            retain_as_published=True,  # what a device plants is seen, and cleared, as it is planted
             refused=lambda text: log.warning("%s", text),
         )
 
@@ -108,7 +109,7 @@ class StewardNode:
         return answer
 
     def _received(self, message: Message) -> None:
-        self.pump.submit(lambda: self._carry_out(self.steward.handle(message, clock.now())))
+        self.pump.post(lambda: self._carry_out(self.steward.handle(message, clock.now())))
 
     def _link_changed(self, up: bool, reason: str) -> None:
         log.info("uplink broker: %s", reason)

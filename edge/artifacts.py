@@ -50,7 +50,9 @@ class Artifacts:
         offset, _ = chunks.span(blob, index)
         descriptor = os.open(self._part(blob), os.O_CREAT | os.O_WRONLY, 0o600)
         try:
-            os.pwrite(descriptor, payload, offset)
+            written = 0
+            while written < len(payload):  # a disk that fills up takes a part, and refuses the next
+                written += os.pwrite(descriptor, payload[written:], offset + written)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -69,14 +71,15 @@ class Artifacts:
         _sync_folder(self.folder)
 
     def read(self, blob: Blob) -> bytes:
-        """The sealed bytes; raises Rotten if they are missing or changed. A changed blob is removed, to be fetched
-        anew."""
+        """The sealed bytes; raises Rotten if they are missing, unreadable or changed. What is no good is removed,
+        to be fetched anew."""
         try:
             sealed = (self.folder / blob.sealed).read_bytes()
         except OSError as error:
+            self._give_up(blob)
             raise Rotten(f"blob {blob.sealed[:12]}: {error.strerror}") from error
         if chunks.digest(sealed) != blob.sealed:
-            self.discard(blob)
+            self._give_up(blob)
             raise Rotten(f"blob {blob.sealed[:12]} changed on disk and is fetched anew")
         return sealed
 
@@ -93,6 +96,11 @@ class Artifacts:
     def have(self) -> tuple[Digest, ...]:
         """The finished blobs, by sealed digest."""
         return tuple(sorted(Digest(p.name) for p in self.folder.iterdir() if not p.suffix))
+
+    def _give_up(self, blob: Blob) -> None:
+        """A blob that stayed where it cannot be read would look complete for ever."""
+        with contextlib.suppress(OSError):  # a disk that does not even unlink: `Rotten` is what is told
+            self.discard(blob)
 
     def _part(self, blob: Blob) -> Path:
         return self.folder / f"{blob.sealed}.part"

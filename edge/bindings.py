@@ -27,7 +27,7 @@ from sync.manifest import Binding, Manifest
 from sync.messages import PROTOCOL, Prediction
 from sync.names import DeviceId, ModelName, TenantId
 from sync.topics import matches
-from sync.windows import Window
+from sync.windows import Rows, Window
 
 ENTITY = "{entity}"
 _PAYLOAD_LIMIT = 64 * 1024  # bytes of one sensor message
@@ -153,11 +153,19 @@ def _unseen(model: ModelName, ts: float, rows: list[tuple[float, ...]]) -> None:
     """Nobody watches the streams."""
 
 
+Remember = Callable[[Prediction, Rows], None]  # (an answered prediction, its window)
+
+
+def _forgotten(prediction: Prediction, window: Rows) -> None:
+    """Nobody keeps predictions."""
+
+
 class Bindings:
     """All bindings of one device. `handle` is called from one thread; `publish` must not block.
 
     `now` (seconds since 1970) lets readings from the far future be refused; without it they are taken as they
-    are. `observe` sees every reading that was taken in, after its windows were cut.
+    are. `observe` sees every reading that was taken in, after its windows were cut,
+    `remember` every prediction that was answered.
     """
 
     def __init__(
@@ -169,10 +177,11 @@ class Bindings:
         publish: Callable[[Publish], None],
         now: Callable[[], float] | None = None,
         observe: Observe = _unseen,
+        remember: Remember = _forgotten,
     ) -> None:
         self._tenant, self._device = tenant, device
         self._serving, self._buffers, self._publish = serving, buffers, publish
-        self._now, self._observe = now, observe
+        self._now, self._observe, self._remember = now, observe, remember
         self._bound: dict[ModelName, tuple[Bound, ...]] = {}
         self._last: OrderedDict[tuple[str, str, str], tuple[object, ...]] = OrderedDict()
 
@@ -261,6 +270,7 @@ class Bindings:
             release=answer.release.number,
         )  # fmt: skip
         self._emit(bound, entity, full)
+        self._remember(full, window.values)
 
     def _ask(self, bound: Bound, window: Window) -> Answer:
         inputs = self._serving.loaded(bound.model).session.inputs

@@ -67,7 +67,9 @@ class Download:
 
     def stalled(self, now: float) -> tuple[int, ...]:
         """The chunks to ask for again (unsubscribe, subscribe) after a stall; empty while things move."""
-        patience = min(LONGEST, STALL * 2**self.stalls)
+        if now < self.last:  # the clock was set back: what was measured by it is no duration
+            self.last = now
+        patience = min(LONGEST, STALL * 2 ** min(self.stalls, 10))
         if not self.asked or now - self.last < patience:
             return ()
         self.window = max(1, self.window // 2)

@@ -20,6 +20,7 @@ from sync.names import Digest, ModelName
 
 SCHEMA = 1
 _LIMIT = 16 * 1024 * 1024
+_LAST = 2**63 - 1  # what a column holds
 _OBSTACLES = frozenset({  # these say something of the host, nothing of the file: it must stay where it is
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM,
@@ -56,7 +57,10 @@ class Journal:
             if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _OBSTACLES:
                 raise
             aside = _put_aside(path)
-        return cls(_connect(path), aside)
+        journal = cls(_connect(path), aside)
+        # The core takes only reports that are newer than the last: to count from 1 again would be never to be heard.
+        journal.set_counter("reported_seq", _last_written(aside))
+        return journal
 
     def close(self) -> None:
         self._db.close()
@@ -92,7 +96,10 @@ class Journal:
         return bytes(row[0]) if row else None
 
     def take_assignment(self, envelope: bytes, epoch: int, seq: int) -> None:
-        """The assignment and its place in the order, in one transaction."""
+        """The assignment and its place in the order, in one transaction; raises Malformed for a place beyond 63
+        bits."""
+        if not 0 <= epoch <= _LAST or not 0 <= seq <= _LAST:
+            raise Malformed(f"assignment ({epoch}, {seq}) is beyond what a place may be")
         with self._db:
             self._db.execute("DELETE FROM assignment")
             self._db.execute("INSERT INTO assignment VALUES (?)", (envelope,))
@@ -116,7 +123,7 @@ class Journal:
             if verdict is not None:
                 self._db.execute(
                     "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)",
-                    (deployment.model, verdict.manifest, verdict.artifact, verdict.retry, verdict.reason),
+                    (deployment.model, verdict.manifest, verdict.artifact, min(verdict.retry, _LAST), verdict.reason),
                 )
 
     # --- accepted releases ---
@@ -205,3 +212,9 @@ def _put_aside(path: Path) -> Path:
         if part.exists():
             part.replace(aside.with_name(aside.name + suffix))
     return aside
+
+
+def _last_written(aside: Path) -> int:
+    """Milliseconds since 1970 at which a file put aside was last written: more than any device ever counted to."""
+    parts = (aside.with_name(aside.name + suffix) for suffix in ("", "-wal"))
+    return max(int(part.stat().st_mtime * 1000) for part in parts if part.exists())

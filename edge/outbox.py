@@ -1,8 +1,11 @@
 """Store and forward: what the core must know lies here until the core says it is committed.
 
-Numbers rise without a gap within (epoch, kind). Full means the oldest records are dropped and counted: telling
-new things late beats never telling them. Priorities and gap records come with the delivery room's next step. A
-file that cannot be read is put aside; the device serves without it.
+Numbers rise without a gap within (epoch, kind). Full means the oldest records of the kind with most are dropped and
+counted: telling new things late beats never telling them. The core waits for each number in turn, so those that will
+never come are stood for by one *gap*: an event (code `topics.GAP`) under the last of their numbers. There is one
+where records were dropped, where an unreadable file was put aside (nobody knows how far it had counted), and where
+the core knows less than it once acknowledged (it was restored from a backup). A disk that is full costs records,
+counted in `dropped`, never the agent.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from sync import codec
-from sync.messages import Record
+from sync import codec, topics
+from sync.errors import Malformed
+from sync.messages import DeviceEvent, Record
 from sync.names import Kind
 
 CAPACITY = 10_000  # records of all kinds
@@ -24,6 +28,8 @@ class Outbox:
 
     def __init__(self, path: Path, epoch: int, boot: str) -> None:
         self.put_aside: Path | None = None  # where an unreadable predecessor went, to be reported
+        self._refused = 0  # records the disk did not take
+        self._behind: dict[Kind, int] = {}  # where the core said it stands, though we are further
         try:
             self._db = _connect(path)
         except sqlite3.DatabaseError as error:
@@ -31,18 +37,24 @@ class Outbox:
                 raise
             self.put_aside = _put_aside(path)
             self._db = _connect(path)
+            # Milliseconds since 1970: more than any predecessor ever counted to.
+            with self._db:
+                self._db.execute("INSERT INTO lost VALUES (1, ?)", (int(self.put_aside.stat().st_mtime * 1000),))
         self.epoch, self.boot = epoch, boot
 
     def add(self, kind: Kind, body: object, now: float) -> None:
-        """Stores one record durably."""
-        with self._db:
-            (n,) = self._db.execute(
-                "INSERT INTO numbered VALUES (?, ?, 1) ON CONFLICT (epoch, kind) DO UPDATE SET n = n + 1 RETURNING n",
-                (self.epoch, kind),
-            ).fetchone()
-            record = Record(self.epoch, n, now, self.boot, msgspec.Raw(codec.encode(body)))
-            self._db.execute("INSERT INTO record VALUES (?, ?, ?, ?)", (self.epoch, kind, n, codec.encode(record)))
-            self._trim()
+        """Stores one record durably; one that the disk refuses is counted as dropped."""
+        try:
+            with self._db:
+                (n,) = self._db.execute(_NEXT, (self.epoch, kind)).fetchone()
+                if n == 1:
+                    n = self._begin(kind, now)
+                self._put(kind, n, self._record(n, now, msgspec.Raw(codec.encode(body))))
+                self._trim(now)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _FULL:
+                raise
+            self._refused += 1
 
     def pending(self, limit: int = 100) -> list[tuple[Kind, int, bytes]]:
         """(kind, number, document) of records not acknowledged yet, oldest first."""
@@ -52,33 +64,97 @@ class Outbox:
         return [(Kind(kind), n, bytes(document)) for kind, n, document in rows]
 
     def acknowledged(self, kind: Kind, epoch: int, n: int) -> None:
-        """The core committed everything of this kind up to `n`."""
-        with self._db:
-            self._db.execute("DELETE FROM record WHERE epoch = ? AND kind = ? AND n <= ?", (epoch, kind, n))
+        """The core committed everything of this kind up to `n`. Unsigned: another epoch or an impossible `n` is
+        ignored."""
+        if epoch != self.epoch or not 0 <= n <= _LAST:
+            return
+        try:
+            with self._db:
+                self._db.execute("DELETE FROM record WHERE epoch = ? AND kind = ? AND n <= ?", (epoch, kind, n))
+                self._bridge(kind, n)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _FULL:
+                raise  # else: the core acknowledges again when it is sent again
 
     def dropped(self) -> int:
-        """How many records were given up for want of room."""
+        """How many records were given up for want of room, here or on the disk."""
         row = self._db.execute("SELECT n FROM dropped").fetchone()
-        return int(row[0]) if row else 0
+        return (int(row[0]) if row else 0) + self._refused
 
     def close(self) -> None:
         self._db.close()
 
-    def _trim(self) -> None:
+    def _begin(self, kind: Kind, now: float) -> int:
+        """The first number of a kind: after an unreadable predecessor a gap stands for all it may have given out."""
+        row = self._db.execute("SELECT upto FROM lost").fetchone()
+        if row is None:
+            return 1
+        self._put(kind, row[0], self._gap(1, row[0], now))
+        self._db.execute("UPDATE numbered SET n = ? WHERE epoch = ? AND kind = ?", (row[0] + 1, self.epoch, kind))
+        return int(row[0]) + 1
+
+    def _trim(self, now: float) -> None:
+        """Room for what is new: the two oldest of the kind with most records become one gap."""
         (count,) = self._db.execute("SELECT count(*) FROM record").fetchone()
-        surplus = count - CAPACITY
-        if surplus > 0:
-            self._db.execute(
-                "DELETE FROM record WHERE rowid IN (SELECT rowid FROM record ORDER BY rowid LIMIT ?)",
-                (surplus,),
-            )
-            self._db.execute(
-                "INSERT INTO dropped VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET n = n + excluded.n",
-                (surplus,),
-            )
+        if count <= CAPACITY:
+            return
+        self._db.execute("DELETE FROM record WHERE epoch <> ?", (self.epoch,))  # nobody will ever ask for them
+        kinds = "SELECT kind FROM record GROUP BY kind ORDER BY count(*) DESC, kind LIMIT 1"
+        (kind,) = self._db.execute(kinds).fetchone()
+        oldest = "SELECT rowid, n, document FROM record WHERE kind = ? ORDER BY n LIMIT ?"
+        victims = self._db.execute(oldest, (kind, count - CAPACITY + 1)).fetchall()
+        first, last = _first(victims[0][1], bytes(victims[0][2])), victims[-1][1]
+        real = sum(_first(n, bytes(document)) == n for _, n, document in victims)
+        self._db.executemany("DELETE FROM record WHERE rowid = ?", [(row,) for row, _, _ in victims])
+        self._put(Kind(kind), last, self._gap(first, last, now), rowid=victims[0][0])
+        self._db.execute(_COUNT, (real,))
+
+    def _bridge(self, kind: Kind, n: int) -> None:
+        """Where the core stands at `n` and the next record is further on, a gap leads there."""
+        where = "SELECT rowid, n, document FROM record WHERE epoch = ? AND kind = ? ORDER BY n LIMIT 1"
+        row = self._db.execute(where, (self.epoch, kind)).fetchone()
+        if row is None or _first(row[1], bytes(row[2])) <= n + 1:
+            return
+        if self._behind.get(kind) != n:  # once may be an old acknowledgement on its way; twice is an answer
+            self._behind[kind] = n
+            return
+        ts = codec.decode(Record, bytes(row[2])).ts
+        if _first(row[1], bytes(row[2])) != row[1]:
+            self._db.execute("UPDATE record SET document = ? WHERE rowid = ?", (self._gap(n + 1, row[1], ts), row[0]))
+            return
+        (front,) = self._db.execute("SELECT min(rowid) FROM record").fetchone()
+        self._put(kind, row[1] - 1, self._gap(n + 1, row[1] - 1, ts), rowid=front - 1)
+
+    def _put(self, kind: Kind, n: int, document: bytes, rowid: int | None = None) -> None:
+        self._db.execute(
+            "INSERT INTO record (rowid, epoch, kind, n, document) VALUES (?, ?, ?, ?, ?)",
+            (rowid, self.epoch, kind, n, document),
+        )
+
+    def _record(self, n: int, now: float, body: msgspec.Raw) -> bytes:
+        return codec.encode(Record(self.epoch, n, now, self.boot, body))
+
+    def _gap(self, first: int, last: int, now: float) -> bytes:
+        text = f"records {first} to {last} are gone: no room, an unreadable outbox, or a core restored from a backup"
+        event = DeviceEvent(topics.GAP, text, None, "notice", {"first": first, "last": last})
+        return self._record(last, now, msgspec.Raw(codec.encode(event)))
+
+
+def _first(n: int, document: bytes) -> int:
+    """The first number a record stands for: its own, or of a gap the one it begins with."""
+    try:
+        event = codec.decode(DeviceEvent, bytes(codec.decode(Record, document).body))
+    except Malformed:
+        return n
+    first = event.facts.get("first")
+    return first if event.code == topics.GAP and isinstance(first, int) else n
 
 
 _UNREADABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY})  # the disk's doing
+_LAST = 2**63 - 1  # what a column holds
+_NEXT = "INSERT INTO numbered VALUES (?, ?, 1) ON CONFLICT (epoch, kind) DO UPDATE SET n = n + 1 RETURNING n"
+_COUNT = "INSERT INTO dropped VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET n = n + excluded.n"
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -110,4 +186,5 @@ CREATE TABLE IF NOT EXISTS record (epoch INTEGER, kind TEXT, n INTEGER, document
 CREATE INDEX IF NOT EXISTS record_kind ON record (epoch, kind, n);
 CREATE TABLE IF NOT EXISTS numbered (epoch INTEGER, kind TEXT, n INTEGER, PRIMARY KEY (epoch, kind));
 CREATE TABLE IF NOT EXISTS dropped (id INTEGER PRIMARY KEY, n INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS lost (id INTEGER PRIMARY KEY, upto INTEGER NOT NULL);
 """

@@ -36,7 +36,7 @@ def encode(document: object) -> bytes:
 def decode(kind: type[Document], payload: bytes, limit: int = LIMIT) -> Document:
     """The document of type `kind` in `payload`; raises Malformed, naming the field that is wrong."""
     if len(payload) > limit:
-        raise Malformed(f"{kind.__name__}: {len(payload)} bytes, more than the {limit} allowed")
+        raise Malformed(f"{getattr(kind, '__name__', kind)}: {len(payload)} bytes, more than the {limit} allowed")
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind, dec_hook=_named)

@@ -109,6 +109,13 @@ class DriftReport(msgspec.Struct, frozen=True):
     since: float | None = None
 
 
+class LabelReport(msgspec.Struct, frozen=True):
+    """What labels say of the newest labelled predictions of the release that serves."""
+
+    labels: int
+    right: int
+
+
 class ModelReport(msgspec.Struct, frozen=True):
     """One model on one device. `answers` and `errors` count since the serving release started to serve."""
 
@@ -123,6 +130,7 @@ class ModelReport(msgspec.Struct, frozen=True):
     reason: str = ""
     wanted: Digest | None = None  # the manifest the device was last told to run
     drift: DriftReport | None = None
+    labelled: LabelReport | None = None
     quarantined: tuple[Digest, ...] = ()  # manifests with a verdict against them on this device
 
 

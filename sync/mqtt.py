@@ -68,7 +68,8 @@ class MqttLink:
 
     `will` goes out when the session is lost. With `manual_ack`, a QoS 1 message counts as received only after
     `acknowledge(receipt)`. With `queue_when_down`, publishes wait in memory for the session (a local broker);
-    without, they are dropped (the uplink: state is told again after every reconnect).
+    without, they are dropped (the uplink: state is told again after every reconnect). With `retain_as_published`,
+    `Message.retained` is also true for a live message that the broker was told to keep.
     """
 
     def __init__(
@@ -78,9 +79,11 @@ class MqttLink:
         *,
         manual_ack: bool = False,
         queue_when_down: bool = False,
+        retain_as_published: bool = False,
         refused: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._broker, self._queue, self._refused = broker, queue_when_down, refused
+        self._options = SubscribeOptions(qos=1, retainAsPublished=retain_as_published)
         self._patterns: list[str] = []
         self._lock = threading.Lock()
         self._up = threading.Event()
@@ -163,11 +166,10 @@ class MqttLink:
         self._up.clear()
 
     def _subscribe(self, patterns: tuple[str, ...]) -> None:
-        options = SubscribeOptions(qos=1)
         for start in range(0, len(patterns), 64):
             some = patterns[start : start + 64]
             with self._lock:  # the confirmation may come before subscribe() returns
-                _, packet = self._client.subscribe([(p, options) for p in some])
+                _, packet = self._client.subscribe([(p, self._options) for p in some])
                 if packet is not None:
                     self._asked[packet] = some
 
@@ -195,10 +197,15 @@ class MqttLink:
     def _on_message(self, client: Any, data: Any, message: paho.MQTTMessage) -> None:
         if self._receiver is None:
             return
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # raised any further it would end paho's thread, and the session for good
+            self._refused("the broker sent a topic that is not UTF-8")
+            return
         response = getattr(message.properties, "ResponseTopic", None)
         correlation = getattr(message.properties, "CorrelationData", None)
         payload = bytes(message.payload)
-        self._receiver(Message(message.topic, payload, message.qos, message.retain, message.mid, response, correlation))
+        self._receiver(Message(topic, payload, message.qos, message.retain, message.mid, response, correlation))
 
     def _on_publish(self, client: Any, data: Any, mid: int, reason: ReasonCode, properties: Any) -> None:
         if reason.is_failure:

@@ -29,12 +29,19 @@ DIRECTOR_FIELD = "x-falaj-director"  # in the TUF root: the director's keys, so 
 Document = TypeVar("Document")
 
 
+class _Signature(msgspec.Struct, frozen=True):
+    """One signature of an envelope: base64, as DSSE writes it."""
+
+    keyid: str
+    sig: str
+
+
 class _Envelope(msgspec.Struct, frozen=True):
     """The wire form of a DSSE envelope, checked before the library sees it."""
 
     payload: str
     payloadType: str  # noqa: N815 - the standard's spelling
-    signatures: list[dict[str, Any]]
+    signatures: list[_Signature]
 
 
 def new_signing_key() -> bytes:
@@ -85,10 +92,9 @@ def verify(payload: bytes, kind: str, document: type[Document], keys: list[Key],
     signatures = {}
     for entry in raw.signatures[:8]:
         try:
-            signature = Signature.from_dict({"keyid": entry["keyid"], "sig": _hex(entry["sig"])})
-        except (KeyError, TypeError, ValueError) as error:
+            signatures[entry.keyid] = Signature(entry.keyid, _hex(entry.sig))
+        except ValueError as error:
             raise Malformed(f"envelope signature: {error}") from error
-        signatures[signature.keyid] = signature
     try:
         Envelope(content, kind, signatures).verify(keys, 1)
     except (VerificationError, ValueError) as error:

@@ -58,6 +58,8 @@ def seal(plain: bytes, key: bytes, tenant: TenantId, name: str) -> bytes:
 
 def unseal(sealed: bytes, key: bytes, tenant: TenantId, name: str) -> bytes:
     """The plaintext; raises Damaged unless every bit, the tenant and the name are as sealed."""
+    if len(key) != KEY_BYTES:
+        raise Damaged(f"the key of {name} has {len(key)} bytes, not {KEY_BYTES}")
     header, start = _read_header(sealed)
     if header.tenant != tenant or header.object != name:
         raise Damaged(f"sealed for {header.tenant}/{header.object}, not {tenant}/{name}")

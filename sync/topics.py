@@ -32,6 +32,8 @@ INDEX_DIGITS = 9  # of a chunk's number: no blob has more chunks
 
 DEVICE_RETAINED = ("reported", "status")  # the only topics a device may retain; the core ignores others
 
+GAP = "records-dropped"  # the code of the event that stands for records `first` to `last` of an `up/{kind}`
+
 Area = Literal["desired", "reported", "status", "up", "ack", "labels", "cmd", "trust", "blob", "core-status"]
 
 

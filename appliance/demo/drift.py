@@ -7,6 +7,7 @@ later, and show what the alarm was about.
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ AT_REST = 49_000  # samples before: 960 windows of 50 for the baseline, and a li
 AFTER = 20_000  # samples after, on either wrist: 400 windows
 RATE = 20.0  # batches a second and watch
 SEED = 11
+STATUS_AGE = 1.0  # seconds: the agent's status is at most a tick old
 LEAD = 3600.0  # seconds of event time behind act one, whose readings outran the clock
 MOST_WRONG = 0.80  # accuracy of the moved watches must be seen to fall below this
 
@@ -83,7 +85,10 @@ class DriftScene:
         count, after = watch.count, drift_of(device)
         if count.lost() or count.other:
             raise StoryFailed(f"{device.name}: {len(count.lost())} windows lost, {len(count.other)} refused")
-        accuracy = count.right() / max(1, len(count.expected))
+        watch.tell_labels()
+        time.sleep(STATUS_AGE)
+        labelled = model_of(device)["labelled"]
+        accuracy = labelled["right"] / labelled["labels"]
         alarmed = after["status"] == "alarm"
         since = after["windows"] - before["windows"] if alarmed else None
         return Seen(device.name, moved, since, tuple(after["streams"]), accuracy)
@@ -114,7 +119,15 @@ class DriftScene:
 
 def drift_of(device: Device) -> dict[str, Any]:
     """The device's own word on its drift; raises StoryFailed if it has none."""
-    found = (device.status() or {}).get("models", {}).get(MODEL, {}).get("drift")
+    found = model_of(device)["drift"]
     if not found:
         raise StoryFailed(f"{device.name} does not watch for drift; see {device.log}")
+    return dict(found)
+
+
+def model_of(device: Device) -> dict[str, Any]:
+    """The device's own word on the model; raises StoryFailed if it does not answer."""
+    found = (device.status() or {}).get("models", {}).get(MODEL)
+    if not found:
+        raise StoryFailed(f"{device.name} does not answer; see {device.log}")
     return dict(found)

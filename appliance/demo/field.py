@@ -165,6 +165,25 @@ class Watch:
             ts = moments[-1] + BREAK
         return ts
 
+    def tell_labels(self) -> int:
+        """Sends what each answered window really was, by prediction id, as people do later; returns how many."""
+        told = [
+            {"id": self.count.mqtt[e.end][0].id, "label": e.label}
+            for e in self.count.expected
+            if e.end in self.count.mqtt
+        ]
+        connection = http.client.HTTPConnection("127.0.0.1", self.device.http_port, timeout=30)
+        try:
+            connection.request("POST", "/v1/labels", json.dumps({"labels": told}), {"Content-Type": "application/json"})
+            answer = json.loads(connection.getresponse().read())
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise StoryFailed(f"{self.device.name} did not take the labels: {error}") from error
+        finally:
+            connection.close()
+        if answer.get("unknown") != []:
+            raise StoryFailed(f"{self.device.name} does not know predictions it made: {answer}")
+        return len(told)
+
     def settle(self, patience: float) -> None:
         """Waits for answers that are still on their way."""
         end = time.monotonic() + patience

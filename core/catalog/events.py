@@ -1,4 +1,6 @@
-"""What happened, in the order it was committed: by the core itself (`source` = core) or told by a device."""
+"""What happened, in the order it was committed: by the core itself (`source` = core), at the door for new devices
+(`enrolment`), or told by or of a device. Each source has room of its own, so that a noisy one fills neither the disk
+nor the place of the others."""
 
 from __future__ import annotations
 
@@ -6,6 +8,9 @@ import json
 from typing import Any
 
 import msgspec
+
+KEPT = 10_000  # events of one source
+FORGET_EVERY = 64  # events of all sources between two looks at whoever adds just then
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -24,8 +29,8 @@ class Event(msgspec.Struct, frozen=True):
 class Events:
     """Shelf of events."""
 
-    def __init__(self, db: Any) -> None:
-        self._db = db
+    def __init__(self, db: Any, kept: int = KEPT) -> None:
+        self._db, self._kept = db, kept
 
     def add(
         self,
@@ -38,9 +43,18 @@ class Events:
         model: str | None = None,
         facts: dict[str, Any] | None = None,
     ) -> None:
-        self._db.execute(
+        cursor = self._db.execute(
             "INSERT INTO event (ts, source, code, severity, model, text, facts) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (ts, source, code, severity, model, text, json.dumps(facts or {})),
+        )
+        if cursor.lastrowid % FORGET_EVERY == 0:
+            self._forget(source)
+
+    def _forget(self, source: str) -> None:
+        self._db.execute(
+            "DELETE FROM event WHERE source = ? AND id <="
+            " (SELECT id FROM event WHERE source = ? ORDER BY id DESC LIMIT 1 OFFSET ?)",
+            (source, source, self._kept),
         )
 
     def newest(self, limit: int = 50) -> list[Event]:

@@ -26,6 +26,13 @@ class ReleaseRow(msgspec.Struct, frozen=True):
     candidate: int
 
 
+class BlobSize(msgspec.Struct, frozen=True):
+    """How a sealed blob is cut: bytes of a chunk, and how many there are."""
+
+    chunk: int
+    chunks: int
+
+
 class Releases:
     """Shelf of candidates, releases, blob keys and trust files."""
 
@@ -72,9 +79,9 @@ class Releases:
         rows = self._db.execute("SELECT sealed, key FROM blob WHERE model = ? AND number = ?", (model, number))
         return {Digest(sealed): bytes(key) for sealed, key in rows}
 
-    def chunk_size(self, sealed: Digest) -> int | None:
-        row = self._db.execute("SELECT chunk FROM blob WHERE sealed = ?", (sealed,)).fetchone()
-        return int(row[0]) if row else None
+    def blob_size(self, sealed: Digest) -> BlobSize | None:
+        row = self._db.execute("SELECT chunk, length FROM blob WHERE sealed = ?", (sealed,)).fetchone()
+        return BlobSize(row[0], -(-row[1] // row[0])) if row else None
 
     def set_state(self, model: ModelName, number: int, state: State) -> None:
         self._db.execute("UPDATE release SET state = ? WHERE model = ? AND number = ?", (state, model, number))

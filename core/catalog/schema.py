@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 
 TABLES = """
 CREATE TABLE project (id INTEGER PRIMARY KEY, ts REAL NOT NULL, actor TEXT NOT NULL, folder TEXT NOT NULL,
@@ -46,4 +46,7 @@ CREATE TABLE event (id INTEGER PRIMARY KEY, ts REAL NOT NULL, source TEXT NOT NU
     severity TEXT NOT NULL, model TEXT, text TEXT NOT NULL, facts TEXT NOT NULL);
 """
 
-MIGRATIONS: dict[int, str] = {0: TABLES}  # from version -> statements that lead to the next
+MIGRATIONS: dict[int, str] = {
+    0: TABLES,
+    1: "CREATE INDEX event_source ON event (source, id)",
+}  # from version -> statements that lead to the next

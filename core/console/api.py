@@ -37,7 +37,6 @@ _PEOPLE: dict[str, type[orders.Order]] = {
         orders.Ingest,
         orders.Train,
         orders.TrustKeys,
-        orders.TrustKeys,
         orders.TrustInit,
         orders.Approve,
         orders.IssueToken,

@@ -49,6 +49,7 @@ class DeviceLine:
     incoming: Shown | None = None
     answers: str = ""
     errors: str = ""
+    labelled: str = ""  # by labels that came back
     drift: Badge | None = None  # shown once the inputs have changed
 
 
@@ -149,6 +150,7 @@ def _model(model: ModelReport, now: float) -> dict[str, Any]:
         "incoming": _shown(model.candidate),
         "answers": wording.count(model.answers),
         "errors": wording.count(model.errors),
+        "labelled": f"{model.labelled.right} of {model.labelled.labels} right" if model.labelled else "",
         "drift": Badge("alarm", "inputs drifted") if model.drift and model.drift.since is not None else None,
     }
 

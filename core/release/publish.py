@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import Key, Signer
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import (
@@ -72,10 +73,12 @@ def approve(
 ) -> tuple[bytes | None, bytes]:
     """The owner's signature under one release: (new targets or None, new model role), to be sent to the steward.
 
-    The targets change only when the model is new: then they delegate `{model}/*/*` to its role, terminating.
+    The targets change only when the model is new: then they delegate `{model}/*/*` to its role, terminating. What
+    is extended comes from the core, so it must bear the owner's own signature: else a release or a delegation that
+    somebody slipped in would be signed along. Raises Untrusted if it does not.
     """
     role_name = role_of(model)
-    targets = _newest(files, "targets", Targets)
+    targets = _own(_newest(files, "targets", Targets), owner)
     new_targets = None
     if targets.signed.delegations is None or role_name not in (targets.signed.delegations.roles or {}):
         targets.signed.version += 1
@@ -90,7 +93,7 @@ def approve(
         new_targets = _signed(targets, owner)
         role = Metadata(Targets(version=1, expires=_later(now, TARGETS_LIFE)))
     else:
-        role = _newest(files, role_name, Targets)
+        role = _own(_newest(files, role_name, Targets), owner)
         role.signed.version += 1
         role.signed.expires = _later(now, TARGETS_LIFE)
     path = target_path(model, number)
@@ -224,6 +227,19 @@ def _parse(data: bytes, kind: type) -> Metadata[Any]:
         raise Malformed(f"trust metadata: {error}") from error
     if not isinstance(metadata.signed, kind):
         raise Untrusted(f"trust metadata is {metadata.signed.type}, not {kind.__name__.lower()}")
+    return metadata
+
+
+def _own(metadata: Metadata[Any], owner: Signer) -> Metadata[Any]:
+    """`metadata`, if this owner signed every byte of it."""
+    key = owner.public_key
+    try:
+        key.verify_signature(metadata.signatures[key.keyid], metadata.signed_bytes)
+    except (KeyError, VerificationError) as error:
+        raise Untrusted(
+            "the core sent trust metadata that this release key never signed: nothing was signed. Was another key "
+            "used before (`--keys`)? If not, somebody has changed the core's files"
+        ) from error
     return metadata
 
 

@@ -182,13 +182,13 @@ def _enrol(house: House, order: orders.Enrol, now: float) -> dict[str, Any]:
         "enrolment-refused", "the token does not hold", "ask for a new one: `falaj device token NAME`", noted=True
     )
     if token is None or token.used is not None or now > token.expires or token.attempts >= TOKEN_ATTEMPTS:
-        house.event(now, "enrolment-refused", f"for {device}", severity="notice")
+        house.event(now, "enrolment-refused", f"for {device}", severity="notice", source="enrolment")
         raise refused
     try:
         admitted = enrolment.admit(house.authority, envelope, house.tenant, token.secret, now)
     except SyncError as error:
         house.catalog.fleet.token_tried(device)
-        house.event(now, "enrolment-refused", f"for {device}: {error}", severity="notice")
+        house.event(now, "enrolment-refused", f"for {device}: {error}", severity="notice", source="enrolment")
         raise refused from error
     epoch = house.catalog.fleet.next_epoch(device)
     house.catalog.fleet.token_used(device, now)

@@ -25,7 +25,7 @@ def hear(house: House, message: Message, now: float) -> bool:
     """
     if not message.payload:
         return False  # a retained message was cleared, by us as a rule: it says nothing
-    address = None
+    address = device = None
     try:
         address = topics.parse(message.topic)
         device = house.catalog.fleet.device(address.device) if address.device else None
@@ -47,7 +47,8 @@ def hear(house: House, message: Message, now: float) -> bool:
         if message.retained and (address is None or address.area not in topics.DEVICE_RETAINED):
             house.send(message.topic, b"", retain=True)  # nothing may stay planted on the broker
         with house.catalog.transaction():
-            house.event(now, f"refused-{code}", str(error), severity="notice", topic=message.topic[:200])
+            source = device.device if device else None
+            house.event(now, f"refused-{code}", str(error), severity="notice", source=source, topic=message.topic[:200])
     return False
 
 
@@ -62,25 +63,38 @@ def _reported(house: House, device: DeviceRow, payload: bytes, now: float) -> bo
         fresh = house.catalog.fleet.put_report(report, payload, now)
     if fresh:
         for digest, indices in report.missing.items():
-            house.publish_blob(digest, indices)
+            house.publish_missing(digest, indices, now)
     return fresh
 
 
 def _record(house: House, device: DeviceRow, address: Address, payload: bytes, now: float) -> None:
-    """In order, once: a number that is not the next is not taken in; the acknowledgement says where we are."""
+    """In order, once: a number that is not the next is not taken in, unless the record says that those between are
+    gone; the acknowledgement says where we are."""
     record = codec.decode(Record, payload)
     kind = address.kind
     assert kind is not None
     if record.epoch != device.epoch:
         raise Untrusted(f"record of epoch {record.epoch}, {device.device} is in {device.epoch}")
+    if not 0 < record.n <= LAST_SEQ:
+        raise Malformed(f"record of {device.device}: number {record.n} is out of range")
     with house.catalog.transaction():
         known = house.catalog.fleet.received(device.device, record.epoch, kind)
-        if record.n == known + 1:
+        if record.n == known + 1 or _closes_gap(record, known):
             _take(house, device.device, kind, record, now)
             known = record.n
             house.catalog.fleet.set_received(device.device, record.epoch, kind, known)
     ack = codec.encode(Ack(record.epoch, known))
     house.send(topics.ack(house.tenant, device.device, kind), ack, expiry=3600)
+
+
+def _closes_gap(record: Record, known: int) -> bool:
+    """Whether it stands for all numbers from the next one to its own: the device gave them up (`edge.outbox`)."""
+    try:
+        event = codec.decode(DeviceEvent, bytes(record.body))
+    except Malformed:
+        return False
+    first = event.facts.get("first")
+    return event.code == topics.GAP and record.n > known and isinstance(first, int) and first <= known + 1
 
 
 def _take(house: House, device: DeviceId, kind: Kind, record: Record, now: float) -> None:

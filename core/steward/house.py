@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 
 from core.catalog import Catalog
@@ -15,6 +15,8 @@ from sync.chunks import split
 from sync.link import Publish
 from sync.messages import TrustIndex
 from sync.names import Digest, TenantId, TrustFile
+
+AGAIN = 30.0  # seconds before a chunk that was missed is published once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class House:
     uplink: tuple[str, int]  # host and port devices shall connect to
     link_up: bool = False
     actions: list[Action] = field(default_factory=list)
-    renewed: float = 0.0
+    resent: dict[tuple[Digest, int], float] = field(default_factory=dict)  # chunks that were missed: when sent again
 
     def send(self, topic: str, payload: bytes, *, retain: bool = False, expiry: int | None = None) -> None:
         self.actions.append(Send(Publish(topic, payload, qos=1, retain=retain, expiry=expiry)))
@@ -76,17 +78,35 @@ class House:
         )  # fmt: skip
 
     def publish_trust(self, files: dict[str, bytes]) -> None:
-        """The trust files a device may need, the timestamp after what it points at, the index last."""
+        """The trust files a device may need, the timestamp after what it points at, the index last.
+
+        The index names no manifests: a device asks for its own by digest, and a list of all of them would outgrow
+        what a document may have after some hundreds of releases.
+        """
         names = publish.current(files)
         for name in names:
             self.send(topics.trust(self.tenant, TrustFile(name)), files[name], retain=True)
-        self.send(topics.trust(self.tenant, TrustFile("index")), codec.encode(TrustIndex(names)), retain=True)
+        index = TrustIndex(tuple(name for name in names if not name.endswith(".manifest")))
+        self.send(topics.trust(self.tenant, TrustFile("index")), codec.encode(index), retain=True)
 
-    def publish_blob(self, digest: Digest, only: tuple[int, ...] | None = None) -> None:
+    def publish_blob(self, digest: Digest, only: Container[int] | None = None) -> None:
         """All chunks of a blob, or only those that were missed, retained on the broker."""
-        size = self.catalog.releases.chunk_size(digest)
+        size = self.catalog.releases.blob_size(digest)
         if size is None:
             return
-        for index, chunk in enumerate(split(self.blobs.get(digest), size)):
+        for index, chunk in enumerate(split(self.blobs.get(digest), size.chunk)):
             if only is None or index in only:
                 self.send(topics.blob(self.tenant, digest, index), chunk, retain=True)
+
+    def publish_missing(self, digest: Digest, indices: Iterable[int], now: float) -> None:
+        """What a device misses, each chunk at most once in AGAIN seconds: asking must not cost us more than it costs
+        whoever asks."""
+        size = self.catalog.releases.blob_size(digest)
+        if size is None:
+            return
+        due = {
+            i for i in indices if 0 <= i < size.chunks and not 0 <= now - self.resent.get((digest, i), -AGAIN) < AGAIN
+        }
+        if due:
+            self.resent |= {(digest, i): now for i in due}
+            self.publish_blob(digest, due)

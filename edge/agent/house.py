@@ -14,7 +14,7 @@ from edge.outbox import Outbox
 from edge.serving import Loaded, Serving
 from edge.states import Action, Deployment, Listen, Send, Unlisten
 from sync.link import Publish
-from sync.messages import EVENT, Assignment, DeviceEvent, DriftReport
+from sync.messages import EVENT, Assignment, DeviceEvent, DriftReport, LabelReport
 from sync.names import DeviceId, Digest, ModelName, TenantId
 
 TEXT, FACT = 1000, 200  # characters of an event's text, and of each of its facts
@@ -59,9 +59,10 @@ class House:
     blocked: dict[ModelName, float] = field(default_factory=dict)  # when to try a transient failure again
     link_up: bool = False
     dirty: bool = True  # `reported` is no longer true
-    told: dict[ModelName, int] = field(default_factory=dict)  # answers as last reported
+    told: dict[ModelName, tuple[int, int, int]] = field(default_factory=dict)  # progress as last reported
     actions: list[Action] = field(default_factory=list)
     bindings_changed: Callable[[], None] = lambda: None
+    labelled: Callable[[ModelName, int], LabelReport | None] = lambda model, release: None
     drift: Callable[[ModelName], DriftReport | None] = lambda model: None
 
     def write(self, deployment: Deployment, verdict: Quarantined | None = None) -> Deployment:

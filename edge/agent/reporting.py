@@ -32,8 +32,8 @@ class Reporter:
         """Sends what is due; nothing while the link is down."""
         if not house.link_up:
             return
-        if house.dirty or self._answers(house) != house.told:
-            house.told = self._answers(house)
+        if house.dirty or self._progress(house) != house.told:
+            house.told = self._progress(house)
             house.dirty = False
             identity = house.identity
             envelope = roles.sign(reported(house, now), REPORTED_TYPE, identity.signing_key)
@@ -49,9 +49,16 @@ class Reporter:
             self._sent[kind, n] = now
             house.send(topics.up(house.identity.tenant, house.identity.device, kind), document)
 
-    def _answers(self, house: House) -> dict[ModelName, int]:
-        """Coarse progress, so that `reported` is not rewritten with every answer: by powers of two."""
-        return {m: house.serving.health(m).answers.bit_length() for m in house.deployments}
+    def _progress(self, house: House) -> dict[ModelName, tuple[int, int, int]]:
+        """Coarse progress, so that `reported` is not rewritten with every answer (by powers of two) and label."""
+        found = {}
+        for model, d in house.deployments.items():
+            answers = house.serving.health(model).answers.bit_length()
+            told = house.labelled(model, d.serving.release.number) if d.serving else None
+            found[model] = (
+                (answers, told.labels // 50, round(10 * told.right / told.labels)) if told else (answers, 0, 0)
+            )
+        return found
 
 
 def reported(house: House, now: float) -> Reported:
@@ -107,6 +114,7 @@ def _model(house: House, d: Deployment) -> ModelReport:
         reason=d.reason,
         wanted=Digest(d.order.manifest) if d.order else None,
         drift=house.drift(d.model),
+        labelled=house.labelled(d.model, d.serving.release.number) if d.serving else None,
         quarantined=tuple(q.manifest for q in house.journal.quarantined(d.model)),
     )
 

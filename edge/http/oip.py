@@ -106,7 +106,7 @@ def _split(request: Request) -> tuple[Question, bytes]:
     stated = request.headers.get(JSON_LENGTH)
     length = len(request.body)
     if stated is not None:
-        if not (stated.isascii() and stated.isdecimal() and int(stated) <= length):
+        if not (stated.isascii() and stated.isdecimal() and len(stated) <= 9 and int(stated) <= length):
             raise BadInput(f"Inference-Header-Content-Length is {stated!r}, the body has {length} bytes")
         length = int(stated)
     try:

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from edge.http import oip, wire
 from edge.http.metrics import Metrics
 from edge.http.wire import Refused, Request, Response
 from edge.serving import BadInput, ModelError, NoModel, Serving
 from sync import codec
+from sync.errors import Malformed
 
 _RETRY = ("Retry-After", "1")  # seconds
+_MOST_LABELS = 1000  # of one request
+
+
+class _Label(msgspec.Struct, frozen=True):
+    id: str
+    label: str
+
+
+class _Labels(msgspec.Struct, frozen=True):
+    labels: tuple[_Label, ...]
+
+
+def _unknown(prediction_id: str, label: str) -> bool:
+    """No predictions are kept, so none is known."""
+    return False
 
 
 class Pages:
-    """The edge's HTTP surface. `status` gives the document of /v1/status; `ready` defaults to "a model serves".
+    """The edge's HTTP surface. `status` gives the document of /v1/status; `ready` defaults to "a model serves";
+    `label` keeps what a prediction, by id, really was, and says whether that prediction is known.
 
     `handle` never raises what a request can cause; it may be called from several threads.
     """
@@ -26,8 +45,10 @@ class Pages:
         status: Callable[[], Mapping[str, object]],
         version: str,
         ready: Callable[[], bool] | None = None,
+        label: Callable[[str, str], bool] = _unknown,
     ) -> None:
         self._serving, self._metrics, self._status, self._version = serving, metrics, status, version
+        self._label = label
         self._ready = ready or (lambda: any(serving.models().values()))
 
     def handle(self, request: Request) -> Response:
@@ -58,6 +79,8 @@ class Pages:
                 return self._model(request, model, rest)
             case ["v1", "status"]:
                 return _get(request) or wire.json(codec.builtins(self._status()))
+            case ["v1", "labels"]:
+                return _post(request) or self._labels(request)
             case ["metrics"]:
                 return _get(request) or self._metrics.page()
         raise Refused(404, f"there is nothing at {request.path}; /v2 says what this server speaks")
@@ -77,6 +100,17 @@ class Pages:
             case ["infer"]:
                 return _post(request) or oip.infer(self._serving, model, version, request)
         raise Refused(404, f"there is nothing at {request.path}; /v2 says what this server speaks")
+
+    def _labels(self, request: Request) -> Response:
+        """Takes what predictions really were; ids that the ring does not know are told, the rest is kept."""
+        try:
+            given = codec.decode(_Labels, request.body, len(request.body)).labels
+        except Malformed as error:
+            raise Refused(400, str(error)) from error
+        if len(given) > _MOST_LABELS:
+            raise Refused(413, f"{len(given)} labels at once; {_MOST_LABELS} are taken")
+        unknown = [one.id for one in given if not self._label(one.id, one.label)]
+        return wire.json({"kept": len(given) - len(unknown), "unknown": unknown})
 
     def _readiness(self) -> Response:
         if self._ready():

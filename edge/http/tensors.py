@@ -21,12 +21,15 @@ NAMES: dict[np.dtype[np.generic], Datatype] = {dtype: name for name, dtype in DT
 _BY_NAME: dict[str, np.dtype[np.generic]] = {str(name): dtype for name, dtype in DTYPES.items()}
 _KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}  # kinds a JSON list may have for each kind of tensor
 _MOST_ELEMENTS = 1 << 24
+_MOST_DIMENSIONS = 32
 
 
 def checked_shape(name: str, shape: object) -> tuple[int, ...]:
     """The shape a request states; raises BadInput unless it is a list of positive integers of sane product."""
     if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
         raise BadInput(f"input {name!r}: 'shape' must be a list of positive integers")
+    if len(shape) > _MOST_DIMENSIONS:
+        raise BadInput(f"input {name!r}: {len(shape)} dimensions, at most {_MOST_DIMENSIONS} are taken")
     if prod(shape) > _MOST_ELEMENTS:
         raise BadInput(f"input {name!r}: more than {_MOST_ELEMENTS} elements")
     return tuple(shape)

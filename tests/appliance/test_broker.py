@@ -91,6 +91,18 @@ def test_passwords_are_made_once_private_and_hashed_for_the_broker(tmp_path: Pat
     assert first not in hashed
 
 
+def test_plain_passwords_never_stand_where_the_broker_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill while they are hashed: the agent looks for `passwords`, and would take them for done."""
+    failing = tmp_path / "bin" / "mosquitto_passwd"
+    failing.parent.mkdir()
+    failing.write_text("#!/bin/sh\nexit 1\n")
+    failing.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{failing.parent}:/usr/bin:/bin")
+    with pytest.raises(NoBroker):
+        write_passwords(tmp_path / "b", USERS)
+    assert not (tmp_path / "b" / "passwords").exists()
+
+
 def test_a_missing_program_is_one_message_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(NoBroker, match=r"mosquitto is not installed: run `sudo apt-get install mosquitto`") as refused:

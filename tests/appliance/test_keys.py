@@ -102,3 +102,15 @@ def test_a_devices_request_is_signed_by_the_key_it_will_use(tmp_path: Path) -> N
     assert request.public_key() == load_pem_private_key(made.signing, None).public_key()
     assert len(made.sealing) == len(made.sealing_public) == 32
     assert keys.new_device_keys("dev-1").signing != made.signing
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_a_first_start_that_was_cut_between_its_files_is_gone_on_with(tmp_path: Path, cut: str) -> None:
+    """Half a pair says "restore it from the backup": true for a loss, a dead end where there never was a pair."""
+    made = opened(tmp_path)
+    (tmp_path / "kek").rename(tmp_path / "kek.pending")
+    if cut == "before":
+        (tmp_path / "tenant.key").unlink()
+    again = opened(tmp_path)
+    assert (again.derive("catalog") == made.derive("catalog")) is (cut == "after")
+    assert {p.name for p in tmp_path.iterdir()} == {"kek", "tenant.key"}

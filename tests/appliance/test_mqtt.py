@@ -195,3 +195,19 @@ def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     tls = Tls(tmp_path / "ca.pem", tmp_path / "dev.pem", tmp_path / "dev.key")
     with pytest.raises(LinkDown, match=r"certificate .*dev\.pem"):
         tls.context()
+
+
+def test_a_link_that_asks_for_it_sees_that_a_live_message_is_being_kept(place: Place) -> None:
+    """Without, a message that somebody plants looks like any other until the next session."""
+    plain = place.join("plain", "here/planted")
+    came: list[Message] = []
+    wary = MqttLink(place.at("wary"), retain_as_published=True)
+    wary.subscribe("here/planted")
+    wary.start(came.append, lambda up, reason: None)
+    eventually(lambda: wary.listening == {"here/planted"}, "the session")
+    plain.link.publish(Publish("here/planted", b"x", retain=True))
+    plain.link.publish(Publish("here/planted", b"y"))
+    eventually(lambda: len(came) == 2 and len(plain.came) == 2, "both messages")
+    wary.stop()
+    assert [m.retained for m in came] == [True, False]
+    assert [m.retained for m in plain.came] == [False, False]

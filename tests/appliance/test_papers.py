@@ -83,8 +83,9 @@ def pages() -> Pages:
 def ask(pages: Pages, method: str, path: str) -> int:
     tensor = graphs.windows(1)["window"]
     window = {"name": "window", "datatype": "FP32", "shape": tensor.shape, "data": tensor.ravel().tolist()}
-    body = json.dumps({"inputs": [window]}).encode() if path.endswith("/infer") else b""
-    return pages.handle(Request(method, path, {}, body)).status
+    bodies = {"infer": {"inputs": [window]}, "labels": {"labels": []}}
+    document = bodies.get(path.rsplit("/", 1)[-1])
+    return pages.handle(Request(method, path, {}, json.dumps(document).encode() if document else b"")).status
 
 
 @pytest.mark.parametrize(("path", "method"), list(described()))

@@ -91,3 +91,8 @@ def test_the_last_words_of_a_program_are_its_error(tmp_path: Path) -> None:
     assert last_words(log) == "2\n3\n4"
     log.write_text("Error: first\nWARNING x\nError: second\n  do this\n")
     assert last_words(log) == "second\n  do this"
+
+
+def test_a_child_that_ends_before_it_read_its_secret_is_no_error_of_ours(tmp_path: Path) -> None:
+    child = spawn(["false"], tmp_path / "log", b"x" * 1_000_000)
+    assert child.wait() == 1

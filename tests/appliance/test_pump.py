@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from appliance.pump import Pump
+from appliance.pump import BACKLOG, Pump
 from tests.appliance.conftest import PATIENCE, eventually
 
 
@@ -87,3 +87,21 @@ def test_an_exception_in_the_tick_ends_by_on_broken() -> None:
     pump.start()
     assert broken.wait(PATIENCE)
     pump.stop()
+
+
+def test_a_flood_waits_outside(pump: Pump) -> None:
+    """What strangers send must not pile up in memory: the link's thread stands still, and with it the line."""
+    gate, done = threading.Event(), []
+    pump.submit(gate.wait)
+
+    def flood() -> None:
+        for i in range(BACKLOG + 50):
+            pump.post(lambda i=i: done.append(i))  # type: ignore[misc]
+
+    sender = threading.Thread(target=flood, daemon=True)
+    sender.start()
+    eventually(lambda: pump._queue.qsize() == BACKLOG, "a full queue")
+    assert sender.is_alive() and not done
+    gate.set()
+    sender.join(PATIENCE)
+    eventually(lambda: done == list(range(BACKLOG + 50)), "everything, in order")

@@ -13,6 +13,7 @@ from sqlcipher3 import dbapi2 as sqlcipher
 
 from core.catalog import Catalog, CatalogLocked, open_catalog
 from core.catalog.catalog import _migrate
+from core.catalog.events import FORGET_EVERY, Events
 from core.catalog.fleet import Wanted
 from core.catalog.schema import MIGRATIONS, VERSION
 from sync.messages import Gates, Status
@@ -137,6 +138,7 @@ def test_a_killed_writer_leaves_what_it_committed_and_no_more(path: Path) -> Non
 import os, signal
 from pathlib import Path
 from core.catalog import open_catalog
+from core.catalog.events import FORGET_EVERY, Events
 catalog = open_catalog(Path({str(path)!r}), bytes(range(32)))
 with catalog.transaction():
     catalog.events.add(1.0, "core", "first", "")
@@ -196,4 +198,16 @@ def test_what_was_kept_comes_back(path: Path) -> None:
     catalog.datasets.land(landed("day-2.parquet"), 2)
     assert catalog.datasets.totals() == {"watches": {"files": 2, "rows": 20, "rejections": 0}}
     assert catalog.datasets.position("watches") == landed().position
+    catalog.close()
+
+
+def test_a_noisy_source_keeps_only_its_own_newest_events(tmp_path: Path) -> None:
+    catalog = open_catalog(tmp_path / "catalog.db", bytes(32))
+    events = Events(catalog._db, kept=20)
+    events.add(1.0, "core", "release-approved", "")
+    for i in range(300):
+        events.add(2.0 + i, "watch-1", "refused-malformed", str(i))
+    noisy = [e.text for e in events.newest(1000) if e.source == "watch-1"]
+    assert len(noisy) <= 20 + FORGET_EVERY and noisy[0] == "299"
+    assert events.newest(1000)[-1].code == "release-approved"
     catalog.close()

@@ -203,3 +203,19 @@ def test_before_trust_nothing_can_be_approved(now: float) -> None:
 def test_the_file_of_a_manifest_bears_its_digest(now: float) -> None:
     payload = manifest()
     assert approved(first(now), now)[f"{chunks.digest(payload)}.manifest"] == payload
+
+
+@pytest.mark.parametrize("which", ["targets", "role"])
+def test_the_owner_signs_nothing_on_top_of_what_somebody_else_wrote(now: float, which: str) -> None:
+    """A hacked core hands the owner metadata with an extra of its own, hoping to have it signed along."""
+    files = approved(first(now), now)
+    name = "2.targets.json" if which == "targets" else f"1.model.{MODEL}.json"
+
+    def slip_in(signed: Targets) -> None:
+        signed.unrecognized_fields["x"] = 1
+
+    unsigned = Metadata[Targets].from_bytes(files[name])
+    slip_in(unsigned.signed)
+    for forged in (edited(files[name], STRANGER, slip_in), unsigned.to_bytes()):
+        with pytest.raises(Untrusted, match="nothing was signed"):
+            publish.approve(files | {name: forged}, MODEL, 2, manifest(2), OWNER, now)

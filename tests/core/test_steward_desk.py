@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from securesystemslib.signer import Key
+from securesystemslib.signer import Key, Signer
+from tuf.api.metadata import Metadata, Targets
 
 from appliance.keys import new_device_keys
 from core import orders
@@ -25,6 +26,7 @@ from sync.messages import TrustIndex
 from sync.names import DeviceId, ModelName, TrustFile
 from tests.core.world import MODEL, ONE, TENANT, TWO, World, landed, project, request, serving
 
+OWN_KEY = roles.new_signing_key()
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -216,11 +218,19 @@ def test_an_approval_publishes_what_points_after_what_is_pointed_at(world: World
     last_blob = max(i for i, topic in enumerate(sent) if topic.startswith("blob/"))
     assert last_blob < sent.index("trust/timestamp.json")
     index = codec.decode(TrustIndex, world.sent[-1].payload)
-    assert list(index.files) == [t.removeprefix("trust/") for t in sent if t.startswith("trust/")][:-1]
+    told = [t.removeprefix("trust/") for t in sent if t.startswith("trust/")][:-1]
+    assert list(index.files) == [t for t in told if not t.endswith(".manifest")], "it must not grow with the releases"
     assert any(isinstance(a, PersistBroker) for a in world.actions)
     assert world.codes()[-1] == "release-approved"
     (_, rollout) = world.catalog.fleet.rollouts()[0]
     assert (rollout.state, rollout.previous) == (RolloutState.APPROVED, None)
+
+
+def resigned(text: str, by: Signer) -> bytes:
+    metadata: Metadata[Targets] = Metadata.from_bytes(text.encode())
+    metadata.signatures.clear()
+    metadata.sign(by)
+    return metadata.to_bytes()
 
 
 def test_approvals_that_do_not_hold_are_refused(world: World) -> None:
@@ -229,10 +239,8 @@ def test_approvals_that_do_not_hold_are_refused(world: World) -> None:
     good = world.approval(number)
     refused(world, orders.Approve(model=MODEL, number=9, role=good.role, targets=good.targets), "no-such-release")
     stranger = roles.signer(roles.new_signing_key())
-    _, payload = world.catalog.releases.release(MODEL, number) or pytest.fail("no release")
-    files = world.catalog.releases.trust()
-    targets, role = publish.approve(files, MODEL, number, payload, stranger, world.now)
-    assert targets is not None
+    assert good.targets is not None
+    role, targets = (resigned(text, stranger) for text in (good.role, good.targets))
     for given in (
         orders.Approve(model=MODEL, number=number, role=role.decode(), targets=targets.decode()),
         orders.Approve(model=MODEL, number=number, role=role.decode(), targets=good.targets),
@@ -381,3 +389,12 @@ def test_a_rollout_over_thousands_of_devices_has_room(world: World) -> None:
     with world.catalog.transaction():
         world.catalog.fleet.put_rollout(key, replace(rollout, assigned=many))
     assert world.catalog.fleet.rollouts()[0][1].assigned == many
+
+
+def test_who_is_refused_at_the_door_is_noted_apart_from_what_the_core_does(world: World) -> None:
+    """Anybody on the network can knock: their events have room of their own."""
+    world.ready()
+    envelope = roles.sign({"tenant": TENANT, "device": ONE, "secret": "", "csr": "", "sealing_key": ""}, "x", OWN_KEY)
+    world.order(orders.Enrol(actor="enrolment", envelope=envelope.decode()))
+    event = world.catalog.events.newest(1)[0]
+    assert (event.code, event.source) == ("enrolment-refused", "enrolment")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from core.steward.house import AGAIN
 from sync import codec, roles, topics
 from sync.errors import Untrusted
 from sync.link import Message
@@ -215,3 +216,44 @@ def test_a_refused_report_is_not_cleared_for_it_may_be_retained(world: World, de
     start = len(world.sent)
     world.hear(device.message("reported", device.report(epoch=7).payload, retained=True))
     assert world.codes()[-1] == f"refused-{Untrusted.code}" and len(world.sent) == start
+
+
+def test_an_envelope_with_a_key_id_that_is_no_text_is_refused(world: World, device: Device) -> None:
+    forged = b'{"payload":"e30=","payloadType":"%b","signatures":[{"keyid":[],"sig":"AAAA"}]}' % REPORTED_TYPE.encode()
+    refused(world, device.message("reported", forged), "refused-malformed")
+
+
+def test_a_gap_stands_for_the_numbers_that_never_come(world: World, device: Device) -> None:
+    world.hear(device.record(EVENT_1, 1))
+
+    def gap(first: int, last: int) -> Message:
+        return device.record(DeviceEvent(topics.GAP, "gone", None, "notice", {"first": first, "last": last}), last)
+
+    for number in (3, 9):
+        world.hear(device.record(EVENT_1, number))
+    world.hear(gap(4, 9))
+    assert world.catalog.fleet.received(ONE, 1, EVENT) == 1, "2 and 3 are still to come"
+    world.hear(gap(1, 9))
+    assert world.catalog.fleet.received(ONE, 1, EVENT) == 9
+    world.hear(gap(2, 5))
+    world.hear(device.record(EVENT_1, 10))
+    assert world.catalog.fleet.received(ONE, 1, EVENT) == 10
+    assert world.codes().count(topics.GAP) == 1
+
+
+def test_a_device_that_asks_for_chunks_again_and_again_gets_them_now_and_then(world: World, device: Device) -> None:
+    number, _ = world.release(bytes(300_000))
+    digest = max(world.catalog.releases.keys(MODEL, number), key=lambda d: len(world.house.blobs.get(d)))
+    start = len(world.sent)
+    for _ in range(5):
+        world.hear(device.report(missing={digest: (0, 2)}))
+    assert len([m for m in world.sent[start:] if "/blob/" in m.topic]) == 2
+    world.now += AGAIN
+    world.hear(device.report(missing={digest: (0, 2)}))
+    assert len([m for m in world.sent[start:] if "/blob/" in m.topic]) == 4
+
+
+def test_what_is_refused_of_a_device_is_noted_as_its_own(world: World, device: Device) -> None:
+    """Each source has room of its own, so a noisy device does not push out what the core noted."""
+    world.hear(device.message("status", b"junk"))
+    assert world.catalog.events.newest(1)[0].source == ONE

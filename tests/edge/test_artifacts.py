@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,24 @@ def test_a_disk_that_refuses_is_told(artifacts: Artifacts) -> None:
     (artifacts.folder / f"{BLOB.sealed}.part").mkdir()
     with pytest.raises(OSError, match="directory"):
         artifacts.put(BLOB, 0, PIECES[0])
+
+
+def test_a_disk_that_takes_a_part_of_a_chunk_is_told_too(artifacts: Artifacts) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (CHUNK // 2, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            artifacts.put(BLOB, 0, PIECES[0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert artifacts.present(BLOB) == set()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_blob_that_cannot_be_read_is_lacking(artifacts: Artifacts) -> None:
+    fill(artifacts)
+    artifacts.finish(BLOB)
+    (artifacts.folder / BLOB.sealed).chmod(0)
+    with pytest.raises(Rotten, match="Permission"):
+        artifacts.read(BLOB)
+    assert not artifacts.complete(BLOB)

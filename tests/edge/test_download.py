@@ -122,3 +122,10 @@ def test_under_any_luck_the_window_holds_and_only_right_chunks_are_had(luck: lis
         download.ask(now)
         for index in sorted(download.asked):
             download.arrived(index, PIECES[index], now)
+
+
+def test_a_clock_that_is_set_back_does_not_hide_a_stall() -> None:
+    download = Download(BLOB, set())
+    asked = download.ask(2_000_000_000.0)
+    assert download.stalled(1_700_000_000.0) == ()
+    assert download.stalled(1_700_000_000.0 + STALL) == asked

@@ -488,3 +488,26 @@ def test_stopping_lets_what_is_under_way_finish() -> None:
         peer.sendall(body)
         assert drain(peer).endswith(body)
         stopping.join()
+
+
+def test_labels_are_kept_by_id_and_strangers_are_told() -> None:
+    known: dict[str, str] = {}
+
+    def label(prediction_id: str, text: str) -> bool:
+        known[prediction_id] = text
+        return prediction_id != "gone"
+
+    pages = Pages(Serving(), Metrics(), dict, "0.1.0", label=label)
+    body = json.dumps({"labels": [{"id": "a", "label": "walk"}, {"id": "gone", "label": "run"}]}).encode()
+    answer = pages.handle(Request("POST", "/v1/labels", {}, body))
+    assert (answer.status, json.loads(answer.body)) == (200, {"kept": 1, "unknown": ["gone"]})
+    assert known == {"a": "walk", "gone": "run"}
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"labels": [{"id": 1, "label": "x"}]}', b'{"labels": [{"id": "a"}]}'])
+def test_labels_that_are_none_are_refused(body: bytes) -> None:
+    pages = Pages(Serving(), Metrics(), dict, "0.1.0")
+    assert pages.handle(Request("POST", "/v1/labels", {}, body)).status == 400
+    assert pages.handle(Request("GET", "/v1/labels")).status == 405
+    many = json.dumps({"labels": [{"id": "a", "label": "x"}] * 1001}).encode()
+    assert pages.handle(Request("POST", "/v1/labels", {}, many)).status == 413

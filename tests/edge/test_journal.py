@@ -203,3 +203,25 @@ def test_a_record_that_cannot_be_read_is_malformed(again: Reopened, path: Path) 
 def test_nobody_else_may_read_it(path: Path) -> None:
     Journal.open(path).close()
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_after_a_loss_reports_go_on_above_any_number_ever_given(path: Path) -> None:
+    """The core takes only what is newer: counted from 1 again, the device would not be heard for a long time."""
+    journal = Journal.open(path)
+    for _ in range(50):
+        last = journal.next("reported_seq")
+    journal.close()
+    path.write_bytes(b"garbage" * 1000)
+    journal = Journal.open(path)
+    assert journal.put_aside is not None
+    assert last < journal.next("reported_seq") < 2**62
+    journal.close()
+
+
+def test_a_place_that_no_column_holds_is_malformed(path: Path) -> None:
+    journal = Journal.open(path)
+    for epoch, seq in ((2**63, 1), (1, 2**70), (-1, 1)):
+        with pytest.raises(Malformed):
+            journal.take_assignment(b"x", epoch, seq)
+    assert journal.assignment() is None
+    journal.close()

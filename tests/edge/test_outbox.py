@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge import outbox
 from edge.outbox import CAPACITY, Outbox
-from sync import codec
+from sync import codec, topics
 from sync.messages import EVENT, METRICS, DeviceEvent, Record
 from sync.names import Kind
 
@@ -27,6 +27,15 @@ def event(code: str) -> DeviceEvent:
 
 def numbers(box: Outbox, kind: Kind = EVENT) -> list[int]:
     return [n for k, n, _ in box.pending(CAPACITY) if k == kind]
+
+
+def gap(box: Outbox) -> tuple[int, object, object]:
+    """(number, first, last) of the oldest record, which is a gap."""
+    _, n, document = box.pending(1)[0]
+    record = codec.decode(Record, document)
+    said = codec.decode(DeviceEvent, bytes(record.body))
+    assert (said.code, record.n) == (topics.GAP, n)
+    return n, said.facts["first"], said.facts["last"]
 
 
 @settings(max_examples=15, deadline=None)
@@ -99,9 +108,52 @@ def test_a_full_box_drops_the_oldest_and_counts_them(path: Path) -> None:
     assert box.dropped() == 0
     for _ in range(3):
         box.add(EVENT, event("new"), 1.0)
-    assert box.dropped() == 3
+    assert box.dropped() == 4
     kept = numbers(box)
     assert (kept[0], kept[-1], len(kept)) == (4, outbox.CAPACITY + 3, CAPACITY)
+    assert gap(box) == (4, 1, 4), "one record stands for all that were dropped, so that the core need not wait"
+    box.close()
+
+
+def test_a_core_restored_from_a_backup_is_led_over_what_it_once_acknowledged(path: Path) -> None:
+    box = Outbox(path, 1, "b")
+    for _ in range(9):
+        box.add(EVENT, event("a"), 1.0)
+    box.acknowledged(EVENT, 1, 8)
+    box.acknowledged(EVENT, 1, 3)
+    assert numbers(box) == [9], "an old acknowledgement that comes late is no news"
+    box.acknowledged(EVENT, 1, 3)
+    assert (numbers(box), gap(box)) == ([8, 9], (8, 4, 8))
+    for _ in range(2):
+        box.acknowledged(EVENT, 1, 1)
+    assert (numbers(box), gap(box)) == ([8, 9], (8, 2, 8))
+    box.acknowledged(EVENT, 1, 9)
+    assert numbers(box) == []
+    box.close()
+
+
+@pytest.mark.parametrize("n", [2**63, 2**70, -1])
+def test_an_acknowledgement_of_nonsense_changes_nothing(path: Path, n: int) -> None:
+    """It is unsigned: whoever owns the broker could end the agent with it otherwise."""
+    box = Outbox(path, 1, "b")
+    box.add(EVENT, event("a"), 1.0)
+    box.acknowledged(EVENT, 1, n)
+    box.acknowledged(EVENT, 2**70, 1)
+    assert numbers(box) == [1]
+    box.close()
+
+
+def test_a_full_disk_costs_records_never_the_agent(path: Path) -> None:
+    box = Outbox(path, 1, "b")
+    box.add(EVENT, event("before"), 1.0)
+    (pages,) = box._db.execute("PRAGMA page_count").fetchone()
+    box._db.execute(f"PRAGMA max_page_count = {pages}")
+    for _ in range(3):
+        box.add(EVENT, DeviceEvent("big", "x" * 9000), 1.0)
+    assert (numbers(box), box.dropped()) == ([1], 3)
+    box._db.execute("PRAGMA max_page_count = 1000000")
+    box.add(EVENT, event("after"), 1.0)
+    assert numbers(box) == [1, 2], "what was refused took no number"
     box.close()
 
 
@@ -126,7 +178,8 @@ def test_an_unreadable_box_is_put_aside_and_a_new_one_works(path: Path, whole: b
     box = Outbox(path, 1, "b")
     assert box.put_aside is not None and box.put_aside.read_bytes() == bytes(data)
     box.add(EVENT, event("new"), 1.0)
-    assert numbers(box) == [1]
+    upto = int(box.put_aside.stat().st_mtime * 1000)
+    assert (numbers(box), gap(box)) == ([upto, upto + 1], (upto, 1, upto)), "the core may know 200 of these numbers"
     box.close()
 
 

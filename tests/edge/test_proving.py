@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -139,3 +144,31 @@ def test_outputs_are_compared_by_name_shape_and_dtype() -> None:
     assert compare(one, {}, 1.0)[1]
     worst, detail = compare({"y": np.array([0, 0.5], np.float32)}, one, 0.4)
     assert worst == 0.5 and "0.5" in detail
+
+
+def test_the_child_does_not_outlive_whoever_waits_for_it(tmp_path: Path) -> None:
+    """An agent that is killed while it proves starts a new proof: the old one must not slow it down into a verdict."""
+    inputs = {"x": np.zeros(1, np.float32)}
+    asked = tmp_path / "request"
+    asked.write_bytes(msgspec.msgpack.encode(request(graphs.endless_loop(), inputs, {"y": np.zeros(1, np.float32)})))
+    code = f"from edge import proving; proving.run_child(open({str(asked)!r}, 'rb').read(), 60.0)"
+    parent = subprocess.Popen([sys.executable, "-P", "-c", code])
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    end = time.monotonic() + DEADLINE
+    try:
+        while not (children.read_text().split() and _busy(int(children.read_text().split()[0]))):
+            assert time.monotonic() < end, "the child never began"
+            time.sleep(0.05)
+        child = int(children.read_text().split()[0])
+    finally:
+        parent.kill()
+        parent.wait()
+    while Path(f"/proc/{child}/cmdline").exists() and Path(f"/proc/{child}/cmdline").read_bytes():
+        assert time.monotonic() < end, "the child lives on"
+        time.sleep(0.02)
+
+
+def _busy(pid: int) -> bool:
+    """Whether it has limited itself already: what comes after that is the model."""
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    return re.search(r"Max open files +32 ", limits) is not None

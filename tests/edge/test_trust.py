@@ -12,7 +12,7 @@ from types import MappingProxyType
 import msgspec
 import pytest
 from securesystemslib.signer import Signer
-from tuf.api.metadata import Metadata
+from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from core.release import publish
 from edge import trust
@@ -108,7 +108,11 @@ def test_junk_for_metadata_is_refused(core: Core, client: Client, junk: bytes) -
 
 def test_an_online_key_cannot_sign_a_release(core: Core, client: Client) -> None:
     shipped = core.ship(1)
-    mine = publish.approve(core.files, MODEL, 2, b"{}", core.online.snapshot, NOW)[1]
+    forged: Metadata[Targets] = Metadata.from_bytes(core.files["1.model.motion.json"])
+    forged.signed.targets["motion/2/manifest"] = TargetFile.from_data("motion/2/manifest", b"{}", ["sha256"])
+    forged.signatures.clear()
+    forged.sign(core.online.snapshot)
+    mine = forged.to_bytes()
     with pytest.raises(Untrusted):
         client.accept(core.files | {"1.model.motion.json": mine}, shipped)
 

@@ -135,3 +135,12 @@ def test_only_ed25519_signs() -> None:
     pem = curve.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     with pytest.raises(Untrusted, match="Ed25519"):
         roles.signer(pem)
+
+
+@pytest.mark.parametrize("keyid", ["[]", "{}", "5", "null"])
+def test_a_key_id_that_is_no_text_is_malformed(keyid: str) -> None:
+    """It must not get as far as a dictionary: a retained one would end its reader at every start."""
+    envelope = f'{{"payload":"e30=","payloadType":"k","signatures":[{{"keyid":{keyid},"sig":"AAAA"}}]}}'
+    key = roles.signer(roles.new_signing_key()).public_key
+    with pytest.raises(Malformed):
+        roles.verify(envelope.encode(), "k", Ack, [key])

@@ -121,3 +121,11 @@ def test_a_wrapped_key_opens_for_its_device_and_context_alone() -> None:
 def test_wrapping_twice_gives_different_bytes() -> None:
     _, public = device()
     assert sealing.wrap(KEY, public, "x") != sealing.wrap(KEY, public, "x")
+
+
+@pytest.mark.parametrize("length", [0, 5, 16, 33])
+def test_a_key_of_another_length_opens_nothing(length: int) -> None:
+    """Whoever wraps keys to a device must not be able to end it with one."""
+    sealed = sealing.seal(b"x", bytes(32), TenantId("acme"), "thing")
+    with pytest.raises(Damaged, match="bytes, not 32"):
+        sealing.unseal(sealed, bytes(length), TenantId("acme"), "thing")
