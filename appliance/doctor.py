@@ -17,7 +17,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -214,9 +214,11 @@ def _free_space(data: Path) -> tuple[int, str]:
     return shutil.disk_usage(place).free // 1_000_000, str(data)
 
 
-def run(as_json: bool) -> int:
-    """`falaj doctor`: prints the findings; 0 when nothing failed, 1 otherwise."""
-    homes = [state_folder("core"), state_folder("edge"), owner_folder()]
+def run(as_json: bool, folders: Sequence[Path] = ()) -> int:
+    """`falaj doctor`: prints the findings; 0 when nothing failed, 1 otherwise. `folders`: the state folders to look
+    into, without any the default ones; the owner's keys are always looked at.
+    """
+    homes = [*(folders or (state_folder("core"), state_folder("edge"))), owner_folder()]
     findings = examine(gather(homes[0], [h for h in homes if h.is_dir()], time.time()))
     if as_json:
         click.echo(json.dumps({"worst": worst(findings), "findings": [asdict(f) for f in findings]}, indent=2))

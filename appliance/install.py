@@ -15,6 +15,7 @@ from appliance.errors import Trouble
 
 UNIT = Path("/etc/systemd/system/falaj-edge.service")
 STATE = Path("/var/lib/falaj-edge")
+HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - what the unit hides
 
 
 class CannotInstall(Trouble):
@@ -27,6 +28,22 @@ def unit(user: str, program: Path) -> str:
     """The text of the unit."""
     template = (Path(__file__).parent / "cli" / "falaj-edge.service").read_text()
     return Template(template).substitute(user=user, program=program)
+
+
+def unreachable(program: Path) -> str | None:
+    """Why the service could not start this program: it sees no home folder and no /tmp of others."""
+    place = next((p for p in HIDDEN if program.is_relative_to(p)), None)
+    if place is None:
+        return None
+    return f"the service cannot see {program}: it has no access to {place}. Install Falaj below /opt, and run that one"
+
+
+def last_steps(user: str, program: Path) -> str:
+    """What is left to do by hand, since it needs a token."""
+    return (
+        f"sudo -u {user} {program} edge enrol TOKEN --dir {STATE}  # the token: `falaj device token NAME` on the core\n"
+        "sudo systemctl start falaj-edge"
+    )
 
 
 def account_steps(user: str, user_exists: bool) -> tuple[tuple[str, ...], ...]:
@@ -44,19 +61,25 @@ def install_edge(user: str, only_print: bool) -> int:
     program = Path(sys.executable).parent / "falaj"
     text = unit(user, program)
     account = account_steps(user, _exists(user))
+    hidden = unreachable(program)
     if only_print:
         click.echo(f"# {UNIT}\n{text}\n# then:")
         click.echo("\n".join(" ".join(step) for step in (*account, *SERVICE_STEPS)))
+        click.echo(f"# then, by hand:\n{last_steps(user, program)}")
+        if hidden is not None:
+            click.echo(f"Warning: {hidden}", err=True)
         return 0
     if os.geteuid() != 0:
         raise CannotInstall("installing a service needs root: run it with sudo, or look first with --print")
+    if hidden is not None:
+        raise CannotInstall(hidden)
     for step in account:
         _do(step)
     click.echo(f"writing {UNIT}")
     UNIT.write_text(text)
     for step in SERVICE_STEPS:
         _do(step)
-    click.echo(f"now: falaj edge enrol TOKEN --dir {STATE} (as {user}), then systemctl start falaj-edge")
+    click.echo(f"now, by hand:\n{last_steps(user, program)}")
     return 0
 
 

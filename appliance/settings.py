@@ -11,12 +11,13 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
 from appliance.errors import Trouble
-from sync.names import DEFAULT_TENANT, Name, TenantId
+from sync.names import DEFAULT_TENANT, BadName, Name, TenantId
 
 T = TypeVar("T")
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -95,11 +96,10 @@ def convert(kind: type[T], fields: dict[str, Any], origin: str) -> T:
     unknown = _unknown_key(msgspec.inspect.type_info(kind), fields, "")
     if unknown is not None:
         raise BadSettings(f"{origin}: {unknown}")
-    try:
-        return msgspec.convert(fields, kind, dec_hook=_named)
-    except msgspec.ValidationError as error:
-        reason = str(error).replace("`$.", "`").replace("Object", "table")  # in the words of the file
-        raise BadSettings(f"{origin}: {reason}") from error
+    wrong = _wrong_value(kind, fields, "")
+    if wrong is not None:
+        raise BadSettings(f"{origin}: {wrong}")
+    return msgspec.convert(fields, kind, dec_hook=_named)
 
 
 def state_folder(role: str, given: Path | None = None) -> Path:
@@ -160,6 +160,47 @@ def _complaint(key: str, place: str, known: list[str]) -> str:
     where = f" in [{place.lstrip('.')}]" if place else ""
     hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
     return f"unknown key {key!r}{where}; {hint}"
+
+
+def _wrong_value(kind: Any, value: object, place: str) -> str | None:
+    """What is wrong with a value, said at the innermost place: the converter itself writes `[...]` for any name that
+    a person chose, and lets such names pass as plain text."""
+    if isinstance(value, dict):
+        for key, inner, item in _parts(kind, value):
+            there = f"{place}.{key}" if place else key
+            wrong = _wrong_name(kind, key) or _wrong_value(inner, item, there)
+            if wrong is not None:
+                return wrong if " - at `" in wrong else f"{wrong} - at `{there}`"
+    try:
+        msgspec.convert(value, kind, dec_hook=_named)
+    except msgspec.ValidationError as error:
+        reason, _, inner_place = str(error).partition(" - at `$")
+        where = (place + inner_place.rstrip("`")).lstrip(".")
+        allowed = f"; known are: {', '.join(map(str, get_args(kind)))}" if get_origin(kind) is Literal else ""
+        return reason.replace("Object", "table") + allowed + (f" - at `{where}`" if where else "")
+    return None
+
+
+def _parts(kind: Any, value: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The values of a table with the type each must have; none where the type is no table."""
+    if get_origin(kind) is dict:
+        return [(key, get_args(kind)[1], item) for key, item in value.items()]
+    types = [kind, *get_args(kind)] if get_origin(kind) in (Union, UnionType) else [kind]
+    for struct in types:
+        if isinstance(struct, type) and issubclass(struct, msgspec.Struct):
+            known = {field.name: field.type for field in msgspec.structs.fields(struct)}
+            return [(key, known[key], item) for key, item in value.items() if key in known]
+    return []
+
+
+def _wrong_name(kind: Any, key: str) -> str | None:
+    """A table's name that must be one of ours (`[models.NAME]`) and is none."""
+    if get_origin(kind) is dict and issubclass(get_args(kind)[0], Name):
+        try:
+            get_args(kind)[0](key)
+        except BadName as error:
+            return str(error)
+    return None
 
 
 def _struct_of(info: Any) -> Any:

@@ -56,6 +56,7 @@ class StewardNode:
         self.pump = Pump("steward", self._tick, TICK)
         self.schedule = Schedule()
         self.link = self._link(settings)
+        self._unsaved = False  # something that must survive the broker's kill is not in its store yet
         self.server = OrderServer(folder.steward_socket, self._serve)
 
     def run(self) -> None:
@@ -117,6 +118,7 @@ class StewardNode:
 
     def _tick(self) -> None:
         self._carry_out(self.steward.tick(clock.now()))
+        self._persist_broker()
 
     def _renew(self) -> None:
         self._carry_out(self.steward.renew(clock.now()))
@@ -129,9 +131,13 @@ class StewardNode:
                 case StartJob(spec):
                     self._start_job(spec)
                 case PersistBroker():
-                    self._persist_broker()
+                    self._unsaved = True
 
     def _persist_broker(self) -> None:
+        """Once the broker has confirmed all that was sent: what is still on its way would not be in its store."""
+        if not self._unsaved or not self.link.settled:
+            return
+        self._unsaved = False
         at = self.settings
         MosquittoProcess(self.folder.broker, at.listen, at.ports.uplink, "").persist()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,8 @@ class MqttLink:
         self._patterns: list[str] = []
         self._lock = threading.Lock()
         self._up = threading.Event()
+        self._sent_lock = threading.Lock()
+        self._sent: deque[paho.MQTTMessageInfo] = deque()  # oldest first; those that arrived are let go
         self._asked: dict[int, tuple[str, ...]] = {}  # subscribe packets under way: packet id -> filters
         self._granted: frozenset[str] = frozenset()
         self._receiver: Receiver | None = None
@@ -132,7 +135,11 @@ class MqttLink:
             properties.MessageExpiryInterval = message.expiry
         if message.correlation is not None:
             properties.CorrelationData = message.correlation
-        self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
+        info = self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
+        if message.qos and info.rc == paho.MQTT_ERR_SUCCESS:
+            with self._sent_lock:  # held over no call of paho's that calls back: it has locks of its own
+                self._forget_arrived()
+                self._sent.append(info)
 
     def subscribe(self, *patterns: str) -> None:
         with self._lock:
@@ -151,6 +158,17 @@ class MqttLink:
     def listening(self) -> frozenset[str]:
         """The filters the broker has confirmed in this session: what is published from now on arrives."""
         return self._granted
+
+    @property
+    def settled(self) -> bool:
+        """Whether the broker has confirmed all that was published with QoS 1."""
+        with self._sent_lock:
+            self._forget_arrived()
+            return not self._sent
+
+    def _forget_arrived(self) -> None:
+        while self._sent and self._sent[0].is_published():
+            self._sent.popleft()
 
     def acknowledge(self, receipt: int, qos: int) -> None:
         """Tells the broker that a message was taken in for good (links with `manual_ack` only)."""

@@ -22,11 +22,12 @@ class Name(str):
 
     __slots__ = ()
     shape: ClassVar[re.Pattern[str]] = _NAME
+    noun: ClassVar[str] = "name"
     says: ClassVar[str] = "1 to 63 of a-z, 0-9 and '-', starting with a letter or digit"
 
     def __new__(cls, text: str) -> Self:
         if not isinstance(text, str) or cls.shape.fullmatch(text) is None:
-            raise BadName(f"{text!r} is no {cls.__name__}: it must be {cls.says}")
+            raise BadName(f"{text!r} is no {cls.noun}: it must be {cls.says}")
         return super().__new__(cls, text)
 
 
@@ -34,18 +35,21 @@ class TenantId(Name):
     """One owner; every key, path, topic and log line carries it."""
 
     __slots__ = ()
+    noun = "tenant name"
 
 
 class DeviceId(Name):
     """The CN of a device's certificate."""
 
     __slots__ = ()
+    noun = "device name"
 
 
 class ModelName(Name):
     """What a model is called across its releases."""
 
     __slots__ = ()
+    noun = "model name"
 
 
 class Kind(Name):
@@ -58,6 +62,7 @@ class Digest(Name):
     """SHA-256 in 64 lowercase hex digits."""
 
     __slots__ = ()
+    noun = "digest"
     shape = _DIGEST
     says = "64 lowercase hexadecimal digits"
 
@@ -66,6 +71,7 @@ class TrustFile(Name):
     """The file name of one piece of TUF metadata or of a manifest."""
 
     __slots__ = ()
+    noun = "name of a trust file"
     shape = _TRUST_FILE
     says = "1 to 128 of A-Z, a-z, 0-9, '.', '_', '%' and '-'"
 

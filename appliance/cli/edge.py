@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from appliance import clock
-from appliance.cli.options import edge_dir, json_option, show
+from appliance.cli.options import dir_words, edge_dir, json_option, show
 from appliance.errors import Trouble
 from appliance.settings import EdgeSettings, load, state_folder
 
@@ -36,7 +36,8 @@ def enrol(token: str | None, token_file: click.utils.LazyFile | None, folder: Pa
     place = EdgeFolder(state_folder("edge", folder))
     answer = join(place, read_token(text), clock.now())
     document = {"tenant": answer.tenant, "device": answer.device, "epoch": answer.epoch, "folder": str(place.root)}
-    show(as_json, document, f"{answer.device} joined tenant {answer.tenant}; start it with `falaj edge run`")
+    text = f"{answer.device} joined tenant {answer.tenant}; start it with `falaj edge run{dir_words(folder)}`"
+    show(as_json, document, text)
 
 
 @edge.command()
@@ -47,7 +48,16 @@ def run(folder: Path | None) -> None:
     from appliance.edge_state import EdgeFolder
 
     root = state_folder("edge", folder)
-    EdgeNode(EdgeFolder(root), load(EdgeSettings, root / "edge.toml", "FALAJ_EDGE__")).run()
+    settings = load(EdgeSettings, root / "edge.toml", "FALAJ_EDGE__")
+    node, broker = EdgeNode(EdgeFolder(root), settings), settings.local_broker
+    click.echo(f"agent of {node.identity.device}, tenant {node.identity.tenant}")
+    click.echo(f"  predictions   http://127.0.0.1:{settings.http_port} (Open Inference Protocol v2)")
+    if broker.managed:
+        password = node.folder.broker / "app.password"
+        click.echo(f"  local broker  127.0.0.1:{broker.port}, user app, password in {password}")
+    else:
+        click.echo(f"  local broker  {broker.host}:{broker.port}, the site's")
+    node.run()
 
 
 @edge.command()
@@ -57,7 +67,10 @@ def status(folder: Path | None, as_json: bool) -> None:
     """What the agent on this device serves and why (asks its HTTP port)."""
     from http.client import HTTPConnection, HTTPException
 
+    from appliance.edge_state import EdgeFolder
+
     root = state_folder("edge", folder)
+    own = EdgeFolder(root).enrolment()
     settings = load(EdgeSettings, root / "edge.toml", "FALAJ_EDGE__")
     connection = HTTPConnection("127.0.0.1", settings.http_port, timeout=5)
     try:
@@ -69,12 +82,19 @@ def status(folder: Path | None, as_json: bool) -> None:
         ) from error
     finally:
         connection.close()
+    if (document["tenant"], document["device"]) != (own.tenant, own.device):
+        raise Trouble(
+            f"port {settings.http_port} is answered by {document['device']}, not by {own.device} of {root}: "
+            f"give {own.device} an http_port of its own in {root}/edge.toml, and start it"
+        )
     lines = [f"{document['device']} of tenant {document['tenant']}, uplink {document['uplink']}"]
     lines += ["  no model assigned yet"] * (not document["models"])
     for name, model in document["models"].items():
         serving = model["serving"]
         what = f"release {serving['number']}" if serving else "no model"
         lines.append(f"  {name}: {model['phase']}, {what}, {model['answers']} answers, {model['errors']} errors")
+    if document["listening"]:
+        lines.append(f"  listens on {', '.join(document['listening'])}")
     show(as_json, document, "\n".join(lines))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +38,11 @@ def edge_dir(command: F) -> F:
 def show(as_json: bool, document: Any, text: str) -> None:
     """Prints the document, or the text for people."""
     click.echo(json.dumps(document, indent=2, sort_keys=True, default=str) if as_json else text)
+
+
+def dir_words(folder: Path | None) -> str:
+    """What a command that is suggested next needs, to mean the same folder as this one."""
+    return f" --dir {shlex.quote(str(folder))}" if folder is not None else ""
 
 
 def actor() -> str:

@@ -11,7 +11,7 @@ import click
 from appliance.api import Api
 from appliance.cli import screens
 from appliance.cli.clients import api
-from appliance.cli.options import actor, core_dir, json_option, show
+from appliance.cli.options import actor, core_dir, dir_words, json_option, show
 from appliance.cli.progress import following
 from appliance.project_file import read_project
 from core.orders import ApplyProject, Ingest, Train
@@ -50,6 +50,8 @@ def ingest(source: str, folder: Path | None, as_json: bool) -> None:
         found = core.get(f"/v1/quarantine?source={quote(source)}&limit={shown}")["rejections"]
         lines += [f"  {screens.rejection(row)}" for row in found]
         lines += [f"  and {result['rejections'] - shown} more"] * (result["rejections"] > shown)
+    elif not result["rows"]:
+        lines = [f"nothing new in {source}: every file was read before"]
     show(as_json, result, "\n".join(lines))
     if result["rejections"] and not result["rows"]:
         raise SystemExit(1)
@@ -68,7 +70,7 @@ def train(model: str, folder: Path | None, as_json: bool) -> None:
         show(as_json, result, f"the candidate was refused by its gates: {result['reasons']}")
         raise SystemExit(1)
     text = f"release {result['number']} of {model} awaits approval: accuracy {result['accuracy']:.3f} on held-out rows"
-    show(as_json, result, f"{text}\n  falaj trust approve {model}@{result['number']}")
+    show(as_json, result, f"{text}\n  falaj trust approve {model}@{result['number']}{dir_words(folder)}")
 
 
 def model_name(text: str) -> ModelName:

@@ -9,7 +9,7 @@ import click
 from appliance import clock, owner
 from appliance.cli import screens
 from appliance.cli.clients import api
-from appliance.cli.options import actor, core_dir, json_option, show
+from appliance.cli.options import actor, core_dir, dir_words, json_option, show
 from appliance.cli.project import model_name
 from appliance.settings import owner_folder
 
@@ -34,7 +34,8 @@ def init(folder: Path | None, keys: Path | None, as_json: bool) -> None:
     text = (
         f"root of trust made, profile {result['profile']}\n"
         f"  release key {result['release_key']} (keep it, and a copy off this machine)\n"
-        "  honest word: one key signs root and releases; who has this file decides what runs"
+        "  honest word: one key signs root and releases; who has this file decides what runs\n"
+        f"  next: `falaj device token NAME{dir_words(folder)}` prints a token by which a device joins"
     )
     show(as_json, result, text)
 
@@ -62,4 +63,5 @@ def approve(release: str, folder: Path | None, keys: Path | None, as_json: bool)
     document = {"model": signed.model, "number": signed.number, "manifest": signed.digest, "keyid": signed.key,
                 "metrics": signed.metrics}  # fmt: skip
     figures = ", ".join(f"{name} {value:.4g}" for name, value in signed.metrics.items())
-    show(as_json, document, f"signed {model} release {number}, manifest {signed.digest[:12]} ({figures})")
+    text = f"signed {model} release {number}, manifest {signed.digest[:12]} ({figures})"
+    show(as_json, document, f"{text}\n  its rollout: `falaj status{dir_words(folder)}`")

@@ -144,7 +144,7 @@ def _model(model: ModelReport, now: float) -> dict[str, Any]:
         "reason": model.reason,
         "validated": _shown(proven),
         "validated_at": wording.moment(validated.ts, now) if validated else None,
-        "p99": f"{validated.p99_ms:.1f} ms" if validated else "",
+        "p99": f"{validated.p99_ms:.2g} ms" if validated else "",
         "serving": _shown(model.serving),
         "proven": model.serving is None or is_validated(model),
         "incoming": _shown(model.candidate),

@@ -61,6 +61,8 @@ def parse(data: bytes, contract: Contract, origin: str) -> pa.Table | Rejection:
     """The rows of one CSV file with the contract's columns and types, in the contract's order, or its
     refusal.
     """
+    if not data:
+        return Rejection(origin, -1, "truncated", "the file is empty; copy it again, as a whole")
     if not data.endswith(b"\n"):
         text = "the last line is incomplete: no newline at its end; copy the file again, as a whole"
         return Rejection(origin, -1, "truncated", text)
@@ -136,6 +138,8 @@ def _reads_as(value: str, kind: pa.DataType) -> bool:
 
 def _compare(header: list[str], wanted: list[str]) -> str:
     """What is wrong with the header, naming columns and the nearest known name; empty if it fits."""
+    if len(header) == 1 and len(wanted) > 1 and (sign := next((s for s in ";\t|" if s in header[0]), None)):
+        return f"columns are separated by {sign!r}; save the file with commas between them"
     missing = [name for name in wanted if name not in header]
     extra = [name for name in header if name not in wanted]
     twice = sorted({name for name in header if header.count(name) > 1})

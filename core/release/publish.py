@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from securesystemslib.exceptions import VerificationError
+from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
 from securesystemslib.signer import Key, Signer
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import (
@@ -235,7 +235,7 @@ def _own(metadata: Metadata[Any], owner: Signer) -> Metadata[Any]:
     key = owner.public_key
     try:
         key.verify_signature(metadata.signatures[key.keyid], metadata.signed_bytes)
-    except (KeyError, VerificationError) as error:
+    except (KeyError, UnverifiedSignatureError, VerificationError) as error:
         raise Untrusted(
             "the core sent trust metadata that this release key never signed: nothing was signed. Was another key "
             "used before (`--keys`)? If not, somebody has changed the core's files"

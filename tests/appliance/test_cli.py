@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +89,10 @@ def test_the_list_of_commands_is_true() -> None:
         (["statsu"], "No such command 'statsu'. Did you mean 'status'?"),
         (["xyz"], "No such command 'xyz'."),
         (["core", "runn"], "Did you mean 'run'?"),
-        (["device", "token", "Watch 1"], "'Watch 1' is no DeviceId"),
+        (["device", "token", "Watch 1"], "'Watch 1' is no device name"),
         (["device", "token", "w", "--minutes", "0"], "0 is not in the range"),
         (["trust", "approve", "exercise"], "write MODEL@NUMBER, for example exercise@1"),
-        (["train", "No Model"], "'No Model' is no ModelName"),
+        (["train", "No Model"], "'No Model' is no model name"),
         (["edge", "enrol"], "give the TOKEN, or --token-file"),
     ],
 )
@@ -110,7 +112,7 @@ def test_wrong_usage_is_exit_2_with_the_way_out(args: list[str], told: str) -> N
         (["core", "link"], "no core has run in {dir}: start one with `falaj core run`"),
         (["edge", "run"], "{dir} is not enrolled: run `falaj edge enrol TOKEN --dir {dir}` first"),
         (["edge", "enrol", "nonsense"], "this is no enrolment token: paste it whole"),
-        (["edge", "status"], "no agent answers on port {port}"),
+        (["edge", "status"], "{dir} is not enrolled: run `falaj edge enrol TOKEN --dir {dir}` first"),
     ],
 )
 def test_what_is_not_there_is_exit_1_with_the_next_step(tmp_path: Path, args: list[str], told: str) -> None:
@@ -119,6 +121,42 @@ def test_what_is_not_there_is_exit_1_with_the_next_step(tmp_path: Path, args: li
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: " + told.format(dir=tmp_path, port=port))
     assert "Traceback" not in done.stderr
+
+
+def enrolled(folder: Path, device: str) -> None:
+    (folder / "identity").mkdir()
+    kept = {"tenant": "default", "device": device, "epoch": 1, "uplink_host": "h", "uplink_port": 1}
+    (folder / "identity" / "enrolment.json").write_text(json.dumps(kept))
+
+
+def test_the_status_of_an_agent_that_does_not_run_says_how_to_start_it(tmp_path: Path) -> None:
+    enrolled(tmp_path, "pump-1")
+    (port,) = free_ports(1)
+    done = run_falaj("edge", "status", "--dir", str(tmp_path), FALAJ_EDGE__HTTP_PORT=str(port))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"no agent answers on port {port}" in done.stderr
+    assert f"start it with `falaj edge run --dir {tmp_path}`" in done.stderr
+
+
+def test_the_status_of_an_agent_is_never_that_of_another_on_its_port(tmp_path: Path) -> None:
+    class Stranger(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"tenant": "default", "device": "pump-2"}).encode())
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the test's output is the command's alone."""
+
+    enrolled(tmp_path, "pump-1")
+    with HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        port = server.server_address[1]
+        done = run_falaj("edge", "status", "--dir", str(tmp_path), FALAJ_EDGE__HTTP_PORT=str(port))
+        thread.join()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"port {port} is answered by pump-2, not by pump-1 of {tmp_path}" in done.stderr
 
 
 def test_a_mistake_of_ours_is_exit_70_with_all_there_is_to_know(tmp_path: Path) -> None:
@@ -165,13 +203,14 @@ def test_rows_that_fit_land_once(core: RunningCore, tmp_path: Path) -> None:
     assert (first.returncode, first.stdout) == (0, "2 rows landed, 0 rows or files turned away\n")
     again = json.loads(core.falaj("ingest", source, "--json").stdout)
     assert again == {"files": 0, "rejections": 0, "rows": 0}
+    assert core.falaj("ingest", source).stdout == f"nothing new in {source}: every file was read before\n"
     assert rows(core, source) == {"files": 1, "rows": 2, "rejections": 0}
 
 
 @pytest.mark.broker
 def test_a_bad_file_is_one_clear_message_and_nothing_of_it_lands(core: RunningCore, tmp_path: Path) -> None:
     bad = {
-        "empty": ("", "the last line is incomplete"),
+        "empty": ("", "the file is empty"),
         "renamed": (GOOD.replace("ax", "acc_x"), "column 'acc_x' is not in the contract"),
         "truncated": (GOOD[:-4], "the last line is incomplete"),
         "typed": (GOOD.replace("0.5", "half"), "column 'ax', row 1: 'half' is no double"),
@@ -261,7 +300,10 @@ def test_a_token_by_file_is_a_token(core: RunningCore, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(core.falaj("device", "token", "by-file").stdout)
     folder = str(tmp_path / "edge")
     done = run_falaj("edge", "enrol", "--token-file", str(tmp_path / "token"), "--dir", folder)
-    assert (done.returncode, done.stdout) == (0, "by-file joined tenant default; start it with `falaj edge run`\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"by-file joined tenant default; start it with `falaj edge run --dir {folder}`\n",
+    )
     again = run_falaj("edge", "enrol", "--token-file", str(tmp_path / "token"), "--dir", folder)
     assert again.returncode == 1
     assert "is enrolled already as by-file: use another --dir" in again.stderr

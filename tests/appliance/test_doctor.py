@@ -102,3 +102,10 @@ def test_the_command_prints_text_or_json_and_its_code_follows_the_worst(capsys: 
     assert [f["code"] for f in told["findings"]] == [f.code for f in examine(FIT)]
     assert doctor.run(as_json=False) == code
     assert "python" in capsys.readouterr().out
+
+
+def test_it_looks_into_the_folders_it_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "kek").write_text("secret")
+    (tmp_path / "kek").chmod(0o644)
+    assert doctor.run(as_json=False, folders=[tmp_path]) == 1
+    assert f"chmod go= {tmp_path / 'kek'}" in capsys.readouterr().out

@@ -51,8 +51,26 @@ def test_print_changes_nothing_and_shows_unit_and_steps() -> None:
     assert lines[0] == f"# {install.UNIT}"
     assert "User=nobody-of-falaj" in lines
     assert "useradd --system --home-dir /var/lib/falaj-edge --shell /usr/sbin/nologin nobody-of-falaj" in lines
-    assert lines[-2:] == ["systemctl daemon-reload", "systemctl enable falaj-edge.service"]
+    assert lines[-5:-3] == ["systemctl daemon-reload", "systemctl enable falaj-edge.service"]
+    assert lines[-2].startswith("sudo -u nobody-of-falaj ")
+    assert "edge enrol TOKEN --dir /var/lib/falaj-edge" in lines[-2]
     assert not install.UNIT.exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "place"),
+    [
+        ("/opt/falaj/.venv/bin/falaj", None),
+        ("/homes/x/bin/falaj", None),
+        ("/home/x/falaj/.venv/bin/falaj", "/home"),
+        ("/root/falaj/.venv/bin/falaj", "/root"),
+        ("/tmp/falaj/.venv/bin/falaj", "/tmp"),
+    ],
+)
+def test_a_program_that_the_service_could_not_see_is_named(program: str, place: str | None) -> None:
+    told = install.unreachable(Path(program))
+    assert (told is None) is (place is None)
+    assert told is None or f"no access to {place}. Install Falaj below /opt" in told
 
 
 @pytest.mark.skipif(getpass.getuser() == "root", reason="root may install, and a test must not")

@@ -211,3 +211,15 @@ def test_a_link_that_asks_for_it_sees_that_a_live_message_is_being_kept(place: P
     wary.stop()
     assert [m.retained for m in came] == [True, False]
     assert [m.retained for m in plain.came] == [False, False]
+
+
+def test_a_link_is_settled_when_the_broker_has_confirmed_what_was_said(place: Place) -> None:
+    """Whoever has the broker write its store must know that what was published is there to be written."""
+    link = place.join("speaker", "here/#").link
+    assert link.settled
+    for _ in range(300):
+        link.publish(Publish("here/much", bytes(50_000)))
+    assert not link.settled, "more than may be under way at once"
+    eventually(lambda: link.settled, "the last confirmation")
+    link.publish(Publish("here/little", b"", qos=0))
+    assert link.settled

@@ -57,7 +57,7 @@ def test_a_file_says_what_differs(tmp_path: Path) -> None:
         ("[ports]\nuplink = 70000", "Expected `int` <= 65535 - at `ports.uplink`"),
         ("[ports]\nuplink = 0", "Expected `int` >= 1 - at `ports.uplink`"),
         ("[ports]\nuplink = 9\nenrol = 9", "uplink, enrol and console need three different ports"),
-        ("tenant = 'Ac me'", "'Ac me' is no TenantId: it must be 1 to 63 of a-z, 0-9 and '-'"),
+        ("tenant = 'Ac me'", "'Ac me' is no tenant name: it must be 1 to 63 of a-z, 0-9 and '-'"),
         ("a = 1\nhost = = 2", "core.toml: Invalid value (at line 2, column 8)"),
     ],
 )
@@ -122,7 +122,16 @@ def test_a_file_that_cannot_be_read_is_one_message(tmp_path: Path) -> None:
         ('view = "imu"', 'view = "imo"', "models.exercise.view: 'imo' is not declared; declared are: imu"),
         ('time = "ts"', 'time = "tss"', "sources.watches.time: 'tss' is not declared; declared are: "),
         ("gate = [0.8, 1.0]", "gate = [0.7, 1.0]", "fit and gate overlap"),
-        ('canary = ["watch-1"]', 'canary = ["Watch 1"]', "'Watch 1' is no DeviceId"),
+        ('canary = ["watch-1"]', 'canary = ["Watch 1"]', "'Watch 1' is no device name"),
+        ('canary = ["watch-1"]', 'canary = ["Watch 1"]', "at `models.exercise.rollout.canary[0]`"),
+        ("[models.exercise]", "[models.Exercise]", "'Exercise' is no model name: it must be 1 to 63"),
+        ("[models.exercise]", "[models.Exercise]", "at `models.Exercise`"),
+        ('kind = "files"', 'kind = "kafka"', "'kafka'; known are: files - at `sources.watches.kind`"),
+        ("size = 100", "size = '100'", "Expected `int`, got `str` - at `views.imu.window.size`"),
+        ("size = 100", "size = 0", "1 <= step <= size <= 1,000,000 - at `views.imu.window`"),
+        ("step = 50, ", "", "table missing required field `step` - at `views.imu.window`"),
+        ("fit = [0.0, 0.8]", "fit = [0.0]", "Expected `array` of length 2, got 1 - at `models.exercise.fit`"),
+        ('topic = "watch', 'topic = 3 #"', "Expected `str`, got `int` - at `models.exercise.bindings[0].topic`"),
     ],
 )
 def test_a_mistake_in_the_project_file_is_named_with_its_place(tmp_path: Path, old: str, new: str, told: str) -> None:

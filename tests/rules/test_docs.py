@@ -10,7 +10,11 @@ import msgspec
 import pytest
 
 from appliance import setup_plan
+from appliance.project_file import read_project
+from core.project import Column, Model, ModelGates, Rollout, Source, Training, View
 from sync import messages, topics
+from sync.features import WindowSpec
+from sync.manifest import Binding, Drift, Profile
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -21,6 +25,8 @@ DOCUMENTS = sorted(
     for name, value in vars(messages).items()
     if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == messages.__name__
 )
+PROJECT_PAGE = (ROOT / "docs" / "project-file.md").read_text()
+PROJECT_TABLES = [Source, Column, View, WindowSpec, Model, Training, ModelGates, Profile, Rollout, Drift, Binding]
 MEDIA_TYPES = sorted(v for k, v in vars(messages).items() if k.endswith("_TYPE"))
 
 
@@ -81,6 +87,29 @@ def test_the_protocol_page_has_the_words_of_the_code(text: str) -> None:
 def test_the_protocol_page_has_the_numbers_of_the_code() -> None:
     assert topics.ROOT == "falaj/1"
     assert f"version {messages.PROTOCOL}" in PROTOCOL
+
+
+@pytest.mark.parametrize("kind", PROJECT_TABLES, ids=lambda kind: str(kind.__name__))
+def test_the_page_of_the_project_file_has_every_key_and_its_default(kind: type[msgspec.Struct]) -> None:
+    told = dict(re.findall(r"^\| (`[^|]+`) \| ([^|]+) \|", PROJECT_PAGE, re.MULTILINE))
+    for field in msgspec.structs.fields(kind):
+        row = next((row for row in told if f"`{field.name}`" in row), None)
+        assert row is not None, f"{field.name} of {kind.__name__} is not in docs/project-file.md"
+        if field.required:
+            assert "required" in re.findall(rf"^\| {re.escape(row)} \| ([^|]+) \|", PROJECT_PAGE, re.MULTILINE)
+        elif type(field.default) in (int, float, str):
+            assert _toml(field.default) in PROJECT_PAGE, f"the default of {field.name} in {kind.__name__}"
+
+
+def test_the_first_projects_file_is_without_fault(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "first-project.md").read_text()
+    file = tmp_path / "falaj.toml"
+    file.write_text(page.split("cat > falaj.toml <<'END'\n")[1].split("END\n")[0])
+    assert list(read_project(file).models) == ["pump"]
+
+
+def _toml(value: object) -> str:
+    return f'`"{value}"`' if isinstance(value, str) else f"{value:g}" if value == 0.0001 else str(value)
 
 
 def test_decision_records_are_numbered_without_gaps() -> None:
