@@ -97,7 +97,7 @@ class EdgeNode:
         )
         self.bindings = Bindings(
             own.tenant, own.device, self.serving, self.buffers, self.local.publish, clock.now,
-            self.telemetry.observe, self.predictions.remember,
+            self.telemetry.observe, self.predictions.remember, lambda: self.local.settled,
         )  # fmt: skip
         self.house = open_house(folder, own, self.serving, self.boot, self._rebind)
         self.house.drift, self.house.labelled = self.telemetry.report, self.predictions.report
@@ -167,7 +167,11 @@ class EdgeNode:
             password=password, session_expiry=7 * 86_400,
         )  # fmt: skip
         return MqttLink(
-            broker, manual_ack=True, queue_when_down=True, refused=lambda text: log.warning("local broker: %s", text)
+            broker,
+            manual_ack=True,
+            queue_when_down=True,
+            refused=lambda text: log.warning("local broker: %s", text),
+            confirmed=lambda: self.pump.submit(self.bindings.settle),
         )
 
     def _start_local_broker(self) -> None:
@@ -180,7 +184,7 @@ class EdgeNode:
 
     def _tick(self) -> None:
         self._carry_out(self.agent.tick(clock.now()))
-        self.buffers.checkpoint()  # readings of a stream that fell silent are acknowledged too
+        self.bindings.settle(everything=True)  # readings of a stream that fell silent are acknowledged too
         notify("WATCHDOG=1")
 
     def _carry_out(self, actions: list[Action]) -> None:
@@ -204,7 +208,9 @@ class EdgeNode:
             slot = deployment.serving or deployment.candidate
             if slot is not None:
                 self.bindings.bind(slot.manifest)
-        self.local.subscribe(*self.bindings.subscriptions())
+        wanted = self.bindings.subscriptions()
+        self.local.unsubscribe(*(self.local.listening - set(wanted)))
+        self.local.subscribe(*wanted)
 
     # --- other threads ---
 
@@ -214,7 +220,7 @@ class EdgeNode:
         self.pump.submit(lambda: self._carry_out(self.agent.handle(result, clock.now())))
 
     def _received(self, message: Message) -> None:
-        self.pump.submit(lambda: self._carry_out(self.agent.handle(message, clock.now())))
+        self.pump.post(lambda: self._carry_out(self.agent.handle(message, clock.now())))
 
     def _link_changed(self, up: bool, reason: str) -> None:
         log.info("uplink: %s", reason)

@@ -151,6 +151,10 @@ class RolloutState(StrEnum):
     COMPLETE = "complete"
     REVERSING = "reversing"
     REVERSED = "reversed"
+    SUPERSEDED = "superseded"  # a newer rollout of the model began before this one ended
+
+
+ROLLOUT_ENDED = frozenset({RolloutState.COMPLETE, RolloutState.REVERSED, RolloutState.SUPERSEDED})
 
 
 class Rollout(msgspec.Struct, frozen=True):

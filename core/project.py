@@ -130,6 +130,10 @@ def declared(what: str, name: _Name, table: Mapping[_Name, _T]) -> _T:
 def problems(project: Project) -> list[str]:
     """What does not fit together, one sentence each, with the place and the fix; empty if all is well."""
     found = []
+    for name, contract in project.contracts.items():
+        for column, rule in contract.columns.items():
+            if rule.min is not None and rule.max is not None and rule.min > rule.max:
+                found.append(f"contracts.{name}.columns.{column}: min {rule.min:g} is above max {rule.max:g}")
     for name, source in project.sources.items():
         try:
             Name(name)
@@ -139,19 +143,33 @@ def problems(project: Project) -> list[str]:
             found.append(_missing(f"sources.{name}.contract", source.contract, project.contracts))
         elif source.time not in project.contracts[source.contract].columns:
             found.append(_missing(f"sources.{name}.time", source.time, project.contracts[source.contract].columns))
+        elif project.contracts[source.contract].columns[source.time].type == "string":
+            found.append(f"sources.{name}.time: {source.time!r} is text; event time is a number, in seconds")
     for name, view in project.views.items():
         found += _view_problems(project, name, view)
     for name, model in project.models.items():
-        if model.view not in project.views:
-            found.append(_missing(f"models.{name}.view", model.view, project.views))
-        for key, (low, high) in (("fit", model.fit), ("gate", model.gate)):
-            if not 0 <= low < high <= 1:
-                found.append(f"models.{name}.{key}: needs 0 <= from < to <= 1, not [{low}, {high}]")
-        if model.fit[1] > model.gate[0] and model.gate[1] > model.fit[0]:
-            found.append(f"models.{name}: fit and gate overlap; the gate would judge rows it was trained on")
-        for binding in model.bindings:
-            if binding.topic.split("/").count("{entity}") != 1:
-                found.append(f"models.{name}.bindings: topic {binding.topic!r} needs one level '{{entity}}'")
+        found += _model_problems(project, name, model)
+    return found
+
+
+def _model_problems(project: Project, name: str, model: Model) -> list[str]:
+    found = []
+    if model.view not in project.views:
+        found.append(_missing(f"models.{name}.view", model.view, project.views))
+    if not 0 <= model.gates.min_accuracy <= 1:
+        found.append(f"models.{name}.gates.min_accuracy: a share from 0 to 1, not {model.gates.min_accuracy:g}")
+    if not model.rollout.canary:
+        found.append(f"models.{name}.rollout.canary: name at least one device; nothing starts without a canary")
+    for key, (low, high) in (("fit", model.fit), ("gate", model.gate)):
+        if not 0 <= low < high <= 1:
+            found.append(f"models.{name}.{key}: needs 0 <= from < to <= 1, not [{low}, {high}]")
+    if model.fit[1] > model.gate[0] and model.gate[1] > model.fit[0]:
+        found.append(f"models.{name}: fit and gate overlap; the gate would judge rows it was trained on")
+    for binding in model.bindings:
+        if binding.topic.split("/").count("{entity}") != 1:
+            found.append(f"models.{name}.bindings: topic {binding.topic!r} needs one level '{{entity}}'")
+        elif binding.output == binding.topic:
+            found.append(f"models.{name}.bindings: output and topic are both {binding.topic!r}: it would hear itself")
     return found
 
 
@@ -163,7 +181,9 @@ def _view_problems(project: Project, name: str, view: View) -> list[str]:
     if contract is None:
         return []  # said at the source already
     wanted = (view.entity, view.label, *view.window.channels)
-    return [_missing(f"views.{name}", c, contract.columns) for c in wanted if c not in contract.columns]
+    missing = [_missing(f"views.{name}", c, contract.columns) for c in wanted if c not in contract.columns]
+    texts = [c for c in view.window.channels if c in contract.columns and contract.columns[c].type == "string"]
+    return missing + [f"views.{name}.window.channels: {c!r} is text; a channel is a number" for c in texts]
 
 
 def _missing(place: str, given: str, known: object) -> str:

@@ -141,6 +141,12 @@ def finite(arrays: Arrays) -> bool:
     return all(bool(np.isfinite(_floats(array)).all()) for array in floats)
 
 
+def beyond(arrays: Arrays, limit: float) -> bool:
+    """Whether a float in any of the arrays is larger than `limit`, either way."""
+    floats = (array for array in arrays.values() if array.dtype.kind == "f")
+    return any(bool((np.abs(_floats(array)) > limit).any()) for array in floats)
+
+
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     """The instruction sets of this CPU as Linux names them (x86 `flags`, ARM `Features`), or none.
 

@@ -12,13 +12,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge.runtime import BadInput, ModelError, RunFailed, Session, finite
+from edge.runtime import BadInput, ModelError, RunFailed, Session, beyond, finite
 from edge.states import Health, Slot
 from sync.golden import Arrays
 from sync.messages import Release
 from sync.names import ModelName
 
 __all__ = ["Answer", "BadInput", "Loaded", "ModelError", "NoModel", "NotFinite", "RunFailed", "Serving"]
+
+
+EXTREME = 1e12  # no sensor reads this: a network that overflows on it is not at fault, whoever asks is
 
 
 class NoModel(ModelError):
@@ -160,8 +163,10 @@ class Serving:
             live.count(ok=False, not_finite=False)
             raise
         if not finite(outputs):
-            if not finite(inputs):
-                raise BadInput("the inputs hold NaN or an infinity, and this model has no answer to that")
+            if not finite(inputs) or beyond(inputs, EXTREME):
+                raise BadInput(
+                    "the inputs hold NaN, an infinity or absurd numbers, and this model has no answer to that"
+                )
             live.count(ok=False, not_finite=True)
             raise NotFinite(f"release {live.loaded.slot.release.number} answered with NaN or an infinity")
         live.count(ok=True, not_finite=False)

@@ -70,7 +70,8 @@ class MqttLink:
     `will` goes out when the session is lost. With `manual_ack`, a QoS 1 message counts as received only after
     `acknowledge(receipt)`. With `queue_when_down`, publishes wait in memory for the session (a local broker);
     without, they are dropped (the uplink: state is told again after every reconnect). With `retain_as_published`,
-    `Message.retained` is also true for a live message that the broker was told to keep.
+    `Message.retained` is also true for a live message that the broker was told to keep. `confirmed` is called from
+    the link's thread after each QoS 1 publish that the broker answered; `settled` says if it was the last.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class MqttLink:
         queue_when_down: bool = False,
         retain_as_published: bool = False,
         refused: Callable[[str], None] = lambda text: None,
+        confirmed: Callable[[], None] = lambda: None,
     ) -> None:
         self._broker, self._queue, self._refused = broker, queue_when_down, refused
+        self._confirmed = confirmed
         self._options = SubscribeOptions(qos=1, retainAsPublished=retain_as_published)
         self._patterns: list[str] = []
         self._lock = threading.Lock()
@@ -151,7 +154,7 @@ class MqttLink:
         with self._lock:
             self._patterns = [p for p in self._patterns if p not in patterns]
             self._granted -= set(patterns)
-        if self._up.is_set():
+        if patterns and self._up.is_set():
             self._client.unsubscribe(list(patterns))
 
     @property
@@ -228,6 +231,7 @@ class MqttLink:
     def _on_publish(self, client: Any, data: Any, mid: int, reason: ReasonCode, properties: Any) -> None:
         if reason.is_failure:
             self._refused(f"the broker refused a publish: {reason}")
+        self._confirmed()
 
     def _on_subscribe(self, client: Any, data: Any, mid: int, reasons: list[ReasonCode], properties: Any) -> None:
         with self._lock:

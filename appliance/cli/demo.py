@@ -55,6 +55,8 @@ def demo(keep: bool, home: Path, speed: float, as_json: bool) -> None:
             click.echo(json.dumps(story.document(), indent=2))
         if keep and trouble is None:
             _wait(machines)
+        elif trouble is None and not as_json:
+            click.echo("Next: `make demo ARGS=--keep` leaves it running; docs/first-project.md starts one of your own.")
     finally:
         machines.stop()
     if trouble is not None:

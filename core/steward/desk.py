@@ -7,34 +7,24 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from core import orders, project
-from core.catalog.fleet import ALL
 from core.fleet import enrolment
 from core.handoffs import Candidate
 from core.orders import Answer, JobSpec
-from core.release import publish, registry
-from core.rollout.plans import fallback, plan
-from core.steward.house import House, PersistBroker, StartJob
-from sync import chunks, codec, roles
+from core.release import registry
+from core.steward import approvals
+from core.steward.house import House, StartJob
+from core.steward.refusals import Refusal, current_project, declared_model
+from sync import chunks, codec
 from sync.errors import SyncError
 from sync.manifest import Manifest
 from sync.messages import EnrolAnswer, Token
-from sync.names import ModelName
 
 TOKEN_ATTEMPTS = 5
-
-
-class Refusal(Exception):
-    """An order that is not done; the state is as before, but for what is noted of a refusal with `noted`."""
-
-    def __init__(self, code: str, text: str, hint: str = "", *, noted: bool = False) -> None:
-        super().__init__(text)
-        self.code, self.hint, self.noted = code, hint, noted
 
 
 def answer(house: House, order: orders.AnyOrder, now: float) -> Answer:
@@ -68,7 +58,7 @@ def _apply(house: House, order: orders.ApplyProject, now: float) -> dict[str, An
 
 
 def _ingest(house: House, order: orders.Ingest, now: float) -> dict[str, Any]:
-    current, folder = _project(house)
+    current, folder = current_project(house)
     if order.source not in current.sources:
         raise Refusal("no-such-source", f"no source {order.source!r}; declared: {', '.join(current.sources)}")
     position = house.catalog.datasets.position(order.source)
@@ -76,8 +66,8 @@ def _ingest(house: House, order: orders.Ingest, now: float) -> dict[str, Any]:
 
 
 def _train(house: House, order: orders.Train, now: float) -> dict[str, Any]:
-    current, folder = _project(house)
-    source = current.views[_model(house, order.model).view].source
+    current, folder = current_project(house)
+    source = current.views[declared_model(house, order.model).view].source
     files = house.catalog.datasets.files(source)
     if not files:
         raise Refusal("no-data", f"source {source!r} has no rows yet", f"run `falaj ingest {source}` first")
@@ -101,60 +91,6 @@ def _start_job(
     job = house.catalog.projects.new_job(kind, subject, actor, now)
     house.actions.append(StartJob(JobSpec(job, kind, subject, current, folder, **more)))
     return {"job": job}
-
-
-def _trust_keys(house: House, order: orders.TrustKeys, now: float) -> dict[str, Any]:
-    pems = {"director": house.keys.director, "snapshot": house.keys.snapshot, "timestamp": house.keys.timestamp}
-    publics = {name: roles.signer(pem).public_key for name, pem in pems.items()}
-    return {name: {"keyid": key.keyid, **key.to_dict()} for name, key in publics.items()}
-
-
-def _trust_init(house: House, order: orders.TrustInit, now: float) -> dict[str, Any]:
-    files = house.catalog.releases.trust()
-    if "1.root.json" in files:
-        raise Refusal("trust-exists", "this tenant has a root already", "see `falaj trust status`")
-    root, targets = order.root.encode(), order.targets.encode()
-    publish.check_trust_init(root, targets)
-    director = roles.signer(house.keys.director).public_key.keyid
-    if director not in publish.director_ids(root):
-        raise Refusal("wrong-director", "the root names another director than this core's")
-    fresh = {"1.root.json": root, "1.targets.json": targets}
-    fresh |= publish.renew(fresh, _online(house), now)
-    publish.check_online(fresh)  # else no device would ever believe what this core signs
-    house.catalog.releases.put_trust(fresh)
-    house.event(now, "trust-initialised", "root 1, profile single-owner")
-    house.publish_trust(house.catalog.releases.trust())
-    return {"root": chunks.digest(root)}
-
-
-def _approve(house: House, order: orders.Approve, now: float) -> dict[str, Any]:
-    """1. the owner's signatures hold; 2. trust files; 3. blobs; 4. the rollout begins with the next round."""
-    found = house.catalog.releases.release(order.model, order.number)
-    if found is None:
-        raise Refusal("no-such-release", f"there is no release {order.number} of {order.model}")
-    row, payload = found
-    if row.state == "revoked":
-        raise Refusal("release-revoked", f"release {order.number} was revoked", "train a new one: `falaj train`")
-    settings = _model(house, order.model).rollout
-    files = house.catalog.releases.trust()
-    targets = order.targets.encode() if order.targets is not None else None
-    publish.check_approval(files, order.model, order.number, payload, targets, order.role.encode())
-    fresh = publish.approved_files(order.model, payload, targets, order.role.encode())
-    fresh |= publish.renew({**files, **fresh}, _online(house), now)
-    house.catalog.releases.put_trust(fresh)
-    house.catalog.releases.set_state(order.model, order.number, "approved")
-    for digest in house.catalog.releases.keys(order.model, order.number):
-        house.publish_blob(digest)
-    house.publish_trust(house.catalog.releases.trust())
-    house.actions.append(PersistBroker())
-    approved = [
-        r.number for r in house.catalog.releases.releases(ALL) if (r.model, r.state) == (order.model, "approved")
-    ]
-    past = [r for _, r in house.catalog.fleet.rollouts(active=False, limit=ALL) if r.model == order.model]
-    rollout = plan(order.model, order.number, row.digest, settings, fallback(order.number, approved, past), now)
-    house.catalog.fleet.add_rollout(rollout)
-    house.event(now, "release-approved", f"release {order.number} by {order.actor}", model=order.model)
-    return {"digest": row.digest, "canary": list(rollout.canary)}
 
 
 def _token(house: House, order: orders.IssueToken, now: float) -> dict[str, Any]:
@@ -241,7 +177,7 @@ def _commit_candidate(house: House, order: orders.CommitCandidate, now: float) -
 def _stage(house: House, candidate: Candidate, key: int, now: float) -> Manifest:
     """Blobs to disk first, then the rows that name them: a cut between leaves files nobody names."""
     number = house.catalog.releases.next_number(candidate.model)
-    model = _model(house, candidate.model)
+    model = declared_model(house, candidate.model)
     staged = registry.stage(candidate, model, number, house.tenant, house.artifacts, house.random, now)
     for item in staged.blobs:
         house.blobs.put(item.blob.sealed, item.sealed)
@@ -257,39 +193,19 @@ def _job_failed(house: House, order: orders.JobFailed, now: float) -> dict[str, 
     return {}
 
 
-def _project(house: House) -> tuple[project.Project, str]:
-    current = house.catalog.projects.current()
-    if current is None:
-        raise Refusal("no-project", "no project yet", "run `falaj apply falaj.toml` first")
-    return current[0], str(Path(current[1]))
-
-
-def _model(house: House, name: ModelName) -> project.Model:
-    """The model as the project declares it now; it may have gone since its training began."""
-    current, _ = _project(house)
-    model = current.models.get(name)
-    if model is None:
-        raise Refusal("no-such-model", f"no model {name!r}; declared: {', '.join(current.models)}")
-    return model
-
-
 def _still_open(house: House, job: int) -> None:
     found = house.catalog.projects.job(job)
     if found is None or found.finished is not None:
         raise Refusal("job-over", f"job {job} is not open; its result is not taken twice")
 
 
-def _online(house: House) -> publish.OnlineSigners:
-    return publish.OnlineSigners(roles.signer(house.keys.snapshot), roles.signer(house.keys.timestamp))
-
-
 _DESKS: dict[type, Callable[[House, Any, float], dict[str, Any]]] = {
     orders.ApplyProject: _apply,
     orders.Ingest: _ingest,
     orders.Train: _train,
-    orders.TrustKeys: _trust_keys,
-    orders.TrustInit: _trust_init,
-    orders.Approve: _approve,
+    orders.TrustKeys: approvals.trust_keys,
+    orders.TrustInit: approvals.trust_init,
+    orders.Approve: approvals.approve,
     orders.IssueToken: _token,
     orders.Enrol: _enrol,
     orders.JobProgress: _progress,

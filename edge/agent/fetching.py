@@ -72,6 +72,14 @@ def fetch(house: House, d: Deployment, lacking: list[Blob], now: float) -> bool:
     return False
 
 
+def abandon(house: House) -> None:
+    """Nothing more is wanted of what was under way."""
+    tenant = house.identity.tenant
+    for download in house.downloads.values():
+        house.unlisten(*(topics.blob(tenant, download.blob.sealed, i) for i in sorted(download.asked)))
+    house.downloads.clear()
+
+
 def blobs(house: House, slot: Slot) -> tuple[Blob, Blob]:
     """What this device needs of a release: its variant and the golden vectors."""
     return loading.variant_of(house, slot.manifest).blob, slot.manifest.golden

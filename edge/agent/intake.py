@@ -13,7 +13,8 @@ from sync.names import BadName, TrustFile
 from sync.topics import Address
 
 TRUST_FILE_LIMIT = 512 * 1024  # bytes; what tuf itself allows a root
-TRUST_FILES = 1024  # how many at most are held
+TRUST_FILES = 1024  # how many at most are held ...
+TRUST_BYTES = 8 * 1024 * 1024  # ... and how much of them: a broker must not fill the memory of a small box
 
 
 def take(house: House, message: Message, now: float) -> None:
@@ -65,9 +66,10 @@ def _trust(house: House, address: Address, payload: bytes, now: float) -> None:
         return
     if len(payload) > TRUST_FILE_LIMIT:
         raise Untrusted(f"trust file {name} has {len(payload)} bytes, {TRUST_FILE_LIMIT} are allowed")
-    if len(house.files) >= TRUST_FILES and name not in house.files:
+    held = sum(map(len, house.files.values())) + len(payload)
+    if name not in house.files and (len(house.files) >= TRUST_FILES or held > TRUST_BYTES):
         house.files.clear()  # so that a flood does not keep the real ones out for good
-        raise Untrusted(f"more than {TRUST_FILES} trust files came; they are asked for again")
+        raise Untrusted(f"more than {TRUST_FILES} trust files or {TRUST_BYTES} bytes came; they are asked for again")
     if payload:
         house.files[name] = payload
     if name != "timestamp.json":  # the one file that changes under its name

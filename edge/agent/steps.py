@@ -76,7 +76,8 @@ def fetching(house: House, d: Deployment, now: float) -> bool:
         loading.open_slot(house, d.candidate)
     except Rotten as error:
         house.event(now, error.code, str(error), d.model, "alarm")
-        return True  # what rotted is gone: it is lacking now
+        house.blocked[d.model] = now + incoming.AGAIN  # a disk that rots may not let go of the file either
+        return False  # what rotted is gone: it is lacking at the next try
     except Damaged as error:
         for blob in blobs:
             house.artifacts.discard(blob)
@@ -214,7 +215,7 @@ def give_up(house: House, d: Deployment, event: Event, reason: str, now: float, 
     """Leaves a release behind; a verdict also quarantines it, in one write, before anything else happens."""
     verdict = _verdict(d, failure) if failure is not None and failure.kind is FailureClass.VERDICT else None
     house.write(slots.give_up(d, event, reason, now), verdict)
-    house.downloads.clear()
+    incoming.abandon(house)
     if failure is not None:
         facts = failure.facts | ({"manifest": str(verdict.manifest)} if verdict else {})
         house.event(now, failure.code, failure.text, d.model, "alarm", **facts)

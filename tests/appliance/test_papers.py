@@ -121,6 +121,7 @@ def codes() -> set[str]:
     """Codes that the source gives to events: literal arguments, and the `code` of errors that are passed on."""
     found = {f"rollout-{state}" for state in RolloutState}
     found |= {f"refused-{code}" for code in _declared(ROOT / "sync" / "errors.py")} | {"refused-bad-name"}
+    found.add(topics.GAP)
     for file in ERRORS:
         found |= _declared(ROOT / file)
     for file in (f for package in ("core", "edge") for f in (ROOT / package).rglob("*.py")):

@@ -46,6 +46,22 @@ CASES: dict[str, tuple[Project, str]] = {
         with_model(view="frames"),
         "models.motion.view: 'frames' is not declared",
     ),
+    "channel that is text": (
+        with_view(window=replace(THE_VIEW.window, channels=("x", "who"))),
+        "views.windows.window.channels: 'who' is text",
+    ),
+    "share as per cent": (
+        with_model(gates=replace(THE_MODEL.gates, min_accuracy=90.0)),
+        "models.motion.gates.min_accuracy: a share from 0 to 1, not 90",
+    ),
+    "nobody to begin with": (
+        with_model(rollout=replace(THE_MODEL.rollout, canary=())),
+        "models.motion.rollout.canary: name at least one device",
+    ),
+    "binding that hears itself": (
+        with_model(bindings=(Binding("a/{entity}", "a/{entity}"),)),
+        "models.motion.bindings: output and topic are both 'a/{entity}'",
+    ),
     "stretch backwards": (with_model(fit=(0.6, 0.6)), "models.motion.fit: needs 0 <= from < to <= 1"),
     "stretch beyond the end": (with_model(gate=(0.7, 1.1)), "models.motion.gate: needs 0 <= from < to <= 1"),
     "gate judges what was trained on": (with_model(fit=(0.0, 0.7), gate=(0.6, 0.8)), "fit and gate overlap"),

@@ -249,7 +249,19 @@ def test_approvals_that_do_not_hold_are_refused(world: World) -> None:
         refused(world, given, "untrusted")
     refused(world, orders.Approve(model=MODEL, number=number, role="{", targets=good.targets), "malformed")
     world.must(good)
-    refused(world, good, "untrusted")
+    refused(world, good, "rollout-under-way")
+
+
+def test_a_release_on_its_way_is_not_approved_again_and_a_newer_one_supersedes_it(world: World) -> None:
+    world.ready()
+    first = world.stage()
+    world.must(world.approval(first))
+    refused(world, world.approval(first), "rollout-under-way")
+    second = world.stage()
+    world.must(world.approval(second))
+    states = {r.number: r.state.value for _, r in world.catalog.fleet.rollouts(active=False)}
+    assert states[first] == "superseded" and states[second] != "superseded"
+    assert [r.number for _, r in world.catalog.fleet.rollouts()] == [second]
 
 
 def test_a_release_that_was_revoked_or_is_no_longer_declared_is_not_approved(world: World) -> None:

@@ -98,6 +98,35 @@ def test_a_batch_of_readings_gives_the_same_documents_as_one_by_one(tmp_path: Pa
     assert "1 to 1000" in batched.errors()[1]["text"]
 
 
+def test_nothing_is_checkpointed_before_the_broker_has_every_prediction(tmp_path: Path) -> None:
+    """A kill in between must leave a checkpoint that does not know the rows: the window comes out again."""
+    box = Box(tmp_path / "buffers.db")
+    heard = False
+    box.bindings = Bindings(TENANT, DEVICE, box.serving, box.buffers, box._publish, settled=lambda: heard)
+    box.go_live(manifest(1, (BINDING,)))
+    for ts in range(4):
+        box.send(float(ts))
+    assert [what for what, _ in box.log] == ["site/w1/motion"], "published, not acknowledged"
+    box.bindings.settle()
+    assert len(box.log) == 1
+    lost = Box(tmp_path / "buffers.db")
+    lost.go_live(manifest(1, (BINDING,)))
+    for ts in range(4):
+        lost.send(float(ts))
+    assert [p.id for p in lost.predictions()] == [p.id for p in box.predictions()]
+    heard = True
+    box.bindings.settle()
+    assert [what for what, _ in box.log] == ["site/w1/motion", "ack", "ack", "ack", "ack"]
+
+
+def test_a_stream_that_falls_silent_is_acknowledged(box: Box) -> None:
+    box.go_live(manifest(1, (BINDING,)))
+    box.send(0.0)
+    assert box.log == []
+    box.bindings.settle(everything=True)
+    assert box.log == [("ack", 0.0)]
+
+
 def test_the_order_is_publish_then_checkpoint_then_acknowledge(box: Box) -> None:
     box.go_live(manifest(1, (BINDING,)))
     for ts in range(4):

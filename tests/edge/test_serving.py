@@ -66,7 +66,8 @@ def test_what_the_asker_did_wrong_is_not_held_against_the_release() -> None:
     heard: list[bool] = []
     serving = Serving(on_answer=lambda model, ok: heard.append(ok))
     serving.put(MODEL, loaded(1, graphs.log_of_input()))
-    for bad in ({"x": np.array([[np.nan, 1]], np.float32)}, {"x": np.zeros((1, 3), np.float32)}, {}):
+    absurd = {"x": np.array([[-3e38, 1]], np.float32)}
+    for bad in ({"x": np.array([[np.nan, 1]], np.float32)}, absurd, {"x": np.zeros((1, 3), np.float32)}, {}):
         with pytest.raises(BadInput):
             serving.predict(MODEL, bad)
     assert serving.health(MODEL) == Health()

@@ -109,7 +109,7 @@ def test_the_first_projects_file_is_without_fault(tmp_path: Path) -> None:
 
 
 def _toml(value: object) -> str:
-    return f'`"{value}"`' if isinstance(value, str) else f"{value:g}" if value == 0.0001 else str(value)
+    return f'`"{value}"`' if isinstance(value, str) else str(value)
 
 
 def test_decision_records_are_numbered_without_gaps() -> None:

@@ -1,150 +1,43 @@
 """Topic bindings: sensor messages in, prediction documents out, no code of the user's in between.
 
-Order for each message: publish what it led to, then checkpoint, then acknowledge. A crash in between repeats
-the message; its windows come out the same and so do their prediction ids, so whoever listens can drop the
-repetition. A bad payload never stops the stream: it is answered on `{output}/error` and acknowledged.
+Order for each message: publish what it led to, wait for the broker's word, then checkpoint, then acknowledge. A
+crash in between repeats the message; its windows come out the same and so do their prediction ids, so whoever
+listens can drop the repetition. A bad payload never stops the stream: it is answered on `{output}/error` and
+acknowledged.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
-import orjson
 
+from edge.bindings.reading import (
+    ENTITY,
+    BadReading,
+    Bound,
+    ErrorDocument,
+    conclude,
+    entity_of,
+    prediction_id,
+    read,
+)
 from edge.buffers import Buffers
 from edge.serving import Answer, ModelError, NoModel, Serving
 from sync import codec
-from sync.features import WindowSpec
-from sync.golden import Arrays
 from sync.link import Publish
-from sync.manifest import Binding, Manifest
-from sync.messages import PROTOCOL, Prediction
+from sync.manifest import Manifest
+from sync.messages import Prediction
 from sync.names import DeviceId, ModelName, TenantId
-from sync.topics import matches
 from sync.windows import Rows, Window
 
-ENTITY = "{entity}"
-_PAYLOAD_LIMIT = 64 * 1024  # bytes of one sensor message
-_BATCH_LIMIT = 1000  # readings of one message
 _ENTITY_LIMIT = 128  # characters of one entity's name
 _AHEAD = 86_400.0  # seconds an event time may lie ahead of the clock of this box ...
 _CLOCK_SET = 1_600_000_000.0  # ... if that clock was ever set
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _REMEMBERED = 10_000  # entities whose last document is known, for `on-change`
-
-
-class BadReading(ValueError):
-    """A sensor message that cannot be read as its binding says; `code` is stable."""
-
-    code = "bad-reading"
-
-
-class BadOutput(ModelError):
-    """The graph's first output is not what the manifest's classes say."""
-
-    code = "bad-output"
-
-
-class ErrorDocument(msgspec.Struct, frozen=True):
-    """What stands on `{output}/error`: a message or window that led to no prediction, and why."""
-
-    code: str
-    text: str
-    model: ModelName
-    entity: str
-    topic: str
-    ts: float | None = None  # event time of the window, if it came to one
-    v: int = PROTOCOL
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """One binding of one model, with what is needed to serve it while no release of it is live."""
-
-    model: ModelName
-    binding: Binding
-    window: WindowSpec
-    classes: tuple[str, ...]
-
-
-# --- pure
-# -------------------------------------------------------------------------------------------------------
-
-
-def entity_of(pattern: str, topic: str) -> str | None:
-    """What stands for `{entity}` in `topic`, None if the topic is not the binding's."""
-    if not matches(pattern.replace(ENTITY, "+"), topic):
-        return None
-    return topic.split("/")[pattern.split("/").index(ENTITY)]
-
-
-Reading = tuple[float, tuple[float, ...]]  # event time in seconds, one number a channel
-
-
-def read(payload: bytes, time_field: str, channels: tuple[str, ...]) -> tuple[Reading, ...]:
-    """The readings of a sensor message: one JSON object, or a list of them in the order they were taken.
-
-    Raises BadReading; a message is taken in whole or not at all.
-    """
-    if len(payload) > _PAYLOAD_LIMIT:
-        raise BadReading(f"{len(payload)} bytes, more than the {_PAYLOAD_LIMIT} allowed")
-    try:
-        reading = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
-        raise BadReading(f"not JSON: {error}") from error
-    several = reading if isinstance(reading, list) else [reading]
-    if not 1 <= len(several) <= _BATCH_LIMIT:
-        raise BadReading(f"{len(several)} readings in one message; 1 to {_BATCH_LIMIT} are taken")
-    return tuple(_reading(item, time_field, channels) for item in several)
-
-
-def prediction_id(tenant: TenantId, device: DeviceId, model: ModelName, entity: str, end: float) -> str:
-    """32 hex digits that are the same whenever the same window is predicted again."""
-    text = "|".join((tenant, device, model, entity, repr(end)))
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
-
-
-def conclude(outputs: Arrays, classes: tuple[str, ...]) -> tuple[str | float, tuple[float, ...]]:
-    """(value, probabilities) from a graph's first output: the likeliest class, or without classes the number.
-
-    The probabilities are the output's own float32 numbers, as HTTP shows them. Raises BadOutput.
-    """
-    first = next(iter(outputs.values()))
-    numbers = [float(n) for n in np.ravel(first).tolist()] if first.dtype.kind in "biuf" else []
-    if classes and len(numbers) == len(classes):
-        return classes[int(np.argmax(numbers))], tuple(numbers)
-    if not classes and len(numbers) == 1:
-        return numbers[0], ()
-    raise BadOutput(f"the first output is {first.dtype}{list(first.shape)} for {len(classes)} classes")
-
-
-def _reading(item: object, time_field: str, channels: tuple[str, ...]) -> Reading:
-    if not isinstance(item, dict):
-        raise BadReading("not a JSON object, nor a list of them")
-    ts = _number(item, time_field)
-    row = tuple(_number(item, channel) for channel in channels)
-    for channel, value in zip(channels, row, strict=True):
-        if abs(value) > _FLOAT32_MAX:
-            raise BadReading(f"{channel!r} is {value:g}, beyond what a 32-bit float holds")
-    return ts, row
-
-
-def _number(reading: Mapping[str, object], name: str) -> float:
-    value = reading.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadReading(f"{name!r} is {'missing' if value is None else 'not a finite number'}")
-    return float(value)
-
-
-# --- the shell
-# --------------------------------------------------------------------------------------------------
-
 
 Observe = Callable[[ModelName, float, list[tuple[float, ...]]], None]  # (model, latest event time, rows)
 
@@ -166,6 +59,7 @@ class Bindings:
     `now` (seconds since 1970) lets readings from the far future be refused; without it they are taken as they
     are. `observe` sees every reading that was taken in, after its windows were cut,
     `remember` every prediction that was answered.
+    `settled` says whether the broker has confirmed all that was published.
     """
 
     def __init__(
@@ -178,10 +72,13 @@ class Bindings:
         now: Callable[[], float] | None = None,
         observe: Observe = _unseen,
         remember: Remember = _forgotten,
+        settled: Callable[[], bool] = lambda: True,
     ) -> None:
         self._tenant, self._device = tenant, device
         self._serving, self._buffers, self._publish = serving, buffers, publish
-        self._now, self._observe, self._remember = now, observe, remember
+        self._now, self._observe, self._remember, self._settled = now, observe, remember, settled
+        self._lock = threading.Lock()
+        self._due = False
         self._bound: dict[ModelName, tuple[Bound, ...]] = {}
         self._last: OrderedDict[tuple[str, str, str], tuple[object, ...]] = OrderedDict()
 
@@ -205,6 +102,22 @@ class Bindings:
 
     def handle(self, topic: str, payload: bytes, qos: int, ack: Callable[[], None]) -> None:
         """Takes in one sensor message; `ack` is called once: now, or at a later checkpoint."""
+        with self._lock:
+            self._handle(topic, payload, qos, ack)
+        self.settle()
+
+    def settle(self, *, everything: bool = False) -> None:
+        """Checkpoints what is due once the broker has confirmed every prediction; any thread may call it, often.
+
+        Before that, a kill would leave a checkpoint that knows a row whose prediction was never sent. `everything`:
+        also what is not due yet, for a stream that fell silent.
+        """
+        with self._lock:
+            if (self._due or everything) and self._settled():
+                self._due = False
+                self._buffers.checkpoint()
+
+    def _handle(self, topic: str, payload: bytes, qos: int, ack: Callable[[], None]) -> None:
         taken = due = False
         for bounds in self._bound.copy().values():
             # Several bindings of a model may hear one topic: its row goes into the window once, its answer to
@@ -225,8 +138,7 @@ class Bindings:
             ack()
         elif self._buffers.hold(ack):
             due = True
-        if due:
-            self._buffers.checkpoint()
+        self._due = self._due or due
 
     def _take_in(self, listeners: list[Bound], entity: str, topic: str, payload: bytes) -> tuple[Window, ...] | None:
         """The windows this message completes; None if it was refused, which is told on the error topics."""

@@ -1,0 +1,23 @@
+"""Topic bindings: sensor messages in, prediction documents out. `reading` is pure, `stream` carries it out."""
+
+from edge.bindings.reading import (
+    BadOutput,
+    BadReading,
+    ErrorDocument,
+    conclude,
+    entity_of,
+    prediction_id,
+    read,
+)
+from edge.bindings.stream import Bindings
+
+__all__ = [
+    "BadOutput",
+    "BadReading",
+    "Bindings",
+    "ErrorDocument",
+    "conclude",
+    "entity_of",
+    "prediction_id",
+    "read",
+]
