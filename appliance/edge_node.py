@@ -84,6 +84,7 @@ class EdgeNode:
         self.boot = uuid.uuid4().hex
         own = self.identity
         keys = tenant_keys(folder.root / "kek", folder.root / "device.key-wrapped", own.tenant)
+        self.pump = Pump("agent", self._tick, TICK)  # first: a room that finds its file damaged tells it by the pump
         self.metrics = Metrics()
         self.serving = Serving(observe=self.metrics.observe)
         self.buffers = Buffers(folder.buffers, own.tenant, keys.derive("buffers"), report=self._report)
@@ -93,7 +94,7 @@ class EdgeNode:
             folder.root / "drift", own.tenant, keys.derive("drift"), self._drifted, self._report, secrets.token_bytes
         )
         self.predictions = Predictions(
-            folder.root / "predictions.db", own.tenant, keys.derive("predictions"), secrets.token_bytes
+            folder.root / "predictions.db", own.tenant, keys.derive("predictions"), secrets.token_bytes, self._report
         )
         self.bindings = Bindings(
             own.tenant, own.device, self.serving, self.buffers, self.local.publish, clock.now,
@@ -102,7 +103,6 @@ class EdgeNode:
         self.house = open_house(folder, own, self.serving, self.boot, self._rebind)
         self.house.drift, self.house.labelled = self.telemetry.report, self.predictions.report
         self.agent = Agent(self.house)
-        self.pump = Pump("agent", self._tick, TICK)
         self.uplink = self._uplink()
         self._status: dict[str, object] = {}
         pages = Pages(

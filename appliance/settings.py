@@ -133,7 +133,7 @@ def _override(fields: dict[str, Any], name: str, path: list[str], text: str) -> 
 def _named(wanted: type, value: object) -> Any:
     if issubclass(wanted, Name):
         return wanted(value)  # type: ignore[arg-type]
-    raise NotImplementedError(wanted)
+    raise NotImplementedError(wanted)  # msgspec's contract: "I cannot convert to this"
 
 
 def _unknown_key(info: Any, value: object, place: str) -> str | None:

@@ -19,12 +19,14 @@ from sync.names import ModelName
 
 
 def trust_keys(house: House, order: orders.TrustKeys, now: float) -> dict[str, Any]:
+    """The public halves of the online keys, in TUF's form, for the owner's first root to name."""
     pems = {"director": house.keys.director, "snapshot": house.keys.snapshot, "timestamp": house.keys.timestamp}
     publics = {name: roles.signer(pem).public_key for name, pem in pems.items()}
     return {name: {"keyid": key.keyid, **key.to_dict()} for name, key in publics.items()}
 
 
 def trust_init(house: House, order: orders.TrustInit, now: float) -> dict[str, Any]:
+    """Takes in the first root and targets, once: they must hold and name this core's own online keys."""
     files = house.catalog.releases.trust()
     if "1.root.json" in files:
         raise Refusal("trust-exists", "this tenant has a root already", "see `falaj trust status`")

@@ -18,6 +18,7 @@ class Refusal(Exception):
 
 
 def current_project(house: House) -> tuple[project.Project, str]:
+    """The project applied last and the folder of its relative paths; raises Refusal if there is none."""
     current = house.catalog.projects.current()
     if current is None:
         raise Refusal("no-project", "no project yet", "run `falaj apply falaj.toml` first")

@@ -62,9 +62,7 @@ def test_print_changes_nothing_and_shows_unit_and_steps() -> None:
     [
         ("/opt/falaj/.venv/bin/falaj", None),
         ("/homes/x/bin/falaj", None),
-        ("/home/x/falaj/.venv/bin/falaj", "/home"),
-        ("/root/falaj/.venv/bin/falaj", "/root"),
-        ("/tmp/falaj/.venv/bin/falaj", "/tmp"),
+        *((f"{place}/falaj/.venv/bin/falaj", place) for place in install.HIDDEN),
     ],
 )
 def test_a_program_that_the_service_could_not_see_is_named(program: str, place: str | None) -> None:

@@ -16,9 +16,17 @@ from sync.names import ModelName, TenantId
 MODEL = ModelName("motion")
 
 
+TOLD: list[str] = []
+
+
+def told(code: str, text: str) -> None:
+    TOLD.append(code)
+
+
 def ring(path: Path, capacity: int = 10_000) -> Predictions:
+    TOLD.clear()
     made = iter(range(1_000_000))
-    return Predictions(path, TenantId("default"), bytes(32), lambda n: next(made).to_bytes(n, "big"), capacity)
+    return Predictions(path, TenantId("default"), bytes(32), lambda n: next(made).to_bytes(n, "big"), told, capacity)
 
 
 @pytest.fixture
@@ -97,3 +105,28 @@ def test_a_changed_record_is_noticed(kept: Predictions) -> None:
     kept._db.execute("UPDATE prediction SET sealed = ?", (sealed[:40] + bytes([sealed[40] ^ 1]) + sealed[41:],))
     with pytest.raises(Damaged):
         kept.find(prediction(1).id)
+    assert not kept.label(prediction(1).id, "walk"), "told, never raised: a request must not end the server"
+    assert TOLD == ["predictions-not-kept"]
+
+
+def test_a_disk_that_refuses_costs_predictions_and_nothing_else(kept: Predictions) -> None:
+    kept._db.execute("PRAGMA query_only = ON")
+    kept.remember(prediction(1), WINDOW)
+    kept.remember(prediction(2), WINDOW)
+    assert TOLD == ["predictions-not-kept"], "once, not with every answer"
+    kept._db.execute("PRAGMA query_only = OFF")
+    kept.remember(prediction(3), WINDOW)
+    assert kept.find(prediction(3).id) is not None and kept.find(prediction(1).id) is None
+
+
+@pytest.mark.parametrize("spoil", ["garbage", "folder"])
+def test_a_file_that_cannot_be_used_never_stops_the_agent(tmp_path: Path, spoil: str) -> None:
+    path = tmp_path / "predictions.db"
+    if spoil == "garbage":
+        path.write_bytes(b"this is no database" * 100)
+    else:
+        path.mkdir()
+    found = ring(path)
+    found.remember(prediction(1), WINDOW)
+    assert found.find(prediction(1).id) is not None and "predictions-not-kept" in TOLD
+    found.close()

@@ -106,6 +106,23 @@ def test_killed_while_serving_it_loses_no_window(stage: Stage) -> None:
     print(f"windows {len(count.expected)}, HTTP errors between kill and ready {len(count.http_errors)}")
 
 
+def test_spoilt_files_beside_the_journal_never_keep_an_agent_from_serving(stage: Stage) -> None:
+    device = stage.device("watch-1")
+    kill(device)
+    for name in ("buffers.db", "predictions.db"):
+        for suffix in ("-wal", "-shm"):
+            (device.folder.root / f"{name}{suffix}").unlink(missing_ok=True)
+        (device.folder.root / name).write_bytes(b"this is no database" * 300)
+    device.start()
+    until(lambda: phase(device) == "steady", 30, "the agent to serve again")
+
+    def told() -> set[str]:
+        events = stage.machines.api.get("/v1/events?limit=200")["events"]
+        return {e["code"] for e in events if e["source"] == "watch-1"}
+
+    until(lambda: {"buffers-damaged", "predictions-not-kept"} <= told(), 30, "the core to hear of both files")
+
+
 def test_killed_in_mid_download_and_in_mid_proving_it_comes_to_the_same_end(stage: Stage, tmp_path: Path) -> None:
     """A third device joins; the broker has lost the golden vectors' chunk; the core publishes it again when asked."""
     device = stage.machines.add_device("watch-3")
