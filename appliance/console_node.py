@@ -51,7 +51,7 @@ def run_console(folder: CoreFolder, settings: CoreSettings) -> None:
     def catalog() -> Catalog:
         return open_catalog(folder.catalog, key, read_only=True)
 
-    api = create_api(catalog, _asker(folder), tenant=folder.tenant)
+    api = create_api(catalog, _asker(folder), clock.now, tenant=folder.tenant)
     pages = create_pages(catalog, token, clock.now, tenant=folder.tenant)
     folder.api_socket.unlink(missing_ok=True)
     binds = [f"unix:{folder.api_socket}", f"127.0.0.1:{settings.ports.console}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from core.fleet.enrolment import Pair
 from core.steward import Keys
 from sync import roles
 from sync.names import TenantId
+
+SAMPLES_KEY = "samples"  # X25519, among the secrets: what devices seal samples to
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class CoreFolder:
         return self.home / "blobs"
 
     @property
+    def samples(self) -> Path:
+        """The spool of sealed sample batches."""
+        return self.home / "samples"
+
+    @property
     def broker(self) -> Path:
         return self.home / "broker"
 
@@ -87,13 +95,19 @@ def open_keys(folder: CoreFolder) -> TenantKeys:
 
 
 def prepare(folder: CoreFolder, settings: CoreSettings, tenant_keys: TenantKeys, now: float) -> None:
-    """Makes what is missing: online keys, CA, certificates of broker, listener and core. Nothing is replaced."""
+    """Makes what is missing: online keys, the key of samples, CA, certificates of broker, listener and core.
+
+    Nothing is replaced; an installation of an older version gets what it lacks.
+    """
     for path in (folder.root, folder.home, folder.run, folder.logs, folder.pki):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in ("director", "snapshot", "timestamp"):
         path = folder.home / "keys" / name
         if not path.exists():
             tenant_keys.keep_secret(path, roles.new_signing_key())
+    samples = folder.home / "keys" / SAMPLES_KEY
+    if not samples.exists():
+        tenant_keys.keep_secret(samples, keys.new_box_key())
     ca_key = folder.home / "keys" / "ca"
     if not ca_key.exists():
         pair = enrolment.create_authority(folder.tenant, now)
@@ -117,6 +131,16 @@ def open_authority(folder: CoreFolder, tenant_keys: TenantKeys) -> Pair:
 def online_keys(folder: CoreFolder, tenant_keys: TenantKeys) -> Keys:
     secrets = folder.home / "keys"
     return Keys(*(tenant_keys.read_secret(secrets / name) for name in ("director", "snapshot", "timestamp")))
+
+
+def tenant_key(folder: CoreFolder, tenant_keys: TenantKeys) -> str:
+    """The public half of the key that samples are sealed to, base64."""
+    return base64.b64encode(keys.box_public(samples_key(folder, tenant_keys))).decode()
+
+
+def samples_key(folder: CoreFolder, tenant_keys: TenantKeys) -> bytes:
+    """Its private half (32 raw bytes), for the job that lands samples alone."""
+    return tenant_keys.read_secret(folder.home / "keys" / SAMPLES_KEY)
 
 
 def catalog_key(tenant_keys: TenantKeys) -> bytes:

@@ -6,39 +6,32 @@ Threads: the pump owns the walker; each MQTT session has one of paho's; HTTP has
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
-import secrets
+import math
 import signal
 import threading
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 from appliance import clock
 from appliance.broker import Broker, local_config, write_passwords
+from appliance.edge_rooms import open_house, open_rooms
 from appliance.edge_state import EdgeFolder, identity
+from appliance.errors import Trouble
 from appliance.keys import tenant_keys
 from appliance.notify import notify
 from appliance.processes import check_port_free, hold
 from appliance.pump import Pump
 from appliance.settings import EdgeSettings
 from edge import proving
-from edge.agent import Agent, House, Identity
-from edge.agent.reporting import overview
-from edge.artifacts import Artifacts
+from edge.agent import Agent
 from edge.bindings import Bindings
 from edge.buffers import Buffers
 from edge.http.metrics import Metrics
 from edge.http.pages import Pages
 from edge.http.server import HttpServer
-from edge.journal import Journal
-from edge.outbox import Outbox
-from edge.predictions import Predictions
-from edge.runtime import cpu_flags
 from edge.serving import Serving
-from edge.states import Action, Drifted, LinkChanged, Listen, Phase, Prove, Proved, Send, Unlisten
-from edge.telemetry import Telemetry
+from edge.states import Action, Drifted, LinkChanged, Listen, Prove, Proved, Send, Unlisten
 from sync import codec, topics
 from sync.link import Message, Publish
 from sync.messages import DriftReport, Status
@@ -49,29 +42,9 @@ from sync.names import ModelName
 log = logging.getLogger("falaj.edge")
 
 TICK = 0.25  # seconds: how soon a soak or a stall is seen
+BROKER_AGAIN = 30.0  # seconds between two tries to start the local broker
 PROOF_DEADLINE = 60.0  # seconds until the proving child is killed
 LOCAL_USERS = ("falaj", "app")  # the agent's own and the applications'
-
-
-def open_house(
-    folder: EdgeFolder, own: Identity, serving: Serving, boot: str, bindings_changed: Callable[[], None]
-) -> House:
-    """What one agent's walker holds, from its folder."""
-    folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    journal = Journal.open(folder.journal)
-    return House(
-        identity=own,
-        journal=journal,
-        artifacts=Artifacts(folder.artifacts),
-        outbox=Outbox(folder.outbox, own.epoch, boot),
-        trust_folder=folder.trust,
-        serving=serving,
-        cpu_flags=cpu_flags(),
-        boot=boot,
-        agent_version=importlib.metadata.version("falaj"),
-        deployments=journal.deployments(),
-        bindings_changed=bindings_changed,
-    )
 
 
 class EdgeNode:
@@ -90,24 +63,18 @@ class EdgeNode:
         self.buffers = Buffers(folder.buffers, own.tenant, keys.derive("buffers"), report=self._report)
         self.local_broker: Broker | None = None
         self.local = self._local_link()
-        self.telemetry = Telemetry(
-            folder.root / "drift", own.tenant, keys.derive("drift"), self._drifted, self._report, secrets.token_bytes
-        )
-        self.predictions = Predictions(
-            folder.root / "predictions.db", own.tenant, keys.derive("predictions"), secrets.token_bytes, self._report
-        )
+        self.rooms = open_rooms(folder, own, keys, clock.now, self._drifted, self._report)
         self.bindings = Bindings(
             own.tenant, own.device, self.serving, self.buffers, self.local.publish, clock.now,
-            self.telemetry.observe, self.predictions.remember, lambda: self.local.settled,
+            self.rooms.telemetry.observe, self.rooms.remember, lambda: self.local.settled,
         )  # fmt: skip
-        self.house = open_house(folder, own, self.serving, self.boot, self._rebind)
-        self.house.drift, self.house.labelled = self.telemetry.report, self.predictions.report
+        self.house = open_house(folder, own, self.serving, self.boot, self._rebind, self.rooms)
         self.agent = Agent(self.house)
         self.uplink = self._uplink()
         self._status: dict[str, object] = {}
-        pages = Pages(
-            self.serving, self.metrics, self._document, self.house.agent_version, label=self.predictions.label
-        )
+        self._broker_due = math.inf  # when the local broker is tried again
+        self._disk = ""  # what the disk said when it was last logged
+        pages = Pages(self.serving, self.metrics, self._document, self.house.agent_version, label=self.rooms.label)
         self.http = HttpServer(pages.handle, port=settings.http_port)
         self._ended = threading.Event()
 
@@ -137,8 +104,7 @@ class EdgeNode:
         self.uplink.stop()
         self.pump.stop()
         self.buffers.close()
-        self.telemetry.close()
-        self.predictions.close()
+        self.rooms.close()
         self.house.outbox.close()
         self.house.journal.close()
         if self.local_broker is not None:
@@ -177,13 +143,32 @@ class EdgeNode:
     def _start_local_broker(self) -> None:
         at = self.settings.local_broker
         if at.managed:
-            self.local_broker = Broker(self.folder.broker, "127.0.0.1", at.port, "local_broker.port in edge.toml")
-            self.local_broker.start(local_config(self.folder.broker, at.port))
+            broker = Broker(self.folder.broker, "127.0.0.1", at.port, "local_broker.port in edge.toml")
+            self._broker_due = 0.0
+            try:
+                broker.start(local_config(self.folder.broker, at.port))
+            except OSError as error:  # the disk refuses: no reason not to answer
+                log.error("the local broker does not start, HTTP serves without it: %s; check the disk", error)
+                return
+            self.local_broker, self._broker_due = broker, math.inf
+
+    def _start_local_broker_again(self, now: float) -> None:
+        """The disk kept it from starting; here nothing about it ends the agent, which answers already."""
+        try:
+            self._start_local_broker()
+        except Trouble as error:
+            log.error("the local broker does not start: %s", error)
+        if self.local_broker is None:
+            self._broker_due = now + BROKER_AGAIN
 
     # --- the pump's thread ---
 
     def _tick(self) -> None:
-        self._carry_out(self.agent.tick(clock.now()))
+        now = clock.now()
+        self.rooms.tick(self.house, now)
+        self._carry_out(self.agent.tick(now))
+        if now >= self._broker_due and not self.house.disk.reason:
+            self._start_local_broker_again(now)
         self.bindings.settle(everything=True)  # readings of a stream that fell silent are acknowledged too
         notify("WATCHDOG=1")
 
@@ -198,10 +183,16 @@ class EdgeNode:
                     self.uplink.unsubscribe(*patterns)
                 case Prove():
                     threading.Thread(target=self._prove, args=(action,), name="prover", daemon=True).start()
-        for deployment in self.house.deployments.values():
-            if deployment.phase is Phase.STEADY and deployment.serving is not None:
-                self.telemetry.watch(deployment.serving.manifest)  # a baseline begins with the commit
-        self._status = overview(self.house)
+        self.rooms.watch(self.house)
+        self._status = self.agent.overview()
+        self._log_disk(self.house.disk.reason)
+
+    def _log_disk(self, said: str) -> None:
+        if said and not self._disk:
+            log.error("the disk refuses, nothing is installed or reported, serving goes on: %s; check the disk", said)
+        elif self._disk and not said:
+            log.warning("the disk works again")
+        self._disk = said
 
     def _rebind(self) -> None:
         for deployment in self.house.deployments.values():

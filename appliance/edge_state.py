@@ -11,7 +11,7 @@ from appliance.errors import Trouble
 from appliance.keys import PROTECTION, DeviceKeys, check_private, write_private
 from edge.agent import Identity
 from sync import codec
-from sync.messages import EnrolAnswer
+from sync.enrolment import EnrolAnswer
 from sync.mqtt import Tls
 from sync.names import DeviceId, TenantId
 
@@ -51,6 +51,22 @@ class EdgeFolder:
     @property
     def buffers(self) -> Path:
         return self.root / "buffers.db"
+
+    @property
+    def predictions(self) -> Path:
+        return self.root / "predictions.db"
+
+    @property
+    def budget(self) -> Path:
+        return self.root / "budget.db"
+
+    @property
+    def drift(self) -> Path:
+        return self.root / "drift"
+
+    @property
+    def trials(self) -> Path:
+        return self.root / "trials"
 
     @property
     def artifacts(self) -> Path:

@@ -19,8 +19,8 @@ from appliance.errors import Trouble
 from appliance.keys import certificate_fingerprint, new_device_keys
 from sync import codec, roles
 from sync.chunks import digest
+from sync.enrolment import ENROLMENT_TYPE, EnrolAnswer, EnrolRequest, Token
 from sync.errors import Malformed
-from sync.messages import ENROLMENT_TYPE, EnrolAnswer, EnrolRequest, Token
 
 LIMIT = 256 * 1024
 PATIENCE = 20.0  # seconds

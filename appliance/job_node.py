@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from appliance import clock
-from appliance.core_state import CoreFolder, open_keys
+from appliance.core_state import CoreFolder, open_keys, samples_key
 from appliance.errors import Trouble
 from appliance.keys import TenantKeys
 from appliance.orders_socket import LINE_LIMIT, ask
@@ -50,10 +50,19 @@ def work(
 def _ingest(
     folder: CoreFolder, keys: TenantKeys, spec: JobSpec, lake: Lake, progress: Callable[[str, float], None]
 ) -> CommitRows:
+    # Imported here: a training has no use for what reads sources.
     from appliance import ingest_job
+    from core.ingest.samples import Box
+    from core.ingest.spool import Spool
 
     landed = ingest_job.run(
-        spec.project, spec.subject, Path(spec.folder), lake, spec.position, lambda done: progress("rows", done)
+        spec.project,
+        spec.subject,
+        Path(spec.folder),
+        lake,
+        spec.position,
+        lambda done: progress("rows", done),
+        lambda: Box(folder.tenant, Spool(folder.samples), samples_key(folder, keys)),
     )
     return CommitRows(actor="job", job=spec.job, landed=landed)
 
@@ -71,7 +80,7 @@ def _train(
     # What the owner declared stands in the graph; it is sealed with it, and never on the wire in plain.
     metadata = {**spec.project.models[model].metadata, "falaj.tenant": folder.tenant, "falaj.job": str(spec.job)}
     candidate = training_job.run(
-        spec.project, model, lake, spec.files, store.put, bless, progress, metadata, cpu_flags()
+        spec.project, model, lake, spec.files, store.put, bless, progress, metadata, cpu_flags(), samples=spec.samples
     )
     return CommitCandidate(actor="job", job=spec.job, candidate=candidate)
 

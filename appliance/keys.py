@@ -174,12 +174,22 @@ def new_device_keys(device: str) -> DeviceKeys:
     )
 
 
+def new_box_key() -> bytes:
+    """A fresh X25519 private key, 32 raw bytes."""
+    return X25519PrivateKey.generate().private_bytes_raw()
+
+
+def box_public(private: bytes) -> bytes:
+    """The public half of an X25519 private key, 32 raw bytes each."""
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
 def certificate_fingerprint(pem: bytes) -> str:
     """SHA-256 of a certificate's DER form, in hex."""
     return x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex()
 
 
 __all__ = [
-    "Damaged", "DeviceKeys", "KeyUnsafe", "TenantKeys", "certificate_fingerprint", "check_private",
-    "new_device_keys", "tenant_keys", "write_private",
+    "Damaged", "DeviceKeys", "KeyUnsafe", "TenantKeys", "box_public", "certificate_fingerprint", "check_private",
+    "new_box_key", "new_device_keys", "tenant_keys", "write_private",
 ]  # fmt: skip

@@ -26,13 +26,15 @@ class NoReleaseKey(Trouble):
 
 @dataclass(frozen=True)
 class Signed:
-    """What was signed, in words a person can compare."""
+    """What was signed, in words a person can compare; `needs`: what evidence its rollout waits for, if any."""
 
     model: ModelName
     number: int
     digest: str
     metrics: dict[str, float]
     key: str
+    needs: dict[str, Any] | None = None
+    override: str = ""  # who let it pass against a gate's word, and why
 
 
 def init(api: Api, folder: Path, actor: str, now: float) -> dict[str, Any]:
@@ -62,8 +64,9 @@ def approve(api: Api, folder: Path, model: ModelName, number: int, actor: str, n
     order = Approve(
         actor=actor, model=model, number=number, role=role.decode(), targets=targets.decode() if targets else None
     )
-    api.order(order)
-    return Signed(model, number, chunks.digest(payload), manifest.lineage.metrics, owner.public_key.keyid)
+    result = api.order(order)
+    digest, lineage = chunks.digest(payload), manifest.lineage
+    return Signed(model, number, digest, lineage.metrics, owner.public_key.keyid, result.get("needs"), lineage.override)
 
 
 def _signer(folder: Path) -> roles.CryptoSigner:

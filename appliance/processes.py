@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -109,9 +110,18 @@ def wait_for_port(host: str, port: int, child: subprocess.Popen[bytes], patience
 
 
 def hold(folder: Path) -> IO[bytes]:
-    """Takes the folder for this process, as long as the returned file is open; raises FolderTaken if another has it."""
+    """Takes the folder for this process, as long as the returned file is open; raises FolderTaken if another has it.
+
+    On a read-only disk the file that is there does as well: a lock writes nothing.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = (folder / "lock").open("ab")
+    path = folder / "lock"
+    try:
+        file: IO[bytes] = path.open("ab")
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        file = path.open("rb")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

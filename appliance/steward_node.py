@@ -10,7 +10,7 @@ import threading
 
 from appliance import clock
 from appliance.broker import Broker as MosquittoProcess
-from appliance.core_state import CoreFolder, catalog_key, online_keys, open_authority, open_keys
+from appliance.core_state import CoreFolder, catalog_key, online_keys, open_authority, open_keys, tenant_key
 from appliance.keys import TenantKeys
 from appliance.orders_socket import OrderServer
 from appliance.processes import last_words, spawn
@@ -18,6 +18,7 @@ from appliance.pump import Pump
 from appliance.schedule import Schedule
 from appliance.settings import CoreSettings
 from core.catalog import open_catalog
+from core.ingest.spool import Spool
 from core.orders import Answer, AnyOrder, JobFailed, JobSpec
 from core.release.registry import ArtifactStore, BlobStore
 from core.steward import Action, House, PersistBroker, Send, StartJob, Steward
@@ -41,9 +42,11 @@ def open_house(folder: CoreFolder, settings: CoreSettings, keys: TenantKeys) -> 
         authority=open_authority(folder, keys),
         artifacts=ArtifactStore(folder.artifacts, folder.tenant, keys.object_key("artifact")),
         blobs=BlobStore(folder.blobs),
+        spool=Spool(folder.samples),
         random=os.urandom,
         enrol_url=f"https://{settings.host}:{settings.ports.enrol}",
         uplink=(settings.host, settings.ports.uplink),
+        tenant_key=tenant_key(folder, keys),
     )
 
 

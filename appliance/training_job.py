@@ -16,7 +16,7 @@ import numpy as np
 from core.features import views
 from core.handoffs import Artifact, Candidate, Dataset, LakeFile, Scorecard, Verdict
 from core.lake import Lake, snapshot_id
-from core.project import Model, Project, declared
+from core.project import Contract, Model, Project, Source, View, declared
 from core.release import export, gates, quantize, scorecard
 from core.training import loop
 from sync import golden
@@ -54,9 +54,10 @@ def run(
     cpu_flags: Collection[str] = (),
     clock: Callable[[], float] = time.perf_counter,
     threads: int = 1,
+    samples: Sequence[LakeFile] = (),
 ) -> Candidate:
     """Dataset, training, export, quantization, measurement and gates for one model, from the snapshot
-    `files`.
+    `files` of its view's source and `samples` of its view's samples source.
 
     `put` stores a model file or golden vectors and returns the digest of what it was given. `bless` is the
     edge's proof of (model, golden vectors, precision, profile) on this machine: the verdict of gate G8.
@@ -65,7 +66,7 @@ def run(
     ExportError).
     """
     model = declared("model", model_name, project.models)
-    dataset = _dataset(project, model, lake, files, progress)
+    dataset = _dataset(project, model, lake, files, samples, progress)
     trained = loop.train(dataset, model.training, lambda done: progress("training", done), threads)
     made = _release_files(model, dataset, trained, metadata, clock, progress)
     artifacts = tuple(
@@ -96,7 +97,14 @@ def run(
     )
 
 
-def _dataset(project: Project, model: Model, lake: Lake, files: Sequence[LakeFile], progress: StageProgress) -> Dataset:
+def _dataset(
+    project: Project,
+    model: Model,
+    lake: Lake,
+    files: Sequence[LakeFile],
+    samples: Sequence[LakeFile],
+    progress: StageProgress,
+) -> Dataset:
     view = declared("view", model.view, project.views)
     source = declared("source", view.source, project.sources)
     contract = declared("contract", source.contract, project.contracts)
@@ -105,10 +113,27 @@ def _dataset(project: Project, model: Model, lake: Lake, files: Sequence[LakeFil
         raise views.TooFewRows(f"source {view.source!r} has no rows yet; run `falaj ingest {view.source}` first")
     table = lake.read(view.source, (file.name for file in files), columns)
     progress("rows", 0.5)
-    name = views.view_hash(view, source, contract)
-    dataset = views.build(view, name, snapshot_id(files), table, model, source.time)
+    described = _samples_source(project, view, model)
+    seen = None
+    if described is not None and view.samples is not None and samples:
+        wanted = views.sample_columns(view, *described)
+        seen = lake.read(view.samples, (file.name for file in samples), wanted), described[0].time
+    elif model.samples == "only":
+        raise views.TooFewRows("no samples have come up yet, and this model learns from nothing else")
+    name = views.view_hash(view, source, contract, described)
+    dataset = views.build(
+        view, name, snapshot_id((*files, *samples) if seen else files), table, model, source.time, seen
+    )
     progress("rows", 1.0)
     return dataset
+
+
+def _samples_source(project: Project, view: View, model: Model) -> tuple[Source, Contract] | None:
+    """What the model's samples are, if it learns from any."""
+    if view.samples is None or model.samples == "none":
+        return None
+    source = declared("source", view.samples, project.sources)
+    return source, declared("contract", source.contract, project.contracts)
 
 
 def _release_files(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sync.features import TensorSpec, WindowSpec
 from sync.manifest import Precision
-from sync.messages import Gates
+from sync.messages import Gates, TrialReport
 from sync.names import DeviceId, Digest, ModelName
 
 # --- ingest -> lake ---------------------------------------------------------------------------------------------
@@ -146,6 +146,7 @@ class RolloutState(StrEnum):
     """A rollout advances on devices that *committed* the release, never on devices that only received it."""
 
     APPROVED = "approved"
+    SHADOW = "shadow"  # the canary devices run it beside the incumbent; the pairs decide
     CANARY = "canary"
     RAMP = "ramp"
     COMPLETE = "complete"
@@ -170,3 +171,6 @@ class Rollout(msgspec.Struct, frozen=True):
     previous: int | None = None
     assigned: tuple[DeviceId, ...] = ()
     reason: str = ""
+    retry: int = 0  # the generation of its assignments: a higher one lifts the quarantine of the release
+    forced: str = ""  # who had it serve without a shadow's word, and why
+    decided: dict[DeviceId, TrialReport] = {}  # what each device's pairs said when they decided

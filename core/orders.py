@@ -63,6 +63,29 @@ class Approve(Order, frozen=True, kw_only=True):
     targets: str | None = None
 
 
+class Override(Order, frozen=True, kw_only=True):
+    """Stage a candidate although a gate refused it. Who and why stand in its manifest and in the events for good."""
+
+    candidate: int
+    reason: str
+
+
+class Force(Order, frozen=True, kw_only=True):
+    """Roll an approved release out anew, to serve on its canary devices without a shadow's word, also where one gave a
+    verdict against it. Who and why are kept with the rollout."""
+
+    model: ModelName
+    number: int
+    reason: str
+
+
+class Label(Order, frozen=True, kw_only=True):
+    """Tell a device what its predictions really were: prediction id -> label."""
+
+    device: DeviceId
+    labels: dict[str, str]
+
+
 class IssueToken(Order, frozen=True, kw_only=True):
     """A single-use enrolment token for one device."""
 
@@ -116,6 +139,9 @@ AnyOrder = (
     | TrustKeys
     | TrustInit
     | Approve
+    | Override
+    | Force
+    | Label
     | IssueToken
     | Enrol
     | JobProgress
@@ -148,3 +174,4 @@ class JobSpec(msgspec.Struct, frozen=True):
     folder: str
     position: dict[str, str] = {}
     files: tuple[LakeFile, ...] = ()
+    samples: tuple[LakeFile, ...] = ()  # of the view's samples source

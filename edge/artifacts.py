@@ -27,8 +27,9 @@ class Artifacts:
     """The folder of sealed blobs of one device."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder = folder
+        with contextlib.suppress(OSError):  # a disk that refuses: `put` makes it, or says why not
+            self._make()
 
     def complete(self, blob: Blob) -> bool:
         path = self.folder / blob.sealed
@@ -48,6 +49,7 @@ class Artifacts:
     def put(self, blob: Blob, index: int, payload: bytes) -> None:
         """Writes one chunk that was checked by `chunks.fits`; OSError if the disk refuses."""
         offset, _ = chunks.span(blob, index)
+        self._make()
         descriptor = os.open(self._part(blob), os.O_CREAT | os.O_WRONLY, 0o600)
         try:
             written = 0
@@ -88,14 +90,22 @@ class Artifacts:
         (self.folder / blob.sealed).unlink(missing_ok=True)
 
     def prune(self, keep: set[Digest]) -> None:
-        """Removes everything that no deployment names any more."""
-        for path in self.folder.iterdir():
+        """Removes everything that no deployment names any more; what the disk does not let go of stays till the next
+        time."""
+        for path in self._files():
             if path.name.removesuffix(".part") not in keep:
-                path.unlink()
+                with contextlib.suppress(OSError):  # room is not made: whoever needs it hears so from the disk
+                    path.unlink()
 
     def have(self) -> tuple[Digest, ...]:
         """The finished blobs, by sealed digest."""
-        return tuple(sorted(Digest(p.name) for p in self.folder.iterdir() if not p.suffix))
+        return tuple(sorted(Digest(p.name) for p in self._files() if not p.suffix))
+
+    def _make(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def _files(self) -> list[Path]:
+        return list(self.folder.iterdir()) if self.folder.is_dir() else []
 
     def _give_up(self, blob: Blob) -> None:
         """A blob that stayed where it cannot be read would look complete for ever."""

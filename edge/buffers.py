@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from edge.database import Schema, open_or_memory
 from sync.errors import Damaged
 from sync.features import WindowSpec
 from sync.names import ModelName, TenantId
@@ -38,11 +39,14 @@ class _Stored(msgspec.Struct, frozen=True):
     checkpoint: Checkpoint
 
 
-_SCHEMA = """
+_SCHEMA = Schema(
+    """
 CREATE TABLE IF NOT EXISTS checkpoints (
     model TEXT NOT NULL, entity TEXT NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (model, entity)
-) WITHOUT ROWID
-"""
+) WITHOUT ROWID;
+""",
+    "NORMAL",
+)
 
 
 def _unreported(code: str, text: str) -> None:
@@ -72,9 +76,9 @@ class Buffers:
         self._crowded: set[ModelName] = set()
         self._dirty: dict[_Place, None] = {}
         self._held: deque[Callable[[], None]] = deque()
-        self._failing = False
+        self._failing = self._forgets = False  # memory serves: nothing held is ever safe
         self._lock = threading.RLock()
-        self._db = self._open(path)
+        self._db = open_or_memory(path, _SCHEMA, self._lost)
 
     def push(
         self, model: ModelName, spec: WindowSpec, entity: str, ts: Sequence[float], rows: Sequence[Sequence[float]]
@@ -99,7 +103,7 @@ class Buffers:
     def checkpoint(self) -> None:
         """Writes every kernel that changed, then acknowledges, in order, every message held."""
         with self._lock:
-            if not self._write():
+            if not self._write() or self._forgets:
                 while len(self._held) > self._max_unacked:
                     self.let_go += 1
                     self._held.popleft()()
@@ -195,35 +199,9 @@ class Buffers:
     def _aad(self, model: ModelName, entity: str) -> bytes:
         return msgspec.json.encode(("falaj/1 window", str(self._tenant), str(model), entity))
 
-    def _open(self, path: Path) -> sqlite3.Connection:
-        """The database; a damaged one is put aside, where no file will do, memory serves. All reported."""
-        try:
-            return _connect(path)
-        except (sqlite3.Error, OSError) as error:
-            self._report("buffers-damaged", f"{path} cannot be read, all windows start again: {error}")
-        try:
-            path.replace(path.with_name(path.name + ".damaged"))
-            for ending in ("-wal", "-shm"):
-                path.with_name(path.name + ending).unlink(missing_ok=True)
-            return _connect(path)
-        except (sqlite3.Error, OSError) as error:
-            text = f"{path} cannot be written, windows live in memory only: {error}; check the disk"
-            self._report("buffers-in-memory", text)
-        return _connect(None)
-
-
-def _connect(path: Path | None) -> sqlite3.Connection:
-    if path is not None:
-        path.touch(mode=0o600)
-    db = sqlite3.connect(path or ":memory:", check_same_thread=False, timeout=5.0)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)
-        db.execute(_SCHEMA)
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
+    def _lost(self, text: str, memory: bool) -> None:
+        self._forgets = memory
+        if memory:
+            self._report("buffers-in-memory", f"all windows start again: {text}")
+        else:
+            self._report("buffers-damaged", f"all windows start again: {text}")

@@ -1,32 +1,34 @@
 """What this device must remember across a power cut: one SQLite file, every write durable before it is acted on.
 
 Journal first, act second, report third. A file that cannot be read is put aside, never deleted, and the device
-starts without a past: it serves nothing until the core assigns again, and says so.
+starts without a past: it serves nothing until the core assigns again, and says so. A disk that refuses writing makes
+every write raise (`edge.database.obstacle`) and changes nothing, in the file or in memory; what was written stays
+readable, also for a start on such a disk.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
 import msgspec
 
+from edge.database import Database, Factory, Schema, last_written
 from edge.states import Deployment
 from edge.trust import Record
 from sync import codec
 from sync.errors import Malformed
+from sync.messages import WhyCard
 from sync.names import Digest, ModelName
 
 SCHEMA = 1
+CARDS = 20  # why cards kept
 _LIMIT = 16 * 1024 * 1024
 _LAST = 2**63 - 1  # what a column holds
-_OBSTACLES = frozenset({  # these say something of the host, nothing of the file: it must stay where it is
-    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM,
-})  # fmt: skip
 
-Counter = Literal["epoch", "desired_seq", "reported_seq", "session"]
+Counter = Literal["epoch", "desired_seq", "reported_seq", "session", "proof"]
 
 
 class Quarantined(msgspec.Struct, frozen=True):
@@ -41,26 +43,25 @@ class Quarantined(msgspec.Struct, frozen=True):
 class Journal:
     """The only pen for durable state of the agent. One thread (the walker's) uses it."""
 
-    def __init__(self, connection: sqlite3.Connection, put_aside: Path | None) -> None:
-        self._db = connection
-        self.put_aside = put_aside  # where an unreadable predecessor went, to be reported
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, factory: Factory = sqlite3.Connection) -> Self:
         """Opens or creates the journal; an unreadable file is renamed to `*.unreadable` first.
 
-        Raises sqlite3.DatabaseError where the host is in the way (locked, full, not permitted): such a file is sound.
+        Raises sqlite3.DatabaseError where the host does not even let it be read: such a file is sound.
         """
-        try:
-            return cls(_connect(path), None)
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _OBSTACLES:
-                raise
-            aside = _put_aside(path)
-        journal = cls(_connect(path), aside)
-        # The core takes only reports that are newer than the last: to count from 1 again would be never to be heard.
-        journal.set_counter("reported_seq", _last_written(aside))
-        return journal
+        return cls(Database(path, _SCHEMA, _count_on, factory))
+
+    @property
+    def put_aside(self) -> Path | None:
+        """Where an unreadable predecessor went, to be reported."""
+        return self._db.put_aside
+
+    def prove(self) -> None:
+        """Writes something; raises what the disk says if it does not take it."""
+        self.next("proof")
 
     def close(self) -> None:
         self._db.close()
@@ -72,13 +73,13 @@ class Journal:
         return int(row[0]) if row else 0
 
     def set_counter(self, name: Counter, value: int) -> None:
-        with self._db:
-            self._db.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (name, value))
+        with self._db.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (name, value))
 
     def next(self, name: Counter) -> int:
         """Counts up durably and returns the new number, so that no number is ever used twice."""
-        with self._db:
-            (value,) = self._db.execute(
+        with self._db.transaction() as db:
+            (value,) = db.execute(
                 "INSERT INTO counter VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value",
                 (name,),
             ).fetchone()
@@ -100,11 +101,11 @@ class Journal:
         bits."""
         if not 0 <= epoch <= _LAST or not 0 <= seq <= _LAST:
             raise Malformed(f"assignment ({epoch}, {seq}) is beyond what a place may be")
-        with self._db:
-            self._db.execute("DELETE FROM assignment")
-            self._db.execute("INSERT INTO assignment VALUES (?)", (envelope,))
+        with self._db.transaction() as db:
+            db.execute("DELETE FROM assignment")
+            db.execute("INSERT INTO assignment VALUES (?)", (envelope,))
             for name, value in (("epoch", epoch), ("desired_seq", seq)):
-                self._db.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (name, value))
+                db.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (name, value))
 
     # --- deployments ---
 
@@ -113,30 +114,56 @@ class Journal:
         found = [codec.decode(Deployment, bytes(row[0]), _LIMIT) for row in rows]
         return {d.model: d for d in found}
 
-    def write(self, deployment: Deployment, verdict: Quarantined | None = None) -> None:
-        """One model's state and, in the same transaction, the verdict that led to it: never one without the other."""
-        with self._db:
-            self._db.execute(
+    def write(self, deployment: Deployment, verdict: Quarantined | None = None, card: WhyCard | None = None) -> None:
+        """One model's state and, in the same transaction, the verdict that led to it and why: never one without the
+        others."""
+        with self._db.transaction() as db:
+            db.execute(
                 "INSERT OR REPLACE INTO deployment VALUES (?, ?)",
                 (deployment.model, codec.encode(deployment)),
             )
             if verdict is not None:
-                self._db.execute(
+                db.execute(
                     "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)",
                     (deployment.model, verdict.manifest, verdict.artifact, min(verdict.retry, _LAST), verdict.reason),
                 )
+            if card is not None:
+                db.execute("INSERT INTO why (model, document) VALUES (?, ?)", (card.model, codec.encode(card)))
+                db.execute("DELETE FROM why WHERE id <= (SELECT max(id) FROM why) - ?", (CARDS,))
+
+    # --- trust ---
+
+    def root(self) -> bytes | None:
+        """The newest TUF root this device came to trust, None before the first that followed the enrolment's."""
+        row = self._db.execute("SELECT document FROM root").fetchone()
+        return bytes(row[0]) if row else None
+
+    def adopt(self, root: bytes, mark: Mapping[str, int], *, orders_void: bool) -> None:
+        """A newer root and the high-water mark under it, in one transaction; nothing else ever lowers the mark.
+
+        `orders_void`: no director of before is named any more, so the assignment and its place in the order go: the
+        new director may count from anywhere, and what the old one signed is refused by its signature.
+        """
+        with self._db.transaction() as db:
+            db.execute("DELETE FROM root")
+            db.execute("INSERT INTO root VALUES (?)", (root,))
+            db.execute("DELETE FROM high_water")
+            db.executemany("INSERT INTO high_water VALUES (?, ?)", mark.items())
+            if orders_void:
+                db.execute("DELETE FROM assignment")
+                db.execute("DELETE FROM counter WHERE name IN ('epoch', 'desired_seq')")
 
     # --- accepted releases ---
 
     def accept(self, model: ModelName, number: int, record: Record, versions: dict[str, int]) -> None:
         """The accepted-release record, with the high-water mark it raises, in one transaction."""
-        with self._db:
-            self._db.execute(
+        with self._db.transaction() as db:
+            db.execute(
                 "INSERT OR REPLACE INTO accepted VALUES (?, ?, ?)",
                 (model, number, msgspec.msgpack.encode(record)),
             )
             for role, version in versions.items():
-                self._db.execute(
+                db.execute(
                     "INSERT INTO high_water VALUES (?, ?) ON CONFLICT (role)"
                     " DO UPDATE SET version = max(version, excluded.version)",
                     (role, version),
@@ -161,10 +188,38 @@ class Journal:
         )
         return tuple(Quarantined(Digest(a), Digest(m), retry, reason) for a, m, retry, reason in rows)
 
+    # --- why ---
+
+    def why(self, model: ModelName | None = None) -> list[WhyCard]:
+        """The newest why cards, of one model or all, newest first."""
+        rows = self._db.execute(
+            "SELECT document FROM why WHERE ? IS NULL OR model = ? ORDER BY id DESC", (model, model)
+        ).fetchall()
+        return [card for (document,) in rows if (card := _card(document)) is not None]
+
+    def untold(self) -> list[tuple[int, WhyCard]]:
+        """Why cards that are not in the outbox yet, with their ids, oldest first."""
+        rows = self._db.execute("SELECT id, document FROM why WHERE told = 0 ORDER BY id").fetchall()
+        return [(id_, card) for id_, document in rows if (card := _card(document)) is not None]
+
+    def told(self, card: int) -> None:
+        """The outbox has this card now."""
+        with self._db.transaction() as db:
+            db.execute("UPDATE why SET told = 1 WHERE id = ?", (card,))
+
+
+def _card(document: bytes) -> WhyCard | None:
+    """The card, None if this version cannot read it: it is for people, nothing else depends on it."""
+    try:
+        return codec.decode(WhyCard, bytes(document))
+    except Malformed:
+        return None
+
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS high_water (role TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS root (document BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS assignment (envelope BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS deployment (model TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS accepted (
@@ -174,47 +229,28 @@ CREATE TABLE IF NOT EXISTS quarantine (
     model TEXT, manifest TEXT, artifact TEXT NOT NULL, retry INTEGER NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (model, manifest)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS why (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, document BLOB NOT NULL, told INTEGER NOT NULL DEFAULT 0
+);
 """
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    db = sqlite3.connect(path, check_same_thread=False)
+def _prepare(db: sqlite3.Connection) -> None:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version not in (0, SCHEMA):
+        raise sqlite3.DatabaseError(f"journal schema {version}")
     try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if found != "ok" or version not in (0, SCHEMA):
-            raise sqlite3.DatabaseError(f"journal schema {version}: {found}")
-        db.executescript(_TABLES)
         for (document,) in db.execute("SELECT document FROM deployment"):
             codec.decode(Deployment, bytes(document), _LIMIT)
-        db.execute(f"PRAGMA user_version = {SCHEMA}")
     except Malformed as error:
-        db.close()
         raise sqlite3.DatabaseError(f"journal: {error}") from error
-    except sqlite3.DatabaseError:
-        db.close()
-        raise
-    path.chmod(0o600)
-    return db
+    if version != SCHEMA:  # a file that is only read must not need a write
+        db.execute(f"PRAGMA user_version = {SCHEMA}")
 
 
-def _put_aside(path: Path) -> Path:
-    """Renames the file and its write-ahead log to the first free `*.unreadable`: nothing is lost to a person."""
-    number, aside = 1, path.with_suffix(".unreadable")
-    while aside.exists():
-        number += 1
-        aside = path.with_suffix(f".unreadable-{number}")
-    for suffix in ("-wal", "-shm", ""):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.replace(aside.with_name(aside.name + suffix))
-    return aside
+def _count_on(db: sqlite3.Connection, aside: Path) -> None:
+    """The core takes only reports that are newer than the last: to count from 1 again would be never to be heard."""
+    db.execute("INSERT OR REPLACE INTO counter VALUES ('reported_seq', ?)", (last_written(aside),))
 
 
-def _last_written(aside: Path) -> int:
-    """Milliseconds since 1970 at which a file put aside was last written: more than any device ever counted to."""
-    parts = (aside.with_name(aside.name + suffix) for suffix in ("", "-wal"))
-    return max(int(part.stat().st_mtime * 1000) for part in parts if part.exists())
+_SCHEMA = Schema(_TABLES, prepare=_prepare)

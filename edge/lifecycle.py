@@ -32,7 +32,8 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
     (Phase.REVERTING, Event.EMPTIED): Phase.NO_MODEL,
 }
 
-# After a power cut in this phase, go on in that one. What is not journalled (a proof, a shadow count) is repeated.
+# After a power cut in this phase, go on in that one. What is not journalled (a proof) is repeated;
+# what a trial counted lies in a file of its own (`edge.trials`).
 RESUME: dict[Phase, Phase] = {
     Phase.NO_MODEL: Phase.NO_MODEL,
     Phase.STEADY: Phase.STEADY,

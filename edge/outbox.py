@@ -4,8 +4,8 @@ Numbers rise without a gap within (epoch, kind). Full means the oldest records o
 counted: telling new things late beats never telling them. The core waits for each number in turn, so those that will
 never come are stood for by one *gap*: an event (code `topics.GAP`) under the last of their numbers. There is one
 where records were dropped, where an unreadable file was put aside (nobody knows how far it had counted), and where
-the core knows less than it once acknowledged (it was restored from a backup). A disk that is full costs records,
-counted in `dropped`, never the agent.
+the core knows less than it once acknowledged (it was restored from a backup). A disk that refuses costs records,
+counted in `dropped`, never the agent: what lies here already is read all the while.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge.database import Database, Factory, Schema, last_written, obstacle
 from sync import codec, topics
 from sync.errors import Malformed
 from sync.messages import DeviceEvent, Record
@@ -26,35 +27,37 @@ CAPACITY = 10_000  # records of all kinds
 class Outbox:
     """One SQLite file; used by the walker's thread only."""
 
-    def __init__(self, path: Path, epoch: int, boot: str) -> None:
-        self.put_aside: Path | None = None  # where an unreadable predecessor went, to be reported
+    def __init__(self, path: Path, epoch: int, boot: str, factory: Factory = sqlite3.Connection) -> None:
         self._refused = 0  # records the disk did not take
         self._behind: dict[Kind, int] = {}  # where the core said it stands, though we are further
-        try:
-            self._db = _connect(path)
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _UNREADABLE:
-                raise
-            self.put_aside = _put_aside(path)
-            self._db = _connect(path)
-            # Milliseconds since 1970: more than any predecessor ever counted to.
-            with self._db:
-                self._db.execute("INSERT INTO lost VALUES (1, ?)", (int(self.put_aside.stat().st_mtime * 1000),))
+        self._db = Database(path, _SCHEMA, _lose, factory)
         self.epoch, self.boot = epoch, boot
 
-    def add(self, kind: Kind, body: object, now: float) -> None:
-        """Stores one record durably; one that the disk refuses is counted as dropped."""
+    @property
+    def put_aside(self) -> Path | None:
+        """Where an unreadable predecessor went, to be reported."""
+        return self._db.put_aside
+
+    def add(self, kind: Kind, body: object, now: float) -> bool:
+        """Stores one record durably; false for one that the disk refuses, which is counted as dropped."""
         try:
-            with self._db:
-                (n,) = self._db.execute(_NEXT, (self.epoch, kind)).fetchone()
+            with self._db.transaction() as db:
+                (n,) = db.execute(_NEXT, (self.epoch, kind)).fetchone()
                 if n == 1:
                     n = self._begin(kind, now)
                 self._put(kind, n, self._record(n, now, msgspec.Raw(codec.encode(body))))
                 self._trim(now)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in _FULL:
+        except (sqlite3.Error, OSError) as error:
+            if not obstacle(error):
                 raise
             self._refused += 1
+            return False
+        return True
+
+    def waiting(self, kind: Kind) -> int:
+        """How many records of this kind the core has not acknowledged."""
+        query = "SELECT count(*) FROM record WHERE epoch = ? AND kind = ?"
+        return int(self._db.execute(query, (self.epoch, kind)).fetchone()[0])
 
     def pending(self, limit: int = 100) -> list[tuple[Kind, int, bytes]]:
         """(kind, number, document) of records not acknowledged yet, oldest first."""
@@ -69,11 +72,11 @@ class Outbox:
         if epoch != self.epoch or not 0 <= n <= _LAST:
             return
         try:
-            with self._db:
-                self._db.execute("DELETE FROM record WHERE epoch = ? AND kind = ? AND n <= ?", (epoch, kind, n))
+            with self._db.transaction() as db:
+                db.execute("DELETE FROM record WHERE epoch = ? AND kind = ? AND n <= ?", (epoch, kind, n))
                 self._bridge(kind, n)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in _FULL:
+        except (sqlite3.Error, OSError) as error:
+            if not obstacle(error):
                 raise  # else: the core acknowledges again when it is sent again
 
     def dropped(self) -> int:
@@ -105,7 +108,8 @@ class Outbox:
         victims = self._db.execute(oldest, (kind, count - CAPACITY + 1)).fetchall()
         first, last = _first(victims[0][1], bytes(victims[0][2])), victims[-1][1]
         real = sum(_first(n, bytes(document)) == n for _, n, document in victims)
-        self._db.executemany("DELETE FROM record WHERE rowid = ?", [(row,) for row, _, _ in victims])
+        for row, _, _ in victims:
+            self._db.execute("DELETE FROM record WHERE rowid = ?", (row,))
         self._put(Kind(kind), last, self._gap(first, last, now), rowid=victims[0][0])
         self._db.execute(_COUNT, (real,))
 
@@ -150,35 +154,14 @@ def _first(n: int, document: bytes) -> int:
     return first if event.code == topics.GAP and isinstance(first, int) else n
 
 
-_UNREADABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY})  # the disk's doing
 _LAST = 2**63 - 1  # what a column holds
 _NEXT = "INSERT INTO numbered VALUES (?, ?, 1) ON CONFLICT (epoch, kind) DO UPDATE SET n = n + 1 RETURNING n"
 _COUNT = "INSERT INTO dropped VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET n = n + excluded.n"
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, check_same_thread=False)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            raise sqlite3.DatabaseError(f"outbox: {found}")
-        db.executescript(_TABLES)
-    except sqlite3.DatabaseError:
-        db.close()
-        raise
-    path.chmod(0o600)
-    return db
-
-
-def _put_aside(path: Path) -> Path:
-    """Renames the file; the newest unreadable one is kept, for it may be large."""
-    aside = path.with_suffix(".unreadable")
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    return path.replace(aside)
+def _lose(db: sqlite3.Connection, aside: Path) -> None:
+    """Nobody knows how far the predecessor had counted; it cannot have been further than this."""
+    db.execute("INSERT INTO lost VALUES (1, ?)", (last_written(aside),))
 
 
 _TABLES = """
@@ -188,3 +171,4 @@ CREATE TABLE IF NOT EXISTS numbered (epoch INTEGER, kind TEXT, n INTEGER, PRIMAR
 CREATE TABLE IF NOT EXISTS dropped (id INTEGER PRIMARY KEY, n INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS lost (id INTEGER PRIMARY KEY, upto INTEGER NOT NULL);
 """
+_SCHEMA = Schema(_TABLES)

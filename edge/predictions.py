@@ -1,18 +1,22 @@
 """What was predicted, from what, and what it really was: an encrypted ring of the newest predictions.
 
 Labels come back by prediction id, late, in any order, perhaps twice: the newest word on a prediction counts. Inputs
-and answers are sealed, one key a record; ids, times and whether a label agreed stand beside them in the clear.
+and answers are sealed, one key a record; ids, times and whether a label agreed stand beside them in the clear. So does
+whether a prediction went upstream (`edge.road`).
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
+from edge.database import Schema, open_or_memory
 from sync import codec
 from sync.errors import Damaged, Malformed
 from sync.messages import LabelReport, Prediction
@@ -23,26 +27,51 @@ from sync.windows import Rows
 CAPACITY = 10_000  # predictions kept
 RECENT = 200  # labelled predictions that the reported accuracy is about
 _TRIM_EVERY = 256
+_SENT, _NEVER = 1, -1  # in the column `sent`; 0 may still go
 
 
 class Remembered(msgspec.Struct, frozen=True):
-    """One prediction with its input window: float32, little endian, row-major, of `shape`."""
+    """One prediction with its input window: float32, little endian, row-major, of `shape`. `arrived` is the device's
+    clock when it was made (0: not known), `labelled` when its label came."""
 
     prediction: Prediction
     shape: tuple[int, ...]
     window: bytes
     label: str | None = None
+    arrived: float = 0.0
+    labelled: float | None = None
+
+
+class Refusal(StrEnum):
+    """Why a label was not kept."""
+
+    UNKNOWN_ID = "unknown-id"  # the ring does not know such a prediction (any longer)
+    UNKNOWN_LABEL = "unknown-label"  # none of the classes that the prediction chose from
+    NOT_KEPT = "not-kept"  # the disk refuses, or the record was changed on it
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """Which predictions: of these releases of a model, labelled ones or a share of all, from an event time on."""
+
+    model: ModelName
+    releases: tuple[int, ...]
+    labelled: bool
+    share: float = 1.0
+    since: float = float("-inf")
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A prediction that did not go upstream yet; `words`: how often its label had changed when it was read."""
+
+    content: Remembered
+    words: int
 
 
 Report = Callable[[str, str], None]  # (stable code, text)
 
 
-def _unreported(code: str, text: str) -> None:
-    """Nobody listens."""
-
-
 class Predictions:
-    """The ring of one device: one SQLite file, thread-safe.
+    """The ring of one device: one SQLite file, thread-safe. `now` is the device's clock (seconds since 1970).
 
     It stands beside serving, never in its way: a file or disk that fails costs predictions, which `report` is told
     once until it works again, and raises nothing.
@@ -54,69 +83,76 @@ class Predictions:
         tenant: TenantId,
         key: bytes,
         nonces: Callable[[int], bytes],
-        report: Report = _unreported,
+        now: Callable[[], float],
+        report: Report,
         capacity: int = CAPACITY,
     ) -> None:
         self._report, self._failing = report, False
-        self._db = self._open(path)
-        self._tenant, self._key, self._nonces, self._capacity = tenant, key, nonces, capacity
+        self._tenant, self._key, self._nonces, self._now, self._capacity = tenant, key, nonces, now, capacity
         self._added = 0
         self._reports: dict[tuple[ModelName, int], LabelReport | None] = {}  # as asked for since the last label
         self._lock = threading.Lock()
+        self._db = open_or_memory(path, _SCHEMA, lambda text, memory: report("predictions-not-kept", text))
+        self._fill_in()
 
     def remember(self, prediction: Prediction, window: Rows) -> None:
         """Keeps an answered prediction; the same id again (a redelivered window) changes nothing."""
-        content = Remembered(prediction, window.shape, window.astype("<f4").tobytes())
-        row = (prediction.id, prediction.model, prediction.release or 0, self._seal(content))
+        content = Remembered(prediction, window.shape, window.astype("<f4").tobytes(), arrived=self._now())
+        place = (prediction.ts, draw(prediction.id))
+        row = (prediction.id, prediction.model, prediction.release or 0, self._seal(content), *place)
         try:
             with self._lock, self._db:
-                self._db.execute(
-                    "INSERT OR IGNORE INTO prediction (id, model, release, sealed) VALUES (?, ?, ?, ?)", row
-                )
+                self._db.execute(_REMEMBER, row)
                 self._added += 1
                 if self._added % _TRIM_EVERY == 0:
                     self._trim()
             self._failing = False
         except sqlite3.Error as error:
-            self._complain("predictions-not-kept", f"predictions cannot be labelled later: {error}; check the disk")
+            self._complain(f"predictions cannot be labelled later: {error}; check the disk")
 
-    def label(self, prediction_id: str, label: str) -> bool:
-        """Keeps what a prediction really was; False if the ring does not know it (any longer) or cannot keep it."""
+    def label(self, prediction_id: str, label: str) -> Refusal | None:
+        """Keeps what a prediction really was, so that it goes upstream (again); the same word twice changes nothing."""
         try:
-            found = self.find(prediction_id)
-            if found is None:
-                return False
-            sealed = self._seal(msgspec.structs.replace(found, label=label))
             with self._lock, self._db:
-                self._db.execute(
-                    "UPDATE prediction SET sealed = ?, agreed = ? WHERE id = ?",
-                    (sealed, str(found.prediction.value) == label, prediction_id),
-                )
+                found = self._find(prediction_id)
+                if found is None:
+                    return Refusal.UNKNOWN_ID
+                if found.prediction.classes and label not in found.prediction.classes:
+                    return Refusal.UNKNOWN_LABEL
+                if found.label == label:
+                    return None
+                sealed = self._seal(msgspec.structs.replace(found, label=label, labelled=self._now()))
+                self._db.execute(_LABEL, (sealed, str(found.prediction.value) == label, prediction_id))
                 self._reports.clear()
         except (sqlite3.Error, Damaged, Malformed) as error:
-            self._complain("predictions-not-kept", f"a label was not kept: {error}")
-            return False
-        return True
+            self._complain(f"a label was not kept: {error}")
+            return Refusal.NOT_KEPT
+        return None
 
     def find(self, prediction_id: str) -> Remembered | None:
         """The prediction under this id; raises Damaged if its record was changed on disk."""
         with self._lock:
-            row = self._db.execute("SELECT sealed FROM prediction WHERE id = ?", (prediction_id,)).fetchone()
-        if row is None:
+            return self._find(prediction_id)
+
+    def label_of(self, prediction_id: str) -> str | None:
+        """The label a prediction was given; None without one, and where the record cannot be read."""
+        try:
+            found = self.find(prediction_id)
+        except (sqlite3.Error, Damaged, Malformed) as error:
+            self._complain(f"a label is not read: {error}; check the disk")
             return None
-        plain = unseal_small(bytes(row[0]), self._key, self._aad(prediction_id))
-        return codec.decode(Remembered, plain, len(plain))
+        return found.label if found else None
 
     def report(self, model: ModelName, release: int) -> LabelReport | None:
-        """How often the newest labelled predictions of a release were right; None while none is labelled."""
+        """How often the newest labelled predictions of a release were right; None while none is, or none is read."""
         with self._lock:
             if (model, release) in self._reports:
                 return self._reports[model, release]
-            rows = self._db.execute(
-                "SELECT agreed FROM prediction WHERE model = ? AND release = ? AND agreed IS NOT NULL"
-                " ORDER BY rowid DESC LIMIT ?",
-                (model, release, RECENT),
-            ).fetchall()
+            try:
+                rows = self._db.execute(_AGREED, (model, release, RECENT)).fetchall()
+            except sqlite3.Error as error:
+                self._complain(f"labels are not counted: {error}; check the disk")
+                return None
             report = LabelReport(len(rows), sum(agreed for (agreed,) in rows)) if rows else None
             self._reports[model, release] = report
         return report
@@ -124,27 +160,76 @@ class Predictions:
     def close(self) -> None:
         self._db.close()
 
-    def _open(self, path: Path) -> sqlite3.Connection:
-        """The ring's file; one that cannot be read is put aside, and where no file will do, memory serves."""
-        for _ in range(2):
-            try:
-                return _connect(path)
-            except (sqlite3.Error, OSError) as error:
-                self._report("predictions-not-kept", f"{path.name} cannot be used and is put aside: {error}")
-                for suffix in ("-wal", "-shm"):
-                    path.with_name(path.name + suffix).unlink(missing_ok=True)
-                if path.is_file():
-                    path.replace(path.with_suffix(".unreadable"))
-        return _connect(None)
+    def unsent(self, choice: Choice, limit: int) -> list[Waiting]:
+        """The oldest predictions that may go and did not yet. One that cannot be read never goes, and is reported."""
+        found = []
+        try:
+            with self._lock, self._db:
+                query = _UNSENT_LABELLED if choice.labelled else _UNSENT
+                for prediction_id, words, sealed in self._db.execute(query, (*_values(choice), limit)):
+                    try:
+                        found.append(Waiting(self._unseal(prediction_id, sealed), words))
+                    except (Damaged, Malformed) as error:
+                        self._never(prediction_id)
+                        self._complain(f"a prediction cannot be read and is left out: {error}")
+        except sqlite3.Error as error:
+            self._complain(f"nothing is read for the core: {error}; check the disk")
+            return []
+        return found
 
-    def _complain(self, code: str, text: str) -> None:
+    def count(self, choice: Choice) -> int:
+        """How many predictions may go and did not yet."""
+        try:
+            with self._lock:
+                query = _COUNT_LABELLED if choice.labelled else _COUNT
+                (n,) = self._db.execute(query, _values(choice)).fetchone()
+        except sqlite3.Error as error:
+            self._complain(f"nothing is read for the core: {error}; check the disk")
+            return 0
+        return int(n)
+
+    def sent(self, waiting: Sequence[Waiting], *, never: bool = False) -> None:
+        """These lie in the outbox now, or `never` can; one whose label changed since it was read is asked for again."""
+        rows = [(_NEVER if never else _SENT, one.content.prediction.id, one.words) for one in waiting]
+        try:
+            with self._lock, self._db:
+                self._db.executemany("UPDATE prediction SET sent = ? WHERE id = ? AND words = ?", rows)
+        except sqlite3.Error as error:
+            self._complain(f"what went to the core goes again: {error}; check the disk")
+
+    def _fill_in(self) -> None:
+        """Files of earlier versions have no event times in the clear: they are read from the records."""
+        try:
+            with self._lock, self._db:
+                rows = self._db.execute("SELECT id, sealed FROM prediction WHERE ts IS NULL").fetchall()
+                for prediction_id, sealed in rows:
+                    try:
+                        place = (self._unseal(prediction_id, sealed).prediction.ts, draw(prediction_id), prediction_id)
+                        self._db.execute("UPDATE prediction SET ts = ?, draw = ? WHERE id = ?", place)
+                    except (Damaged, Malformed):
+                        self._never(prediction_id)
+        except sqlite3.Error as error:
+            self._complain(f"what was predicted before is not read: {error}; check the disk")
+
+    def _find(self, prediction_id: str) -> Remembered | None:
+        row = self._db.execute("SELECT sealed FROM prediction WHERE id = ?", (prediction_id,)).fetchone()
+        return self._unseal(prediction_id, row[0]) if row else None
+
+    def _never(self, prediction_id: str) -> None:
+        self._db.execute("UPDATE prediction SET sent = ? WHERE id = ?", (_NEVER, prediction_id))
+
+    def _complain(self, text: str) -> None:
         if not self._failing:
             self._failing = True
-            self._report(code, text)
+            self._report("predictions-not-kept", text)
 
     def _seal(self, content: Remembered) -> bytes:
         aad = self._aad(content.prediction.id)
         return seal_small(codec.encode(content), self._key, aad, self._nonces(NONCE_BYTES))
+
+    def _unseal(self, prediction_id: str, sealed: bytes) -> Remembered:
+        plain = unseal_small(bytes(sealed), self._key, self._aad(prediction_id))
+        return codec.decode(Remembered, plain, len(plain))
 
     def _aad(self, prediction_id: str) -> bytes:
         return f"falaj/1 prediction {self._tenant} {prediction_id}".encode()
@@ -155,22 +240,50 @@ class Predictions:
         )
 
 
-def _connect(path: Path | None) -> sqlite3.Connection:
-    if path is not None:
-        path.touch(mode=0o600)
-    db = sqlite3.connect(path or ":memory:", check_same_thread=False)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.executescript(_TABLES)
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
+def draw(prediction_id: str) -> float:
+    """The lot of a prediction, from 0 to below 1 and always the same: it is in a sample of a share above it."""
+    return int.from_bytes(sha256(prediction_id.encode(errors="surrogatepass")).digest()[:6]) / 2**48
 
 
-_TABLES = """
+def _values(choice: Choice) -> tuple[str | float, ...]:
+    return choice.model, choice.share, choice.since, codec.encode(choice.releases).decode()
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    known = {row[1] for row in db.execute("PRAGMA table_info(prediction)")}
+    for column, kind in _ADDED.items():
+        if column not in known:
+            db.execute(f"ALTER TABLE prediction ADD COLUMN {column} {kind}")
+    db.executescript(_INDICES)
+
+
+_TABLE = """
 CREATE TABLE IF NOT EXISTS prediction (id TEXT UNIQUE NOT NULL, model TEXT NOT NULL, release INTEGER NOT NULL,
     sealed BLOB NOT NULL, agreed INTEGER);
-CREATE INDEX IF NOT EXISTS prediction_labelled ON prediction (model, release) WHERE agreed IS NOT NULL;
 """
+_ADDED = {"ts": "REAL", "draw": "REAL", "words": "INTEGER NOT NULL DEFAULT 0", "sent": "INTEGER NOT NULL DEFAULT 0"}
+_INDICES = """
+CREATE INDEX IF NOT EXISTS prediction_labelled ON prediction (model, release) WHERE agreed IS NOT NULL;
+CREATE INDEX IF NOT EXISTS prediction_to_go ON prediction (model, draw, ts, release) WHERE sent = 0;
+CREATE INDEX IF NOT EXISTS prediction_told ON prediction (model, draw, ts, release)
+    WHERE sent = 0 AND agreed IS NOT NULL;
+"""
+# Not all pages are looked at: the ring is large, and every record in it is sealed, so that a changed one is noticed.
+_SCHEMA = Schema(_TABLE, "NORMAL", checked=False, prepare=_prepare)
+_AGREED = (
+    "SELECT agreed FROM prediction WHERE model = ? AND release = ? AND agreed IS NOT NULL ORDER BY rowid DESC LIMIT ?"
+)
+_REMEMBER = "INSERT OR IGNORE INTO prediction (id, model, release, sealed, ts, draw) VALUES (?, ?, ?, ?, ?, ?)"
+_LABEL = "UPDATE prediction SET sealed = ?, agreed = ?, words = words + 1, sent = 0 WHERE id = ?"
+# The indices cover the conditions: what may go is found without reading the sealed records.
+_UNSENT = (
+    "SELECT id, words, sealed FROM prediction WHERE rowid IN (SELECT rowid FROM prediction WHERE sent = 0"
+    " AND model = ? AND draw < ? AND ts >= ? AND release IN (SELECT value FROM json_each(?)) ORDER BY rowid LIMIT ?)"
+    " ORDER BY rowid"
+)
+_COUNT = (
+    "SELECT count(*) FROM prediction WHERE sent = 0"
+    " AND model = ? AND draw < ? AND ts >= ? AND release IN (SELECT value FROM json_each(?))"
+)
+_UNSENT_LABELLED = _UNSENT.replace("sent = 0", "sent = 0 AND agreed IS NOT NULL")
+_COUNT_LABELLED = _COUNT.replace("sent = 0", "sent = 0 AND agreed IS NOT NULL")

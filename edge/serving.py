@@ -18,7 +18,7 @@ from sync.golden import Arrays
 from sync.messages import Release
 from sync.names import ModelName
 
-__all__ = ["Answer", "BadInput", "Loaded", "ModelError", "NoModel", "NotFinite", "RunFailed", "Serving"]
+__all__ = ["Answer", "BadInput", "Loaded", "ModelError", "NoModel", "NotFinite", "RunFailed", "Serving", "run"]
 
 
 EXTREME = 1e12  # no sensor reads this: a network that overflows on it is not at fault, whoever asks is
@@ -55,6 +55,19 @@ class Answer:
 
     outputs: Arrays
     release: Release
+
+
+def run(loaded: Loaded, inputs: Arrays) -> Arrays:
+    """What a release says to `inputs`, by graph output name, whether or not it serves; nothing is counted.
+
+    Raises BadInput where the asker is at fault, else RunFailed or NotFinite.
+    """
+    outputs = loaded.session.run(inputs)
+    if finite(outputs):
+        return outputs
+    if not finite(inputs) or beyond(inputs, EXTREME):
+        raise BadInput("the inputs hold NaN, an infinity or absurd numbers, and this model has no answer to that")
+    raise NotFinite(f"release {loaded.slot.release.number} answered with NaN or an infinity")
 
 
 @dataclass(slots=True)
@@ -158,17 +171,10 @@ class Serving:
 
     def _run(self, live: _Live, inputs: Arrays) -> Arrays:
         try:
-            outputs = live.loaded.session.run(inputs)
-        except RunFailed:
-            live.count(ok=False, not_finite=False)
+            outputs = run(live.loaded, inputs)
+        except (RunFailed, NotFinite) as error:
+            live.count(ok=False, not_finite=isinstance(error, NotFinite))
             raise
-        if not finite(outputs):
-            if not finite(inputs) or beyond(inputs, EXTREME):
-                raise BadInput(
-                    "the inputs hold NaN, an infinity or absurd numbers, and this model has no answer to that"
-                )
-            live.count(ok=False, not_finite=True)
-            raise NotFinite(f"release {live.loaded.slot.release.number} answered with NaN or an infinity")
         live.count(ok=True, not_finite=False)
         return outputs
 

@@ -23,6 +23,12 @@ def admit(d: Deployment, candidate: Slot) -> Deployment:
     return replace(d, candidate=candidate)
 
 
+def renew(d: Deployment, order: ModelOrder) -> Deployment:
+    """The order under way changed in something else than its release; its keys count until they have opened it."""
+    candidate = replace(d.candidate, keys=order.keys) if d.candidate and d.phase is Phase.FETCHING else d.candidate
+    return replace(d, order=order, candidate=candidate)
+
+
 def complete(d: Deployment, now: float) -> Deployment:
     """All bytes are here and verified."""
     return _to(d, Event.COMPLETE, now)
@@ -63,10 +69,15 @@ def give_up(d: Deployment, event: Event, reason: str, now: float) -> Deployment:
     tried_served = d.phase in (Phase.PROBATION, Phase.STEADY)
     if not tried_served:
         return _to(d, event, now, candidate=None, reason=reason)
-    floor = d.order.floor if d.order else 1
-    behind = tuple(slot for slot in d.previous if slot.release.number >= floor)
+    behind = fallbacks(d)
     serving = behind[0] if behind else None
     return _to(d, event, now, serving=serving, previous=behind[1:], validated=None, reason=reason)
+
+
+def fallbacks(d: Deployment) -> tuple[Slot, ...]:
+    """The releases that can be gone back to from the one that serves, the next one first."""
+    floor = d.order.floor if d.order else 1
+    return tuple(slot for slot in d.previous if slot.release.number >= floor)
 
 
 def take_off(d: Deployment, reason: str, now: float) -> Deployment:
@@ -94,6 +105,11 @@ def returned(d: Deployment, validated: Validated | None, now: float) -> Deployme
 def resumed(d: Deployment) -> Deployment:
     """The deployment after a restart; counts the start, so that a loop of crashes is seen."""
     return replace(d, phase=RESUME[d.phase], starts=d.starts + 1)
+
+
+def outlived(d: Deployment) -> Deployment:
+    """The release on trial ran long enough since the last start: the starts before it are no loop."""
+    return replace(d, starts=0)
 
 
 def revalidated(d: Deployment, validated: Validated) -> Deployment:

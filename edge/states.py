@@ -37,7 +37,7 @@ class Event(StrEnum):
     PROVED = "proved"  # golden vectors and profile passed in the child
     CLEARED = "cleared"  # the shadow gate is passed (or asks for nothing)
     SOAKED = "soaked"  # enough answers in probation without a breach
-    DEGRADED = "degraded"  # a guardrail broke while it served
+    DEGRADED = "degraded"  # a guardrail broke or the pairs spoke against it, in shadow or while it served
     RETURNED = "returned"  # the previous release answers again
     EMPTIED = "emptied"  # there is no previous release: no model, declared as such
 

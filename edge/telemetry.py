@@ -10,24 +10,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edge.kept import Kept
 from sync.detector import Detector, Rule, State, Status, Verdict, watch
 from sync.errors import SyncError
 from sync.manifest import Manifest
 from sync.messages import DriftReport
-from sync.names import ModelName, TenantId
-from sync.sealing import NONCE_BYTES, seal_small, unseal_small
+from sync.names import ModelName
 from sync.sketch import Stream, pack, unpack
 
 KEEP_EVERY = 20  # drift windows between two checkpoints
 
 Alarm = Callable[[ModelName, DriftReport], None]
-Report = Callable[[str, str], None]  # (stable code, text)
 
 
 @dataclass
@@ -40,7 +38,7 @@ class _Watched:
     kept: int = 0  # windows at the last checkpoint
 
 
-class _Kept(msgspec.Struct, frozen=True):
+class _State(msgspec.Struct, frozen=True):
     number: int
     state: State
     report: DriftReport
@@ -49,18 +47,8 @@ class _Kept(msgspec.Struct, frozen=True):
 class Telemetry:
     """The detectors of one device. Thread-safe; `alarm` is called once a release, on the feeding thread."""
 
-    def __init__(
-        self,
-        folder: Path,
-        tenant: TenantId,
-        key: bytes,
-        alarm: Alarm,
-        report: Report,
-        nonces: Callable[[int], bytes],
-    ) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._folder, self._tenant, self._key, self._nonces = folder, tenant, key, nonces
-        self._alarm, self._report = alarm, report
+    def __init__(self, kept: Kept, alarm: Alarm) -> None:
+        self._kept, self._alarm = kept, alarm
         self._watched: dict[ModelName, _Watched] = {}
         self._lock = threading.Lock()
 
@@ -121,14 +109,14 @@ class Telemetry:
         return _Watched(manifest.number, watch(streams, rule), DriftReport(Status.NOT_CALIBRATED.value))
 
     def _restore(self, manifest: Manifest) -> _Watched | None:
-        path = self._folder / manifest.model
-        try:
-            kept = unpack(_Kept, unseal_small(path.read_bytes(), self._key, self._aad(manifest.model)))
-            detector = Detector(kept.state)
-        except FileNotFoundError:
+        content = self._kept.load(manifest.model)
+        if content is None:
             return None
-        except (SyncError, OSError, ValueError) as error:
-            self._report("drift-state-lost", f"drift of {manifest.model} is watched from the start: {error}")
+        try:
+            kept = unpack(_State, content)
+            detector = Detector(kept.state)
+        except (SyncError, ValueError) as error:
+            self._kept.lost(manifest.model, error)
             return None
         if kept.number != manifest.number:
             return None
@@ -136,16 +124,5 @@ class Telemetry:
 
     def _keep(self, model: ModelName, watched: _Watched) -> None:
         watched.kept = watched.report.windows
-        content = pack(_Kept(watched.number, watched.detector.state(), watched.report))
-        sealed = seal_small(content, self._key, self._aad(model), self._nonces(NONCE_BYTES))
-        path = self._folder / model
-        try:
-            half = path.with_name(f"{model}.half")
-            half.touch(mode=0o600)
-            half.write_bytes(sealed)
-            half.replace(path)
-        except OSError as error:
-            self._report("disk-refused", f"drift of {model} is not kept: {error.strerror}")
-
-    def _aad(self, model: ModelName) -> bytes:
-        return f"falaj/1 drift {self._tenant} {model}".encode()
+        content = pack(_State(watched.number, watched.detector.state(), watched.report))
+        self._kept.save(model, content)

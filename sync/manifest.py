@@ -71,6 +71,26 @@ class Drift(msgspec.Struct, frozen=True):
     turns: int | None = None
 
 
+class Uplink(msgspec.Struct, frozen=True):
+    """Which rows may leave a device, signed by the release's owner: a hacked core cannot ask for more.
+
+    `labelled`: predictions that were given a label; `sampled`: of all predictions a share of `share`, chosen by their
+    ids. `when` = `alarm`: only predictions since the standing drift alarm. `daily_bytes` caps what is sealed in a UTC
+    day. `data_class` and `region` are written on every batch.
+    """
+
+    policy: Literal["none", "labelled", "sampled"] = "none"
+    when: Literal["always", "alarm"] = "always"
+    share: float = 0.01
+    daily_bytes: int = 1_000_000
+    data_class: str = "internal"
+    region: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1 or self.daily_bytes < 0:
+            raise ValueError("uplink: share is from 0 to 1, daily_bytes is 0 or more")
+
+
 class Lineage(msgspec.Struct, frozen=True):
     """Where it comes from: enough to ask the core for the rest. Metrics are named figures of the scorecard."""
 
@@ -80,6 +100,7 @@ class Lineage(msgspec.Struct, frozen=True):
     seed: int
     metrics: dict[str, float]
     reason: str  # why this precision was chosen, in words
+    override: str = ""  # who let it pass against a gate's word, and why
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -99,6 +120,7 @@ class Manifest(msgspec.Struct, frozen=True):
     profile: Profile
     lineage: Lineage
     drift: Drift | None = None
+    uplink: Uplink = Uplink()
     v: int = VERSION
 
 

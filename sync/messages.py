@@ -16,7 +16,6 @@ PROTOCOL = 1
 
 ASSIGNMENT_TYPE = "application/vnd.falaj.assignment+json"
 REPORTED_TYPE = "application/vnd.falaj.reported+json"
-ENROLMENT_TYPE = "application/vnd.falaj.enrolment+json"
 
 Quality = Literal["ok", "warming", "stale", "abstain", "no_model"]
 Evidence = Literal["guardrails", "labels", "agreement"]
@@ -29,13 +28,18 @@ class Gates(msgspec.Struct, frozen=True):
     """What a release must survive on a device before it is committed."""
 
     evidence: Evidence = "guardrails"
+    margin: float = 0.02  # net share of blocks by which the candidate may be the worse one (`sync.evidence`)
+    block: int = 50  # input windows of one entity that make a block; fixed before the trial opens
     soak_answers: int = 20  # answered requests or windows in PROBATION
     max_errors: int = 0  # failed answers tolerated in PROBATION
     crashes: int = 3  # starts of the agent in PROBATION before the release is given up
 
 
 class ModelOrder(msgspec.Struct, frozen=True):
-    """What one device shall do with one model. `keys` opens the blobs: sealed digest -> wrapped key (base64)."""
+    """What one device shall do with one model. `keys` opens the blobs: sealed digest -> wrapped key (base64).
+
+    `shadow`: prove it, then run it beside the incumbent, on the same inputs, until a newer order says `live`.
+    """
 
     manifest: Digest
     number: int
@@ -56,6 +60,15 @@ class Assignment(msgspec.Struct, frozen=True):
     ts: float
     expires: float
     models: dict[ModelName, ModelOrder]
+    tenant_key: str = ""  # X25519 public key of the tenant (base64): what samples are sealed to
+    v: int = PROTOCOL
+
+
+class Labels(msgspec.Struct, frozen=True):
+    """What predictions really were: prediction id -> label. Travels on `labels`; lost ones are sent again by whoever
+    gave them."""
+
+    labels: dict[str, str]
     v: int = PROTOCOL
 
 
@@ -116,6 +129,39 @@ class LabelReport(msgspec.Struct, frozen=True):
     right: int
 
 
+class TrialReport(msgspec.Struct, frozen=True):
+    """What pairs say: candidate and incumbent on the same inputs of one device, since this trial opened.
+
+    Blocks in which the candidate was worse (`plus`), equal (`zero`), better (`minus`) only grow; with `manifest`,
+    `against` and `retry` they name what they are about, so that a decision on them can be replayed.
+    """
+
+    manifest: Digest  # of the candidate
+    against: Digest  # of the incumbent
+    retry: int
+    metric: Evidence
+    block: int
+    plus: int = 0
+    zero: int = 0
+    minus: int = 0
+    pairs: int = 0  # input windows both answered, overlapping ones once
+    agreed: int = 0  # of these, those with the same answer
+    labels: int = 0  # of these, those with a label ...
+    right: int = 0  # ... that the candidate got right
+    right_before: int = 0  # ... that the incumbent got right
+    waiting: int = 0  # pairs that wait for the label of a disagreement
+
+
+class RoadReport(msgspec.Struct, frozen=True):
+    """How many samples of a model went upstream, and what today's budget has left."""
+
+    policy: str
+    sent: int  # samples handed to the outbox since the device was enrolled
+    bytes_today: int  # sealed, of the UTC day
+    budget: int  # bytes a day
+    held_back: int = 0  # samples that wait for tomorrow's budget
+
+
 class ModelReport(msgspec.Struct, frozen=True):
     """One model on one device. `answers` and `errors` count since the serving release started to serve."""
 
@@ -131,7 +177,9 @@ class ModelReport(msgspec.Struct, frozen=True):
     wanted: Digest | None = None  # the manifest the device was last told to run
     drift: DriftReport | None = None
     labelled: LabelReport | None = None
-    quarantined: tuple[Digest, ...] = ()  # manifests with a verdict against them on this device
+    trial: TrialReport | None = None
+    road: RoadReport | None = None
+    quarantined: dict[Digest, int] = {}  # manifests with a verdict against them -> the retry generation it was of
 
 
 class Reported(msgspec.Struct, frozen=True):
@@ -184,45 +232,47 @@ class DeviceEvent(msgspec.Struct, frozen=True):
     facts: dict[str, str | int | float] = {}
 
 
+class Side(msgspec.Struct, frozen=True):
+    """One of the two releases of a why card, in numbers; shares are of labelled pairs, None without any."""
+
+    number: int
+    manifest: Digest
+    accuracy: float | None = None
+    answers: int = 0
+    errors: int = 0
+    p99_ms: float = 0.0
+
+
+class WhyCard(msgspec.Struct, frozen=True):
+    """The body of `up/why`: why this device gave a verdict against a release. Numbers only, no reading."""
+
+    model: ModelName
+    ts: float
+    phase: str  # in which it was judged
+    criterion: str  # stable code: guardrail, crash-loop, worse-than-incumbent, golden-mismatch, ...
+    text: str
+    new: Side
+    old: Side | None  # who answers again; None: nobody
+    trial: TrialReport | None = None
+    log_harm: float | None = None  # natural logarithm of E_harm ...
+    harm_at: float | None = None  # ... and of the threshold it reached
+    log_safe: float | None = None
+    safe_at: float | None = None
+
+
+class SampleBatch(msgspec.Struct, frozen=True):
+    """The body of `up/sample`: rows for retraining, sealed to the tenant's key (`sync.samples`), base64."""
+
+    model: ModelName
+    data_class: str
+    region: str
+    sealed: str
+
+
 EVENT = Kind("event")
 METRICS = Kind("metrics")
-
-
-# --- enrolment (HTTPS, before there is a certificate) -----------------------------------------------------------
-
-
-class Token(msgspec.Struct, frozen=True):
-    """What `falaj device token` prints (base64url of this document): where to go and whom to believe."""
-
-    url: str
-    tenant: TenantId
-    device: DeviceId
-    secret: str
-    ca: Digest  # SHA-256 of the CA certificate (DER)
-    root: Digest  # SHA-256 of the first TUF root
-    expires: float
-    v: int = PROTOCOL
-
-
-class EnrolRequest(msgspec.Struct, frozen=True):
-    """Signed (DSSE) by the key of the CSR, so that the sealing key is bound to the same holder."""
-
-    tenant: TenantId
-    device: DeviceId
-    secret: str
-    csr: str  # PEM
-    sealing_key: str  # X25519 public key, base64
-
-
-class EnrolAnswer(msgspec.Struct, frozen=True):
-    tenant: TenantId
-    device: DeviceId
-    epoch: int
-    certificate: str  # PEM
-    ca: str  # PEM
-    root: str  # TUF root metadata (JSON text), its SHA-256 stands in the token
-    uplink_host: str
-    uplink_port: int
+SAMPLE = Kind("sample")
+WHY = Kind("why")
 
 
 # --- on the device's local broker and HTTP ----------------------------------------------------------------------

@@ -74,6 +74,10 @@ def ack(tenant: TenantId, device: DeviceId, kind: Kind) -> str:
     return f"{ROOT}/{tenant}/d/{device}/ack/{kind}"
 
 
+def labels(tenant: TenantId, device: DeviceId) -> str:
+    return f"{ROOT}/{tenant}/d/{device}/labels"
+
+
 def trust(tenant: TenantId, file: TrustFile) -> str:
     return f"{ROOT}/{tenant}/trust/{file}"
 
@@ -95,7 +99,7 @@ def core_subscriptions(tenant: TenantId) -> tuple[str, ...]:
 def device_subscriptions(tenant: TenantId, device: DeviceId) -> tuple[str, ...]:
     """What a device always listens to; trust files and chunks are subscribed one by one, as they are lacked."""
     own = f"{ROOT}/{tenant}/d/{device}"
-    return (f"{own}/desired", f"{own}/ack/+", core_status(tenant), f"{ROOT}/{tenant}/trust/index")
+    return (f"{own}/desired", f"{own}/ack/+", f"{own}/labels", core_status(tenant), f"{ROOT}/{tenant}/trust/index")
 
 
 def parse(topic: str) -> Address:

@@ -26,9 +26,10 @@ def demo(keep: bool, home: Path, speed: float, as_json: bool) -> None:
     """Run the whole story: real recordings become a signed release that six devices prove and serve."""
     from rich.console import Console
 
-    from appliance.demo.drift import DriftScene
+    from appliance.demo import bad, drift, learning
     from appliance.demo.fleet import Machines, fresh_home
     from appliance.demo.recordings import BadRecordings
+    from appliance.demo.stage import Stage
     from appliance.demo.story import Act, watches
     from appliance.demo.summary import Story
 
@@ -44,7 +45,11 @@ def demo(keep: bool, home: Path, speed: float, as_json: bool) -> None:
         try:
             cast = watches(wheel, project, speed)
             Act(machines, story, cast).run()
-            DriftScene(machines, story, cast).run()
+            story.act = "act two"
+            with Stage(machines, story, cast) as stage:
+                drift.play(stage)
+                bad.play(stage, learning.play(stage))
+                stage.account()
         except Trouble as error:
             trouble = error
         except KeyboardInterrupt:

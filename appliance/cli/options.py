@@ -35,6 +35,19 @@ def edge_dir(command: F) -> F:
     )(command)  # fmt: skip
 
 
+def reason_option(command: F) -> F:
+    """`--reason`: what is kept for good beside who asked."""
+    return click.option("--reason", required=True, callback=_said, help="Why; it is kept for good, with your name.")(
+        command
+    )
+
+
+def _said(context: click.Context, option: click.Parameter, text: str) -> str:
+    if not text.strip():
+        raise click.BadParameter("say why in a few words; it is kept for good")
+    return text.strip()
+
+
 def show(as_json: bool, document: Any, text: str) -> None:
     """Prints the document, or the text for people."""
     click.echo(json.dumps(document, indent=2, sort_keys=True, default=str) if as_json else text)

@@ -67,7 +67,8 @@ def train(model: str, folder: Path | None, as_json: bool) -> None:
     name = model_name(model)
     result = _follow(core, core.order(Train(actor=actor(), model=name))["job"], as_json)
     if not result["accepted"]:
-        show(as_json, result, f"the candidate was refused by its gates: {result['reasons']}")
+        step = f"falaj candidate override {result['candidate']} --reason TEXT{dir_words(folder)}"
+        show(as_json, result, f"the candidate was refused by its gates: {result['reasons']}\n  against them: `{step}`")
         raise SystemExit(1)
     text = f"release {result['number']} of {model} awaits approval: accuracy {result['accuracy']:.3f} on held-out rows"
     show(as_json, result, f"{text}\n  falaj trust approve {model}@{result['number']}{dir_words(folder)}")

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from appliance.cli.verdicts import learning_lines
+
 Document = Mapping[str, Any]
 
 NO_DEVICE = "no device has enrolled; `falaj device token NAME` prints a token for one"
@@ -21,6 +23,7 @@ def core(document: Document, now: float) -> str:
     parts = [head, *_section(told, device_lines(document["devices"]) or [NO_DEVICE])]
     parts += _section("releases", [_release(row) for row in document["releases"]] or ["none; `falaj train MODEL`"])
     parts += _section("rollouts", [_rollout(row) for row in document["rollouts"]])
+    parts += _section("drift and learning", learning_lines(document["retraining"], document["devices"]))
     parts += _section("rows", [_source(name, row) for name, row in status["sources"].items()])
     parts += _section("turned away, newest first", [rejection(row) for row in document["rejections"]])
     parts += _section("trust", trust_lines(status["trust"], now))
@@ -86,7 +89,8 @@ def _release(row: Document) -> str:
 
 def _rollout(row: Document) -> str:
     reason = f"  {row['reason']}" if row["reason"] else ""
-    return f"{row['model']}@{row['number']}  {row['state']}  since {_moment(row['since'])}{reason}"
+    forced = f"  FORCED by {row['forced']}" if row["forced"] else ""
+    return f"{row['model']}@{row['number']}  {row['state']}  since {_moment(row['since'])}{reason}{forced}"
 
 
 def _source(name: str, row: Document) -> str:

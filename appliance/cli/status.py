@@ -16,13 +16,14 @@ from appliance.cli.options import core_dir, json_option, show
 @core_dir
 @json_option
 def status(folder: Path | None, as_json: bool) -> None:
-    """Show the core in one screen: devices, releases, rollouts, rows, trust and the last events."""
+    """Show the core in one screen: devices, releases, rollouts, drift, rows, trust, events."""
     core = api(folder)
     document = {
         "status": core.get("/v1/status"),
         "devices": core.get("/v1/devices")["devices"],
         "releases": core.get("/v1/releases?limit=5")["releases"],
         "rollouts": core.get("/v1/rollouts?limit=5")["rollouts"],
+        "retraining": core.get("/v1/retraining")["retraining"],
         "rejections": core.get("/v1/quarantine?limit=5")["rejections"],
         "events": core.get("/v1/events?limit=10")["events"],
     }

@@ -61,7 +61,9 @@ def approve(release: str, folder: Path | None, keys: Path | None, as_json: bool)
         raise click.BadParameter("write MODEL@NUMBER, for example exercise@1")
     signed = owner.approve(api(folder), keys or owner_folder(), model_name(model), int(number), actor(), clock.now())
     document = {"model": signed.model, "number": signed.number, "manifest": signed.digest, "keyid": signed.key,
-                "metrics": signed.metrics}  # fmt: skip
+                "metrics": signed.metrics, "needs": signed.needs, "override": signed.override}  # fmt: skip
     figures = ", ".join(f"{name} {value:.4g}" for name, value in signed.metrics.items())
     text = f"signed {model} release {number}, manifest {signed.digest[:12]} ({figures})"
-    show(as_json, document, f"{text}\n  its rollout: `falaj status{dir_words(folder)}`")
+    told = f"\n  against a gate's word, by {signed.override}" if signed.override else ""
+    told += f"\n  {signed.needs['text']}" if signed.needs else ""
+    show(as_json, document, f"{text}{told}\n  its rollout: `falaj rollout show {model}{dir_words(folder)}`")

@@ -8,14 +8,14 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
+from appliance.demo.counting import Count, Expected
 from appliance.demo.fleet import Device, StoryFailed
-from appliance.demo.recordings import CHANNELS, PAUSE, PERIOD, Recording
+from appliance.demo.recordings import CHANNELS, PAUSE, PERIOD, Recording, Stretch
 from sync import codec
 from sync.errors import Malformed
 from sync.link import Message, Publish
@@ -28,76 +28,8 @@ BREAK = 5.0  # seconds of event time between two stretches
 SIZE, STEP = 100, 50  # the window of the demo's project, as the sender must know it to count
 
 
-@dataclass(frozen=True)
-class Expected:
-    """One complete window that was sent: the event time of its last sample, and what it really was."""
-
-    end: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A piece of a recording that training never saw: `samples` is (n, 6)."""
-
-    exercise: str
-    samples: npt.NDArray[np.float64]
-
-
-def lengthen(recordings: Sequence[Recording], samples: int, rng: np.random.Generator) -> list[Stretch]:
-    """At least so many samples of unseen stretches, by block bootstrap: whole last quarters drawn with repetition.
-
-    The recordings are far too short for the statistics of drift; whoever shows a result of this says so.
-    """
-    drawn, total = [], 0
-    while total < samples:
-        recording = recordings[int(rng.integers(len(recordings)))]
-        drawn.append(Stretch(recording.exercise, recording.samples[recording.split :]))
-        total += len(drawn[-1].samples)
-    return drawn
-
-
-@dataclass
-class Count:
-    """All that one watch sent and got back; answers are kept by the event time of their window."""
-
-    sent: int = 0
-    expected: list[Expected] = field(default_factory=list)
-    mqtt: dict[float, list[Prediction]] = field(default_factory=dict)
-    http: dict[float, tuple[float, ...]] = field(default_factory=dict)
-    http_errors: list[str] = field(default_factory=list)
-    other: list[str] = field(default_factory=list)
-
-    def answered(self) -> int:
-        """Windows with a prediction of quality `ok`."""
-        return sum(1 for got in self.mqtt.values() if any(p.quality == "ok" for p in got))
-
-    def lost(self) -> list[Expected]:
-        """Complete windows without an answer."""
-        return [e for e in self.expected if e.end not in self.mqtt]
-
-    def twice(self) -> list[float]:
-        """Windows that were answered under different ids."""
-        return [end for end, got in self.mqtt.items() if len({p.id for p in got}) > 1]
-
-    def right(self) -> int:
-        """Windows whose served class is the true one."""
-        return sum(1 for e in self.expected if any(p.value == e.label for p in self.mqtt.get(e.end, ())))
-
-    def differing(self) -> list[float]:
-        """Windows on which MQTT and HTTP do not say exactly the same."""
-        return [
-            e.end
-            for e in self.expected
-            if e.end in self.mqtt and e.end in self.http and not _same(self.mqtt[e.end][0], self.http[e.end])
-        ]
-
-
-def _same(prediction: Prediction, numbers: tuple[float, ...]) -> bool:
-    """Whether HTTP's output tensor is the same distribution and names the same class."""
-    if prediction.probabilities != numbers:
-        return False
-    return prediction.value == prediction.classes[int(np.argmax(numbers))]
+class Away(StoryFailed):
+    """The device does not answer over HTTP now: what was not taken may be given again."""
 
 
 class Watch:
@@ -146,38 +78,42 @@ class Watch:
         self._asks.put(None)
         asker.join()
 
-    def stream(self, start: float, stretches: Sequence[Stretch], rate: float) -> float:
-        """Sends stretches in batches of `BATCH` readings, `rate` batches a second, whatever comes back.
-
-        Returns the event time behind the last reading.
-        """
+    def stream(
+        self, start: float, stretches: Iterable[Stretch], rate: float, stop: threading.Event | None = None
+    ) -> float:
+        """Sends stretches in batches of `BATCH` readings, `rate` batches a second, whatever comes back, until there
+        are no more or `stop` is set. Returns the event time behind the last reading."""
         ts, began, number = start, time.monotonic(), 0
         for stretch in stretches:
             moments = [round(ts + i * PERIOD, 3) for i in range(len(stretch.samples))]
-            ends = range(SIZE - 1, len(moments), STEP)
-            self.count.expected += [Expected(moments[i], stretch.exercise) for i in ends]
             for i in range(0, len(moments), BATCH):
                 ahead = began + number / rate - time.monotonic()
                 if ahead > 0:
                     time.sleep(ahead)
+                # Noted before it is sent: whatever the agent completes with these rows, it must answer.
+                sent = range(i, min(i + BATCH, len(moments)))
+                ends = (k for k in sent if k >= SIZE - 1 and (k - SIZE + 1) % STEP == 0)
+                self.count.expected += [Expected(moments[k], stretch.exercise) for k in ends]
                 self._send_batch(moments[i : i + BATCH], stretch.samples[i : i + BATCH])
                 number += 1
+                if stop is not None and stop.is_set():
+                    return moments[sent[-1]] + BREAK
             ts = moments[-1] + BREAK
         return ts
 
-    def tell_labels(self) -> int:
-        """Sends what each answered window really was, by prediction id, as people do later; returns how many."""
-        told = [
-            {"id": self.count.mqtt[e.end][0].id, "label": e.label}
-            for e in self.count.expected
-            if e.end in self.count.mqtt
-        ]
+    def tell_labels(self, count: Count, windows: Iterable[Expected]) -> int:
+        """Sends what answered windows of `count` really were, by prediction id, as people do later; returns how
+        many. Raises Away if the device does not answer: telling the same again later does no harm."""
+        answered = ((e, count.mqtt[e.end][0]) for e in windows if e.end in count.mqtt)
+        told = [{"id": prediction.id, "label": e.label} for e, prediction in answered]
+        if not told:
+            return 0
         connection = http.client.HTTPConnection("127.0.0.1", self.device.http_port, timeout=30)
         try:
             connection.request("POST", "/v1/labels", json.dumps({"labels": told}), {"Content-Type": "application/json"})
             answer = json.loads(connection.getresponse().read())
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise StoryFailed(f"{self.device.name} did not take the labels: {error}") from error
+            raise Away(f"{self.device.name} did not take the labels: {error}") from error
         finally:
             connection.close()
         if answer.get("unknown") != []:

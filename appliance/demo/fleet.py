@@ -80,12 +80,18 @@ class Machines:
         return Api(self.core_folder / "run" / "api.sock")
 
     def start_core(self) -> None:
-        """Writes core.toml with free ports, starts the core and waits until all of it is up."""
+        """Writes core.toml with free ports, then `run_core`."""
         self.core_folder.mkdir(parents=True)
         names = ("uplink", "enrol", "console")
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         lines = ["[ports]", *(f"{name} = {port}" for name, port in self.ports.items())]
         (self.core_folder / "core.toml").write_text("\n".join(lines) + "\n")
+        self.run_core()
+
+    def run_core(self) -> None:
+        """Starts the core in its folder and waits until all of it is up; also after it was killed there."""
+        ready = self.core_folder / "run" / "ready"
+        ready.unlink(missing_ok=True)  # of a core that could not take it away any more
         argv = [sys.executable, "-P", "-m", "appliance.cli", "-v", "core", "run", "--dir", str(self.core_folder)]
         log = self.home / "core.log"
         self.core = core = spawn(argv, log)
@@ -93,7 +99,7 @@ class Machines:
         def answers() -> bool:
             if core.poll() is not None:
                 raise StoryFailed(f"the core does not start:\n{tail(log, 8)}")
-            return (self.core_folder / "run" / "ready").exists()
+            return ready.exists()
 
         wait_until(answers, CORE_PATIENCE, f"the core to be up; see {log}")
 

@@ -12,9 +12,10 @@ import io
 import pickle
 import zipfile
 from _codecs import encode
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,43 @@ class Recording:
     def split(self) -> int:
         """Index of the first sample the core never sees."""
         return int(len(self.samples) * SEEN)
+
+
+Part = Literal["first", "last"]  # three quarters, a quarter
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A piece of a recording: `samples` is (n, 6)."""
+
+    exercise: str
+    samples: npt.NDArray[np.float64]
+
+
+def stretches(recordings: Sequence[Recording], part: Part, rng: np.random.Generator) -> Iterator[Stretch]:
+    """Whole first or last parts of these recordings without end: each once in a random order, then drawn with
+    repetition (block bootstrap).
+
+    The recordings are far too short for the statistics of drift and rollouts; whoever shows a result of this says so.
+    """
+    for i in rng.permutation(len(recordings)):
+        yield _piece(recordings[int(i)], part)
+    while True:
+        yield _piece(recordings[int(rng.integers(len(recordings)))], part)
+
+
+def at_least(samples: int, endless: Iterator[Stretch]) -> Iterator[Stretch]:
+    """The first whole stretches that together have so many samples."""
+    total = 0
+    while total < samples:
+        stretch = next(endless)
+        total += len(stretch.samples)
+        yield stretch
+
+
+def _piece(recording: Recording, part: Part) -> Stretch:
+    samples = recording.samples[recording.split :] if part == "last" else recording.samples[: recording.split]
+    return Stretch(recording.exercise, samples)
 
 
 class _OnlyArrays(pickle.Unpickler):

@@ -63,7 +63,7 @@ class Act:
 
     def run(self) -> None:
         """All steps; raises Trouble at the first that fails."""
-        self._step("recordings: read, three quarters of each written as CSV", self._write_recordings)
+        self._step("recordings: three quarters of each right wrist written as CSV", self._write_recordings)
         self._step("core: broker, steward, console, enrolment listener", self._start_core)
         self._step("trust: the owner makes the release key and signs the root", self._trust)
         self._step("devices: the agents make their keys, enrol and start", self._devices)
@@ -79,8 +79,9 @@ class Act:
             work(step)
 
     def _write_recordings(self, step: Step) -> None:
-        rows = data.write_csv(self.cast.recordings, self.machines.home / "recordings")
-        step.figure = f"{len(self.cast.recordings)} files, {rows:,} rows; the last quarters stay with the watches"
+        right = tuple(r for r in self.cast.recordings if r.side == "right")
+        rows = data.write_csv(right, self.machines.home / "recordings")
+        step.figure = f"{len(right)} files of right wrists, {rows:,} rows; last quarters and left wrists stay outside"
 
     def _start_core(self, step: Step) -> None:
         self.machines.start_core()

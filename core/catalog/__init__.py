@@ -1,7 +1,8 @@
 """Facts and orders of one tenant: one encrypted SQLite file, opened by `open_catalog`.
 
 The steward is the only writer; console and workers read. `schema` has the tables; each other file is one shelf of
-the catalog: `projects` and jobs, `datasets` (what landed), `releases`, `fleet`, `events`. Documents are stored as
+the catalog: `projects` and jobs, `datasets` (what landed), `samples` (what came up to be learned from),
+`releases`, `fleet`, `decisions` of rollouts, `events`. Documents are stored as
 JSON of the types in `core.handoffs`, `core.project` and `sync.messages`.
 """
 

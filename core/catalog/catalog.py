@@ -11,10 +11,12 @@ import sqlite_utils
 from sqlcipher3 import dbapi2 as sqlcipher
 
 from core.catalog.datasets import Datasets
+from core.catalog.decisions import Decisions
 from core.catalog.events import Events
 from core.catalog.fleet import FleetShelf
 from core.catalog.projects import Projects
 from core.catalog.releases import Releases
+from core.catalog.samples import SampleShelf
 from core.catalog.schema import MIGRATIONS, VERSION
 
 
@@ -31,7 +33,9 @@ class Catalog:
         self.datasets = Datasets(connection)
         self.releases = Releases(connection)
         self.fleet = FleetShelf(connection)
+        self.decisions = Decisions(connection)
         self.events = Events(connection)
+        self.samples = SampleShelf(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

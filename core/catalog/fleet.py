@@ -8,10 +8,11 @@ import msgspec
 
 from core.handoffs import Rollout
 from sync import codec
-from sync.messages import Gates, Reported, Status
+from sync.messages import Gates, Reported, Status, WhyCard
 from sync.names import DeviceId, ModelName
 
 ALL = -1  # as a limit of rows: SQLite's word for none
+WHYS_KEPT = 100  # why cards of one device
 _LIMIT = 16 * 1024 * 1024  # bytes of a document as stored: the wire's limit is not the catalog's
 
 
@@ -129,6 +130,26 @@ class FleetShelf:
 
     def set_received(self, device: DeviceId, epoch: int, kind: str, n: int) -> None:
         self._db.execute("INSERT OR REPLACE INTO received VALUES (?, ?, ?, ?)", (device, epoch, kind, n))
+
+    def add_why(self, device: DeviceId, card: WhyCard, now: float) -> None:
+        """Keeps a why card; the newest WHYS_KEPT of a device stay."""
+        self._db.execute(
+            "INSERT INTO why (ts, device, model, number, document) VALUES (?, ?, ?, ?, ?)",
+            (now, device, card.model, card.new.number, codec.encode(card)),
+        )
+        self._db.execute(
+            "DELETE FROM why WHERE device = ? AND id <="
+            " (SELECT id FROM why WHERE device = ? ORDER BY id DESC LIMIT 1 OFFSET ?)",
+            (device, device, WHYS_KEPT),
+        )
+
+    def whys(self, model: str | None = None, limit: int = 20) -> list[tuple[int, DeviceId, WhyCard]]:
+        """(id, device, card), newest first, of one model or of all."""
+        rows = self._db.execute(
+            "SELECT id, device, document FROM why WHERE ? IS NULL OR model = ? ORDER BY id DESC LIMIT ?",
+            (model, model, limit),
+        )
+        return [(key, DeviceId(device), codec.decode(WhyCard, bytes(document))) for key, device, document in rows]
 
     # --- what they shall do ---
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 2
+VERSION = 3
 
 TABLES = """
 CREATE TABLE project (id INTEGER PRIMARY KEY, ts REAL NOT NULL, actor TEXT NOT NULL, folder TEXT NOT NULL,
@@ -46,7 +46,21 @@ CREATE TABLE event (id INTEGER PRIMARY KEY, ts REAL NOT NULL, source TEXT NOT NU
     severity TEXT NOT NULL, model TEXT, text TEXT NOT NULL, facts TEXT NOT NULL);
 """
 
+# A report names the quarantined manifests with their retry generation since version 3: older ones cannot be read, and
+# devices send theirs again.
+SECOND_ACT = """
+CREATE TABLE sample_batch (device TEXT NOT NULL, epoch INTEGER NOT NULL, n INTEGER NOT NULL, model TEXT NOT NULL,
+    bytes INTEGER NOT NULL, received REAL NOT NULL, landed INTEGER, PRIMARY KEY (device, epoch, n));
+CREATE INDEX sample_batch_waiting ON sample_batch (model, received) WHERE landed IS NULL;
+CREATE TABLE training_samples (job INTEGER PRIMARY KEY, labelled INTEGER NOT NULL);
+CREATE TABLE why (id INTEGER PRIMARY KEY, ts REAL NOT NULL, device TEXT NOT NULL, model TEXT NOT NULL,
+    number INTEGER NOT NULL, document BLOB NOT NULL);
+CREATE TABLE decision (rollout INTEGER NOT NULL, ts REAL NOT NULL, device TEXT NOT NULL, envelope BLOB NOT NULL);
+UPDATE device SET report = NULL;
+"""
+
 MIGRATIONS: dict[int, str] = {
     0: TABLES,
     1: "CREATE INDEX event_source ON event (source, id)",
+    2: SECOND_ACT,
 }  # from version -> statements that lead to the next

@@ -7,9 +7,9 @@ Three Flask applications, each made by a function and served by `appliance`:
 * `create_enrolment`: the one listener open to the network; it holds no catalog and no key.
 
 Reading order: `replies` (what every answer looks like), `api`, `enrol`, then the pages: `facts` (what is read),
-`trust_state`, `wording`, `lines` and `rollout_card` (rows of the tables), `concerns` (what needs a person), `pages`.
-All but `replies`, `api`, `enrol`, `pages` and `facts.gather` are pure. What does not belong: decisions; those are the
-steward's.
+`trust_state`, `wording`, `evidence` (what pairs say), `lines`, `why_card`, `rollout_card` and `learning` (what is shown
+of one thing each), `concerns` (what needs a person), `pages`. All but `replies`, `api`, `enrol`, `pages` and
+`facts.gather` are pure. What does not belong: decisions; those are the steward's.
 """
 
 from core.console.api import create_api

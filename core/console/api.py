@@ -17,9 +17,12 @@ from flask import Flask, Response, request
 from core import orders
 from core.catalog import Catalog
 from core.catalog.schema import VERSION as SCHEMA
+from core.console import evidence
 from core.console.facts import counts
 from core.console.replies import Ask, Refusal, document, json_errors, put_order
 from core.console.trust_state import trust_state
+from core.fleet.retraining import hops
+from core.handoffs import Rollout
 from sync import codec
 from sync.errors import Malformed
 from sync.messages import PROTOCOL
@@ -39,14 +42,18 @@ _PEOPLE: dict[str, type[orders.Order]] = {
         orders.TrustKeys,
         orders.TrustInit,
         orders.Approve,
+        orders.Override,
+        orders.Force,
+        orders.Label,
         orders.IssueToken,
     )
 }
 _OTHERS = {kind.__name__ for kind in orders.AnyOrder.__args__} - _PEOPLE.keys()
 
 
-def create_api(catalog: OpenCatalog, ask: Ask, *, tenant: TenantId = DEFAULT_TENANT) -> Flask:
-    """The API of one tenant. `catalog` opens its catalog read-only; `ask` hands an order to the steward.
+def create_api(catalog: OpenCatalog, ask: Ask, now: Callable[[], float], *, tenant: TenantId = DEFAULT_TENANT) -> Flask:
+    """The API of one tenant. `catalog` opens its catalog read-only; `ask` hands an order to the steward; `now` gives
+    seconds since 1970 (UTC).
 
     Errors are {error, code, hint}: 400 malformed, 403 not an order of people, 404, 409 the steward said no,
     413, 503 the catalog or the steward is not there.
@@ -60,7 +67,10 @@ def create_api(catalog: OpenCatalog, ask: Ask, *, tenant: TenantId = DEFAULT_TEN
     def status(shelves: Catalog) -> object:
         return _status(shelves, tenant)
 
-    reads: dict[str, Callable[..., object]] = {"/v1/status": status, **_READS}
+    def retraining(shelves: Catalog) -> object:
+        return {"retraining": hops(shelves, now())}
+
+    reads: dict[str, Callable[..., object]] = {"/v1/status": status, "/v1/retraining": retraining, **_READS}
     for rule, read in reads.items():
         app.add_url_rule(rule, rule, _reading(catalog, read))
     app.add_url_rule("/v1/orders", "orders", lambda: _order(ask), methods=["POST"])
@@ -162,7 +172,29 @@ def _job(shelves: Catalog, number: int) -> object:
 def _rollouts(shelves: Catalog) -> object:
     active = {key for key, _ in shelves.fleet.rollouts(limit=MOST)}
     rows = shelves.fleet.rollouts(active=False, limit=_limit(50))  # "not only the active ones"
-    return {"rollouts": [{"id": key, "active": key in active, **codec.builtins(found)} for key, found in rows]}
+    devices = shelves.fleet.devices()
+
+    def judged(key: int, rollout: Rollout) -> object:
+        live = devices if key in active else ()  # of a past one only what it was decided on is known
+        reports = {d.device: d.report.models.get(rollout.model) if d.report else None for d in live}
+        return evidence.document(rollout, reports)
+
+    return {
+        "rollouts": [
+            {"id": key, "active": key in active, **codec.builtins(found), "evidence": judged(key, found)}
+            for key, found in rows
+        ]
+    }
+
+
+def _why(shelves: Catalog) -> object:
+    rows = shelves.fleet.whys(request.args.get("model"), _limit(20))
+    return {"whys": [{"id": key, "device": device, **codec.builtins(card)} for key, device, card in rows]}
+
+
+def _project(shelves: Catalog) -> object:
+    current = shelves.projects.current()
+    return {"project": current[0] if current else None, "folder": current[1] if current else ""}
 
 
 def _events(shelves: Catalog) -> object:
@@ -189,6 +221,7 @@ def _limit(default: int) -> int:
 
 
 _READS: dict[str, Callable[..., object]] = {
+    "/v1/project": _project,
     "/v1/devices": _devices,
     "/v1/releases": _releases,
     "/v1/releases/<model>/<int:number>": _release,
@@ -196,6 +229,7 @@ _READS: dict[str, Callable[..., object]] = {
     "/v1/jobs": _jobs,
     "/v1/jobs/<int:number>": _job,
     "/v1/rollouts": _rollouts,
+    "/v1/why": _why,
     "/v1/events": _events,
     "/v1/quarantine": _quarantine,
     "/v1/trust": _trust,

@@ -7,15 +7,19 @@ waited for, never counted against a release; it is said all the same.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from core.catalog.fleet import DeviceRow
-from core.console import wording
+from core.console import learning, wording
+from core.console.evidence import judgement
 from core.console.facts import Facts, is_validated
+from core.console.why_card import newest_against
 from core.console.wording import relative
-from core.handoffs import RolloutState
+from core.handoffs import ROLLOUT_ENDED, Rollout, RolloutState
+from sync.evidence import Decision
 from sync.messages import ModelReport
+from sync.names import DeviceId, ModelName
 
 PATIENCE = 15 * 60.0  # seconds a device may be away or silent before it is an alarm
 AHEAD = 30 * 86_400.0  # seconds before the end of root and targets at which it is time to sign again
@@ -24,18 +28,21 @@ SEVERAL = 3  # devices with the same trouble, from which on they share one line
 
 @dataclass(frozen=True)
 class Concern:
-    """One thing that is wrong or waits. `next` is what to do, empty where waiting is right."""
+    """One thing that is wrong or waits. `next` is what to do, empty where waiting is right; `why` is the id of the
+    why card that says more."""
 
     level: Literal["notice", "alarm"]
     subject: str
     text: str
     next: str = ""
+    why: int | None = None
 
 
 def concerns(facts: Facts, now: float) -> tuple[Concern, ...]:
-    """Alarms first, then notices, each in the order fleet, rollouts, releases, work, trust."""
+    """Alarms first, then notices, each in the order fleet, drift, rollouts, releases, work, trust."""
     found = [
-        *(c for row in facts.devices if row.state != "revoked" for c in _device(row, now)),
+        *(c for row in facts.devices if row.state != "revoked" for c in _device(facts, row, now)),
+        *_drift(facts, now),
         *_rollouts(facts, now),
         *_releases(facts),
         *_jobs(facts),
@@ -46,18 +53,18 @@ def concerns(facts: Facts, now: float) -> tuple[Concern, ...]:
 
 def _gathered(found: list[Concern]) -> list[Concern]:
     """Many devices with one and the same trouble are one concern: a cut line must not bury the rest."""
-    groups: dict[Concern, list[str]] = {}
+    groups: dict[tuple[str, str, str], list[Concern]] = {}
     for concern in found:
-        groups.setdefault(Concern(concern.level, "", concern.text, concern.next), []).append(concern.subject)
+        groups.setdefault((concern.level, concern.text, concern.next), []).append(concern)
     lines = []
-    for key, subjects in groups.items():
-        together = len(subjects) >= SEVERAL
-        for subject in [f"{len(subjects)} devices: {', '.join(subjects)}"] if together else subjects:
-            lines.append(Concern(key.level, subject, key.text, key.next))
+    for alike in groups.values():
+        subjects = [concern.subject for concern in alike]
+        together = len(alike) >= SEVERAL
+        lines += [replace(alike[0], subject=f"{len(alike)} devices: {', '.join(subjects)}")] if together else alike
     return lines
 
 
-def _device(row: DeviceRow, now: float) -> Iterator[Concern]:
+def _device(facts: Facts, row: DeviceRow, now: float) -> Iterator[Concern]:
     if row.report is None:
         level: Literal["notice", "alarm"] = "alarm" if now - row.enrolled > PATIENCE else "notice"
         yield Concern(
@@ -90,17 +97,24 @@ def _device(row: DeviceRow, now: float) -> Iterator[Concern]:
             "Give it a time server, or set it by hand",
         )
     for name, model in sorted(row.report.models.items()):
-        yield from _model(f"{row.device}, {name}", model)
+        yield from _model(facts, row.device, name, model)
 
 
-def _model(subject: str, model: ModelReport) -> Iterator[Concern]:
+def _model(facts: Facts, device: DeviceId, name: ModelName, model: ModelReport) -> Iterator[Concern]:
+    subject = f"{device}, {name}"
     why = f": {model.reason}" if model.reason else ""
     if model.phase == "reverting":
         yield Concern("alarm", subject, f"is going back to its previous release{why}")
         return  # that says it all
-    if model.wanted is not None and model.wanted in model.quarantined:
+    asked = next((w.retry for w in facts.wanted.get(device, ()) if w.model == name), 0)
+    if model.wanted is not None and model.quarantined.get(model.wanted, -1) >= asked:
+        card = newest_against(facts, name, model.wanted, device)
         yield Concern(
-            "alarm", subject, f"refused release {wording.short(model.wanted)}{why}", "The events below say why"
+            "alarm",
+            subject,
+            f"refused release {wording.short(model.wanted)}{why}",
+            "Its why card says by which criterion" if card is not None else "The events below say why",
+            card,
         )
     if model.serving is not None and not is_validated(model):
         yield Concern(
@@ -111,13 +125,6 @@ def _model(subject: str, model: ModelReport) -> Iterator[Concern]:
         )
     if model.serving is None and model.phase == "no_model" and model.wanted is not None:
         yield Concern("notice", subject, f"has no model yet{why}")
-    if model.drift is not None and model.drift.since is not None:
-        yield Concern(
-            "alarm",
-            subject,
-            f"its inputs ({', '.join(model.drift.streams)}) are not what they were when its release was committed",
-            "Look at its sensors and how it is mounted; if the world has changed, train again: `falaj train`",
-        )
     if model.errors:
         yield Concern(
             "notice",
@@ -127,43 +134,79 @@ def _model(subject: str, model: ModelReport) -> Iterator[Concern]:
         )
 
 
+def _drift(facts: Facts, now: float) -> Iterator[Concern]:
+    """One concern a model: who drifted, the worst first, and what the core does about it by itself."""
+    for model, drifted in learning.drifted(facts).items():
+        first = min(line.since for line in drifted)
+        names = ", ".join(line.device for line in drifted)
+        hop = facts.hops.get(model)
+        by_hand = "Look at the sensors and how they are mounted; if the world has changed, train again: `falaj train`"
+        streams = ", ".join(dict.fromkeys(stream for line in drifted for stream in line.streams))
+        told = f"inputs ({streams}) are not what they were when the release was committed, since {relative(first, now)}"
+        yield Concern("alarm", f"{names}, {model}", told, learning.next_words(hop) if hop else by_hand)
+
+
 def _rollouts(facts: Facts, now: float) -> Iterator[Concern]:
     for rollout in facts.rollouts:
         subject = f"rollout of {rollout.model} {rollout.number}"
         why = f": {rollout.reason}" if rollout.reason else ""
+        card = newest_against(facts, rollout.model, rollout.manifest)
+        if rollout.forced and rollout.state not in ROLLOUT_ENDED:
+            yield Concern("alarm", subject, f"was forced to serve without a shadow's word, by {rollout.forced}")
         if rollout.state is RolloutState.REVERSING:
-            yield Concern("alarm", subject, f"is being taken back{why}")
+            yield Concern("alarm", subject, f"is being taken back{why}", why=card)
         elif rollout.state is RolloutState.REVERSED:
             yield Concern(
                 "alarm",
                 subject,
                 f"was taken back {relative(rollout.since, now)}{why}",
                 "Correct the cause, then train and approve a new release",
+                card,
             )
+        elif rollout.state is RolloutState.SHADOW:
+            yield from _shadow(facts, rollout, subject)
         elif rollout.state is RolloutState.APPROVED and rollout.reason:
             yield Concern(
                 "notice", subject, rollout.reason, "Run `falaj device token NAME` for each device that is missing"
             )
 
 
+def _shadow(facts: Facts, rollout: Rollout, subject: str) -> Iterator[Concern]:
+    """Pairs that only a label can decide are waited for by nobody but a person."""
+    found = judgement(rollout, facts.reports(rollout.model))
+    waiting = {device: trial.waiting for device, trial in found.devices.items() if trial.waiting} if found else {}
+    if waiting and found is not None and found.decision is Decision.HOLD:
+        yield Concern(
+            "notice",
+            subject,
+            f"waits for the labels of {wording.plural(sum(waiting.values()), 'pair')} on {', '.join(waiting)}",
+            "Run `falaj labels DEVICE FILE.csv` with what those predictions really were",
+        )
+
+
 def _releases(facts: Facts) -> Iterator[Concern]:
     judged = set()
+    staged = {row.candidate for row in facts.releases}
     for key, _, candidate in facts.candidates:
         if candidate.model in judged:
             continue
         judged.add(candidate.model)
-        if not candidate.accepted:
+        if not candidate.accepted and key not in staged:
             failed = "; ".join(v.text for v in candidate.verdicts if v.outcome == "fail")
             yield Concern(
-                "notice", f"candidate {key} of {candidate.model}", f"was refused: {failed or 'see its verdicts'}"
+                "notice",
+                f"candidate {key} of {candidate.model}",
+                f"was refused: {failed or 'see its verdicts'}",
+                f"To let it pass all the same: `falaj candidate override {key} --reason TEXT`",
             )
     newest = set()
     for row in facts.releases:
+        override = facts.overrides.get((row.model, row.number))
         if row.model not in newest and row.state == "staged":
             yield Concern(
                 "notice",
                 f"release {row.model} {row.number}",
-                "waits for its owner's approval",
+                "waits for its owner's approval" + (f"; a gate was overridden by {override}" if override else ""),
                 f"Run `falaj trust approve {row.model}@{row.number}`",
             )
         newest.add(row.model)

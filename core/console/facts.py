@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from core.catalog import Catalog
 from core.catalog.events import Event
 from core.catalog.fleet import DeviceRow, Wanted
 from core.catalog.projects import Job
 from core.catalog.releases import ReleaseRow
 from core.console.trust_state import TrustState, trust_state
+from core.fleet.retraining import Hop, hops
 from core.handoffs import Candidate, Rollout
-from sync.messages import ModelReport
-from sync.names import DeviceId
+from core.project import Project
+from sync.messages import ModelReport, WhyCard
+from sync.names import DeviceId, ModelName
 
+WHYS = 20  # why cards of one page
 _ALL = 1_000_000
 
 
@@ -28,24 +33,56 @@ class Facts:
     candidates: tuple[tuple[int, float, Candidate], ...]
     jobs: tuple[Job, ...]
     events: tuple[Event, ...]
-    declared: bool  # whether a project was ever applied
+    project: Project | None  # as it was applied last
     trust: TrustState
+    whys: tuple[tuple[int, DeviceId, WhyCard], ...]
+    hops: dict[ModelName, Hop]  # what the core learns next by itself, and why (not)
+    overrides: dict[tuple[ModelName, int], str]  # releases that passed against a gate's word: who, and why
+
+    def reports(self, model: ModelName) -> dict[DeviceId, ModelReport | None]:
+        """What every enrolled device last said of this model."""
+        return {row.device: row.report.models.get(model) if row.report else None for row in self.devices}
 
 
-def gather(catalog: Catalog) -> Facts:
+class _Lineage(msgspec.Struct, frozen=True):
+    override: str = ""
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    """The one part of a manifest that the pages mark; the rest is not read at every poll."""
+
+    lineage: _Lineage
+
+
+def gather(catalog: Catalog, now: float) -> Facts:
     """Reads it all; some 20 ms for a hundred devices."""
     devices = tuple(catalog.fleet.devices())
+    releases = tuple(catalog.releases.releases(12))
+    current = catalog.projects.current()
     return Facts(
         devices=devices,
         wanted={row.device: catalog.fleet.wanted(row.device) for row in devices},
         rollouts=tuple(rollout for _, rollout in catalog.fleet.rollouts()),
-        releases=tuple(catalog.releases.releases(12)),
+        releases=releases,
         candidates=tuple(catalog.releases.candidates(12)),
         jobs=tuple(catalog.projects.jobs(8)),
         events=tuple(catalog.events.newest(25)),
-        declared=catalog.projects.current() is not None,
+        project=current[0] if current else None,
         trust=trust_state(catalog.releases.trust()),
+        whys=tuple(catalog.fleet.whys(limit=WHYS)),
+        hops=hops(catalog, now),
+        overrides=_overrides(catalog, releases),
     )
+
+
+def _overrides(catalog: Catalog, releases: tuple[ReleaseRow, ...]) -> dict[tuple[ModelName, int], str]:
+    found = {}
+    for row in releases:
+        kept = catalog.releases.release(row.model, row.number)
+        text = msgspec.json.decode(kept[1], type=_Manifest).lineage.override if kept else ""
+        if text:
+            found[row.model, row.number] = text
+    return found
 
 
 def counts(catalog: Catalog) -> dict[str, int]:

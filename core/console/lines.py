@@ -13,7 +13,7 @@ from core.console import wording
 from core.console.facts import Facts, is_validated
 from core.console.trust_state import TrustRole, TrustState
 from core.console.wording import Badge, Moment
-from core.handoffs import Candidate
+from core.handoffs import Candidate, Score
 from sync.messages import ModelReport, Release
 
 
@@ -68,6 +68,18 @@ class ReleaseLine:
     rows: str
     gates: Badge | None
     served_by: int
+    override: str  # who let it pass against a gate's word, and why
+
+
+@dataclass(frozen=True)
+class RefusedLine:
+    """A candidate that its gates refused and nobody let pass; `failed` are the gates' own words."""
+
+    id: int
+    model: str
+    made: Moment | None
+    accuracy: str
+    failed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -169,7 +181,7 @@ def releases(facts: Facts, now: float) -> tuple[ReleaseLine, ...]:
 
 def _release(facts: Facts, row: ReleaseRow, candidate: Candidate | None, now: float) -> ReleaseLine:
     card = candidate.scorecard if candidate else None
-    score = next((s for s in card.scores if s.precision == card.chosen), None) if card else None
+    score = _chosen(candidate) if candidate else None
     models = (d.report.models.get(row.model) for d in facts.devices if d.report)
     return ReleaseLine(
         model=row.model,
@@ -183,7 +195,34 @@ def _release(facts: Facts, row: ReleaseRow, candidate: Candidate | None, now: fl
         rows=wording.count(card.rows) if card else "",
         gates=_gates(candidate) if candidate else None,
         served_by=sum(1 for m in models if m and m.serving and m.serving.manifest == row.digest),
+        override=facts.overrides.get((row.model, row.number), ""),
     )
+
+
+def refused(facts: Facts, now: float) -> tuple[RefusedLine, ...]:
+    """Of each model the newest candidate, where it was refused and did not become a release."""
+    staged = {row.candidate for row in facts.releases}
+    newest: dict[str, tuple[int, float, Candidate]] = {}
+    for key, ts, candidate in facts.candidates:
+        newest.setdefault(candidate.model, (key, ts, candidate))
+    return tuple(
+        _refused(key, ts, candidate, now)
+        for key, ts, candidate in newest.values()
+        if not candidate.accepted and key not in staged
+    )
+
+
+def _refused(key: int, ts: float, candidate: Candidate, now: float) -> RefusedLine:
+    score = _chosen(candidate)
+    failed = tuple(f"{v.gate}: {v.text}" for v in candidate.verdicts if v.outcome == "fail")
+    accuracy = wording.share(score.accuracy) if score else ""
+    return RefusedLine(key, candidate.model, wording.moment(ts, now), accuracy, failed)
+
+
+def _chosen(candidate: Candidate) -> Score | None:
+    """The figures of the precision that ships."""
+    card = candidate.scorecard
+    return next((score for score in card.scores if score.precision == card.chosen), None)
 
 
 def _gates(candidate: Candidate) -> Badge:

@@ -17,10 +17,11 @@ from flask import Flask, Response, make_response, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from core.catalog import Catalog, CatalogLocked
-from core.console import lines, wording
+from core.console import learning, lines, wording
 from core.console.concerns import Concern, concerns
 from core.console.facts import Facts, gather
 from core.console.rollout_card import RolloutCard, cards
+from core.console.why_card import Why, whys
 from core.console.wording import Moment
 from sync.names import DEFAULT_TENANT, TenantId
 
@@ -33,18 +34,23 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+PARTS = {"overview": "fragment.html", "why": "why.html"}  # page -> what of it is polled
+
 
 @dataclass(frozen=True)
 class Overview:
-    """All the first page shows."""
+    """All the pages show."""
 
     concerns: tuple[Concern, ...]
     rollouts: tuple[RolloutCard, ...]
+    learning: tuple[learning.LearningCard, ...]
+    whys: tuple[Why, ...]
     devices: tuple[lines.DeviceLine, ...]
     enrolled: int
     online: int
     heard: Moment | None  # when a device last spoke
     releases: tuple[lines.ReleaseLine, ...]
+    refused: tuple[lines.RefusedLine, ...]
     jobs: tuple[lines.JobLine, ...]
     events: tuple[lines.EventLine, ...]
     trust: tuple[lines.TrustLine, ...]
@@ -63,12 +69,13 @@ def create_pages(
     app = Flask(__name__)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
 
-    def read() -> dict[str, object]:
+    def read(part: str) -> dict[str, object]:
         moment = now()
         with closing(catalog()) as shelves:
-            view = compose(gather(shelves), moment)
-        body = render_template("fragment.html", view=view)
+            view = compose(gather(shelves, moment), moment)
+        body = render_template(PARTS[part], view=view)
         return {
+            "part": part,
             "body": body,
             "digest": hashlib.sha256(body.encode()).hexdigest()[:16],
             "tenant": tenant,
@@ -76,19 +83,20 @@ def create_pages(
             "iso": datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
 
-    def overview() -> str:
-        return render_template("overview.html", **read())
+    def page(part: str) -> str:
+        return render_template("page.html", **read(part))
 
-    def fragment() -> str | tuple[str, int]:
-        page = read()
-        if request.args.get("have") == page["digest"]:
+    def fragment(part: str) -> str | tuple[str, int]:
+        shown = read(part)
+        if request.args.get("have") == shown["digest"]:
             return "", 204  # nothing changed: the page keeps what it shows, and the reader's place in it
-        return render_template("live.html", **page)
+        return render_template("live.html", **shown)
 
     app.before_request(_gate(token, tenant))
     app.after_request(_guarded)
-    app.add_url_rule("/", view_func=overview)
-    app.add_url_rule("/fragment/overview", view_func=fragment)
+    app.add_url_rule("/", "overview", page, defaults={"part": "overview"})
+    app.add_url_rule("/why", "why", page, defaults={"part": "why"})
+    app.add_url_rule(f"/fragment/<any({', '.join(PARTS)}):part>", "fragment", fragment)
     app.register_error_handler(HTTPException, _failed)
     app.register_error_handler(CatalogLocked, _unread)
     app.register_error_handler(FileNotFoundError, _unread)
@@ -121,11 +129,14 @@ def compose(facts: Facts, now: float) -> Overview:
     return Overview(
         concerns=concerns(facts, now),
         rollouts=cards(facts, now),
+        learning=learning.cards(facts, now),
+        whys=whys(facts, now),
         devices=lines.devices(facts, now),
         enrolled=len(facts.devices),
         online=sum(row.status == "online" for row in facts.devices),
         heard=wording.moment(max((row.seen for row in facts.devices), default=None), now),
         releases=lines.releases(facts, now),
+        refused=lines.refused(facts, now),
         jobs=lines.jobs(facts, now),
         events=lines.events(facts, now),
         trust=lines.trust(facts.trust, now),

@@ -1,4 +1,4 @@
-"""A release on its way to the fleet: the stages behind and ahead, and where each device stands. Pure."""
+"""A release on its way to the fleet: the stages behind and ahead, the evidence, and where each device stands. Pure."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.console import wording
+from core.console.evidence import Evidence, counts_pairs, evidence
 from core.console.facts import Facts
+from core.console.why_card import newest_against
 from core.console.wording import Badge, Moment
 from core.handoffs import Rollout, RolloutState
 from sync.messages import ModelReport
 from sync.names import DeviceId
 
-_FORWARD = (RolloutState.APPROVED, RolloutState.CANARY, RolloutState.RAMP, RolloutState.COMPLETE)
-_BACK = (RolloutState.APPROVED, RolloutState.CANARY, RolloutState.REVERSING, RolloutState.REVERSED)
+_ENDS = {
+    RolloutState.REVERSING: (RolloutState.REVERSING, RolloutState.REVERSED),
+    RolloutState.REVERSED: (RolloutState.REVERSING, RolloutState.REVERSED),
+    RolloutState.SUPERSEDED: (RolloutState.SUPERSEDED,),
+}
+_FORWARD = (RolloutState.RAMP, RolloutState.COMPLETE)
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Part:
 
 @dataclass(frozen=True)
 class RolloutCard:
-    """`committed` of `total` enrolled devices run the release for good."""
+    """`committed` of `total` enrolled devices run the release for good; `forced` says who had it serve, and why."""
 
     model: str
     number: int
@@ -50,6 +56,10 @@ class RolloutCard:
     parts: tuple[Part, ...]
     committed: int
     total: int
+    forced: str
+    override: str  # who let it pass against a gate's word, and why
+    evidence: Evidence | None
+    why: int | None  # the newest why card against it
 
 
 def cards(facts: Facts, now: float) -> tuple[RolloutCard, ...]:
@@ -58,9 +68,10 @@ def cards(facts: Facts, now: float) -> tuple[RolloutCard, ...]:
 
 
 def _card(facts: Facts, rollout: Rollout, now: float) -> RolloutCard:
-    fleet = {d.device: d.report.models.get(rollout.model) if d.report else None for d in facts.devices}
+    fleet = facts.reports(rollout.model)
     everyone = tuple(dict.fromkeys((*rollout.canary, *rollout.assigned, *fleet)))
     parts = tuple(_part(rollout, device, fleet) for device in everyone)
+    panel = evidence(rollout, fleet)
     return RolloutCard(
         model=rollout.model,
         number=rollout.number,
@@ -70,22 +81,41 @@ def _card(facts: Facts, rollout: Rollout, now: float) -> RolloutCard:
         state=wording.badge("rollout", rollout.state),
         since=wording.moment(rollout.since, now),
         reason=rollout.reason,
-        gates=f"{rollout.gates.evidence}: {rollout.gates.soak_answers} answers, "
-        f"at most {rollout.gates.max_errors} errors",
-        stages=_stages(rollout.state),
+        gates=_gates(rollout),
+        stages=_stages(_track(rollout, panel), rollout.state),
         parts=parts,
         committed=sum(part.state.word == "committed" for part in parts),
         total=len(parts),
+        forced=rollout.forced,
+        override=facts.overrides.get((rollout.model, rollout.number), ""),
+        evidence=panel,
+        why=newest_against(facts, rollout.model, rollout.manifest),
     )
 
 
-def _stages(state: RolloutState) -> tuple[Stage, ...]:
-    track = _FORWARD if state in _FORWARD else _BACK
+def _gates(rollout: Rollout) -> str:
+    gates = rollout.gates
+    return (
+        f"{gates.evidence}; {gates.soak_answers} answers to soak, at most {wording.plural(gates.max_errors, 'error')}"
+    )
+
+
+def _stages(track: tuple[RolloutState, ...], state: RolloutState) -> tuple[Stage, ...]:
     here = track.index(state)
     return tuple(
         Stage(stage.value, "past" if place < here else "here" if place == here else "ahead")
         for place, stage in enumerate(track)
     )
+
+
+def _track(rollout: Rollout, panel: Evidence | None) -> tuple[RolloutState, ...]:
+    """The stages this rollout passes: with a shadow where pairs decide, unless somebody forced it past them."""
+    in_shadow = counts_pairs(rollout) and not rollout.forced
+    begun = (RolloutState.APPROVED, RolloutState.SHADOW) if in_shadow else (RolloutState.APPROVED,)
+    if rollout.state not in _ENDS:
+        return (*begun, RolloutState.CANARY, *_FORWARD)
+    served = not in_shadow or (panel is not None and panel.decided and panel.decision.level == "ok")
+    return (*begun, *((RolloutState.CANARY,) if served else ()), *_ENDS[rollout.state])
 
 
 def _part(rollout: Rollout, device: DeviceId, fleet: dict[DeviceId, ModelReport | None]) -> Part:
@@ -96,7 +126,7 @@ def _standing(rollout: Rollout, device: DeviceId, fleet: dict[DeviceId, ModelRep
     if device not in fleet:
         return Badge("notice", "not enrolled")
     report = fleet[device]
-    if report is not None and rollout.manifest in report.quarantined:
+    if report is not None and report.quarantined.get(rollout.manifest, -1) >= rollout.retry:
         return Badge("alarm", "refused it")
     if report is not None and report.serving and report.serving.manifest == rollout.manifest:
         return Badge("ok", "committed") if report.phase == "steady" else wording.badge("phase", report.phase)

@@ -31,12 +31,21 @@ class Moment:
     iso: str
     relative: str
 
+    @property
+    def clock(self) -> str:
+        """`2027-01-15 08:00 UTC`."""
+        return f"{self.iso[:10]} {self.iso[11:16]} UTC" if self.iso else ""
+
 
 def moment(ts: float | None, now: float) -> Moment | None:
-    """None where there is no time yet (None or 0)."""
+    """None where there is no time yet (None or 0). A time of a device's own making may be no date at all."""
     if not ts:
         return None
-    return Moment(datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), relative(ts, now))
+    try:
+        iso = datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return Moment("", f"second {ts:g}")
+    return Moment(iso, relative(ts, now))
 
 
 def relative(ts: float, now: float) -> str:
@@ -80,6 +89,21 @@ def count(value: int) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
+def sentence(text: str) -> str:
+    """With a capital letter and a full stop."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) or not text else ".")
+
+
+def plural(value: int, one: str, many: str = "") -> str:
+    """`1 block`, `1 240 blocks`."""
+    return f"{count(value)} {one if value == 1 else many or one + 's'}"
+
+
+def share_of(right: int, labels: int) -> str:
+    """`97.4 %`, or nothing where there is nothing to be right about."""
+    return share(right / labels) if labels else ""
+
+
 def short(digest: Digest) -> str:
     """Enough of a digest to tell releases apart by eye."""
     return digest[:10]
@@ -113,11 +137,13 @@ _KEYS: dict[str, Badge] = {
 
 _ROLLOUT: dict[str, Badge] = {
     "approved": Badge("busy", "approved"),
+    "shadow": Badge("busy", "shadow"),
     "canary": Badge("busy", "canary"),
     "ramp": Badge("busy", "ramp"),
     "complete": Badge("ok", "complete"),
     "reversing": Badge("alarm", "reversing"),
     "reversed": Badge("alarm", "reversed"),
+    "superseded": Badge("plain", "superseded"),
 }
 
 _RELEASE: dict[str, Badge] = {
@@ -139,9 +165,32 @@ _SEVERITY: dict[str, Badge] = {
     "alarm": Badge("alarm", "alarm"),
 }
 
+_DECISION: dict[str, Badge] = {
+    "harm": Badge("alarm", "worse"),
+    "safe": Badge("ok", "safe"),
+    "hold": Badge("busy", "undecided"),
+}
+
+_CRITERIA = {
+    "worse-than-incumbent": "It did worse than the release before it",
+    "guardrail": "It broke a guardrail",
+    "crash-loop": "The agent kept ending while it was on trial",
+    "golden-mismatch": "It did not give the answers it was released with",
+    "profile-exceeded": "It was slower or larger than its profile allows",
+    "prove-deadline": "It ran too long in its proof",
+    "prove-crashed": "It crashed in its proof",
+    "not-finite": "It gave figures that are no numbers",
+}
+
+
+def criterion(code: str) -> str:
+    """A criterion of a why card in words; one of a newer agent is read as it is spelt."""
+    return _CRITERIA.get(code, code.replace("-", " ").capitalize())
+
+
 _TABLES = {
     "status": _STATUS, "phase": _PHASES, "keys": _KEYS, "rollout": _ROLLOUT, "release": _RELEASE, "job": _JOB,
-    "severity": _SEVERITY,
+    "severity": _SEVERITY, "decision": _DECISION,
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 A view has a hash of everything that gives its windows their meaning; (hash, snapshot) names a dataset, and
 the same pair gives the same content digest. Fit and gate rows are stretches of each entity's own recording,
-so a gate window never shares a row with a fit window.
+so a gate window never shares a row with a fit window. `field` adds what devices saw and sent up.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from core.features import field
 from core.handoffs import Dataset, Split
 from core.project import Contract, Model, Source, Value, View
 from sync.names import Digest
 from sync.windows import cut
 
 KERNEL = 1  # rises when sync.windows starts to cut other windows from the same rows
+
+_Cut = tuple[npt.NDArray[np.float32], list[str], list[str]]  # windows, their labels, their entities
 
 
 class ViewError(ValueError):
@@ -51,18 +54,31 @@ class _Rows:
     values: npt.NDArray[np.float32]
 
 
-def view_hash(view: View, source: Source, contract: Contract) -> str:
-    """SHA-256 of the view's definition: schema, time, source, entity, label, window and the kernel's version.
+def view_hash(view: View, source: Source, contract: Contract, samples: tuple[Source, Contract] | None = None) -> str:
+    """SHA-256 of the view's definition: schema, time, source, entity, label, window and the kernel's version, and the
+    same of its samples where they are used.
 
     Where the files of the source lie does not count: moving them changes no row.
     """
-    parts = (KERNEL, view, source.kind, source.time, contract.columns)
+    described = msgspec.to_builtins(view)
+    name = described.pop("samples")
+    parts: tuple[object, ...] = (KERNEL, described, source.kind, source.time, contract.columns)
+    if samples is not None:
+        parts += (name, samples[0].time, samples[1].columns)
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 
 
 def columns(view: View, source: Source, contract: Contract, model: Model) -> tuple[str, ...]:
-    """The columns `build` reads, each once; raises ViewError for one the contract does not have."""
-    wanted = (source.time, view.entity, view.label, *view.window.channels, *model.where)
+    """The columns of the rows that `build` reads, each once; raises ViewError for one the contract does not have."""
+    return _named((source.time, view.entity, view.label, *view.window.channels, *model.where), source, contract)
+
+
+def sample_columns(view: View, source: Source, contract: Contract) -> tuple[str, ...]:
+    """The columns of the samples that `build` reads, each once; raises ViewError for one the contract does not have."""
+    return (*_named((source.time, *field.COLUMNS, *view.window.channels), source, contract), field.BATCH)
+
+
+def _named(wanted: tuple[str, ...], source: Source, contract: Contract) -> tuple[str, ...]:
     for name in wanted:
         if name not in contract.columns:
             near = difflib.get_close_matches(name, list(contract.columns), 1)
@@ -71,21 +87,57 @@ def columns(view: View, source: Source, contract: Contract, model: Model) -> tup
     return tuple(dict.fromkeys(wanted))
 
 
-def build(view: View, view_hash: str, snapshot: str, table: pa.Table, model: Model, time: str) -> Dataset:
+def build(
+    view: View,
+    view_hash: str,
+    snapshot: str,
+    table: pa.Table,
+    model: Model,
+    time: str,
+    samples: tuple[pa.Table, str] | None = None,
+) -> Dataset:
     """The dataset of `model`: its `where` rows of `table`, in windows; `time` names the event-time column.
 
     Rows without entity or label are left out; windows with a hole or a value that is not finite are
-    dropped; a window never spans a change of label. Raises TooFewRows and ViewError.
+    dropped; a window never spans a change of label. `samples` are those that came up from devices, with the name of
+    their event-time column: whether they are learned from beside the rows or instead of them says the model, `where`
+    says nothing of them. Raises TooFewRows and ViewError.
     """
     rows = _select(view, table, model.where, time)
+    classes = _classes(table.schema.field(view.label).type, rows.label)
     stretches = {"fit": model.fit, "gate": model.gate}
     found = {name: _windows(view, rows, stretch) for name, stretch in stretches.items()}
-    classes = _classes(table.schema.field(view.label).type, rows.label)
+    if samples is not None:
+        found = _joined(found, _seen(view, model, classes, samples, found), only=model.samples == "only")
     for name, (x, labels, _) in found.items():
         _require(name, stretches[name], classes, labels, len(x))
     splits = {name: _split(classes, *parts) for name, parts in found.items()}
     fit, gate = splits["fit"], splits["gate"]
     return Dataset(view_hash, snapshot, _digest(view, classes, fit, gate), classes, view.window, fit, gate)
+
+
+def _seen(
+    view: View, model: Model, classes: tuple[str, ...], samples: tuple[pa.Table, str], rows: dict[str, _Cut]
+) -> dict[str, _Cut]:
+    """The samples of both stretches; a window that the rows have is theirs."""
+    seen = field.windows(view, *samples, known=(window for x, _, _ in rows.values() for window in x))
+    strange = sorted(set(seen.label.tolist()) - set(classes))
+    if strange:
+        raise ViewError(
+            f"samples from devices are labelled {', '.join(strange)}, a class that no chosen row has; take in rows of "
+            f'that class, or set samples = "none" for this model'
+        )
+    spec = view.window
+    parts = field.split(seen, model.fit, model.gate, (spec.size - 1) * spec.period, spec.period)
+    cuts = [(part.x, part.label.tolist(), part.stream.tolist()) for part in parts]
+    return dict(zip(("fit", "gate"), cuts, strict=True))
+
+
+def _joined(rows: dict[str, _Cut], seen: dict[str, _Cut], *, only: bool) -> dict[str, _Cut]:
+    """Rows first, then samples; with `only` nothing is learned from rows, yet they judge."""
+    both = {name: (np.concatenate((x, seen[name][0])), labels + seen[name][1], names + seen[name][2])
+            for name, (x, labels, names) in rows.items()}  # fmt: skip
+    return {**both, "fit": seen["fit"]} if only else both
 
 
 def _select(view: View, table: pa.Table, where: dict[str, Value | tuple[Value, ...]], time: str) -> _Rows:
@@ -117,9 +169,7 @@ def _classes(kind: pa.DataType, labels: npt.NDArray[np.str_]) -> tuple[str, ...]
     return tuple(names if pa.types.is_string(kind) else sorted(names, key=float))
 
 
-def _windows(
-    view: View, rows: _Rows, stretch: tuple[float, float]
-) -> tuple[npt.NDArray[np.float32], list[str], list[str]]:
+def _windows(view: View, rows: _Rows, stretch: tuple[float, float]) -> _Cut:
     spec = view.window
     values, labels, entities = [], [], []
     for start, stop in _stretches(rows, stretch):

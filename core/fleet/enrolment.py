@@ -28,8 +28,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sync import codec, roles, sealing
+from sync.enrolment import ENROLMENT_TYPE, EnrolRequest
 from sync.errors import Malformed, SyncError, Untrusted
-from sync.messages import ENROLMENT_TYPE, EnrolRequest
 from sync.names import DeviceId, Digest, TenantId
 from sync.topics import CORE_NAME
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 
 from core.handoffs import LakeFile, Landed, Rejection
 from core.ingest.contract import check
-from core.ingest.files import CsvFiles
 from core.ingest.interface import Feed, refused, taken
 from core.lake import Lake
 from core.project import Contract, Source
@@ -24,25 +22,19 @@ ROWS_PER_WRITE = 1_000_000
 ROWS_TOLD = 1_000  # rejected rows of one unit that are listed one by one; the commit is a message of limited size
 
 
-def open_feed(source: Source, contract: Contract, folder: Path) -> Feed:
-    """The feed a source's `kind` asks for; `folder` anchors relative paths."""
-    return CsvFiles(folder, source.path, contract)
-
-
 def land(
     name: str,
     source: Source,
     contract: Contract,
-    folder: Path,
+    feed: Feed,
     lake: Lake,
     position: Mapping[str, str],
     progress: Callable[[float], None],
 ) -> Landed:
-    """Takes in all units of source `name` that `position` does not know; `progress` hears 0 to 1.
+    """Takes in all units that `feed` has of source `name` and `position` does not know; `progress` hears 0 to 1.
 
     The `position` returned is whole: it replaces the old one. Raises SourceError, ContractError.
     """
-    feed = open_feed(source, contract, folder)
     total = feed.count()
     marks = dict(position)
     harvest = _Harvest(name, source.time, lake)

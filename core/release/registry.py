@@ -89,8 +89,12 @@ def stage(
     store: ArtifactStore,
     random: Random,
     now: float,
+    override: str = "",
 ) -> Staged:
-    """Seals every artifact under a fresh key of its own and writes the manifest."""
+    """Seals every artifact under a fresh key of its own and writes the manifest.
+
+    `override` tells who let the candidate pass against a gate's word, and why; empty if all gates passed it.
+    """
     sealed = [_seal(store, a.plain, tenant, random) for a in candidate.artifacts]
     golden = _seal(store, candidate.golden, tenant, random)
     variants = tuple(Variant(a.precision, a.needs, s.blob) for a, s in zip(candidate.artifacts, sealed, strict=True))
@@ -99,12 +103,13 @@ def stage(
     lineage = Lineage(
         snapshot=candidate.snapshot, view=candidate.view, recipe=candidate.recipe, seed=candidate.seed,
         metrics={"accuracy": chosen.accuracy, "parity": card.parity, "p50_us": chosen.p50_us, "rows": card.rows},
-        reason=card.reason,
+        reason=card.reason, override=override,
     )  # fmt: skip
     manifest = Manifest(
         tenant=tenant, model=candidate.model, number=number, created=now, variants=variants, golden=golden.blob,
         inputs=candidate.inputs, outputs=candidate.outputs, classes=candidate.classes, window=candidate.window,
         bindings=model.bindings, profile=model.profile, lineage=lineage, drift=model.drift,
+        uplink=model.uplink,
     )  # fmt: skip
     payload = codec.encode(manifest)
     return Staged(manifest, payload, chunks.digest(payload), (*sealed, golden))

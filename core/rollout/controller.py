@@ -1,19 +1,24 @@
 """Decides the next step of a rollout: a pure function of the rollout, the fleet's reports and the time.
 
-Canary first; the rest when every canary device has committed; reversed as soon as one device gave a verdict
-against the release. Offline devices are waited for, never counted as failures (docs/operations.md).
+Where pairs decide, the canary devices run it in shadow first, until the pairs of all of them say harm or safe
+(`core.rollout.judge`). Then, or at once under guardrails, they serve it; the rest follows when every canary device has
+committed. Reversed as soon as the pairs say harm or one device gave a verdict against the release. Offline devices
+are waited for, never counted as failures (docs/operations.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from msgspec.structs import replace
 
 from core.handoffs import Rollout
 from core.handoffs import RolloutState as State
-from sync.messages import ModelReport
+from core.rollout.judge import Judgement, judge, pairs_decide
+from sync.evidence import Decision as Word
+from sync.messages import Gates, ModelReport
 from sync.names import DeviceId
 
 Fleet = Mapping[DeviceId, ModelReport | None]  # every enrolled device and its last word on this model
@@ -21,29 +26,38 @@ Fleet = Mapping[DeviceId, ModelReport | None]  # every enrolled device and its l
 
 @dataclass(frozen=True)
 class Decision:
-    """The rollout's next state, and the devices to assign: to the release, or back to the previous one."""
+    """The rollout's next state, and the devices to assign: to the release, or back to the previous one.
+
+    `mode` is for those assigned to the release, `gates` for all. `judgement` is what the pairs said when it left the
+    shadow, `heard` whose reports the decision rests on.
+    """
 
     rollout: Rollout
     assign: tuple[DeviceId, ...] = ()
     take_back: tuple[DeviceId, ...] = ()
+    mode: Literal["live", "shadow"] = "live"
+    gates: Gates = field(default_factory=Gates)
+    judgement: Judgement | None = None
+    heard: tuple[DeviceId, ...] = ()
 
 
 def decide(rollout: Rollout, fleet: Fleet, now: float) -> Decision:
     """The next step; the same inputs always give the same decision. An unchanged rollout means: hold."""
     harmed = tuple(d for d in rollout.assigned if _refused(rollout, fleet.get(d)))
-    if harmed and rollout.state in (State.CANARY, State.RAMP):
-        names = ", ".join(harmed)
-        text = f"{names} gave a verdict against it: {_reason(fleet.get(harmed[0]))}"
-        moved = replace(rollout, state=State.REVERSING, since=now, reason=text)
-        return Decision(moved, take_back=rollout.assigned)
+    if harmed and rollout.state in (State.SHADOW, State.CANARY, State.RAMP):
+        text = f"{', '.join(harmed)} gave a verdict against it: {_reason(fleet.get(harmed[0]))}"
+        judgement = judge(rollout, fleet) if rollout.state is State.SHADOW else None
+        return _reverse(rollout, text, now, judgement, harmed)
     match rollout.state:
         case State.APPROVED:
             return _start(rollout, fleet, now)
+        case State.SHADOW:
+            return _weigh(rollout, fleet, now)
         case State.CANARY if _all_committed(rollout, rollout.assigned, fleet):
             rest = tuple(d for d in fleet if d not in rollout.assigned)
             moved = replace(rollout, state=State.RAMP, since=now, assigned=(*rollout.assigned, *rest),
                             reason="every canary device committed")  # fmt: skip
-            return Decision(moved, assign=rest)
+            return Decision(moved, assign=rest, gates=_spoken(rollout))
         case State.RAMP | State.COMPLETE:
             return _ramp(rollout, fleet, now)
         case State.REVERSED:
@@ -58,8 +72,54 @@ def _start(rollout: Rollout, fleet: Fleet, now: float) -> Decision:
     absent = [d for d in rollout.canary if d not in fleet]
     if absent or not rollout.canary:
         return Decision(replace(rollout, reason=f"waiting for canary {', '.join(absent) or 'devices'} to enrol"))
-    moved = replace(rollout, state=State.CANARY, since=now, assigned=rollout.canary, reason="canary assigned")
-    return Decision(moved, assign=rollout.canary)
+    paired = pairs_decide(rollout.gates) and rollout.previous is not None and not rollout.forced
+    moved = replace(rollout, state=State.SHADOW if paired else State.CANARY, since=now, assigned=rollout.canary,
+                    reason=_beginning(rollout, paired=paired))  # fmt: skip
+    mode: Literal["live", "shadow"] = "shadow" if paired else "live"
+    return Decision(moved, assign=rollout.canary, mode=mode, gates=rollout.gates)
+
+
+def _beginning(rollout: Rollout, *, paired: bool) -> str:
+    if paired:
+        return f"the canary devices run it beside release {rollout.previous}; {rollout.gates.evidence} decide"
+    if rollout.forced:
+        return f"canary assigned without a shadow, forced by {rollout.forced}"
+    alone = rollout.previous is None
+    return "canary assigned; a first release is judged by guardrails" if alone else "canary assigned"
+
+
+def _weigh(rollout: Rollout, fleet: Fleet, now: float) -> Decision:
+    """In shadow the pairs decide. A device without an incumbent of its own serves at once: if all of the canary did
+    and committed, there is nobody left to compare anything."""
+    judgement = judge(rollout, fleet)
+    heard = tuple(judgement.devices)
+    match judgement.decision:
+        case Word.HARM:
+            text = f"it does worse than release {rollout.previous}: {judgement.text}"
+            return _reverse(rollout, text, now, judgement, heard)
+        case Word.SAFE:
+            reason = f"it does no worse than release {rollout.previous}: {judgement.text}"
+        case _ if _all_committed(rollout, rollout.assigned, fleet):
+            reason = "every canary device committed it without an incumbent to compare it with"
+        case _:
+            return Decision(rollout)
+    moved = replace(rollout, state=State.CANARY, since=now, reason=reason, decided=judgement.devices)
+    return Decision(moved, assign=rollout.assigned, gates=_spoken(rollout), judgement=judgement, heard=heard)
+
+
+def _reverse(
+    rollout: Rollout, reason: str, now: float, judgement: Judgement | None, heard: tuple[DeviceId, ...]
+) -> Decision:
+    decided = judgement.devices if judgement else rollout.decided
+    moved = replace(rollout, state=State.REVERSING, since=now, reason=reason, decided=decided)
+    told = tuple(dict.fromkeys((*heard, *(judgement.devices if judgement else ()))))
+    return Decision(moved, take_back=rollout.assigned, gates=_spoken(rollout), judgement=judgement, heard=told)
+
+
+def _spoken(rollout: Rollout) -> Gates:
+    """The gates of whoever comes after the evidence: it is not gathered twice, and never against a release that is
+    being taken back."""
+    return replace(rollout.gates, evidence="guardrails")
 
 
 def _ramp(rollout: Rollout, fleet: Fleet, now: float) -> Decision:
@@ -82,7 +142,8 @@ def _join(rollout: Rollout, fleet: Fleet, *, back: bool) -> Decision:
     if not joined or (back and rollout.previous is None):
         return Decision(rollout)
     moved = replace(rollout, assigned=(*rollout.assigned, *joined))
-    return Decision(moved, take_back=joined) if back else Decision(moved, assign=joined)
+    gates = _spoken(rollout)
+    return Decision(moved, take_back=joined, gates=gates) if back else Decision(moved, assign=joined, gates=gates)
 
 
 def _all_committed(rollout: Rollout, devices: tuple[DeviceId, ...], fleet: Fleet) -> bool:
@@ -105,7 +166,8 @@ def _runs(rollout: Rollout, report: ModelReport | None) -> bool:
 
 
 def _refused(rollout: Rollout, report: ModelReport | None) -> bool:
-    return report is not None and rollout.manifest in report.quarantined
+    """Whether the device gave a verdict in this generation: an older one is what a retry lifts."""
+    return report is not None and report.quarantined.get(rollout.manifest, -1) >= rollout.retry
 
 
 def _reason(report: ModelReport | None) -> str:

@@ -9,16 +9,64 @@ from core.project import Rollout as Settings
 from sync.messages import Gates
 from sync.names import Digest, ModelName
 
+_TURNED_BACK = (RolloutState.REVERSING, RolloutState.REVERSED)
+_BEYOND_CANARY = (RolloutState.RAMP, RolloutState.COMPLETE)
+
 
 def plan(
-    model: ModelName, number: int, manifest: Digest, settings: Settings, previous: int | None, now: float
+    model: ModelName,
+    number: int,
+    manifest: Digest,
+    settings: Settings,
+    previous: int | None,
+    now: float,
+    *,
+    retry: int = 0,
+    forced: str = "",
 ) -> Rollout:
-    """The rollout of one approved release; its gates are fixed from here on."""
-    gates = Gates(evidence=settings.evidence, soak_answers=settings.soak_answers, max_errors=settings.max_errors)
-    return Rollout(model, number, manifest, settings.canary, gates, RolloutState.APPROVED, now, previous)
+    """The rollout of one approved release; its gates are fixed from here on.
+
+    Without a release before it there is nothing to pair with: it is judged by guardrails, and `reason` says so.
+    `retry` is the generation of its assignments (`generation`), `forced` who had it serve at once, and why.
+    """
+    alone = previous is None and settings.evidence != "guardrails"
+    gates = Gates(
+        evidence="guardrails" if alone else settings.evidence,
+        margin=settings.margin,
+        block=settings.block,
+        soak_answers=settings.soak_answers,
+        max_errors=settings.max_errors,
+    )
+    reason = f"no release to compare it with by {settings.evidence}: guardrails judge it" if alone else ""
+    return Rollout(
+        model, number, manifest, settings.canary, gates, RolloutState.APPROVED, now, previous,
+        reason=reason, retry=retry, forced=forced,
+    )  # fmt: skip
 
 
 def fallback(number: int, approved: Iterable[int], past: Iterable[Rollout]) -> int | None:
-    """The release to take devices back to: the newest approved one before `number` that was not reversed itself."""
-    bad = {r.number for r in past if r.state in (RolloutState.REVERSING, RolloutState.REVERSED)}
-    return max((n for n in approved if n < number and n not in bad), default=None)
+    """The release to take devices back to: the newest approved one before `number` that was not reversed itself.
+
+    One that went beyond its canary devices is preferred to one that never did. `past`: all rollouts of the model,
+    newest first; of a release that was rolled out again the newest one counts.
+    """
+    newest: dict[int, Rollout] = {}
+    for rollout in past:
+        newest.setdefault(rollout.number, rollout)
+    open_to = [n for n in approved if n < number and (n not in newest or newest[n].state not in _TURNED_BACK)]
+    proved = [n for n in open_to if n in newest and _proved(newest[n])]
+    return max(proved or open_to, default=None)
+
+
+def generation(number: int, past: Iterable[Rollout]) -> int:
+    """The highest retry generation that a release was ever assigned with; -1 if it never was rolled out.
+
+    A device that gave a verdict against it takes it up again only at a higher one.
+    """
+    return max((r.retry for r in past if r.number == number), default=-1)
+
+
+def _proved(rollout: Rollout) -> bool:
+    """Whether its canary devices committed it: only then others are assigned."""
+    superseded = rollout.state is RolloutState.SUPERSEDED and not set(rollout.assigned) <= set(rollout.canary)
+    return superseded or rollout.state in _BEYOND_CANARY

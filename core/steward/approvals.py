@@ -9,9 +9,11 @@ from msgspec.structs import replace
 
 from core import orders
 from core.catalog.fleet import ALL
+from core.catalog.releases import ReleaseRow
 from core.handoffs import ROLLOUT_ENDED, Rollout, RolloutState
 from core.release import publish
-from core.rollout.plans import fallback, plan
+from core.rollout import power
+from core.rollout.plans import fallback, generation, plan
 from core.steward.house import House, PersistBroker
 from core.steward.refusals import Refusal, declared_model
 from sync import chunks, roles
@@ -52,10 +54,9 @@ def approve(house: House, order: orders.Approve, now: float) -> dict[str, Any]:
     row, payload = found
     if row.state == "revoked":
         raise Refusal("release-revoked", f"release {order.number} was revoked", "train a new one: `falaj train`")
-    settings = declared_model(house, order.model).rollout
-    under_way = _under_way(house, order.model)
-    if any(r.number == order.number for _, r in under_way):
+    if any(r.number == order.number for _, r in _under_way(house, order.model)):
         raise Refusal("rollout-under-way", f"release {order.number} is on its way already", "see `falaj status`")
+    rollout = planned(house, row, now)
     files = house.catalog.releases.trust()
     targets = order.targets.encode() if order.targets is not None else None
     publish.check_approval(files, order.model, order.number, payload, targets, order.role.encode())
@@ -67,18 +68,45 @@ def approve(house: House, order: orders.Approve, now: float) -> dict[str, Any]:
         house.publish_blob(digest)
     house.publish_trust(house.catalog.releases.trust())
     house.actions.append(PersistBroker())
-    approved = [
-        r.number for r in house.catalog.releases.releases(ALL) if (r.model, r.state) == (order.model, "approved")
-    ]
-    past = [r for _, r in house.catalog.fleet.rollouts(active=False, limit=ALL) if r.model == order.model]
-    rollout = plan(order.model, order.number, row.digest, settings, fallback(order.number, approved, past), now)
-    for key, older in under_way:
-        reason = f"release {order.number} was approved"
-        house.catalog.fleet.put_rollout(key, replace(older, state=RolloutState.SUPERSEDED, since=now, reason=reason))
-        house.event(now, "rollout-superseded", f"release {older.number}: {reason}", model=order.model)
-    house.catalog.fleet.add_rollout(rollout)
+    begin(house, rollout, f"release {order.number} was approved", now)
     house.event(now, "release-approved", f"release {order.number} by {order.actor}", model=order.model)
-    return {"digest": row.digest, "canary": list(rollout.canary)}
+    return {"digest": row.digest, "canary": list(rollout.canary), **needed(rollout)}
+
+
+def planned(house: House, row: ReleaseRow, now: float, forced: str = "") -> Rollout:
+    """The rollout of a release as the project asks for it now, in a generation above all before it.
+
+    Raises Refusal for a model that is not declared, and for evidence that could never decide.
+    """
+    settings = declared_model(house, row.model).rollout
+    approved = [r.number for r in house.catalog.releases.releases(ALL) if (r.model, r.state) == (row.model, "approved")]
+    past = [r for _, r in house.catalog.fleet.rollouts(active=False, limit=ALL) if r.model == row.model]
+    rollout = plan(
+        row.model, row.number, row.digest, settings, fallback(row.number, approved, past), now,
+        retry=generation(row.number, past) + 1, forced=forced,
+    )  # fmt: skip
+    if (refused := power.refuse(rollout.gates)) is not None:
+        hint = f"allow a larger margin in falaj.toml, or choose evidence {' or '.join(refused.offers)}, and apply it"
+        raise Refusal(refused.code, refused.text, hint)
+    return rollout
+
+
+def needed(rollout: Rollout) -> dict[str, Any]:
+    """What an answer says of the pairs a rollout needs; nothing where none are counted."""
+    found = power.needs(rollout.gates)
+    return {"needs": {"blocks": found.blocks, "windows": found.windows, "text": found.text}} if found else {}
+
+
+def begin(house: House, rollout: Rollout, why: str, now: float) -> None:
+    """Makes it the rollout of its model: one that is under way ends here. One that was taking devices back stays a
+    reversal, so that no later rollout falls back to its release."""
+    for key, older in _under_way(house, rollout.model):
+        taken_back = older.state is RolloutState.REVERSING
+        state = RolloutState.REVERSED if taken_back else RolloutState.SUPERSEDED
+        reason = f"{older.reason}; {why}" if taken_back else why
+        house.catalog.fleet.put_rollout(key, replace(older, state=state, since=now, reason=reason))
+        house.event(now, "rollout-superseded", f"release {older.number}: {why}", model=rollout.model)
+    house.catalog.fleet.add_rollout(rollout)
 
 
 def _under_way(house: House, model: ModelName) -> list[tuple[int, Rollout]]:

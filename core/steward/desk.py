@@ -13,18 +13,20 @@ import msgspec
 
 from core import orders, project
 from core.fleet import enrolment
-from core.handoffs import Candidate
-from core.orders import Answer, JobSpec
-from core.release import registry
-from core.steward import approvals
-from core.steward.house import House, StartJob
-from core.steward.refusals import Refusal, current_project, declared_model
-from sync import chunks, codec
+from core.fleet.labels import TooLong, messages
+from core.handoffs import Landed
+from core.ingest.spool import origins
+from core.orders import Answer
+from core.steward import approvals, forcing, jobs
+from core.steward.house import House
+from core.steward.refusals import Refusal
+from core.steward.staging import stage
+from sync import chunks, codec, topics
+from sync.enrolment import EnrolAnswer, Token
 from sync.errors import SyncError
-from sync.manifest import Manifest
-from sync.messages import EnrolAnswer, Token
 
 TOKEN_ATTEMPTS = 5
+LABELS_WAIT = 86_400  # seconds that the broker keeps labels for a device that is away
 
 
 def answer(house: House, order: orders.AnyOrder, now: float) -> Answer:
@@ -58,39 +60,26 @@ def _apply(house: House, order: orders.ApplyProject, now: float) -> dict[str, An
 
 
 def _ingest(house: House, order: orders.Ingest, now: float) -> dict[str, Any]:
-    current, folder = current_project(house)
-    if order.source not in current.sources:
-        raise Refusal("no-such-source", f"no source {order.source!r}; declared: {', '.join(current.sources)}")
-    position = house.catalog.datasets.position(order.source)
-    return _start_job(house, "ingest", order.source, order.actor, now, current, folder, position=position)
+    return jobs.ingest(house, order.source, order.actor, now)
 
 
 def _train(house: House, order: orders.Train, now: float) -> dict[str, Any]:
-    current, folder = current_project(house)
-    source = current.views[declared_model(house, order.model).view].source
-    files = house.catalog.datasets.files(source)
-    if not files:
-        raise Refusal("no-data", f"source {source!r} has no rows yet", f"run `falaj ingest {source}` first")
-    return _start_job(house, "train", order.model, order.actor, now, current, folder, files=files)
+    return jobs.train(house, order.model, order.actor, now)
 
 
-def _start_job(
-    house: House,
-    kind: str,
-    subject: str,
-    actor: str,
-    now: float,
-    current: project.Project,
-    folder: str,
-    **more: Any,
-) -> dict[str, Any]:
-    if any(j.kind == kind and j.subject == subject for j in house.catalog.projects.unfinished()):
-        raise Refusal(
-            "job-running", f"{kind} of {subject} is under way", "wait for it: `falaj status` shows how far it is"
-        )
-    job = house.catalog.projects.new_job(kind, subject, actor, now)
-    house.actions.append(StartJob(JobSpec(job, kind, subject, current, folder, **more)))
-    return {"job": job}
+def _label(house: House, order: orders.Label, now: float) -> dict[str, Any]:
+    """Sent on, not kept: a device that knows a prediction keeps its label, and sends both up if it may."""
+    if house.catalog.fleet.device(order.device) is None:
+        raise Refusal("no-such-device", f"no device {order.device} is enrolled here", "`falaj status` lists them")
+    if not order.labels:
+        raise Refusal("no-labels", "there is no label in this order", "give prediction ids with their labels")
+    try:
+        parts = list(messages(order.labels))
+    except TooLong as error:
+        raise Refusal(error.code, str(error), "a label is the name of a class") from error
+    for part in parts:
+        house.send(topics.labels(house.tenant, order.device), codec.encode(part), expiry=LABELS_WAIT)
+    return {"labels": len(order.labels), "messages": len(parts)}
 
 
 def _token(house: House, order: orders.IssueToken, now: float) -> dict[str, Any]:
@@ -148,12 +137,23 @@ def _commit_rows(house: House, order: orders.CommitRows, now: float) -> dict[str
     _still_open(house, order.job)
     landed = order.landed
     house.catalog.datasets.land(landed, order.job)
+    _mark_landed(house, landed, order.job)
     result = {"rows": landed.rows, "files": len(landed.files), "rejections": len(landed.rejections)}
     house.catalog.projects.finish(order.job, now, result)
     severity = "notice" if landed.rejections else "info"
     text = f"{landed.rows} rows of {landed.source}, {len(landed.rejections)} rejections"
     house.event(now, "rows-landed", text, severity=severity)
     return result
+
+
+def _mark_landed(house: House, landed: Landed, job: int) -> None:
+    """Batches of samples that the position names are done with; their files go once this is committed."""
+    current = house.catalog.projects.current()
+    source = current[0].sources.get(landed.source) if current else None
+    if source is None or source.kind != "samples" or source.model is None:
+        return
+    for (device, epoch), n in origins(landed.position).items():
+        house.catalog.samples.mark_landed(source.model, device, epoch, n, job)
 
 
 def _commit_candidate(house: House, order: orders.CommitCandidate, now: float) -> dict[str, Any]:
@@ -165,25 +165,13 @@ def _commit_candidate(house: House, order: orders.CommitCandidate, now: float) -
         house.catalog.projects.finish(order.job, now, {"candidate": key, "accepted": False, "reasons": reasons})
         house.event(now, "candidate-refused", reasons, severity="notice", model=candidate.model)
         return {"candidate": key, "accepted": False}
-    manifest = _stage(house, candidate, key, now)
+    manifest = stage(house, candidate, key, now)
     result = {"candidate": key, "accepted": True, "model": manifest.model, "number": manifest.number,
               **manifest.lineage.metrics}  # fmt: skip
     house.catalog.projects.finish(order.job, now, result)
     text = f"release {manifest.number} awaits approval: {manifest.lineage.reason}"
     house.event(now, "release-staged", text, model=manifest.model)
     return result
-
-
-def _stage(house: House, candidate: Candidate, key: int, now: float) -> Manifest:
-    """Blobs to disk first, then the rows that name them: a cut between leaves files nobody names."""
-    number = house.catalog.releases.next_number(candidate.model)
-    model = declared_model(house, candidate.model)
-    staged = registry.stage(candidate, model, number, house.tenant, house.artifacts, house.random, now)
-    for item in staged.blobs:
-        house.blobs.put(item.blob.sealed, item.sealed)
-        house.catalog.releases.keep_key(item.blob, item.key, candidate.model, number)
-    house.catalog.releases.stage(staged.manifest, staged.payload, staged.digest, key, now)
-    return staged.manifest
 
 
 def _job_failed(house: House, order: orders.JobFailed, now: float) -> dict[str, Any]:
@@ -206,6 +194,9 @@ _DESKS: dict[type, Callable[[House, Any, float], dict[str, Any]]] = {
     orders.TrustKeys: approvals.trust_keys,
     orders.TrustInit: approvals.trust_init,
     orders.Approve: approvals.approve,
+    orders.Override: forcing.override,
+    orders.Force: forcing.force,
+    orders.Label: _label,
     orders.IssueToken: _token,
     orders.Enrol: _enrol,
     orders.JobProgress: _progress,

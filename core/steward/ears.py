@@ -3,14 +3,29 @@ report counts only with the signature of that device's own certificate key."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 from typing import Any
 
 from core.catalog.fleet import DeviceRow
+from core.ingest.spool import Entry
 from core.steward.house import House
 from sync import codec, roles, topics
 from sync.errors import Malformed, SyncError, Untrusted
 from sync.link import Message
-from sync.messages import EVENT, REPORTED_TYPE, Ack, DeviceEvent, Record, Reported, Status
+from sync.messages import (
+    EVENT,
+    REPORTED_TYPE,
+    SAMPLE,
+    WHY,
+    Ack,
+    DeviceEvent,
+    Record,
+    Reported,
+    SampleBatch,
+    Status,
+    WhyCard,
+)
 from sync.names import BadName, DeviceId, Kind
 from sync.topics import Address
 
@@ -89,31 +104,77 @@ def _record(house: House, device: DeviceRow, address: Address, payload: bytes, n
 
 def _closes_gap(record: Record, known: int) -> bool:
     """Whether it stands for all numbers from the next one to its own: the device gave them up (`edge.outbox`)."""
-    try:
-        event = codec.decode(DeviceEvent, bytes(record.body))
-    except Malformed:
-        return False
-    first = event.facts.get("first")
-    return event.code == topics.GAP and record.n > known and isinstance(first, int) and first <= known + 1
+    body = bytes(record.body)
+    first = codec.decode(DeviceEvent, body).facts.get("first") if _is_gap(body) else None
+    return record.n > known and isinstance(first, int) and first <= known + 1
 
 
 def _take(house: House, device: DeviceId, kind: Kind, record: Record, now: float) -> None:
     """A record that cannot be read is kept as an event, so that the queue behind it moves on."""
     facts: dict[str, Any] = {"n": record.n, "device_ts": record.ts}
-    if kind != EVENT:
-        house.catalog.events.add(now, device, f"record-{kind}", f"{len(bytes(record.body))} bytes", facts=facts)
-        return
+    body = bytes(record.body)
     try:
-        event = codec.decode(DeviceEvent, bytes(record.body))
+        if kind == EVENT or (kind in (SAMPLE, WHY) and _is_gap(body)):
+            _event(house, device, codec.decode(DeviceEvent, body), facts, now)
+        elif kind == SAMPLE:
+            _samples(house, Entry(device, record.epoch, record.n), codec.decode(SampleBatch, body), now)
+        elif kind == WHY:
+            _why(house, device, codec.decode(WhyCard, body), facts, now)
+        else:
+            house.catalog.events.add(now, device, f"record-{kind}", f"{len(body)} bytes", facts=facts)
     except Malformed as error:
         house.catalog.events.add(now, device, "record-malformed", str(error), severity="notice", facts=facts)
-        return
+
+
+def _event(house: House, device: DeviceId, event: DeviceEvent, facts: dict[str, Any], now: float) -> None:
     house.catalog.events.add(
-        now,
-        device,
-        event.code,
-        event.text,
-        severity=event.severity,
-        model=event.model,
-        facts=facts | event.facts,
+        now, device, event.code, event.text, severity=event.severity, model=event.model, facts=facts | event.facts
     )
+
+
+def _samples(house: House, entry: Entry, batch: SampleBatch, now: float) -> None:
+    """Into the spool, as it is: nobody here can open it. The file is on the disk before the record is committed, and a
+    file of a record that was not is written anew when the record comes again."""
+    try:
+        sealed = base64.b64decode(batch.sealed, validate=True)
+    except binascii.Error as error:
+        raise Malformed(f"samples of {entry.device}: not base64: {error}") from error
+    if house.catalog.samples.spooled() + len(sealed) > house.spool_bytes:
+        _drop(house, entry, batch, f"they fill their {house.spool_bytes >> 20} MiB", now)
+        return
+    try:
+        house.spool.put(batch.model, entry, sealed)
+    except OSError as error:
+        _drop(house, entry, batch, f"the disk does not take them: {error}", now)
+        return
+    house.spool_full = False
+    house.catalog.samples.add(entry.device, entry.epoch, entry.n, batch.model, len(sealed), now)
+
+
+def _drop(house: House, entry: Entry, batch: SampleBatch, why: str, now: float) -> None:
+    """The device must not wait for ever for an acknowledgement; a loss is said once, until there is room again."""
+    if house.spool_full:
+        return
+    house.spool_full = True
+    text = (
+        f"newer samples are dropped, {why}; have those that wait taken in: run `falaj ingest` on the source of kind "
+        "samples"
+    )
+    house.event(now, "samples-dropped", text, severity="alarm", model=batch.model, device=entry.device)
+
+
+def _why(house: House, device: DeviceId, card: WhyCard, facts: dict[str, Any], now: float) -> None:
+    """Kept whole, and told: the device gave a verdict against a release."""
+    house.catalog.fleet.add_why(device, card, now)
+    told = {"criterion": card.criterion, "phase": card.phase, "number": card.new.number}
+    text = f"release {card.new.number} refused in {card.phase}: {card.text}"
+    house.catalog.events.add(
+        now, device, "release-refused", text, severity="alarm", model=card.model, facts=facts | told
+    )
+
+
+def _is_gap(body: bytes) -> bool:
+    try:
+        return codec.decode(DeviceEvent, body).code == topics.GAP
+    except Malformed:
+        return False

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from core.catalog import Catalog
 from core.fleet.enrolment import Pair
+from core.ingest.spool import Spool
 from core.orders import JobSpec
 from core.release import publish
 from core.release.registry import ArtifactStore, BlobStore
@@ -16,6 +17,7 @@ from sync.link import Publish
 from sync.messages import TrustIndex
 from sync.names import Digest, TenantId, TrustFile
 
+SPOOL_BYTES = 1 << 30  # what may wait in the spool of samples, all devices of the tenant together
 AGAIN = 30.0  # seconds before a chunk that was missed is published once more
 
 
@@ -60,9 +62,13 @@ class House:
     authority: Pair
     artifacts: ArtifactStore
     blobs: BlobStore
+    spool: Spool
     random: Callable[[int], bytes]
     enrol_url: str
     uplink: tuple[str, int]  # host and port devices shall connect to
+    tenant_key: str = ""  # X25519 public key (base64) that devices seal samples to
+    spool_bytes: int = SPOOL_BYTES
+    spool_full: bool = False  # batches are being dropped, and that was said
     link_up: bool = False
     actions: list[Action] = field(default_factory=list)
     resent: dict[tuple[Digest, int], float] = field(default_factory=dict)  # chunks that were missed: when sent again

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
+
+import msgspec
 
 from core.catalog.fleet import ALL, DeviceRow, Wanted
 from core.handoffs import Rollout
 from core.release import publish
-from core.rollout.controller import decide
+from core.rollout.controller import Decision, decide
+from core.rollout.plans import generation
 from core.steward.house import House
-from sync import roles, sealing, topics
+from sync import codec, roles, sealing, topics
 from sync.errors import Damaged
-from sync.messages import ASSIGNMENT_TYPE, Assignment, Gates, ModelOrder
-from sync.names import DeviceId, Digest, ModelName
+from sync.messages import ASSIGNMENT_TYPE, Assignment, ModelOrder
+from sync.names import DeviceId, Digest
 
 ASSIGNMENT_LIFE = 7 * 86400.0  # seconds; renewed at half of it
+_KEPT = 16 * 1024 * 1024  # bytes of an assignment in the catalog: the wire's limit is not the catalog's
 
 
 def walk(house: House, now: float) -> None:
@@ -26,7 +31,8 @@ def walk(house: House, now: float) -> None:
 
 
 def renew(house: House, now: float) -> None:
-    """Assignments and online signatures of which half the life is over are signed anew."""
+    """Assignments and online signatures of which half the life is over are signed anew, and assignments that do not
+    name the tenant's sealing key of now: devices could send no samples."""
     for device in house.catalog.fleet.devices():
         _renew_assignment(house, device, now)
     _renew_trust(house, now)
@@ -40,17 +46,48 @@ def _advance(house: House, key: int, rollout: Rollout, devices: dict[DeviceId, D
     with house.catalog.transaction():
         house.catalog.fleet.put_rollout(key, decision.rollout)
         if decision.rollout.state != rollout.state:
-            text = f"release {rollout.number} is {decision.rollout.state.value}: {decision.rollout.reason}"
-            severity = "alarm" if decision.take_back else "info"
-            code = f"rollout-{decision.rollout.state.value}"
-            house.event(now, code, text, model=rollout.model, severity=severity)
+            _tell(house, decision, devices, now)
+            house.catalog.decisions.keep(key, decision.heard, now)
         for name in decision.assign:
-            _want(house, name, rollout.model, rollout.number, "live", rollout.gates)
+            wanted = Wanted(rollout.model, rollout.number, decision.mode, decision.gates, rollout.retry)
+            house.catalog.fleet.want(name, wanted)
         for name in decision.take_back:
-            back = rollout.previous
-            _want(house, name, rollout.model, back or rollout.number, "live" if back else "off", rollout.gates)
+            house.catalog.fleet.want(name, _way_back(house, decision))
         for name in (*decision.assign, *decision.take_back):
             assign(house, devices[name], now)
+
+
+def _tell(house: House, decision: Decision, devices: dict[DeviceId, DeviceRow], now: float) -> None:
+    """Who reads the event can work the decision out again: its facts have all that went into it."""
+    rollout = decision.rollout
+    text = f"release {rollout.number} is {rollout.state.value}: {rollout.reason}"
+    severity = "alarm" if decision.take_back else "info"
+    facts: dict[str, Any] = {"number": rollout.number, "retry": rollout.retry}
+    if (found := decision.judgement) is not None:
+        facts |= {"decision": found.decision.value, "plus": found.pooled.plus, "zero": found.pooled.zero,
+                  "minus": found.pooled.minus, "margin": found.margin, "log_harm": found.log_harm,
+                  "harm_at": found.harm_at, "log_safe": found.log_safe, "safe_at": found.safe_at}  # fmt: skip
+        facts["devices"] = {
+            name: {"plus": trial.plus, "zero": trial.zero, "minus": trial.minus, **_report_number(devices[name])}
+            for name, trial in found.devices.items()
+        }
+    code = f"rollout-{rollout.state.value}"
+    house.catalog.events.add(now, "core", code, text, severity=severity, model=rollout.model, facts=facts)
+
+
+def _report_number(device: DeviceRow) -> dict[str, int]:
+    return {"epoch": device.report.epoch, "seq": device.report.seq} if device.report else {}
+
+
+def _way_back(house: House, decision: Decision) -> Wanted:
+    """The release before, in the generation it was rolled out with: a lower one would not lift a verdict that a retry
+    of it lifted. Without one the model is switched off."""
+    rollout = decision.rollout
+    if rollout.previous is None:
+        return Wanted(rollout.model, rollout.number, "off", decision.gates, rollout.retry)
+    past = (r for _, r in house.catalog.fleet.rollouts(active=False, limit=ALL) if r.model == rollout.model)
+    retry = max(0, generation(rollout.previous, past))
+    return Wanted(rollout.model, rollout.previous, "live", decision.gates, retry)
 
 
 def assign(house: House, device: DeviceRow, now: float) -> None:
@@ -61,6 +98,7 @@ def assign(house: House, device: DeviceRow, now: float) -> None:
         tenant=house.tenant, device=device.device, epoch=device.epoch, seq=seq, ts=now,
         expires=now + ASSIGNMENT_LIFE,
         models={w.model: _order(house, device, w) for w in house.catalog.fleet.wanted(device.device)},
+        tenant_key=house.tenant_key,
     )  # fmt: skip
     envelope = roles.sign(assignment, ASSIGNMENT_TYPE, house.keys.director)
     house.catalog.fleet.put_assignment(device.device, device.epoch, seq, assignment.expires, envelope)
@@ -92,19 +130,25 @@ def _wrapped(house: House, device: DeviceRow, digest: Digest, key: bytes) -> str
     return base64.b64encode(sealing.wrap(key, device.sealing_key, context)).decode()
 
 
-def _want(house: House, device: DeviceId, model: ModelName, number: int, mode: str, gates: Gates) -> None:
-    live = "off" if mode == "off" else "live"
-    house.catalog.fleet.want(device, Wanted(model, number, live, gates, 0))  # type: ignore[arg-type]
-
-
 def _renew_assignment(house: House, device: DeviceRow, now: float) -> None:
     old = house.catalog.fleet.assignment(device.device)
     if old is None:
         return
     another_box = old[0] != device.epoch  # enrolled anew: its keys differ, so all is wrapped and signed again
-    if another_box or old[2] - now < ASSIGNMENT_LIFE / 2:
+    if another_box or old[2] - now < ASSIGNMENT_LIFE / 2 or _sealed_to(old[3]) != house.tenant_key:
         with house.catalog.transaction():
             assign(house, device, now)
+
+
+class _Sealing(msgspec.Struct, frozen=True):
+    """The one part of an assignment that is looked at in each round; one of an older core has none."""
+
+    tenant_key: str = ""
+
+
+def _sealed_to(envelope: bytes) -> str:
+    """The tenant key in an assignment of our own, as it lies in the catalog."""
+    return codec.decode(_Sealing, roles.peek(envelope, _KEPT), _KEPT).tenant_key
 
 
 def _renew_trust(house: House, now: float) -> None:

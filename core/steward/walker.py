@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from core.orders import Answer, AnyOrder
-from core.steward import desk, ears, rounds
+from core.catalog.samples import LOST
+from core.orders import Answer, AnyOrder, CommitRows
+from core.steward import desk, ears, learning, rounds
 from core.steward.house import Action, House, PersistBroker
 from sync import codec, topics
 from sync.link import Message
@@ -24,11 +25,12 @@ class Steward:
                 house.catalog.projects.finish(
                     job.id,
                     now,
-                    {},
+                    {LOST: True},
                     "the core stopped while this job ran",
                     f"start it again: falaj {job.kind}",
                 )
                 house.event(now, "job-lost", f"{job.kind} of {job.subject}", severity="notice")
+        learning.sweep(house)
         return self._done()
 
     def order(self, order: AnyOrder, now: float) -> tuple[Answer, list[Action]]:
@@ -37,7 +39,9 @@ class Steward:
         if not answer.ok:
             self.house.actions.clear()
             return answer, []
-        rounds.walk(self.house, now)
+        if isinstance(order, CommitRows):
+            learning.sweep(self.house)
+        self._round(now)
         rounds.renew(self.house, now)  # a device that enrolled again needs its models for its new keys
         return answer, self._done()
 
@@ -60,13 +64,17 @@ class Steward:
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed."""
-        rounds.walk(self.house, now)
+        self._round(now)
         return self._done()
 
     def renew(self, now: float) -> list[Action]:
         """Looks after what expires; to be called a few times an hour."""
         rounds.renew(self.house, now)
         return self._done()
+
+    def _round(self, now: float) -> None:
+        rounds.walk(self.house, now)
+        learning.walk(self.house, now)
 
     def _done(self) -> list[Action]:
         actions, self.house.actions = self.house.actions, []

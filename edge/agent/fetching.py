@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from edge import slots, trust
-from edge.agent import loading
+from edge.agent import intake, loading
 from edge.agent.house import House
 from edge.download import Download
 from edge.states import Deployment, Slot
@@ -31,7 +31,7 @@ def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
     house.listen(*(topics.trust(house.identity.tenant, name) for name in lacking))
     try:
         accepted = trust.accept(
-            house.trust_folder, house.identity.root, house.files, house.journal.high_water(),
+            house.trust_folder, house.root, house.files, house.journal.high_water(),
             d.model, order.number, order.manifest,
         )  # fmt: skip
         if accepted.manifest.tenant != house.identity.tenant:
@@ -40,12 +40,16 @@ def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
         return _wait(house, d, str(error), now + AGAIN)
     except SyncError as error:
         house.files.clear()
+        _wait(house, d, str(error), now + RETRY)
         if d.reason != str(error):
             house.event(now, f"refused-{error.code}", str(error), d.model, "alarm")
-        return _wait(house, d, str(error), now + RETRY)
+        return False
+    intake.adopt(house, accepted.record.root, now)  # before the mark: under a newer root it may be lower
+    if house.assignment is None:
+        # The order was of a director that this very root replaces: the new one decides.
+        return _wait(house, d, "a new root names another director, whose order has not come", now + RETRY)
     variant = loading.variant_of(house, accepted.manifest)
     house.journal.accept(d.model, order.number, accepted.record, accepted.versions)
-    house.root = accepted.record.root
     release = Release(order.number, order.manifest, variant.blob.plain)
     house.write(replace(slots.admit(d, Slot(release, accepted.manifest, order.keys)), reason=""))
     house.bindings_changed()  # without a model the bindings answer `no_model`, and nothing is missed later
@@ -98,7 +102,7 @@ def _finish(house: House, d: Deployment, blob: Blob, now: float) -> bool:
 
 
 def _wait(house: House, d: Deployment, reason: str, until: float) -> bool:
-    house.blocked[d.model] = until
     if d.reason != reason:
         house.write(replace(d, reason=reason))
+    house.blocked[d.model] = until
     return False

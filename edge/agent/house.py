@@ -7,14 +7,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge import slots
+from edge.agent.disk import LONGEST, Disk
 from edge.artifacts import Artifacts
 from edge.download import Download
 from edge.journal import Journal, Quarantined
 from edge.outbox import Outbox
 from edge.serving import Loaded, Serving
 from edge.states import Action, Deployment, Listen, Send, Unlisten
+from edge.trials import Trials
 from sync.link import Publish
-from sync.messages import EVENT, Assignment, DeviceEvent, DriftReport, LabelReport
+from sync.messages import (
+    EVENT,
+    WHY,
+    Assignment,
+    DeviceEvent,
+    DriftReport,
+    LabelReport,
+    RoadReport,
+    Validated,
+    WhyCard,
+)
 from sync.names import DeviceId, Digest, ModelName, TenantId
 
 TEXT, FACT = 1000, 200  # characters of an event's text, and of each of its facts
@@ -54,20 +66,28 @@ class House:
     files: dict[str, bytes] = field(default_factory=dict)  # trust files that arrived
     index: tuple[str, ...] = ()
     downloads: dict[Digest, Download] = field(default_factory=dict)
-    warm: dict[ModelName, Loaded] = field(default_factory=dict)  # the session to go back to, until commit
+    warm: dict[ModelName, Loaded | None] = field(default_factory=dict)  # to go back to, until commit; None: not loaded
+    shadows: dict[ModelName, tuple[Loaded, Validated]] = field(default_factory=dict)  # candidates in memory
+    trials: Trials = field(default_factory=Trials)
     proving: set[ModelName] = field(default_factory=set)
     blocked: dict[ModelName, float] = field(default_factory=dict)  # when to try a transient failure again
+    disk: Disk = field(default_factory=Disk)
+    cards: float | None = 0.0  # when why cards are put into the outbox (again); None: none waits
     link_up: bool = False
     dirty: bool = True  # `reported` is no longer true
-    told: dict[ModelName, tuple[int, int, int]] = field(default_factory=dict)  # progress as last reported
+    told: dict[ModelName, tuple[object, ...]] = field(default_factory=dict)  # progress as last reported
     actions: list[Action] = field(default_factory=list)
     bindings_changed: Callable[[], None] = lambda: None
     labelled: Callable[[ModelName, int], LabelReport | None] = lambda model, release: None
     drift: Callable[[ModelName], DriftReport | None] = lambda model: None
+    road: Callable[[ModelName], RoadReport | None] = lambda model: None
+    label: Callable[[str, str], str | None] = lambda prediction_id, label: None  # why it is not kept, or None
 
-    def write(self, deployment: Deployment, verdict: Quarantined | None = None) -> Deployment:
+    def write(
+        self, deployment: Deployment, verdict: Quarantined | None = None, card: WhyCard | None = None
+    ) -> Deployment:
         """Journal first: nothing is acted on before this returns."""
-        self.journal.write(deployment, verdict)
+        self.journal.write(deployment, verdict, card)
         self.deployments[deployment.model] = deployment
         self.dirty = True
         return deployment
@@ -91,12 +111,24 @@ class House:
         model: ModelName | None = None,
         severity: str = "info",
         **facts: str | int | float,
-    ) -> None:
-        """Remembers something that happened, under a stable code, until the core has committed it."""
+    ) -> bool:
+        """Remembers something that happened, under a stable code, until the core has committed it; false if the disk
+        refuses, which the outbox counts."""
         level = severity if severity in ("notice", "alarm") else "info"
         # Texts may quote what a stranger sent; a record too large for the core would hold up all behind it.
         short = {k: v[:FACT] if isinstance(v, str) else v for k, v in facts.items()}
-        self.outbox.add(EVENT, DeviceEvent(code, text[:TEXT], model, level, short), now)  # type: ignore[arg-type]
+        return self.outbox.add(EVENT, DeviceEvent(code, text[:TEXT], model, level, short), now)  # type: ignore[arg-type]
+
+    def tell_why(self, now: float) -> None:
+        """Puts every why card into the outbox that is not there yet; one may come twice after a power cut."""
+        if self.cards is None or now < self.cards:
+            return
+        for number, card in self.journal.untold():
+            if not self.outbox.add(WHY, card, now):
+                self.cards = now + LONGEST
+                return
+            self.journal.told(number)
+        self.cards = None
 
     def kept(self) -> set[Digest]:
         """Sealed digests that some deployment may still need."""

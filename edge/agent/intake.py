@@ -1,14 +1,16 @@
-"""Reads what arrives on the uplink: assignments, trust files, chunks, acknowledgements. Nothing here is believed
-before it is checked, and a wrong message changes nothing but leaves an event with a stable code."""
+"""Reads what arrives on the uplink: assignments, trust files, chunks, acknowledgements, labels. Nothing of it is
+believed before it is checked, and a wrong message changes nothing but leaves an event with a stable code."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 from edge import trust
 from edge.agent.house import CLOCK_FLOOR, House
 from sync import codec, roles, topics
 from sync.errors import Malformed, SyncError, Untrusted
 from sync.link import Message
-from sync.messages import ASSIGNMENT_TYPE, Ack, Assignment, TrustIndex
+from sync.messages import ASSIGNMENT_TYPE, Ack, Assignment, Labels, TrustIndex
 from sync.names import BadName, TrustFile
 from sync.topics import Address
 
@@ -23,6 +25,8 @@ def take(house: House, message: Message, now: float) -> None:
         address = topics.parse(message.topic)
         if address.tenant != house.identity.tenant or address.device not in (None, house.identity.device):
             raise Untrusted(f"{message.topic} is not for this device")
+        if message.retained and address.area not in _RETAINED:
+            raise Untrusted(f"{message.topic}: retained where nothing may be")
         _HANDLERS[address.area](house, address, message.payload, now)
     except BadName as error:
         house.event(now, "unknown-topic", str(error), severity="notice")
@@ -72,8 +76,36 @@ def _trust(house: House, address: Address, payload: bytes, now: float) -> None:
         raise Untrusted(f"more than {TRUST_FILES} trust files or {TRUST_BYTES} bytes came; they are asked for again")
     if payload:
         house.files[name] = payload
-    if name != "timestamp.json":  # the one file that changes under its name
+    if name.endswith(".root.json"):
+        follow_roots(house, now)
+    # The timestamp changes under its name, and the next root is waited for as long as the device lives.
+    if name not in ("timestamp.json", trust.next_root(house.root)):
         house.unlisten(topics.trust(address.tenant, address.file))  # type: ignore[arg-type]
+
+
+def follow_roots(house: House, now: float) -> None:
+    """Takes up newer roots as they arrive, with an order or without: the director's key changes with them."""
+    try:
+        root = trust.newer_root(house.root, house.files)
+    except Untrusted:
+        house.files.pop(trust.next_root(house.root), None)
+        raise
+    adopt(house, root, now)
+
+
+def adopt(house: House, root: bytes, now: float) -> None:
+    """A root that was verified: journalled with the mark under it, then in force."""
+    if root == house.root:
+        return
+    replaced = trust.director_replaced(house.root, root)
+    house.journal.adopt(root, trust.settled(house.journal.high_water(), house.root, root), orders_void=replaced)
+    house.root = root
+    house.dirty = True
+    house.listen(topics.trust(house.identity.tenant, trust.next_root(root)))
+    if replaced:
+        house.assignment = None
+        house.listen(topics.desired(house.identity.tenant, house.identity.device))  # sent anew, and read by the new key
+        house.event(now, "director-replaced", "a new root names another director; its orders count", severity="notice")
 
 
 def _index(payload: bytes) -> tuple[str, ...]:
@@ -113,16 +145,27 @@ def _ack(house: House, address: Address, payload: bytes, now: float) -> None:
     house.outbox.acknowledged(address.kind, ack.epoch, ack.n)
 
 
+def _labels(house: House, address: Address, payload: bytes, now: float) -> None:
+    """Each label goes to whoever keeps predictions; those refused are told in one event."""
+    labels = codec.decode(Labels, payload).labels
+    refused = Counter(str(why) for one, label in labels.items() if (why := house.label(one, label)) is not None)
+    if refused:
+        why = ", ".join(f"{n} {code}" for code, n in sorted(refused.items()))
+        text = f"{refused.total()} of {len(labels)} labels are not kept: {why}"
+        house.event(now, "labels-refused", text, severity="notice")
+
+
 def _ignore(house: House, address: Address, payload: bytes, now: float) -> None:
     """Topics of the protocol that this agent version does not act on."""
 
 
+_RETAINED = frozenset({"desired", "trust", "blob", "core-status"})  # what a broker may keep for us
 _HANDLERS = {
     "desired": _desired,
     "trust": _trust,
     "blob": _blob,
     "ack": _ack,
-    "labels": _ignore,
+    "labels": _labels,
     "cmd": _ignore,
     "core-status": _ignore,
     "reported": _ignore,

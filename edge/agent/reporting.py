@@ -33,10 +33,9 @@ class Reporter:
         if not house.link_up:
             return
         if house.dirty or self._progress(house) != house.told:
-            house.told = self._progress(house)
-            house.dirty = False
-            identity = house.identity
+            identity, progress = house.identity, self._progress(house)
             envelope = roles.sign(reported(house, now), REPORTED_TYPE, identity.signing_key)
+            house.told, house.dirty = progress, False
             house.send(topics.reported(identity.tenant, identity.device), envelope, retain=True)
         self._forward(house, now)
 
@@ -49,15 +48,16 @@ class Reporter:
             self._sent[kind, n] = now
             house.send(topics.up(house.identity.tenant, house.identity.device, kind), document)
 
-    def _progress(self, house: House) -> dict[ModelName, tuple[int, int, int]]:
-        """Coarse progress, so that `reported` is not rewritten with every answer (by powers of two) and label."""
-        found = {}
+    def _progress(self, house: House) -> dict[ModelName, tuple[object, ...]]:
+        """Coarse progress, so that `reported` is not rewritten with every answer (by powers of two), label or pair."""
+        found: dict[ModelName, tuple[object, ...]] = {}
         for model, d in house.deployments.items():
             answers = house.serving.health(model).answers.bit_length()
             told = house.labelled(model, d.serving.release.number) if d.serving else None
-            found[model] = (
-                (answers, told.labels // 50, round(10 * told.right / told.labels)) if told else (answers, 0, 0)
-            )
+            labels = (told.labels // 50, round(10 * told.right / told.labels)) if told else ()
+            trial = house.trials.report(model)
+            blocks = (trial.manifest, trial.retry, trial.metric, trial.plus, trial.zero, trial.minus) if trial else ()
+            found[model] = (answers, labels, blocks)
         return found
 
 
@@ -96,6 +96,7 @@ def overview(house: House) -> dict[str, object]:
         "assignment": house.journal.counter("desired_seq"),
         "key_protection": identity.key_protection,
         "outbox": {"dropped": house.outbox.dropped()},
+        "why": codec.builtins(house.journal.why()),
         "models": {str(m): codec.builtins(_model(house, d)) for m, d in house.deployments.items()},
     }
 
@@ -115,7 +116,9 @@ def _model(house: House, d: Deployment) -> ModelReport:
         wanted=Digest(d.order.manifest) if d.order else None,
         drift=house.drift(d.model),
         labelled=house.labelled(d.model, d.serving.release.number) if d.serving else None,
-        quarantined=tuple(q.manifest for q in house.journal.quarantined(d.model)),
+        trial=house.trials.report(d.model),
+        road=house.road(d.model),
+        quarantined={q.manifest: q.retry for q in house.journal.quarantined(d.model)},
     )
 
 

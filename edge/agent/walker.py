@@ -1,23 +1,22 @@
-"""The walker: start, handle, tick. Level-triggered: every verb ends in the same walk over all models."""
+"""The walker: start, handle, tick. Level-triggered: every verb ends in the same walk over all models.
+
+Here is the one border to a disk that refuses (`edge.agent.disk`): the verb ends where a write raised, what had come is
+kept and taken in when the disk works, and nobody hears of anything that could not be journalled. Meanwhile nothing on
+trial answers where there is a release before it: a verdict could not be kept either.
+"""
 
 from __future__ import annotations
 
-from edge import health, runtime, slots
-from edge.agent import intake, loading, steps
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+
+from edge import trust
+from edge.agent import intake, reporting, resuming, steps
 from edge.agent.house import House
 from edge.agent.reporting import Reporter
-from edge.lifecycle import AT_REST
-from edge.states import (
-    Action,
-    Deployment,
-    Drifted,
-    Event,
-    Failure,
-    FailureClass,
-    LinkChanged,
-    Phase,
-    Proved,
-)
+from edge.database import obstacle
+from edge.states import Action, Deployment, Drifted, LinkChanged, Phase, Proved
 from sync import topics
 from sync.errors import SyncError
 from sync.link import Message
@@ -26,6 +25,8 @@ from sync.names import ModelName
 
 ROUNDS = 64  # steps one model may take in one walk; more is a loop between two phases
 
+Happened = Message | Proved | LinkChanged | Drifted
+
 
 class Agent:
     """The agent of one device; one thread calls it, and carries out what it returns."""
@@ -33,29 +34,130 @@ class Agent:
     def __init__(self, house: House) -> None:
         self.house = house
         self._reporter = Reporter()
+        self._begun = False
+        self._unresumed = list(house.deployments)  # found in the journal, and not taken up yet
+        self._uncounted = set(house.deployments)  # ... with this start not counted yet
+        self._waiting: dict[tuple[str, str], Happened] = {}  # what the disk did not let in, the newest of each kind
+        self._overview: dict[str, object] = {}
 
     def start(self, now: float) -> list[Action]:
         """Serves again what served before, verified anew; resumes what was under way."""
+        self.house.root = self.house.root or self.house.identity.root
+        return self._walk(now)
+
+    def handle(self, happened: Happened, now: float) -> list[Action]:
+        """One message, job result or change of the link."""
+        key = _key(happened)
+        self._waiting.pop(key, None)
+        if not self._attempt(partial(self._take, happened, now), now):
+            self._waiting[key] = happened
+        return self._walk(now)
+
+    def tick(self, now: float) -> list[Action]:
+        """Time has passed: soaks end, stalls show, records are sent again."""
+        return self._walk(now)
+
+    def overview(self) -> dict[str, object]:
+        """What people on this device are shown (`/v1/status`); where the disk refuses, what it showed last."""
+        disk = self.house.disk.reason
+        try:
+            self._overview = reporting.overview(self.house)
+        except (sqlite3.Error, OSError) as error:
+            if not obstacle(error):
+                raise
+            disk = disk or str(error)
+        return {**self._overview, "disk": disk or "works"}
+
+    def _attempt(self, work: Callable[[], None], now: float) -> bool:
+        """Whether `work` came to its end; a disk that refuses ends it, anything else is a programmer's mistake."""
+        try:
+            work()
+        except (sqlite3.Error, OSError) as error:
+            if not obstacle(error):
+                raise
+            self.house.disk.refused(error, now)
+            return False
+        return True
+
+    def _walk(self, now: float) -> list[Action]:
         house = self.house
-        house.root = house.root or house.identity.root
+        if not house.disk.waits(now) and not self._attempt(partial(self._move, now), now):
+            self._get_by(now)
+        # Each was journalled before it was asked for: a write that failed takes back nothing of what came before it.
+        actions, house.actions = house.actions, []
+        return actions
+
+    def _get_by(self, now: float) -> None:
+        """The disk refuses: whoever is known to be good answers, until what is under way can go on."""
+        for model, d in self.house.deployments.items():
+            if d.phase is Phase.PROBATION and model not in self._unresumed:
+                self._unresumed.append(model)
+        for model in self._unresumed:
+            self._attempt(partial(resuming.meanwhile, self.house, model, now), now)
+
+    def _move(self, now: float) -> None:
+        """All there is to do now, what an obstacle held up first."""
+        house = self.house
+        refused = bool(house.disk.reason)
+        if refused:
+            house.journal.prove()  # that nothing needed a write would say nothing
+        self._catch_up(now)
+        for model in house.assignment.models if house.assignment else ():
+            if model not in house.deployments:
+                house.write(Deployment(model, since=now))
+        for model in list(house.deployments):
+            for _ in range(ROUNDS):
+                if not steps.advance(house, house.deployments[model], now):
+                    break
+            else:
+                raise RuntimeError(f"{model} moved {ROUNDS} times at once: {house.deployments[model].phase}")
+        house.tell_why(now)
+        self._reporter.tell(house, now)
+        if refused:
+            self._recovered(now)
+
+    def _catch_up(self, now: float) -> None:
+        """The beginning, once; then what came while the disk refused, and models that could not resume."""
+        if not self._begun:
+            self._begin(now)
+            self._begun = True
+        for key, happened in list(self._waiting.items()):
+            self._take(happened, now)
+            del self._waiting[key]
+        while self._unresumed:
+            model = self._unresumed[0]
+            if model in self._uncounted:
+                resuming.count(self.house, model)
+                self._uncounted.discard(model)
+            resuming.resume(self.house, model, now)
+            self._unresumed.pop(0)
+
+    def _begin(self, now: float) -> None:
+        house = self.house
+        house.root = house.journal.root() or house.identity.root
+        envelope = house.journal.assignment()
         if house.journal.put_aside is not None:
             text = f"the journal was unreadable and put aside as {house.journal.put_aside.name}"
             house.event(now, "journal-unreadable", text, severity="alarm")
         if house.outbox.put_aside is not None:
             text = f"the outbox was unreadable and put aside as {house.outbox.put_aside.name}: what it held is not told"
             house.event(now, "outbox-unreadable", text, severity="alarm")
-        envelope = house.journal.assignment()
         if envelope is not None:
             try:
                 house.assignment = intake.read_assignment(house, envelope)
             except SyncError as error:
                 house.event(now, f"refused-{error.code}", f"stored assignment: {error}", severity="alarm")
-        for deployment in list(house.deployments.values()):
-            self._resume(deployment, now)
-        return self._walk(now)
 
-    def handle(self, happened: Message | Proved | LinkChanged | Drifted, now: float) -> list[Action]:
-        """One message, job result or change of the link."""
+    def _recovered(self, now: float) -> None:
+        """Tells once, when all that had waited is done, that the disk refused."""
+        disk = self.house.disk
+        text = f"the disk refused for {max(0.0, now - disk.since):.0f} s: {disk.reason}; what had waited is done"
+        if self.house.event(now, "disk-works-again", text, severity="alarm"):
+            disk.works()
+        else:
+            disk.refused(OSError("the outbox takes nothing"), now)
+
+    def _take(self, happened: Happened, now: float) -> None:
         house = self.house
         match happened:
             case Message():
@@ -69,11 +171,6 @@ class Agent:
                 self._link(up, now)
             case Drifted(model, report):
                 self._drifted(model, report, now)
-        return self._walk(now)
-
-    def tick(self, now: float) -> list[Action]:
-        """Time has passed: soaks end, stalls show, records are sent again."""
-        return self._walk(now)
 
     def _link(self, up: bool, now: float) -> None:
         house = self.house
@@ -81,7 +178,10 @@ class Agent:
         if not up:
             return
         identity = house.identity
-        house.listen(*topics.device_subscriptions(identity.tenant, identity.device))
+        house.listen(
+            *topics.device_subscriptions(identity.tenant, identity.device),
+            topics.trust(identity.tenant, trust.next_root(house.root)),
+        )
         for download in house.downloads.values():  # the session may be new: ask again for what is under way
             download.asked.clear()
         self._reporter.session_opened(house, now)
@@ -93,46 +193,13 @@ class Agent:
         self.house.event(now, "drift-alarm", text, model, "alarm", **facts)
         self.house.dirty = True
 
-    def _resume(self, d: Deployment, now: float) -> None:
-        """The resume rule of the phase, and the load of whoever answers."""
-        house = self.house
-        d = house.write(slots.resumed(d)) if d.phase not in AT_REST else d
-        looping = d.phase is Phase.PROBATION and health.looping(d.starts, steps.gates_of(d))
-        if looping:
-            failure = Failure(FailureClass.VERDICT, "crash-loop", looping)
-            steps.give_up(house, d, Event.DEGRADED, looping, now, failure)
-            return
-        while d.serving is not None and d.phase is not Phase.REVERTING:
-            try:
-                loaded, validated = loading.load(house, d.serving, now)
-            except (SyncError, runtime.ModelError) as error:
-                d = self._cannot_serve(d, error, now)
-                continue
-            house.serving.put(d.model, loaded)
-            house.write(slots.revalidated(d, validated))
-            house.bindings_changed()
-            return
 
-    def _cannot_serve(self, d: Deployment, error: SyncError | runtime.ModelError, now: float) -> Deployment:
-        """The release that answered before does not load any more: the last good one must."""
-        house = self.house
-        house.event(now, "load-failed", str(error), d.model, "alarm")
-        if d.phase in (Phase.PROBATION, Phase.STEADY):
-            steps.give_up(house, d, Event.DEGRADED, str(error), now, loading.failure(error))
-            return house.deployments[d.model]
-        return house.write(slots.drop_previous(d))  # a candidate is under way; what is behind it must answer meanwhile
-
-    def _walk(self, now: float) -> list[Action]:
-        house = self.house
-        for model in house.assignment.models if house.assignment else ():
-            if model not in house.deployments:
-                house.write(Deployment(model, since=now))
-        for model in list(house.deployments):
-            for _ in range(ROUNDS):
-                if not steps.advance(house, house.deployments[model], now):
-                    break
-            else:
-                raise RuntimeError(f"{model} moved {ROUNDS} times at once: {house.deployments[model].phase}")
-        self._reporter.tell(house, now)
-        actions, house.actions = house.actions, []
-        return actions
+def _key(happened: Happened) -> tuple[str, str]:
+    """What the newest of makes the ones before it void."""
+    match happened:
+        case Message():
+            return "message", happened.topic
+        case Proved(model) | Drifted(model):
+            return type(happened).__name__, str(model)
+        case LinkChanged():
+            return "link", ""

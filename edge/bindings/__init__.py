@@ -1,10 +1,9 @@
 """Topic bindings: sensor messages in, prediction documents out. `reading` is pure, `stream` carries it out."""
 
+from edge.answers import BadOutput, conclude
 from edge.bindings.reading import (
-    BadOutput,
     BadReading,
     ErrorDocument,
-    conclude,
     entity_of,
     prediction_id,
     read,

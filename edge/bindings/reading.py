@@ -1,4 +1,4 @@
-"""The pure half of topic bindings: what a sensor message says, and what a graph's output means."""
+"""The pure half of topic bindings: what a sensor message says, and what its predictions are called."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import msgspec
 import numpy as np
 import orjson
 
-from edge.serving import ModelError
 from sync.features import WindowSpec
-from sync.golden import Arrays
 from sync.manifest import Binding
 from sync.messages import PROTOCOL
 from sync.names import DeviceId, ModelName, TenantId
@@ -29,12 +27,6 @@ class BadReading(ValueError):
     """A sensor message that cannot be read as its binding says; `code` is stable."""
 
     code = "bad-reading"
-
-
-class BadOutput(ModelError):
-    """The graph's first output is not what the manifest's classes say."""
-
-    code = "bad-output"
 
 
 class ErrorDocument(msgspec.Struct, frozen=True):
@@ -90,20 +82,6 @@ def prediction_id(tenant: TenantId, device: DeviceId, model: ModelName, entity: 
     """32 hex digits that are the same whenever the same window is predicted again."""
     text = "|".join((tenant, device, model, entity, repr(end)))
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
-
-
-def conclude(outputs: Arrays, classes: tuple[str, ...]) -> tuple[str | float, tuple[float, ...]]:
-    """(value, probabilities) from a graph's first output: the likeliest class, or without classes the number.
-
-    The probabilities are the output's own float32 numbers, as HTTP shows them. Raises BadOutput.
-    """
-    first = next(iter(outputs.values()))
-    numbers = [float(n) for n in np.ravel(first).tolist()] if first.dtype.kind in "biuf" else []
-    if classes and len(numbers) == len(classes):
-        return classes[int(np.argmax(numbers))], tuple(numbers)
-    if not classes and len(numbers) == 1:
-        return numbers[0], ()
-    raise BadOutput(f"the first output is {first.dtype}{list(first.shape)} for {len(classes)} classes")
 
 
 def _reading(item: object, time_field: str, channels: tuple[str, ...]) -> Reading:

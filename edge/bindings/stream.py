@@ -15,12 +15,12 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
+from edge.answers import conclude
 from edge.bindings.reading import (
     ENTITY,
     BadReading,
     Bound,
     ErrorDocument,
-    conclude,
     entity_of,
     prediction_id,
     read,

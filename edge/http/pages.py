@@ -9,6 +9,7 @@ import msgspec
 from edge.http import oip, wire
 from edge.http.metrics import Metrics
 from edge.http.wire import Refused, Request, Response
+from edge.predictions import Refusal
 from edge.serving import BadInput, ModelError, NoModel, Serving
 from sync import codec
 from sync.errors import Malformed
@@ -26,14 +27,20 @@ class _Labels(msgspec.Struct, frozen=True):
     labels: tuple[_Label, ...]
 
 
-def _unknown(prediction_id: str, label: str) -> bool:
+def _unknown(prediction_id: str, label: str) -> Refusal | None:
     """No predictions are kept, so none is known."""
-    return False
+    return Refusal.UNKNOWN_ID
+
+
+_WHY = {
+    Refusal.UNKNOWN_LABEL: "it is none of the classes this prediction chose from; see classes in the prediction",
+    Refusal.NOT_KEPT: "the device could not keep it; /v1/status and the log say why, tell it again later",
+}
 
 
 class Pages:
     """The edge's HTTP surface. `status` gives the document of /v1/status; `ready` defaults to "a model serves";
-    `label` keeps what a prediction, by id, really was, and says whether that prediction is known.
+    `label` keeps what a prediction, by id, really was, and says why it does not, if so.
 
     `handle` never raises what a request can cause; it may be called from several threads.
     """
@@ -45,7 +52,7 @@ class Pages:
         status: Callable[[], Mapping[str, object]],
         version: str,
         ready: Callable[[], bool] | None = None,
-        label: Callable[[str, str], bool] = _unknown,
+        label: Callable[[str, str], Refusal | None] = _unknown,
     ) -> None:
         self._serving, self._metrics, self._status, self._version = serving, metrics, status, version
         self._label = label
@@ -79,6 +86,8 @@ class Pages:
                 return self._model(request, model, rest)
             case ["v1", "status"]:
                 return _get(request) or wire.json(codec.builtins(self._status()))
+            case ["v1", "why"]:
+                return _get(request) or wire.json({"why": codec.builtins(self._status().get("why", []))})
             case ["v1", "labels"]:
                 return _post(request) or self._labels(request)
             case ["metrics"]:
@@ -102,15 +111,20 @@ class Pages:
         raise Refused(404, f"there is nothing at {request.path}; /v2 says what this server speaks")
 
     def _labels(self, request: Request) -> Response:
-        """Takes what predictions really were; ids that the ring does not know are told, the rest is kept."""
+        """Takes what predictions really were; those that are not kept are told, by why they are not."""
         try:
             given = codec.decode(_Labels, request.body, len(request.body)).labels
         except Malformed as error:
             raise Refused(400, str(error)) from error
         if len(given) > _MOST_LABELS:
             raise Refused(413, f"{len(given)} labels at once; {_MOST_LABELS} are taken")
-        unknown = [one.id for one in given if not self._label(one.id, one.label)]
-        return wire.json({"kept": len(given) - len(unknown), "unknown": unknown})
+        told = [(one, self._label(one.id, one.label)) for one in given]
+        unknown = [one.id for one, why in told if why is Refusal.UNKNOWN_ID]
+        refused = [
+            {"id": one.id, "label": one.label, "code": why.value, "text": _WHY[why]} for one, why in told if why in _WHY
+        ]
+        kept = len(given) - len(unknown) - len(refused)
+        return wire.json({"kept": kept, "unknown": unknown, "refused": refused})
 
     def _readiness(self) -> Response:
         if self._ready():

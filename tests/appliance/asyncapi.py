@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from sync import messages, topics
+from sync import enrolment, messages, topics
 from sync.names import Name
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "asyncapi.yaml"
@@ -34,11 +34,12 @@ CHANNELS: dict[str, _Channel] = {
     "status": ("d/{device}/status", "device", True, "Also the will of the session.", (messages.Status,), _JSON),
     "up": (
         "d/{device}/up/{kind}", "device", False,
-        "Numbered records of the outbox; the body of kind `event` is a DeviceEvent.",
-        (messages.Record, messages.DeviceEvent), _JSON,
+        "Numbered records of the outbox; the body of kind `event` is a DeviceEvent, of `why` a WhyCard, of `sample` a "
+        "SampleBatch.",
+        (messages.Record, messages.DeviceEvent, messages.WhyCard, messages.SampleBatch), _JSON,
     ),
     "ack": ("d/{device}/ack/{kind}", "core", False, "All up to `n` is committed.", (messages.Ack,), _JSON),
-    "labels": ("d/{device}/labels", "core", False, "Reserved: labels by prediction id.", (), _JSON),
+    "labels": ("d/{device}/labels", "core", False, "What predictions really were.", (messages.Labels,), _JSON),
     "cmd": ("d/{device}/cmd/{id}", "core", False, "Reserved: one-off requests.", (), _JSON),
     "trust": (
         "trust/{file}", "core", True,
@@ -56,7 +57,7 @@ CHANNELS: dict[str, _Channel] = {
 def document() -> dict[str, Any]:
     """The whole description."""
     kinds = [k for _, _, _, _, documents, _ in CHANNELS.values() for k in documents]
-    kinds += [messages.Prediction, messages.Token, messages.EnrolRequest, messages.EnrolAnswer]
+    kinds += [messages.Prediction, enrolment.Token, enrolment.EnrolRequest, enrolment.EnrolAnswer]
     _, schemas = msgspec.json.schema_components(kinds, schema_hook=_named, ref_template="#/components/schemas/{name}")
     return {
         "asyncapi": "3.0.0",

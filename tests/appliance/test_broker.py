@@ -22,8 +22,8 @@ from appliance.keys import new_device_keys, write_private
 from appliance.processes import PortTaken
 from core.fleet import enrolment
 from sync import roles, topics
+from sync.enrolment import ENROLMENT_TYPE, EnrolRequest
 from sync.link import Message, Publish
-from sync.messages import ENROLMENT_TYPE, EnrolRequest
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink, Tls
 from sync.names import DeviceId, Digest, Kind, TenantId, TrustFile

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from appliance import clock
-from appliance.cli import COMMANDS, falaj, screens
+from appliance.cli import COMMANDS, falaj, labels, screens, verdicts
 from appliance.demo.fleet import free_ports
 from tests.appliance.conftest import RunningCore
 from tests.appliance.conftest import falaj as run_falaj
@@ -34,6 +34,18 @@ time = "ts"
 ts = {{ type = "float64", min = 0 }}
 ax = {{ type = "float64", min = -10, max = 10 }}
 side = {{ type = "string", values = ["left", "right"] }}
+"""
+MODEL_TABLES = """
+[views.v]
+source = "{source}"
+entity = "side"
+label = "side"
+window = {{ size = 4, step = 2, period = 0.02, channels = ["ax"] }}
+
+[models.m]
+view = "v"
+gates = {{ min_accuracy = 0.9 }}
+rollout = {{ evidence = "labels", margin = 0.05, block = 20, canary = ["w-1"] }}
 """
 GOOD = "ts,ax,side\n1.0,0.5,left\n2.0,0.25,right\n"
 
@@ -94,6 +106,12 @@ def test_the_list_of_commands_is_true() -> None:
         (["trust", "approve", "exercise"], "write MODEL@NUMBER, for example exercise@1"),
         (["train", "No Model"], "'No Model' is no model name"),
         (["edge", "enrol"], "give the TOKEN, or --token-file"),
+        (["candidate", "override", "1", "--reason", "  "], "say why in a few words; it is kept for good"),
+        (["candidate", "override", "1"], "Missing option '--reason'"),
+        (["rollout", "force", "m", "one", "--reason", "x"], "'one' is not a valid integer"),
+        (["rollout", "show", "No Model"], "'No Model' is no model name"),
+        (["why", "No Model"], "'No Model' is no model name"),
+        (["labels", "Watch 1", __file__], "'Watch 1' is no device name"),
     ],
 )
 def test_wrong_usage_is_exit_2_with_the_way_out(args: list[str], told: str) -> None:
@@ -281,7 +299,16 @@ def test_orders_that_cannot_be_done_say_what_to_do(core: RunningCore, tmp_path: 
 @pytest.mark.broker
 @pytest.mark.parametrize(
     "args",
-    [["status"], ["device", "list"], ["trust", "status"], ["core", "link"], ["device", "token", "json"]],
+    [
+        ["status"],
+        ["device", "list"],
+        ["trust", "status"],
+        ["core", "link"],
+        ["device", "token", "json"],
+        ["candidate", "list"],
+        ["rollout", "show"],
+        ["why"],
+    ],
     ids=str,
 )
 def test_json_is_one_document_and_nothing_else(core: RunningCore, args: list[str]) -> None:
@@ -321,10 +348,167 @@ def test_the_status_screen_has_its_parts_in_order(core: RunningCore) -> None:
     assert any(re.match(r"  timestamp  version \d+ +until 20\d\d-\d\d-\d\d \(\d+ days left\)", line) for line in lines)
 
 
+@pytest.mark.broker
+def test_a_plan_says_what_would_change_and_changes_nothing(core: RunningCore, tmp_path: Path) -> None:
+    source = declare(core, tmp_path, good=GOOD)
+    same = core.falaj("plan", str(tmp_path / "falaj.toml"))
+    assert (same.returncode, same.stdout.strip()) == (0, "the same as the project that was applied last")
+    file = tmp_path / "falaj.toml"
+    file.write_text(file.read_text().replace("max = 10", "max = 20") + MODEL_TABLES.format(source=source))
+    events = core.api.get("/v1/events?limit=1")["events"]
+    done = core.falaj("plan", str(file))
+    assert done.returncode == 0, done.stderr
+    for line in ("  contracts: changed imu", "  views: added v", "  models: added m"):
+        assert line in done.stdout.splitlines()
+    assert "m: labels at a margin of 5.0% need " in done.stdout
+    assert "blocks of 20 input windows" in done.stdout
+    assert f"take it in: `falaj apply {file} --dir" in done.stdout
+    document = json.loads(core.falaj("plan", str(file), "--json").stdout)
+    assert document["changes"]["models"] == {"added": ["m"], "changed": [], "removed": []}
+    assert document["models"]["m"]["needs"]["windows"] == 20 * document["models"]["m"]["needs"]["blocks"]
+    assert core.api.get("/v1/events?limit=1")["events"] == events
+
+
+def test_a_plan_without_a_core_looks_at_the_file_alone(tmp_path: Path) -> None:
+    (tmp_path / "falaj.toml").write_text(PROJECT.format(name="s"))
+    done = run_falaj("plan", str(tmp_path / "falaj.toml"), "--dir", str(tmp_path))
+    assert done.returncode == 0
+    assert done.stdout.startswith("compared with nothing: no core answers at")
+
+
+@pytest.mark.broker
+def test_a_person_who_overrules_or_labels_nothing_is_told_what_there_is(core: RunningCore, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("prediction,label\np1,walk\n")
+    for args, told in (
+        (["candidate", "override", "99", "--reason", "x"], "there is no candidate 99\n  `falaj candidate list`"),
+        (["rollout", "force", "ghost", "1", "--reason", "x"], "there is no release 1 of ghost"),
+        (["rollout", "show", "ghost"], "no release of ghost was ever rolled out: `falaj trust approve ghost@NUMBER`"),
+        (["labels", "ghost", str(tmp_path / "labels.csv")], "ghost"),
+    ):
+        done = core.falaj(*args)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+# --- labels -----------------------------------------------------------------------------------------------------
+
+
+def test_labels_are_read_in_the_order_of_the_file_and_cut_in_parts(tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    rows = [f"p{n},walk" for n in range(1201)]
+    file.write_text("\ufefflabel,who,prediction\n" + "".join(f"walk,me,{row[:-5]}\n" for row in rows))
+    found = labels.read_file(file)
+    assert list(found)[:2] == ["p0", "p1"]
+    assert [len(part) for part in labels.chunks(found)] == [500, 500, 201]
+    assert {key: value for part in labels.chunks(found) for key, value in part.items()} == found
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "column 'prediction' is missing; the first line is `prediction,label`"),
+        ("prediction,lable\np1,walk\n", "column 'label' is missing"),
+        ("prediction,label\n", "has no labels"),
+        ("prediction,label\np1,walk\np2,\n", "line 3: prediction or label is empty; correct it, nothing was sent"),
+        ("prediction,label\np1\n", "line 2: prediction or label is empty"),
+        ("prediction,label\np1,walk,run\n", "line 2: more cells than columns"),
+        ("prediction,label\np1,walk\np1,run\n", "line 3: p1 is 'run' here and 'walk' above; keep one"),
+        ('prediction,label\np1,"walk\n', "line 2: unexpected end of data"),
+        ("prediction,label\np1,\udcff\n", "cannot be read"),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_is_sent(tmp_path: Path, content: str, told: str) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(labels.BadLabels, match=re.escape(told)):
+        labels.read_file(file)
+
+
+def test_the_file_is_read_before_anything_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("prediction,label\np1,\n")
+    done = run_falaj("labels", "watch-1", str(tmp_path / "bad.csv"), "--dir", str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "bad.csv, line 2: prediction or label is empty" in done.stderr
+    assert "no core answers" not in done.stderr
+
+
+def test_the_same_label_twice_is_one() -> None:
+    assert labels.read(["prediction,label", "p1,walk", "p1,walk"], "f") == {"p1": "walk"}
+
+
 # --- the screens, on documents ----------------------------------------------------------------------------------
 
 SERVING = {"number": 2, "manifest": "m", "artifact": "a"}
 MODEL = {"phase": "steady", "serving": SERVING, "validated": {"artifact": "a"}, "answers": 7, "errors": 1, "reason": ""}
+
+
+TRIAL = {"pairs": 220, "agreed": 150, "labels": 100, "right": 97, "right_before": 61, "waiting": 3}
+EVIDENCE = {
+    "decision": "hold", "decided": False, "plus": 1, "zero": 16, "minus": 3, "log_harm": -0.72, "harm_at": 4.605,
+    "log_safe": 0.64, "safe_at": 2.996, "needed": 37, "devices": {"w-1": TRIAL},
+}  # fmt: skip
+ROLLOUT = {
+    "model": "m", "number": 3, "state": "shadow", "since": 0.0, "reason": "", "canary": ["w-1"], "assigned": ["w-1"],
+    "forced": "", "previous": 2, "gates": {"evidence": "labels", "block": 20}, "evidence": EVIDENCE,
+}  # fmt: skip
+SIDE = {"number": 3, "accuracy": 0.31, "answers": 300, "errors": 2, "p99_ms": 2.9}
+CARD = {
+    "device": "w-1", "model": "m", "ts": 0.0, "phase": "probation", "criterion": "worse-than-incumbent", "text": "why",
+    "new": SIDE, "old": None, "log_harm": 5.93, "harm_at": 4.605, "log_safe": None, "safe_at": None,
+}  # fmt: skip
+
+
+def test_a_rollout_says_its_evidence_with_both_thresholds() -> None:
+    text = "\n".join(verdicts.rollout_lines(ROLLOUT))
+    assert "m@3  shadow since 1970-01-01 00:00:00" in text
+    assert "worse in 1, equal in 16, better in 3 of 20 blocks of 20 input windows" in text
+    assert "harm   -0.72, decides at 4.61" in text
+    assert "safe    0.64, decides at 3.00, at best 37 more blocks" in text
+    told = "w-1: 220 pairs, the same answer in 150; right in 97.0 % of 100 labels, before 61.0 %; 3 wait for a label"
+    assert told in text
+    assert "FORCED past the shadow by cli:amal: x" in "\n".join(
+        verdicts.rollout_lines({**ROLLOUT, "forced": "cli:amal: x"})
+    )
+    first = {**ROLLOUT, "evidence": None, "previous": None}
+    assert verdicts.evidence_lines(first) == ["judged by labels: it has no release to be compared with"]
+    never = {**ROLLOUT, "evidence": {**EVIDENCE, "needed": None}}
+    assert "no number of equal blocks reaches" in "\n".join(verdicts.evidence_lines(never))
+
+
+def test_a_why_card_says_both_sides_and_who_answers() -> None:
+    text = "\n".join(verdicts.why_lines(CARD))
+    assert "w-1 refused m@3 in probation, 1970-01-01 00:00:00\n  worse-than-incumbent: why" in text
+    assert "new: release 3, right in 31.0 %, 300 answers, 2 errors, p99 2.9 ms" in text
+    assert "harm    5.93, decides at 4.61" in text
+    assert text.endswith("old: none\n  harm    5.93, decides at 4.61\n  nobody answers there now")
+    back = verdicts.why_lines({**CARD, "old": {**SIDE, "number": 2, "accuracy": None, "p99_ms": 0.0}})
+    assert "  old: release 2, 300 answers, 2 errors" in back
+    assert back[-1] == "  returned to release 2"
+
+
+def test_candidates_show_what_refused_them_and_the_way_past() -> None:
+    card = {"scores": [{"precision": "fp32", "accuracy": 0.61}], "chosen": "fp32", "rows": 266}
+    verdict = {"gate": "quality", "outcome": "fail", "text": "accuracy 0.61, wanted 0.9"}
+    row = {"id": 4, "model": "m", "accepted": False, "ts": 0.0, "scorecard": card, "verdicts": [verdict]}
+    assert verdicts.candidate_lines([row]) == [
+        "   4  m  refused   1970-01-01 00:00:00  accuracy 0.610 of 266 rows",
+        "      quality: accuracy 0.61, wanted 0.9",
+        "      stage it all the same: `falaj candidate override 4 --reason TEXT`",
+    ]
+    assert verdicts.candidate_lines([{**row, "accepted": True}])[0].startswith("   4  m  accepted")
+
+
+def test_drift_and_the_reason_are_one_line_a_model() -> None:
+    drifted = {"report": {"models": {"m": {"drift": {"since": 60.0}}, "n": {"drift": None}}}, "device": "w-2"}
+    odd = {"report": {"models": {"m": {"drift": {"since": 1e300}}}}, "device": "w-3"}
+    silent = {"report": None, "device": "w-1"}
+    retraining = {"m": {"kind": "none", "reason": "140 of 200 labelled samples are here"}, "o": {"reason": "no road"}}
+    assert verdicts.learning_lines(retraining, [silent, drifted, odd]) == [
+        "m: drifted: w-2 since 1970-01-01 00:01:00, w-3 since second 1e+300; 140 of 200 labelled samples are here",
+        "o: no road",
+    ]
+    assert verdicts.learning_lines({}, [silent]) == []
 
 
 @pytest.mark.parametrize(

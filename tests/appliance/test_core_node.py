@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -27,12 +28,13 @@ pytestmark = pytest.mark.broker
 
 
 def family(pid: int) -> dict[int, str]:
-    """Process id -> command line of everything below a process."""
+    """Process id -> command line of everything below a process; one that ends while it is looked at is none."""
     found: dict[int, str] = {}
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, path.read_text().split()):
-            found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
-            found |= family(child)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for child in map(int, path.read_text().split()):
+                found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
+                found |= family(child)
     return found
 
 

@@ -21,7 +21,7 @@ from appliance.keys import KeyUnsafe
 from core.orders import IssueToken
 from sync import codec, topics
 from sync.chunks import digest
-from sync.messages import Token
+from sync.enrolment import Token
 from sync.mqtt import Broker, MqttLink
 from sync.names import DeviceId, Digest
 from tests.appliance.conftest import RunningCore, eventually
@@ -52,9 +52,10 @@ def test_a_device_joins_and_its_certificate_opens_the_uplink(core: RunningCore, 
     assert codes(core)[0] == "device-enrolled"
     assert "joins" in [d["device"] for d in core.api.get("/v1/devices")["devices"]]
     link = MqttLink(Broker(answer.uplink_host, answer.uplink_port, own.device, tls=folder.tls()))
-    link.subscribe(*topics.device_subscriptions(own.tenant, own.device))
+    wanted = topics.device_subscriptions(own.tenant, own.device)
+    link.subscribe(*wanted)
     link.start(lambda message: None, lambda up, reason: None)
-    eventually(lambda: len(link.listening) == 4, "the session with the core's broker")
+    eventually(lambda: len(link.listening) == len(wanted), "the session with the core's broker")
     sock = link._client.socket()
     assert sock is not None
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -18,7 +18,7 @@ from edge.http.pages import Pages
 from edge.http.wire import Request
 from edge.runtime import load
 from edge.serving import Loaded, Serving
-from sync import messages, topics
+from sync import enrolment, messages, topics
 from sync.names import DeviceId, TenantId
 from tests.appliance import asyncapi
 from tests.edge import graphs
@@ -40,8 +40,9 @@ def test_it_names_every_area_and_every_document() -> None:
     assert set(document["channels"]) == set(get_args(topics.Area))
     structs = {
         name
-        for name, value in vars(messages).items()
-        if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == messages.__name__
+        for room in (messages, enrolment)
+        for name, value in vars(room).items()
+        if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == room.__name__
     }
     assert set(document["components"]["schemas"]) == structs
 
@@ -113,7 +114,7 @@ def test_every_reference_in_it_leads_somewhere() -> None:
 
 # --- operations.md ----------------------------------------------------------------------------------------------
 
-CALLS = {"event", "_report", "Failure", "_verdict", "_environment"}
+CALLS = {"event", "_report", "_say", "Failure", "_verdict", "_environment"}
 ERRORS = ("edge/runtime.py", "edge/serving.py", "edge/artifacts.py", "edge/trust.py", "edge/agent/loading.py")
 
 
@@ -127,9 +128,21 @@ def codes() -> set[str]:
     for file in (f for package in ("core", "edge") for f in (ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and _called(node) in CALLS:
-                literals = [a.value for a in node.args[:2] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-                found |= {text for text in literals[:1] if re.fullmatch(r"[a-z]+(-[a-z]+)*", text)}
-    return found - {"no-model"}
+                found |= {text for text in _literals(node.args[:2])[:1] if re.fullmatch(r"[a-z]+(-[a-z]+)*", text)}
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".events.add"):
+                found |= set(_literals(node.args[2:3]))
+    return (found | {f"{purpose}-state-lost" for purpose in _kept()}) - {"no-model"}
+
+
+def _kept() -> set[str]:
+    """What rooms of the edge keep sealed files for; one that is lost is told as `<purpose>-state-lost`."""
+    trees = [ast.parse(file.read_text()) for file in (ROOT / "appliance").glob("edge_*.py")]
+    calls = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call) and _called(n) == "Kept"]
+    return {text for call in calls for text in _literals(call.args[3:4])}
+
+
+def _literals(args: list[ast.expr]) -> list[str]:
+    return [arg.value for arg in args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
 
 
 def _called(node: ast.Call) -> str:

@@ -126,7 +126,7 @@ def test_a_file_that_cannot_be_read_is_one_message(tmp_path: Path) -> None:
         ('canary = ["watch-1"]', 'canary = ["Watch 1"]', "at `models.exercise.rollout.canary[0]`"),
         ("[models.exercise]", "[models.Exercise]", "'Exercise' is no model name: it must be 1 to 63"),
         ("[models.exercise]", "[models.Exercise]", "at `models.Exercise`"),
-        ('kind = "files"', 'kind = "kafka"', "'kafka'; known are: files - at `sources.watches.kind`"),
+        ('kind = "files"', 'kind = "kafka"', "'kafka'; known are: files, samples - at `sources.watches.kind`"),
         ("size = 100", "size = '100'", "Expected `int`, got `str` - at `views.imu.window.size`"),
         ("size = 100", "size = 0", "1 <= step <= size <= 1,000,000 - at `views.imu.window`"),
         ("step = 50, ", "", "table missing required field `step` - at `views.imu.window`"),

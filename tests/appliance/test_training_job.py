@@ -11,15 +11,22 @@ import msgspec
 import numpy as np
 import pytest
 
+from appliance import core_state, job_node
+from appliance.core_state import CoreFolder
 from appliance.ingest_job import run as ingest
+from appliance.keys import TenantKeys
+from appliance.settings import CoreSettings
 from appliance.training_job import run as train
 from core.features.views import TooFewRows
-from core.handoffs import Candidate, Landed, Verdict
+from core.handoffs import Candidate, LakeFile, Landed, Verdict
+from core.ingest.spool import Entry, Spool
 from core.lake import Lake
-from core.project import Project, UnknownPart
+from core.orders import CommitRows, JobSpec
+from core.project import Column, Contract, Project, Source, UnknownPart
 from sync import codec, golden
 from sync.manifest import Precision, Profile
-from sync.names import Digest, ModelName
+from sync.names import DeviceId, Digest, ModelName, TenantId
+from sync.samples import Batch, Sample, seal
 
 MODEL = ModelName("shake")
 PROJECT = msgspec.convert(
@@ -153,3 +160,81 @@ def test_unknown_names_and_missing_rows_say_what_to_do(tmp_path: Path, lake: Lak
     nothing = msgspec.structs.replace(landed, files=())
     with pytest.raises(TooFewRows, match="run `falaj ingest toy` first"):
         run(PROJECT, lake, nothing, Store())
+
+
+FIELD = msgspec.convert(
+    {
+        "ts": {"type": "float64"},
+        "x": {"type": "float32"},
+        "prediction": {"type": "string"},
+        "device": {"type": "string"},
+        "entity": {"type": "string"},
+        "label": {"type": "string"},
+    },
+    dict[str, Column],
+)
+
+
+def with_samples(use: str) -> Project:
+    """The project above, whose model also learns from what devices send up."""
+    source = Source(kind="samples", model=MODEL, contract="field", time="ts")
+    return msgspec.structs.replace(
+        PROJECT,
+        sources={**PROJECT.sources, "field": source},
+        contracts={**PROJECT.contracts, "field": Contract(columns=FIELD)},
+        views={"toy": msgspec.structs.replace(PROJECT.views["toy"], samples="field")},
+        models={MODEL: msgspec.structs.replace(PROJECT.models[MODEL], samples=use)},
+    )
+
+
+def spool_samples(folder: CoreFolder, keys: TenantKeys, device: DeviceId) -> None:
+    """Forty windows of either class, as a device would seal them to the tenant's key."""
+    rng = np.random.default_rng(3)
+    spool, key = Spool(folder.samples), base64.b64decode(core_state.tenant_key(folder, keys))
+    for n in range(1, 5):
+        samples = []
+        for i in range(20):
+            label = "shaken" if i % 2 else "still"
+            x = (5 * np.sin(np.arange(20) * 1.3) if i % 2 else 0) + rng.normal(2, 0.3, 20)
+            window, ts = x.astype("<f4").tobytes(), 100.0 * n + 2 * i + (1000 if i % 2 else 0)
+            samples.append(Sample(f"p{n}-{i}", label, ts, ts, 1, (20, 1), window, "still", label=label))
+        sealed = seal(Batch(str(MODEL), ("x",), tuple(samples)), folder.tenant, device, key)
+        spool.put(MODEL, Entry(device, 1, n), sealed)
+
+
+def test_samples_go_from_the_spool_into_a_candidate(tmp_path: Path) -> None:
+    """The two jobs as processes run them: only the first opens samples; the lake has them under its own keys."""
+    folder = CoreFolder(tmp_path / "core", TenantId("acme"))
+    keys = core_state.open_keys(folder)
+    core_state.prepare(folder, CoreSettings(), keys, 1.79e9)
+    write_recordings(tmp_path / "in")
+    spool_samples(folder, keys, DeviceId("watch-1"))
+    made = with_samples("add")
+
+    def ingested(source: str) -> Landed:
+        spec = JobSpec(1, "ingest", source, made, str(tmp_path))
+        order = job_node.work(folder, keys, spec, lambda _stage, _done: None)
+        assert isinstance(order, CommitRows)
+        return order.landed
+
+    rows, field = ingested("toy"), ingested("field")
+    assert (field.rows, field.rejections) == (1600, ())
+    assert field.position == {"watch-1/1": "4", "labelled": "80"}
+    lake, store = Lake(folder.lake, keys.wrap, keys.unwrap), Store()
+
+    def trained(use: str, samples: tuple[LakeFile, ...], epochs: int = 1) -> Candidate:
+        model = with_samples(use).models[MODEL]
+        quick = msgspec.structs.replace(model, training=msgspec.structs.replace(model.training, epochs=epochs))
+        project = msgspec.structs.replace(with_samples(use), models={MODEL: quick})
+        return train(
+            project, MODEL, lake, rows.files, store.put, store.bless, lambda _stage, _done: None, {}, samples=samples
+        )
+
+    both, none, only = trained("add", field.files, 8), trained("none", ()), trained("only", field.files)
+    assert len({c.snapshot for c in (both, none)}) == 2 and both.snapshot == only.snapshot
+    assert both.view == only.view != none.view
+    assert len({c.dataset for c in (both, none, only)}) == 3
+    assert both.accepted and both.scorecard.rows > none.scorecard.rows
+    assert trained("add", ()).view == both.view, "what a model may learn from, not what it found"
+    with pytest.raises(TooFewRows, match="no samples have come up yet"):
+        trained("only", ())

@@ -21,8 +21,8 @@ from appliance.keys import new_device_keys, write_private
 from core.fleet import enrolment
 from core.fleet.enrolment import Pair
 from sync import topics
+from sync.enrolment import Token
 from sync.link import Message, Publish
-from sync.messages import Token
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink, Tls
 from sync.names import DeviceId, Digest

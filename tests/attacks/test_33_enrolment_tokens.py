@@ -14,7 +14,7 @@ from appliance.keys import new_device_keys
 from core.console import create_enrolment
 from core.orders import Answer, Enrol, Order
 from sync import roles
-from sync.messages import Token
+from sync.enrolment import Token
 from tests.core.world import ONE, TWO, World, request
 
 

@@ -15,10 +15,11 @@ from core.catalog import Catalog, CatalogLocked, open_catalog
 from core.catalog.catalog import _migrate
 from core.catalog.events import FORGET_EVERY, Events
 from core.catalog.fleet import Wanted
+from core.catalog.samples import SampleTotals, Waiting
 from core.catalog.schema import MIGRATIONS, VERSION
-from sync.messages import Gates, Status
-from sync.names import DeviceId
-from tests.core.world import CATALOG_KEY, MODEL, ONE, START, World, landed, project
+from sync.messages import Gates, Reported, Status
+from sync.names import DeviceId, ModelName
+from tests.core.world import CATALOG_KEY, MODEL, ONE, START, TENANT, World, landed, project
 
 CANARY = "canary-in-a-coal-mine"
 
@@ -108,6 +109,41 @@ def test_a_migration_that_is_cut_leaves_the_old_schema(path: Path) -> None:
     _migrate(db, 1, {0: "never again", 1: "CREATE TABLE b (x)"})
     assert db.execute("PRAGMA user_version").fetchone() == (2,)
     db.close()
+
+
+def test_a_catalog_of_the_version_before_is_taken_over(path: Path) -> None:
+    """Reports of devices were written otherwise then: they are forgotten, their numbers are not."""
+    path.parent.mkdir()
+    db = raw(path)
+    _migrate(db, 0, {n: MIGRATIONS[n] for n in (0, 1)})
+    db.execute(
+        "INSERT INTO device (device, epoch, enrolled, certificate, signing_key, sealing_key, state, report_epoch,"
+        " report_seq, report) VALUES ('watch-1', 1, 1.0, x'00', x'00', x'00', 'enrolled', 1, 41, ?)",
+        (b'{"models":{"motion":{"quarantined":[]}}}',),
+    )
+    db.close()
+    catalog = open_catalog(path, CATALOG_KEY)
+    row = catalog.fleet.device(ONE)
+    assert row is not None and row.report is None
+    assert not catalog.fleet.put_report(Reported(TENANT, ONE, 1, 41, START, "b", 0, {}), b"", START)
+    assert catalog.fleet.put_report(Reported(TENANT, ONE, 1, 42, START, "b", 0, {}), b"", START)
+    assert catalog.fleet.whys() == [] and catalog.samples.totals(MODEL) == SampleTotals()
+    catalog.close()
+
+
+def test_batches_wait_until_they_have_landed(path: Path) -> None:
+    catalog = open_catalog(path, CATALOG_KEY)
+    assert catalog.samples.waiting(MODEL) == Waiting() and catalog.samples.spooled() == 0
+    for n, size in ((1, 100), (2, 9000), (3, 200)):
+        catalog.samples.add(ONE, 1, n, MODEL, size, START + n)
+    catalog.samples.add(ONE, 1, 4, ModelName("other"), 50, START)
+    assert catalog.samples.waiting(MODEL) == Waiting(3, 9300, START + 1)
+    assert catalog.samples.spooled() == 9000 + 3 * 4096, "a file takes a block of the disk at least"
+    catalog.samples.mark_landed(MODEL, ONE, 1, 2, 7)
+    catalog.samples.mark_landed(MODEL, DeviceId("nobody"), 1, 9, 7)
+    assert catalog.samples.waiting(MODEL) == Waiting(1, 200, START + 3)
+    assert catalog.samples.totals(MODEL) == SampleTotals(3, 9300, 2)
+    catalog.close()
 
 
 def on_every_shelf(catalog: Catalog) -> None:

@@ -66,7 +66,7 @@ def client(catalog: Catalog, tmp_path: Path, steward: Steward) -> FlaskClient:
     def read_only() -> Catalog:
         return open_catalog(tmp_path / "catalog.db", KEY, read_only=True)
 
-    return create_api(read_only, steward.ask).test_client()
+    return create_api(read_only, steward.ask, lambda: NOW).test_client()
 
 
 def manifest(number: int = 1) -> Manifest:
@@ -216,6 +216,9 @@ PEOPLE = (
     orders.TrustKeys(),
     orders.TrustInit(root="{}", targets="{}"),
     orders.Approve(model=MODEL, number=1, role="{}"),
+    orders.Override(candidate=1, reason="the gate is too strict"),
+    orders.Force(actor="amal", model=MODEL, number=2, reason="a test"),
+    orders.Label(device=DeviceId("watch-1"), labels={"p1": "walk"}),
     orders.IssueToken(device=DeviceId("watch-1")),
 )
 OTHERS = (
@@ -291,9 +294,11 @@ def test_without_a_steward_or_a_catalog_it_says_what_to_start(
     response = client.post("/v1/orders", data=codec.encode(PEOPLE[1]))
     assert (response.status_code, response.get_json()["code"]) == (503, "steward-away")
     assert "falaj core run" in response.get_json()["hint"]
-    absent = create_api(lambda: open_catalog(tmp_path / "no.db", KEY, read_only=True), steward.ask)
+    absent = create_api(lambda: open_catalog(tmp_path / "no.db", KEY, read_only=True), steward.ask, lambda: NOW)
     assert get(absent.test_client(), "/v1/devices", 503)["code"] == "no-catalog"
-    locked = create_api(lambda: open_catalog(tmp_path / "catalog.db", bytes(32), read_only=True), steward.ask)
+    locked = create_api(
+        lambda: open_catalog(tmp_path / "catalog.db", bytes(32), read_only=True), steward.ask, lambda: NOW
+    )
     assert get(locked.test_client(), "/v1/devices", 503)["code"] == "catalog-locked"
 
 

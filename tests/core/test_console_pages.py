@@ -14,23 +14,26 @@ import core.console
 from core.catalog import Catalog, open_catalog
 from core.console import create_pages
 from core.console.wording import badge, duration, moment, relative, share, size
-from core.handoffs import Candidate, Rollout, RolloutState, Score, Scorecard, Verdict
+from core.handoffs import Rollout, RolloutState
 from core.project import Project
 from core.release import publish
-from sync import chunks, codec, roles
-from sync.features import WindowSpec
-from sync.manifest import Lineage, Manifest, Profile, Variant
-from sync.messages import DriftReport, Gates, ModelReport, Release, Reported, Status, Validated
-from sync.names import DeviceId, ModelName, TenantId
+from sync.messages import DriftReport, Gates, ModelReport, Validated
+from sync.names import DeviceId
+from tests.core.console_world import (
+    KEY,
+    MODEL,
+    NOW,
+    add_device,
+    add_release,
+    add_trust,
+    artifact,
+    release,
+    steady,
+)  # fmt: skip
 
-KEY = bytes(range(32))
-NOW = 1.8e9
 TOKEN = "a-token-of-the-console"
-MODEL = ModelName("activity")
-TENANT = TenantId("default")
 STATIC = Path(core.console.__file__).parent / "static"
 XSS = "<script>alert('x')</script>"
-WINDOW = WindowSpec(4, 2, 0.02, ("x", "y"))
 
 
 @pytest.fixture
@@ -52,59 +55,6 @@ def operator(stranger: FlaskClient) -> FlaskClient:
     """A browser that came by the link."""
     assert stranger.get("/", query_string={"token": TOKEN}).status_code == 200
     return stranger
-
-
-# --- facts ------------------------------------------------------------------------------------------------------
-
-
-def manifest(number: int) -> Manifest:
-    blob = chunks.describe(b"sealed", artifact(number))
-    lineage = Lineage("snap", "view", "cnn1d", 7, {}, "fp32 is as fast")
-    return Manifest(
-        TENANT, MODEL, number, NOW, (Variant("fp32", (), blob),), blob, (), (), ("a", "b"), WINDOW, (), Profile(),
-        lineage,
-    )  # fmt: skip
-
-
-def artifact(number: int) -> chunks.Digest:
-    return chunks.digest(b"model %d" % number)
-
-
-def release(number: int) -> Release:
-    return Release(number, chunks.digest(codec.encode(manifest(number))), artifact(number))
-
-
-def add_release(catalog: Catalog, number: int, accuracy: float, *, accepted: bool = True) -> None:
-    card = Scorecard(266, (Score("fp32", accuracy, 1.0, 110.0, 182.0, 41_300),), "fp32", "as fast", 1e-7)
-    verdict = Verdict("G2", "pass" if accepted else "fail", f"accuracy {accuracy}")
-    candidate = Candidate(
-        MODEL, "snap", "view", artifact(number), "cnn1d", 7, ("a", "b"), WINDOW, (), (), (), artifact(number),
-        card, (verdict,), accepted,
-    )  # fmt: skip
-    key = catalog.releases.add_candidate(candidate, 1, NOW - 600)
-    if accepted:
-        payload = codec.encode(manifest(number))
-        catalog.releases.stage(manifest(number), payload, chunks.digest(payload), key, NOW - 600)
-
-
-def steady(number: int, **changes: object) -> ModelReport:
-    fields = {"validated": Validated(artifact(number), NOW - 7200, 2.5), "answers": 12_408, **changes}
-    return ModelReport("steady", NOW - 7200, release(number), **fields)
-
-
-def add_device(catalog: Catalog, name: str, models: dict[ModelName, ModelReport], *, state: str = "online") -> None:
-    device = DeviceId(name)
-    catalog.fleet.put_device(device, 1, b"c", b"s" * 32, b"k" * 32, NOW - 86_400)
-    catalog.fleet.put_status(device, Status(state, NOW, "b", 1), NOW - 3600)
-    report = Reported(TENANT, device, 1, 1, NOW, "b", 1, models, agent="0.1.0", key_protection="tpm2")
-    catalog.fleet.put_report(report, b"{}", NOW - 20)
-
-
-def add_trust(catalog: Catalog, now: float = NOW) -> None:
-    owner, *online = (roles.signer(roles.new_signing_key()) for _ in range(4))
-    root = publish.first_root(owner, *(signer.public_key for signer in online), now)
-    files = {"1.root.json": root, "1.targets.json": publish.first_targets(owner, now)}
-    catalog.releases.put_trust(files | publish.renew(files, publish.OnlineSigners(online[0], online[1]), now))
 
 
 def page(client: FlaskClient) -> str:
@@ -315,7 +265,7 @@ def test_severities_are_worded_not_only_coloured(operator: FlaskClient, catalog:
     [
         (ModelReport("reverting", NOW, release(2), reason="error rate"), "is going back to its previous release"),
         (
-            steady(2, wanted=release(3).manifest, quarantined=(release(3).manifest,), reason="golden vectors"),
+            steady(2, wanted=release(3).manifest, quarantined={release(3).manifest: 0}, reason="golden vectors"),
             f"refused release {release(3).manifest[:10]}: golden vectors",
         ),
         (steady(2, validated=None), "serves release 2 without a validation"),
@@ -323,7 +273,7 @@ def test_severities_are_worded_not_only_coloured(operator: FlaskClient, catalog:
         (ModelReport("no_model", NOW, wanted=release(1).manifest, reason="keys"), "has no model yet: keys"),
         (
             steady(2, drift=DriftReport("alarm", 1000, 2e4, ("ax", "wz"), NOW)),
-            "its inputs (ax, wz) are not what they were",
+            "inputs (ax, wz) are not what they were",
         ),
     ],
 )

@@ -19,8 +19,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from appliance.keys import certificate_fingerprint, new_device_keys
 from core.fleet import enrolment
 from sync import roles
+from sync.enrolment import Token
 from sync.errors import Malformed, SyncError, Untrusted
-from sync.messages import Token
 from sync.names import Digest, TenantId
 from tests.core.world import ONE, START, TENANT, request
 

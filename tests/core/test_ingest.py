@@ -43,7 +43,8 @@ class Place:
         (self.folder / "in" / name).write_bytes(text.encode())
 
     def run(self) -> Landed:
-        landed = land("watch", SOURCE, CONTRACT, self.folder, self.lake, self.position, progress=self.heard.append)
+        feed = CsvFiles(self.folder, SOURCE.path, CONTRACT)
+        landed = land("watch", SOURCE, CONTRACT, feed, self.lake, self.position, progress=self.heard.append)
         self.position = landed.position
         return landed
 

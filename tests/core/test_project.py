@@ -6,8 +6,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from core.project import Project, problems
-from sync.manifest import Binding
+from core.project import Column, Contract, Project, Retraining, Source, problems
+from sync.manifest import Binding, Uplink
+from sync.names import ModelName
 from tests.core.world import MODEL, project
 
 GOOD = project()
@@ -73,6 +74,94 @@ CASES: dict[str, tuple[Project, str]] = {
         with_model(bindings=(Binding("{entity}/{entity}", "out/{entity}"),)),
         "needs one level '{entity}'",
     ),
+}
+
+TEXT = Column(type="string")
+FIELD = Source(kind="samples", model=MODEL, contract="field", time="ts")
+SAMPLES = Contract(
+    columns={"prediction": TEXT, "device": TEXT, "entity": TEXT, "label": TEXT, "ts": Column(type="float64"),
+             "x": Column(type="float32"), "y": Column(type="float32")}
+)  # fmt: skip
+ROAD = replace(
+    GOOD,
+    sources={"watches": THE_SOURCE, "field": FIELD},
+    contracts={**GOOD.contracts, "field": SAMPLES},
+    views={"windows": replace(THE_VIEW, samples="field")},
+    models={MODEL: replace(THE_MODEL, uplink=Uplink("labelled"), retraining=Retraining())},
+)
+
+
+def on_the_road(**changes: object) -> Project:
+    return replace(ROAD, models={MODEL: replace(ROAD.models[MODEL], **changes)})
+
+
+def with_field(**changes: object) -> Project:
+    return replace(ROAD, sources={"watches": THE_SOURCE, "field": replace(FIELD, **changes)})
+
+
+def with_columns(**columns: Column | None) -> Project:
+    made = {**SAMPLES.columns, **columns}
+    kept = {name: column for name, column in made.items() if column is not None}
+    return replace(ROAD, contracts={**ROAD.contracts, "field": Contract(columns=kept)})
+
+
+def test_a_project_with_a_road_has_no_problems() -> None:
+    assert problems(ROAD) == []
+    optional = with_columns(release=Column(type="int64"), value=TEXT, arrived=Column(type="float64"))
+    assert problems(optional) == []
+
+
+CASES |= {
+    "files without a path": (
+        replace(GOOD, sources={"watches": replace(THE_SOURCE, path="")}),
+        "sources.watches: a source of files has a `path` and no `model`",
+    ),
+    "files of a model": (replace(GOOD, sources={"watches": replace(THE_SOURCE, model=MODEL)}), "and no `model`"),
+    "samples with a path": (with_field(path="*.csv"), "sources.field: a source of samples has a `model`"),
+    "samples of no model": (with_field(model=None), "sources.field: a source of samples has a `model`"),
+    "samples of a model that is not there": (with_field(model=ModelName("other")), "sources.field.model: 'other' is"),
+    "samples taken in twice": (
+        replace(ROAD, sources={**ROAD.sources, "again": FIELD}),
+        "sources.again.model: 'field' takes in the samples of 'motion' already",
+    ),
+    "samples without a label": (with_columns(label=None), "sources.field.contract: 'field' lacks 'label'"),
+    "samples without a channel": (with_columns(y=None), "sources.field.contract: 'field' lacks 'y'"),
+    "samples with a column of their own": (with_columns(z=TEXT), "no sample has 'z'"),
+    "samples with labels that are numbers": (
+        with_columns(label=Column(type="int64")),
+        "'label' of a sample is of type string, not int64",
+    ),
+    "rows that are samples": (
+        replace(ROAD, views={"windows": replace(ROAD.views["windows"], source="field", entity="entity")}),
+        "views.windows.source: 'field' holds samples",
+    ),
+    "samples that are files": (
+        replace(GOOD, views={"windows": replace(THE_VIEW, samples="watches")}),
+        "views.windows.samples: 'watches' is a source of files",
+    ),
+    "samples from nowhere": (
+        replace(GOOD, views={"windows": replace(THE_VIEW, samples="sky")}),
+        "views.windows.samples: 'sky' is not declared",
+    ),
+    "only samples and none": (with_model(samples="only"), 'models.motion.samples: "only" needs samples'),
+    "margin as per cent": (
+        with_model(rollout=replace(THE_MODEL.rollout, margin=2.0)),
+        "models.motion.rollout.margin: a share of blocks from 0 to 0.4, not 2",
+    ),
+    "blocks of nothing": (
+        with_model(rollout=replace(THE_MODEL.rollout, block=0)),
+        "models.motion.rollout.block: at least 1 input window, not 0",
+    ),
+    "learning from nobody": (
+        on_the_road(retraining=Retraining(devices=0)),
+        "models.motion.retraining: devices and samples are at least 1, not 0 and 200",
+    ),
+    "learning backwards": (
+        on_the_road(retraining=Retraining(every_hours=-1)),
+        "retraining.every_hours: 0 hours or more",
+    ),
+    "learning without a road": (on_the_road(uplink=Uplink()), "without a road nothing comes up to learn from"),
+    "learning from samples that are not used": (on_the_road(samples="none"), "or this model uses none"),
 }
 
 

@@ -10,19 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import Metadata, Targets
 
 from appliance.keys import new_device_keys
 from core import orders
+from core.fleet.labels import messages
 from core.handoffs import RolloutState
 from core.orders import Answer
 from core.project import Project
 from core.release import publish
 from core.steward import PersistBroker
+from core.steward.staging import stage
 from sync import chunks, codec, roles, topics
-from sync.messages import TrustIndex
+from sync.manifest import Manifest, Uplink
+from sync.messages import Labels, TrustIndex
 from sync.names import DeviceId, ModelName, TrustFile
 from tests.core.world import MODEL, ONE, TENANT, TWO, World, landed, project, request, serving
 
@@ -147,6 +152,35 @@ def test_a_refused_candidate_is_kept_with_its_reasons_and_is_no_release(world: W
     assert (event.code, event.model) == ("candidate-refused", MODEL) and "accuracy" in event.text
 
 
+def test_what_may_leave_a_device_is_part_of_the_signed_release(world: World) -> None:
+    world.ready()
+    job, candidate = world.job(), world.candidate()
+    made = project()
+    uplink = Uplink("labelled", "alarm", daily_bytes=5000, region="AE")
+    world.must(
+        orders.ApplyProject(
+            project=replace(made, models={MODEL: replace(made.models[MODEL], uplink=uplink)}), folder="/p"
+        )
+    )
+    number = world.must(orders.CommitCandidate(job=job, candidate=candidate))["number"]
+    _, payload = world.catalog.releases.release(MODEL, number) or pytest.fail("no release")
+    manifest = codec.decode(Manifest, payload)
+    assert manifest.uplink == uplink and manifest.lineage.override == ""
+
+
+def test_who_overrode_a_gate_stands_in_the_manifest(world: World) -> None:
+    world.ready()
+    candidate = world.candidate(accepted=False)
+    key = world.must(orders.CommitCandidate(job=world.job(), candidate=candidate))["candidate"]
+    job = world.catalog.projects.jobs(1)[0]
+    assert job.result["candidate"] == key, "so that people know what to override"
+    with world.catalog.transaction():
+        manifest = stage(world.house, candidate, key, world.now, "noor: the ward needs it")
+    assert manifest.lineage.override == "noor: the ward needs it"
+    row, payload = world.catalog.releases.release(MODEL, manifest.number) or pytest.fail("no release")
+    assert row.candidate == key and codec.decode(Manifest, payload) == manifest
+
+
 def test_an_accepted_candidate_awaits_approval_and_nothing_of_it_is_sent(world: World) -> None:
     world.ready()
     sent = len(world.sent)
@@ -241,12 +275,12 @@ def test_approvals_that_do_not_hold_are_refused(world: World) -> None:
     stranger = roles.signer(roles.new_signing_key())
     assert good.targets is not None
     role, targets = (resigned(text, stranger) for text in (good.role, good.targets))
-    for given in (
+    for unsigned in (
         orders.Approve(model=MODEL, number=number, role=role.decode(), targets=targets.decode()),
         orders.Approve(model=MODEL, number=number, role=role.decode(), targets=good.targets),
         orders.Approve(model=MODEL, number=number, role=good.role),
     ):
-        refused(world, given, "untrusted")
+        refused(world, unsigned, "untrusted")
     refused(world, orders.Approve(model=MODEL, number=number, role="{", targets=good.targets), "malformed")
     world.must(good)
     refused(world, good, "rollout-under-way")
@@ -281,11 +315,40 @@ def test_devices_are_not_taken_back_to_a_release_that_was_reversed(world: World)
     _, first = world.release(b"one")
     world.hear(device.report({MODEL: serving(first)}))
     _, second = world.release(b"two")
-    world.hear(device.report({MODEL: serving(first, quarantined=(second,), reason="slow")}))
+    world.hear(device.report({MODEL: serving(first, quarantined={second: 0}, reason="slow")}))
     world.tick()
     assert world.catalog.fleet.rollouts()[0][1].state is RolloutState.REVERSED
     world.release(b"three")
     assert world.catalog.fleet.rollouts()[0][1].previous == 1
+
+
+# --- labels -----------------------------------------------------------------------------------------------------
+
+
+def test_labels_are_sent_on_in_messages_that_a_device_can_take(world: World) -> None:
+    world.ready().enrol(ONE)
+    start = len(world.sent)
+    labels = {f"{n:032x}": "rest" for n in range(1201)}
+    assert world.must(orders.Label(device=ONE, labels=labels)) == {"labels": 1201, "messages": 3}
+    sent = world.sent[start:]
+    assert {(m.topic, m.qos, m.retain, m.expiry) for m in sent} == {(topics.labels(TENANT, ONE), 1, False, 86_400)}
+    parts = [codec.decode(Labels, m.payload).labels for m in sent]
+    assert [len(p) for p in parts] == [500, 500, 201]
+    assert [item for p in parts for item in p.items()] == list(labels.items())
+
+
+def test_labels_that_cannot_be_sent_are_refused(world: World) -> None:
+    world.ready().enrol(ONE)
+    assert "falaj status" in refused(world, orders.Label(device=TWO, labels={"a": "b"}), "no-such-device").hint
+    refused(world, orders.Label(device=ONE, labels={}), "no-labels")
+    refused(world, orders.Label(device=ONE, labels={"a": "b", "c": "x" * 70_000}), "label-too-long")
+
+
+@given(st.dictionaries(st.text(max_size=40), st.one_of(st.text(max_size=20), st.just("é" * 9_000)), max_size=40))
+def test_every_label_travels_once_and_every_message_fits(labels: dict[str, str]) -> None:
+    parts = list(messages(labels))
+    assert [item for p in parts for item in p.labels.items()] == list(labels.items())
+    assert all(p.labels and codec.decode(Labels, codec.encode(p)) == p for p in parts)
 
 
 # --- trust and devices ------------------------------------------------------------------------------------------

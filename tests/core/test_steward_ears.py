@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import base64
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from appliance.keys import new_device_keys
+from core.catalog.fleet import WHYS_KEPT
+from core.catalog.samples import Waiting
 from core.steward.house import AGAIN
 from sync import codec, roles, topics
 from sync.errors import Untrusted
 from sync.link import Message
-from sync.messages import EVENT, REPORTED_TYPE, Ack, DeviceEvent, Reported, Status
+from sync.messages import (
+    EVENT,
+    REPORTED_TYPE,
+    SAMPLE,
+    Ack,
+    DeviceEvent,
+    Reported,
+    SampleBatch,
+    Side,
+    Status,
+    WhyCard,
+)
 from sync.names import DeviceId, Digest, Kind, ModelName, TrustFile
 from tests.core.world import MODEL, ONE, START, TENANT, TWO, Device, World, serving
 
+ROOT = Path(__file__).resolve().parents[2]
 EVENT_1 = DeviceEvent("release-proved", "golden vectors passed", MODEL, "notice", {"p99_ms": 1.5})
 ACK = topics.ack(TENANT, ONE, EVENT)
 
@@ -257,3 +277,129 @@ def test_what_is_refused_of_a_device_is_noted_as_its_own(world: World, device: D
     """Each source has room of its own, so a noisy device does not push out what the core noted."""
     world.hear(device.message("status", b"junk"))
     assert world.catalog.events.newest(1)[0].source == ONE
+
+
+# --- samples and why cards --------------------------------------------------------------------------------------
+
+
+def batch(content: bytes = b"sealed", **more: str) -> SampleBatch:
+    said = {"data_class": "internal", "region": "", "sealed": base64.b64encode(content).decode()} | more
+    return SampleBatch(ModelName(said.pop("model", MODEL)), **said)
+
+
+def spooled(world: World) -> list[tuple[int, bytes]]:
+    spool = world.house.spool
+    return [(entry.n, spool.get(MODEL, entry)) for entry in spool.entries(MODEL)]
+
+
+def test_samples_wait_in_the_spool_as_they_were_sealed(world: World, device: Device) -> None:
+    for n, content in ((1, b"one"), (2, b"two"), (2, b"again"), (1, b"again"), (4, b"early")):
+        world.hear(device.record(batch(content), n, kind="sample"))
+    assert spooled(world) == [(1, b"one"), (2, b"two")]
+    assert world.last(topics.ack(TENANT, ONE, SAMPLE)) == codec.encode(Ack(1, 2))
+    assert world.catalog.samples.waiting(MODEL) == Waiting(2, 6, START)
+    assert world.catalog.events.newest(1)[0].code == "device-enrolled", "each batch is no event"
+    files = [f for f in (world.folder / "samples").rglob("*") if f.is_file()]
+    assert len(files) == 2 and all(f.stat().st_mode & 0o077 == 0 for f in files)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.core.test_steward_ears import batch
+from tests.core.world import ONE, World
+
+world = World(Path(sys.argv[1])).ready()
+device = world.enrol(ONE)
+world.hear(device.record(batch(b"one"), 1, kind="sample"))
+world.catalog.samples.add = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+world.hear(device.record(batch(b"two"), 2, kind="sample"))
+"""
+
+
+def test_a_kill_between_the_file_and_its_commit_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    world = World(tmp_path)
+    assert world.catalog.fleet.received(ONE, 1, "sample") == 1 and len(spooled(world)) == 2
+    device = Device(ONE, 1, new_device_keys(ONE), b"")
+    world.hear(device.record(batch(b"two, sealed anew"), 2, kind="sample"))
+    assert spooled(world) == [(1, b"one"), (2, b"two, sealed anew")]
+    assert world.catalog.samples.waiting(MODEL).batches == 2
+    world.catalog.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{}", b'{"model":"No Name","data_class":"","region":"","sealed":""}', codec.encode(batch(sealed="*"))],
+    ids=["no batch", "bad name", "no base64"],
+)
+def test_samples_that_cannot_be_read_do_not_stop_the_queue(world: World, device: Device, body: bytes) -> None:
+    world.hear(device.record(body, 1, kind="sample"))
+    assert world.codes()[-1] == "record-malformed" and spooled(world) == []
+    world.hear(device.record(batch(b"two"), 2, kind="sample"))
+    assert spooled(world) == [(2, b"two")]
+
+
+def test_a_full_spool_drops_says_so_once_and_keeps_no_device_waiting(world: World, device: Device) -> None:
+    world.house.spool_bytes = 3 * 4096
+    for n in range(1, 7):
+        world.hear(device.record(batch(b"x" * 4096), n, kind="sample"))
+    assert [n for n, _ in spooled(world)] == [1, 2, 3]
+    assert world.last(topics.ack(TENANT, ONE, SAMPLE)) == codec.encode(Ack(1, 6))
+    events = [e for e in world.catalog.events.newest() if e.code == "samples-dropped"]
+    assert [(e.severity, e.model, e.facts["device"]) for e in events] == [("alarm", MODEL, ONE)]
+    with world.catalog.transaction():
+        world.catalog.samples.mark_landed(MODEL, ONE, 1, 2, 9)
+    for n in (7, 8, 9):
+        world.hear(device.record(batch(b"y" * 4096), n, kind="sample"))
+    assert [n for n, _ in spooled(world)][-2:] == [7, 8]
+    assert world.codes().count("samples-dropped") == 2, "there was room again, and then there was not"
+
+
+def test_a_disk_that_takes_no_samples_is_told_and_costs_only_samples(world: World, device: Device) -> None:
+    (world.folder / "samples" / MODEL).write_bytes(b"in the way")
+    world.hear(device.record(batch(), 1, kind="sample"))
+    world.hear(device.record(EVENT_1, 1))
+    assert world.codes()[-2:] == ["samples-dropped", "release-proved"] and acks(world) == [1]
+    assert world.catalog.samples.waiting(MODEL).batches == 0
+
+
+@pytest.mark.parametrize("kind", ["sample", "why"])
+def test_a_gap_in_records_of_these_kinds_closes_as_in_events(world: World, device: Device, kind: str) -> None:
+    gap = DeviceEvent(topics.GAP, "dropped", None, "notice", {"first": 1, "last": 4})
+    world.hear(device.record(gap, 4, kind=kind))
+    assert world.codes()[-1] == topics.GAP
+    assert world.last(topics.ack(TENANT, ONE, Kind(kind))) == codec.encode(Ack(1, 4))
+    body = batch() if kind == "sample" else CARD
+    world.hear(device.record(body, 5, kind=kind))
+    assert world.last(topics.ack(TENANT, ONE, Kind(kind))) == codec.encode(Ack(1, 5))
+    assert len(spooled(world)) + len(world.catalog.fleet.whys()) == 1
+
+
+CARD = WhyCard(
+    MODEL, START, "shadow", "worse-than-incumbent", "worse in 9 of 12 blocks",
+    Side(2, Digest("b" * 64), 0.4), Side(1, Digest("a" * 64), 0.9), log_harm=5.1, harm_at=4.6,
+)  # fmt: skip
+
+
+def test_a_why_card_is_kept_whole_and_told_as_an_alarm(world: World, device: Device) -> None:
+    world.hear(device.record(CARD, 1, kind="why"))
+    other = replace(CARD, model=ModelName("other"), new=replace(CARD.new, number=7))
+    world.hear(device.record(other, 2, kind="why"))
+    assert world.catalog.fleet.whys() == [(2, ONE, other), (1, ONE, CARD)]
+    assert world.catalog.fleet.whys(MODEL) == [(1, ONE, CARD)] and len(world.catalog.fleet.whys(limit=1)) == 1
+    event = world.catalog.events.newest(2)[1]
+    assert (event.code, event.severity, event.source, event.model) == ("release-refused", "alarm", ONE, MODEL)
+    assert event.facts == {"n": 1, "device_ts": START, "criterion": CARD.criterion, "phase": "shadow", "number": 2}
+    world.hear(device.record(b'{"model":7}', 3, kind="why"))
+    assert world.codes()[-1] == "record-malformed" and len(world.catalog.fleet.whys()) == 2
+
+
+def test_a_device_that_sends_cards_without_end_keeps_its_newest(world: World, device: Device) -> None:
+    with world.catalog.transaction():
+        world.catalog.fleet.add_why(TWO, CARD, START)
+        for n in range(WHYS_KEPT + 20):
+            world.catalog.fleet.add_why(ONE, replace(CARD, ts=START + n), START)
+    whys = world.catalog.fleet.whys(limit=1000)
+    assert len(whys) == WHYS_KEPT + 1 and whys[0][2].ts == START + WHYS_KEPT + 19 and whys[-1][1] == TWO

@@ -79,7 +79,7 @@ def test_a_verdict_takes_every_device_back_to_the_release_before(world: World) -
     second, bad = world.release(b"bad")
     world.hear(one.report({MODEL: serving(bad, second)}))
     assert must_desire(world, TWO).models[MODEL].number == second
-    world.hear(two.report({MODEL: serving(good, first, quarantined=(bad,), reason="p99 of 80 ms")}))
+    world.hear(two.report({MODEL: serving(good, first, quarantined={bad: 0}, reason="p99 of 80 ms")}))
     assert rollout(world).state is State.REVERSING
     for name in (ONE, TWO):
         order = must_desire(world, name).models[MODEL]
@@ -93,7 +93,7 @@ def test_a_verdict_takes_every_device_back_to_the_release_before(world: World) -
 def test_without_a_release_before_the_model_is_switched_off(world: World) -> None:
     one = world.enrol(ONE)
     _, bad = world.release()
-    world.hear(one.report({MODEL: serving(bad, phase="no_model", quarantined=(bad,))}))
+    world.hear(one.report({MODEL: serving(bad, phase="no_model", quarantined={bad: 0})}))
     assert must_desire(world, ONE).models[MODEL].mode == "off"
 
 

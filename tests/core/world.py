@@ -8,21 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appliance.keys import DeviceKeys, new_device_keys
+from appliance.keys import DeviceKeys, box_public, new_box_key, new_device_keys
 from core import orders
 from core.catalog import open_catalog
 from core.fleet import enrolment
 from core.fleet.enrolment import Pair
 from core.handoffs import Artifact, Candidate, LakeFile, Landed, Score, Scorecard, Verdict
+from core.ingest.spool import Spool
 from core.orders import Answer, AnyOrder
 from core.project import Column, Contract, Model, ModelGates, Project, Rollout, Source, View
 from core.release import publish
 from core.release.registry import ArtifactStore, BlobStore
 from core.steward import Action, House, Keys, Send, StartJob, Steward
 from sync import codec, roles, topics
+from sync.enrolment import ENROLMENT_TYPE, EnrolRequest, Token
 from sync.features import TensorSpec, WindowSpec
 from sync.link import Message
-from sync.messages import ENROLMENT_TYPE, REPORTED_TYPE, EnrolRequest, ModelReport, Release, Reported, Token
+from sync.messages import REPORTED_TYPE, ModelReport, Release, Reported
 from sync.names import DeviceId, Digest, ModelName, TenantId
 
 TENANT = TenantId("acme")
@@ -35,6 +37,7 @@ CATALOG_KEY = bytes(range(32))
 
 _online = {name: roles.new_signing_key() for name in ("director", "snapshot", "timestamp")}
 _owner = roles.new_signing_key()
+BOX_KEY = new_box_key()  # what samples are sealed to, its private half
 AUTHORITY = enrolment.create_authority(TENANT, START)
 
 
@@ -110,9 +113,11 @@ class World:
             authority=self.authority,
             artifacts=ArtifactStore(self.folder / "artifacts", TENANT, lambda name: bytes.fromhex(name)),
             blobs=BlobStore(self.folder / "blobs"),
+            spool=Spool(self.folder / "samples"),
             random=self.rng.randbytes,
             enrol_url="https://core.test:8443",
             uplink=("core.test", 8883),
+            tenant_key=base64.b64encode(box_public(BOX_KEY)).decode(),
         )
         self.steward = Steward(self.house)
         self.take(self.steward.start(self.now))

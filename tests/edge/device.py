@@ -7,27 +7,35 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_bytes
 
 import numpy as np
 
 from edge import proving, runtime
 from edge.agent import Agent, House, Identity
+from edge.answers import conclude
 from edge.artifacts import Artifacts
 from edge.journal import Journal
+from edge.kept import Kept
 from edge.outbox import Outbox
 from edge.serving import Answer, Serving
 from edge.states import Action, Deployment, Failure, LinkChanged, Listen, Phase, Proof, Prove, Proved, Send, Unlisten
+from edge.trials import Trials
 from sync import codec, roles, topics
 from sync.link import Publish
 from sync.loopback import LoopbackLink
 from sync.messages import (
+    EVENT,
     REPORTED_TYPE,
+    WHY,
     Ack,
     DeviceEvent,
+    Prediction,
     Record,
     Reported,
+    WhyCard,
 )
-from tests.edge.world import DEVICE, EPOCH, MODEL, NOW, TENANT, Core, new_identity
+from tests.edge.world import CLASSES, DEVICE, EPOCH, MODEL, NOW, TENANT, Core, new_identity
 
 
 def honest_prover(action: Prove) -> Proof | Failure:
@@ -51,6 +59,8 @@ class Device:
     flags: frozenset[str] = frozenset()
     boots: int = 0
     jobs: list[Prove] = field(default_factory=list)
+    felt: int = 0  # windows so far: their event time
+    complaints: list[str] = field(default_factory=list)
 
     def boot(self, *, link: bool = True) -> Device:
         """A new agent on the old folder; `link`: its uplink comes up too."""
@@ -61,6 +71,7 @@ class Device:
             identity=self.identity, journal=journal, artifacts=self.artifacts_kind(self.folder / "artifacts"),
             outbox=self.outbox_kind(self.folder / "outbox.db", EPOCH, boot), trust_folder=self.folder / "trust",
             serving=Serving(), cpu_flags=self.flags, boot=boot, agent_version="0", deployments=journal.deployments(),
+            trials=Trials(Kept(self.folder / "trials", TENANT, bytes(32), "trial", token_bytes, self._complain)),
         )  # fmt: skip
         self.agent = Agent(self.house)
         self.jobs.clear()
@@ -116,9 +127,28 @@ class Device:
     def ask(self, index: int = 0) -> Answer | None:
         """One question; None where the model fails to answer it."""
         try:
-            return self.house.serving.predict(MODEL, {"i": np.array([index], np.int64)})
+            name = self.house.serving.loaded(MODEL).session.inputs[0].name
+            asked = np.full((1, 1, 1), index, np.float32) if name == "window" else np.array([index], np.int64)
+            return self.house.serving.predict(MODEL, {name: asked})
         except runtime.ModelError:
             return None
+
+    def feel(self, index: int = 0, label: str | None = None, entity: str = "w1") -> Prediction | None:
+        """One window of a stream, answered, paired and labelled as the local side does it; None without an answer."""
+        answer = self.ask(index)
+        self.felt += 1
+        if answer is None:
+            return None
+        value, _ = conclude(answer.outputs, CLASSES)
+        number, ts = f"{entity}-{self.felt}", float(self.felt)
+        said = Prediction(number, MODEL, ts, "ok", value, release=answer.release.number, entity=entity)
+        self.house.trials.see(said, np.full((1, 1), index, np.float32))
+        if label is not None:
+            self.house.trials.label(number, label)
+        return said
+
+    def _complain(self, code: str, text: str) -> None:
+        self.complaints.append(code)
 
     # --- what is seen from outside ---
 
@@ -138,9 +168,16 @@ class Device:
 
     def events(self) -> list[DeviceEvent]:
         found = []
-        for _, _, document in self.house.outbox.pending(10_000):
-            found.append(codec.decode(DeviceEvent, bytes(codec.decode(Record, document).body)))
+        for kind, _, document in self.house.outbox.pending(10_000):
+            if kind == EVENT:
+                found.append(codec.decode(DeviceEvent, bytes(codec.decode(Record, document).body)))
         return found
+
+    def cards(self) -> list[WhyCard]:
+        """The why cards in the outbox, oldest first."""
+        pending = self.house.outbox.pending(10_000)
+        bodies = [bytes(codec.decode(Record, document).body) for kind, _, document in pending if kind == WHY]
+        return [codec.decode(WhyCard, body) for body in bodies]
 
     def reported(self) -> Reported:
         """The newest report on the broker, its signature checked."""

@@ -5,7 +5,7 @@ Dying after write n and dying before write n + 1 leave the same disk behind, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from edge.outbox import Outbox
 from edge.states import Deployment
 from edge.trust import Record
 from sync.manifest import Blob
+from sync.messages import WhyCard
 from sync.names import Kind, ModelName
 
 
@@ -41,12 +42,22 @@ class Fuse:
         burn = self.burn
 
         class FusedJournal(Journal):
-            def write(self, deployment: Deployment, verdict: Quarantined | None = None) -> None:
-                super().write(deployment, verdict)
+            def write(
+                self, deployment: Deployment, verdict: Quarantined | None = None, card: WhyCard | None = None
+            ) -> None:
+                super().write(deployment, verdict, card)
+                burn()
+
+            def told(self, card: int) -> None:
+                super().told(card)
                 burn()
 
             def accept(self, model: ModelName, number: int, record: Record, versions: dict[str, int]) -> None:
                 super().accept(model, number, record, versions)
+                burn()
+
+            def adopt(self, root: bytes, mark: Mapping[str, int], *, orders_void: bool) -> None:
+                super().adopt(root, mark, orders_void=orders_void)
                 burn()
 
             def take_assignment(self, envelope: bytes, epoch: int, seq: int) -> None:

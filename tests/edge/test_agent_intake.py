@@ -14,8 +14,8 @@ from edge.agent import intake
 from edge.agent.house import CLOCK_FLOOR
 from edge.states import Phase
 from sync import codec, roles, topics
-from sync.link import Message
-from sync.messages import TrustIndex
+from sync.link import Message, Publish
+from sync.messages import Labels, TrustIndex
 from sync.names import DeviceId, TenantId
 from tests.edge.device import Device, committed, new_device
 from tests.edge.world import DAY, DEVICE, MODEL, NOW, TENANT, Core
@@ -155,7 +155,7 @@ def test_what_a_stranger_sends_makes_no_record_too_large_for_the_core(device: De
 
 
 def test_areas_that_this_agent_does_not_act_on_are_quiet(core: Core, device: Device) -> None:
-    for rest in ("d/press-1/labels", "d/press-1/cmd/one", "core/status"):
+    for rest in ("d/press-1/cmd/one", "core/status"):
         deliver(device, f"{topics.tenant_root(TENANT)}/{rest}", b"anything")
     assert untouched(device, core) and device.codes() == []
 
@@ -329,3 +329,49 @@ def test_an_acknowledgement_empties_the_outbox_up_to_its_number(core: Core, devi
     assert [n for _, n, _ in device.house.outbox.pending()] == [second]
     deliver(device, f"{topics.tenant_root(TENANT)}/d/{DEVICE}/ack/event", b"{}")
     assert device.codes()[-1] == "refused-malformed"
+
+
+# --- labels ---
+
+
+LABELS = topics.labels(TENANT, DEVICE)
+
+
+def listening(device: Device) -> dict[str, str]:
+    """Has the device keep labels in a dict; two ids have a reason not to be kept."""
+    kept: dict[str, str] = {}
+
+    def label(prediction_id: str, text: str) -> str | None:
+        if prediction_id in ("gone", "typo"):
+            return {"gone": "unknown-id", "typo": "unknown-label"}[prediction_id]
+        kept[prediction_id] = text
+        return None
+
+    device.house.label = label
+    return kept
+
+
+def test_labels_of_the_core_are_kept_and_those_that_are_not_are_told(core: Core, device: Device) -> None:
+    kept = listening(device)
+    core.link.publish(Publish(LABELS, codec.encode(Labels({"a": "walk", "b": "run"}))))
+    device.settle(1)
+    assert kept == {"a": "walk", "b": "run"} and device.codes() == []
+    deliver(device, LABELS, codec.encode(Labels({"gone": "run", "typo": "rnu", "c": "sit"})))
+    (event,) = device.events()
+    assert kept["c"] == "sit" and event.code == "labels-refused"
+    assert "2 of 3" in event.text and "1 unknown-id, 1 unknown-label" in event.text
+    assert untouched(device, core)
+
+
+def test_labels_that_are_retained_are_refused(core: Core, device: Device) -> None:
+    kept = listening(device)
+    planted = Message(LABELS, codec.encode(Labels({"a": "walk"})), 1, retained=True)
+    device.carry_out(device.agent.handle(planted, device.now))
+    assert kept == {} and device.codes() == ["refused-untrusted"]
+
+
+@pytest.mark.parametrize("payload", [b"", b"[]", b'{"labels": ["a"]}', b'{"labels": {"a": 1}}', b" " * 70_000])
+def test_labels_that_are_none_or_too_many_change_nothing(device: Device, payload: bytes) -> None:
+    kept = listening(device)
+    deliver(device, LABELS, payload)
+    assert kept == {} and device.codes() == ["refused-malformed"]

@@ -70,7 +70,7 @@ def test_golden_vectors_that_differ_leave_no_model_and_a_verdict(core: Core, dev
     alarm = device.events()[1]
     assert (alarm.severity, alarm.facts["manifest"], alarm.facts["worst"]) == ("alarm", shipped.digest, 0.25)
     report = device.reported().models[MODEL]
-    assert (report.phase, report.serving, report.quarantined) == ("no_model", None, (shipped.digest,))
+    assert (report.phase, report.serving, report.quarantined) == ("no_model", None, {shipped.digest: 0})
     assert "golden outputs differ" in report.reason
 
 

@@ -358,13 +358,16 @@ class AnyLuck(RuleBasedStateMachine):
         assert committed(self.device, 5)
         self.device.cut_power()
 
-    @rule(number=st.sampled_from([1, 2, 3, 4, 5]), off=st.booleans(), again=st.booleans(), soak=st.sampled_from([1, 3]))
-    def assign(self, number: int, off: bool, again: bool, soak: int) -> None:
+    @rule(
+        number=st.sampled_from([1, 2, 3, 4, 5]), mode=st.sampled_from(["live", "shadow", "off"]),
+        again=st.booleans(), soak=st.sampled_from([1, 3]),
+    )  # fmt: skip
+    def assign(self, number: int, mode: str, again: bool, soak: int) -> None:
         self.retry += again
-        self.wanted = None if off else number
+        self.wanted = None if mode == "off" else number
         self.stage.core.assign(
             self.stage.shipped[number], self.device.identity,
-            mode="off" if off else "live", retry=self.retry, gates=Gates(soak_answers=soak),
+            mode=mode, retry=self.retry, gates=Gates(soak_answers=soak),
         )  # fmt: skip
 
     @rule(seconds=st.integers(1, 4), ask=st.sampled_from([None, 0, HARMFUL]), fuse=st.none() | st.integers(1, 12))

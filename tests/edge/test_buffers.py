@@ -127,14 +127,17 @@ def test_a_damaged_file_is_put_aside_and_windows_start_again(device: Device) -> 
     device.start()
     assert device.codes() == ["buffers-damaged"]
     assert [e for t in range(4, 8) for e in device.feed(float(t))] == [7.0]
-    assert device.path.with_name("buffers.db.damaged").exists()
+    assert device.path.with_suffix(".unreadable").exists()
     device.buffers.close()
 
 
 def test_where_no_file_will_do_memory_serves(tmp_path: Path) -> None:
     device = Device(tmp_path / "no-such-folder" / "b.db")
-    assert device.codes() == ["buffers-damaged", "buffers-in-memory"]
+    assert device.codes() == ["buffers-in-memory"]
     assert [e for t in range(4) for e in device.feed(float(t))] == [3.0]
+    for t in range(4, 40):
+        device.feed(float(t))
+    assert len(device.acked) == 40 - 16 == device.buffers.let_go, "what memory holds is not safe"
 
 
 def test_a_failing_disk_stops_acknowledging_but_never_serving(device: Device) -> None:

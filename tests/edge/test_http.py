@@ -21,11 +21,12 @@ from edge.http.pages import Pages
 from edge.http.parsing import Limits
 from edge.http.server import CannotListen, HttpServer
 from edge.http.wire import Request, Response
+from edge.predictions import Refusal
 from edge.runtime import load
 from edge.serving import Loaded, Serving
 from sync import codec
-from sync.messages import Prediction
-from sync.names import ModelName
+from sync.messages import Prediction, Side, WhyCard
+from sync.names import Digest, ModelName
 from tests.edge import graphs
 from tests.edge.graphs import MODEL
 
@@ -490,18 +491,39 @@ def test_stopping_lets_what_is_under_way_finish() -> None:
         stopping.join()
 
 
-def test_labels_are_kept_by_id_and_strangers_are_told() -> None:
+def test_labels_are_kept_by_id_and_those_that_are_not_are_told_why() -> None:
     known: dict[str, str] = {}
 
-    def label(prediction_id: str, text: str) -> bool:
+    def label(prediction_id: str, text: str) -> Refusal | None:
         known[prediction_id] = text
-        return prediction_id != "gone"
+        return {"gone": Refusal.UNKNOWN_ID, "typo": Refusal.UNKNOWN_LABEL, "full": Refusal.NOT_KEPT}.get(prediction_id)
 
     pages = Pages(Serving(), Metrics(), dict, "0.1.0", label=label)
-    body = json.dumps({"labels": [{"id": "a", "label": "walk"}, {"id": "gone", "label": "run"}]}).encode()
+    told = {"a": "walk", "gone": "run", "typo": "rnu", "full": "run", "b": "run"}
+    body = json.dumps({"labels": [{"id": one, "label": text} for one, text in told.items()]}).encode()
     answer = pages.handle(Request("POST", "/v1/labels", {}, body))
-    assert (answer.status, json.loads(answer.body)) == (200, {"kept": 1, "unknown": ["gone"]})
-    assert known == {"a": "walk", "gone": "run"}
+    document = json.loads(answer.body)
+    assert answer.status == 200 and known == told
+    assert (document["kept"], document["unknown"]) == (2, ["gone"])
+    refused = [(one["id"], one["label"], one["code"]) for one in document["refused"]]
+    assert refused == [("typo", "rnu", "unknown-label"), ("full", "run", "not-kept")]
+    assert all(one["text"] for one in document["refused"])
+
+
+def test_where_no_predictions_are_kept_every_id_is_unknown() -> None:
+    body = json.dumps({"labels": [{"id": "a", "label": "walk"}]}).encode()
+    answer = Pages(Serving(), Metrics(), dict, "0.1.0").handle(Request("POST", "/v1/labels", {}, body))
+    assert json.loads(answer.body) == {"kept": 0, "unknown": ["a"], "refused": []}
+
+
+def test_why_cards_are_those_of_the_status() -> None:
+    card = WhyCard(MODEL, 1.0, "shadow", "worse-than-incumbent", "14 of 15", Side(2, Digest("2" * 64)), None)
+    pages = Pages(Serving(), Metrics(), lambda: {"why": [card]}, "0.1.0")
+    (told,) = json.loads(pages.handle(Request("GET", "/v1/why")).body)["why"]
+    assert (told["criterion"], told["new"]["number"], told["old"]) == ("worse-than-incumbent", 2, None)
+    assert pages.handle(Request("POST", "/v1/why")).status == 405
+    none = Pages(Serving(), Metrics(), dict, "0.1.0").handle(Request("GET", "/v1/why"))
+    assert (none.status, json.loads(none.body)) == (200, {"why": []})
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"labels": [{"id": 1, "label": "x"}]}', b'{"labels": [{"id": "a"}]}'])

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.journal import SCHEMA, Counter, Journal, Quarantined
+from edge.journal import CARDS, SCHEMA, Counter, Journal, Quarantined
 from edge.states import Deployment, Phase
 from edge.trust import Record
 from sync.chunks import digest
 from sync.errors import Malformed
+from sync.messages import Side, WhyCard
 from sync.names import ModelName
 from tests.edge import graphs
 
@@ -225,3 +226,49 @@ def test_a_place_that_no_column_holds_is_malformed(path: Path) -> None:
             journal.take_assignment(b"x", epoch, seq)
     assert journal.assignment() is None
     journal.close()
+
+
+# --- why ---
+
+
+def card(number: int, model: ModelName = MODEL) -> WhyCard:
+    return WhyCard(model, float(number), "shadow", "guardrail", "it broke", Side(number, digest(b"%d" % number)), None)
+
+
+def test_a_card_is_written_with_its_verdict_and_told_once(again: Reopened) -> None:
+    again.journal.write(Deployment(MODEL, Phase.REVERTING), VERDICT, card(2))
+    ((number, untold),) = again.journal.untold()
+    assert untold == card(2) and again.journal.why() == [card(2)] and again.journal.quarantined(MODEL) == (VERDICT,)
+    again.journal.told(number)
+    assert again.journal.untold() == [] and again.journal.why() == [card(2)]
+
+
+def test_the_newest_cards_are_kept_newest_first_and_by_model(again: Reopened) -> None:
+    other = ModelName("other")
+    for number in range(1, CARDS + 4):
+        again.journal.write(Deployment(MODEL), None, card(number, other if number == 10 else MODEL))
+    kept = again.journal.why()
+    assert [c.new.number for c in kept] == list(range(CARDS + 3, 3, -1))
+    assert again.journal.why(other) == [card(10, other)] and len(again.journal.why(MODEL)) == CARDS - 1
+
+
+def test_a_card_that_cannot_be_read_is_left_out_and_nothing_else(again: Reopened) -> None:
+    again.journal.write(Deployment(MODEL, Phase.STEADY), None, card(1))
+    again.journal.write(Deployment(MODEL, Phase.STEADY), None, card(2))
+    again.close()
+    db = sqlite3.connect(again.path)
+    with db:
+        db.execute("UPDATE why SET document = ? WHERE id = 1", (b"{}",))
+    db.close()
+    assert again.journal.why() == [card(2)] and [c for _, c in again.journal.untold()] == [card(2)]
+    assert again.journal.deployments() == {MODEL: Deployment(MODEL, Phase.STEADY)}
+
+
+def test_a_journal_from_before_the_cards_gets_a_place_for_them(again: Reopened) -> None:
+    again.journal.write(Deployment(MODEL, Phase.STEADY))
+    again.close()
+    db = sqlite3.connect(again.path)
+    with db:
+        db.execute("DROP TABLE why")
+    db.close()
+    assert again.journal.why() == [] and MODEL in again.journal.deployments()

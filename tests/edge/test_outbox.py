@@ -187,3 +187,14 @@ def test_an_obstacle_on_the_host_is_raised(path: Path) -> None:
     path.mkdir()
     with pytest.raises(sqlite3.OperationalError):
         Outbox(path, 1, "b")
+
+
+def test_what_waits_is_counted_by_kind_until_it_is_acknowledged(path: Path) -> None:
+    box = Outbox(path, 1, "b")
+    assert all(box.add(EVENT, event(code), 1.0) for code in "abc") and box.add(METRICS, event("m"), 1.0)
+    assert (box.waiting(EVENT), box.waiting(METRICS), box.waiting(Kind("sample"))) == (3, 1, 0)
+    box.acknowledged(EVENT, 1, 2)
+    assert box.waiting(EVENT) == 1
+    box._db.execute("PRAGMA query_only = ON")
+    assert not box.add(EVENT, event("d"), 1.0) and box.dropped() == 1
+    box.close()

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from edge.predictions import RECENT, Predictions
+from edge.predictions import RECENT, Choice, Predictions, Refusal, draw
+from sync import codec
 from sync.errors import Damaged
 from sync.messages import LabelReport, Prediction
 from sync.names import ModelName, TenantId
 
 MODEL = ModelName("motion")
-
+NOW = 1_790_000_000.0
+EVERY = Choice(MODEL, (1,), labelled=False)
+LABELLED = Choice(MODEL, (1,), labelled=True)
 
 TOLD: list[str] = []
 
@@ -26,7 +31,9 @@ def told(code: str, text: str) -> None:
 def ring(path: Path, capacity: int = 10_000) -> Predictions:
     TOLD.clear()
     made = iter(range(1_000_000))
-    return Predictions(path, TenantId("default"), bytes(32), lambda n: next(made).to_bytes(n, "big"), told, capacity)
+    return Predictions(
+        path, TenantId("default"), bytes(32), lambda n: next(made).to_bytes(n, "big"), lambda: NOW, told, capacity
+    )
 
 
 @pytest.fixture
@@ -47,6 +54,7 @@ def test_a_prediction_comes_back_with_its_window(kept: Predictions) -> None:
     kept.remember(prediction(1), WINDOW)
     found = kept.find(prediction(1).id)
     assert found is not None and found.prediction == prediction(1) and found.label is None
+    assert (found.arrived, found.labelled) == (NOW, None)
     assert (np.frombuffer(found.window, "<f4").reshape(found.shape) == WINDOW).all()
     assert kept.find("f" * 32) is None
 
@@ -55,12 +63,21 @@ def test_labels_count_once_and_the_newest_word_holds(kept: Predictions) -> None:
     assert kept.report(MODEL, 1) is None
     for number in range(4):
         kept.remember(prediction(number), WINDOW)
-    assert kept.label(prediction(0).id, "walk") and kept.label(prediction(1).id, "run")
+    assert kept.label(prediction(0).id, "walk") is None and kept.label(prediction(1).id, "run") is None
     assert kept.report(MODEL, 1) == LabelReport(2, 1)
-    assert kept.label(prediction(1).id, "walk") and kept.label(prediction(1).id, "walk")
+    assert kept.label(prediction(1).id, "walk") is None and kept.label(prediction(1).id, "walk") is None
     assert kept.report(MODEL, 1) == LabelReport(2, 2)
     assert kept.report(MODEL, 2) is None, "another release starts from nought"
-    assert not kept.label("f" * 32, "walk")
+    assert kept.label("f" * 32, "walk") is Refusal.UNKNOWN_ID
+
+
+def test_a_label_that_is_no_class_is_refused_and_counts_for_nothing(kept: Predictions) -> None:
+    kept.remember(prediction(1), WINDOW)
+    assert kept.label(prediction(1).id, "wlak") is Refusal.UNKNOWN_LABEL
+    assert kept.report(MODEL, 1) is None
+    free = msgspec.structs.replace(prediction(2, "3.5"), classes=(), probabilities=())
+    kept.remember(free, WINDOW)
+    assert kept.label(free.id, "3.5") is None, "a model without classes takes any"
 
 
 def test_a_redelivered_window_keeps_its_label(kept: Predictions) -> None:
@@ -89,8 +106,9 @@ def test_the_ring_is_bounded(tmp_path: Path) -> None:
 def test_it_survives_a_restart_and_nothing_is_readable(tmp_path: Path) -> None:
     path = tmp_path / "predictions.db"
     first = ring(path)
-    first.remember(prediction(1, "a-very-private-word"), WINDOW)
-    first.label(prediction(1).id, "another-private-word")
+    private = ("a-very-private-word", "another-private-word")
+    first.remember(msgspec.structs.replace(prediction(1, private[0]), classes=private), WINDOW)
+    assert first.label(prediction(1).id, private[1]) is None
     first.close()
     content = b"".join(f.read_bytes() for f in tmp_path.iterdir())
     assert b"private-word" not in content and WINDOW.tobytes() not in content
@@ -103,10 +121,14 @@ def test_a_changed_record_is_noticed(kept: Predictions) -> None:
     kept.remember(prediction(1), WINDOW)
     (sealed,) = kept._db.execute("SELECT sealed FROM prediction").fetchone()
     kept._db.execute("UPDATE prediction SET sealed = ?", (sealed[:40] + bytes([sealed[40] ^ 1]) + sealed[41:],))
+    kept._db.commit()
     with pytest.raises(Damaged):
         kept.find(prediction(1).id)
-    assert not kept.label(prediction(1).id, "walk"), "told, never raised: a request must not end the server"
+    told_so = "told, never raised: a request must not end the server"
+    assert kept.label(prediction(1).id, "walk") is Refusal.NOT_KEPT, told_so
     assert TOLD == ["predictions-not-kept"]
+    kept.remember(prediction(2), WINDOW)
+    assert ids(kept, EVERY) == [2] and kept.count(EVERY) == 1, "it is left out, and not read again"
 
 
 def test_a_disk_that_refuses_costs_predictions_and_nothing_else(kept: Predictions) -> None:
@@ -130,3 +152,96 @@ def test_a_file_that_cannot_be_used_never_stops_the_agent(tmp_path: Path, spoil:
     found.remember(prediction(1), WINDOW)
     assert found.find(prediction(1).id) is not None and "predictions-not-kept" in TOLD
     found.close()
+
+
+# --- for the road ---
+
+
+def ids(kept: Predictions, choice: Choice, limit: int = 100) -> list[int]:
+    return [int(one.content.prediction.id, 16) for one in kept.unsent(choice, limit)]
+
+
+def test_what_may_go_is_chosen_by_release_label_share_and_event_time(kept: Predictions) -> None:
+    for number in range(8):
+        kept.remember(prediction(number, release=2 if number == 3 else 1), WINDOW)
+        if number % 2:
+            kept.label(prediction(number).id, "run")
+    assert ids(kept, EVERY) == [0, 1, 2, 4, 5, 6, 7] and ids(kept, EVERY, 2) == [0, 1]
+    assert ids(kept, LABELLED) == [1, 5, 7] and kept.count(LABELLED) == 3
+    assert ids(kept, msgspec.structs.replace(LABELLED, releases=(1, 2), since=3.0)) == [3, 5, 7]
+    half = msgspec.structs.replace(EVERY, share=0.5)
+    assert ids(kept, half) == [n for n in (0, 1, 2, 4, 5, 6, 7) if draw(prediction(n).id) < 0.5]
+    assert ids(kept, Choice(ModelName("other"), (1, 2), labelled=False)) == []
+
+
+def test_what_is_marked_stays_marked_until_its_label_changes(tmp_path: Path) -> None:
+    first = ring(tmp_path / "predictions.db")
+    for number in (1, 2, 3):
+        first.remember(prediction(number), WINDOW)
+        first.label(prediction(number).id, "run")
+    one, two, three = first.unsent(LABELLED, 10)
+    first.label(prediction(2).id, "walk")  # after it was read: the mark must not hide the new word
+    first.sent([one, two])
+    first.sent([three], never=True)
+    first.close()
+    again = ring(tmp_path / "predictions.db")
+    assert ids(again, LABELLED) == [2]
+    again.label(prediction(1).id, "run")
+    assert ids(again, LABELLED) == [2], "the same word is no news"
+    again.label(prediction(1).id, "walk")
+    assert ids(again, LABELLED) == [1, 2]
+    again.close()
+
+
+class _Before(msgspec.Struct, frozen=True):
+    """A record as the first version kept it."""
+
+    prediction: Prediction
+    shape: tuple[int, ...]
+    window: bytes
+    label: str | None = None
+
+
+def test_a_file_of_the_first_version_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.db"
+    old = ring(path)
+    old._db.executescript("DROP TABLE prediction")
+    old._db.execute("CREATE TABLE prediction (id TEXT UNIQUE NOT NULL, model TEXT NOT NULL, release INTEGER NOT NULL,"
+                    " sealed BLOB NOT NULL, agreed INTEGER)")  # fmt: skip
+    for number, label in ((1, None), (2, "run"), (3, "walk")):
+        content: Any = _Before(prediction(number), WINDOW.shape, WINDOW.tobytes(), label)
+        sealed = old._seal(content) if number < 3 else b"changed on disk" * 8
+        agreed = None if label is None else int(label == "walk")
+        row = (prediction(number).id, MODEL, 1, sealed, agreed)
+        old._db.execute("INSERT INTO prediction VALUES (?, ?, ?, ?, ?)", row)
+    old._db.commit()
+    old.close()
+    new = ring(path)
+    assert ids(new, EVERY) == [1, 2] and ids(new, LABELLED) == [2]
+    assert ids(new, msgspec.structs.replace(EVERY, since=2.0)) == [2]
+    assert new.report(MODEL, 1) == LabelReport(2, 1) and TOLD == []
+    assert codec.encode(new.find(prediction(2).id)) == codec.encode(new.unsent(LABELLED, 1)[0].content)
+    assert new.label(prediction(1).id, "run") is None and new.count(LABELLED) == 2
+    new.close()
+
+
+def test_a_disk_that_fails_gives_the_road_nothing_and_raises_nothing(kept: Predictions) -> None:
+    kept.remember(prediction(1), WINDOW)
+    (one,) = kept.unsent(EVERY, 1)
+    kept._db.execute("PRAGMA query_only = ON")
+    kept.sent([one])
+    assert TOLD == ["predictions-not-kept"] and ids(kept, EVERY) == [1]
+    kept._db.execute("PRAGMA query_only = OFF")
+    kept._db.execute("ALTER TABLE prediction RENAME TO gone")
+    assert kept.unsent(EVERY, 1) == [] and kept.count(EVERY) == 0
+    assert kept.report(MODEL, 1) is None, "asked for with every report of the device"
+
+
+def test_the_label_of_a_prediction_is_known_and_a_spoilt_record_has_none(kept: Predictions) -> None:
+    kept.remember(prediction(1), WINDOW)
+    assert kept.label_of(prediction(1).id) is None and kept.label_of("f" * 32) is None
+    assert kept.label(prediction(1).id, "run") is None
+    assert kept.label_of(prediction(1).id) == "run"
+    with kept._db:
+        kept._db.execute("UPDATE prediction SET sealed = x'00'")
+    assert kept.label_of(prediction(1).id) is None and "predictions-not-kept" in TOLD

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from edge.kept import Kept
 from edge.telemetry import Telemetry
 from sync.manifest import Drift, Manifest
 from sync.messages import DriftReport
@@ -33,9 +34,11 @@ class Told:
             self.reports.append(code)
 
         made = iter(range(10_000))
-        self.telemetry = Telemetry(
-            self.folder, TenantId("default"), bytes(32), alarm, report, lambda n: next(made).to_bytes(n, "big")
-        )
+
+        def nonces(n: int) -> bytes:
+            return next(made).to_bytes(n, "big")
+
+        self.telemetry = Telemetry(Kept(self.folder, TenantId("default"), bytes(32), "drift", nonces, report), alarm)
 
     def feel(self, windows: int, shift: float = 0.0, seed: int = 0) -> None:
         rows = np.random.default_rng(seed).normal(shift, 1.0, (windows * DRIFT.window, 2))

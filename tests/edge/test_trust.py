@@ -249,6 +249,34 @@ def test_a_record_with_any_part_changed_is_refused(core: Core, client: Client, p
             trust.verify(msgspec.structs.replace(record, **{part: bad}), MODEL, 1)
 
 
+@pytest.mark.parametrize("part", ["root", "targets", "role"])
+@pytest.mark.parametrize("other", ["root", "timestamp", "snapshot", "targets"])
+def test_a_record_with_metadata_of_another_kind_is_refused(core: Core, client: Client, part: str, other: str) -> None:
+    record = client.accept(core.files, core.ship(1)).record
+    data = (client.folder / f"{other}.json").read_bytes()
+    if data != getattr(record, part):
+        with pytest.raises(Untrusted):
+            trust.verify(msgspec.structs.replace(record, **{part: data}), MODEL, 1)
+
+
+def test_a_record_of_a_role_that_may_not_sign_this_path_is_refused(core: Core, client: Client) -> None:
+    record = client.accept(core.files, core.ship(1)).record
+    targets: Metadata[Targets] = Metadata.from_bytes(record.targets)
+    assert targets.signed.delegations is not None and targets.signed.delegations.roles is not None
+    targets.signed.delegations.roles[f"model.{MODEL}"].paths = ["other/*/*"]
+    targets.sign(roles.signer(core.owner))
+    with pytest.raises(Untrusted, match="may not sign motion/1/manifest"):
+        trust.verify(msgspec.structs.replace(record, targets=targets.to_bytes()), MODEL, 1)
+
+
+def test_a_mark_counts_every_role_it_was_given(core: Core, client: Client) -> None:
+    """What is returned replaces the mark: roles that were not looked into stay in it."""
+    core.ship(1, model=OTHER)
+    client.floor = {f"model.{OTHER}": 1}
+    accepted = client.accept(core.files, core.ship(2))
+    assert accepted.versions[f"model.{OTHER}"] == 1 and accepted.versions[f"model.{MODEL}"] == 1
+
+
 def test_the_director_comes_from_the_root_alone(core: Core) -> None:
     shipped = core.ship(1)
     envelope = core.assignment(core.order(shipped, new_identity(core.root)))

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from core.release import publish
 from edge.agent import Identity
 from sync import chunks, codec, golden, roles, sealing, topics
-from sync.features import TensorSpec
+from sync.features import TensorSpec, WindowSpec
 from sync.link import Publish
 from sync.loopback import Hub
 from sync.manifest import Blob, Lineage, Manifest, Profile, Variant
@@ -42,6 +42,8 @@ DAY = 86_400.0
 CHUNK = 256  # bytes: a few chunks a blob
 PROFILE = Profile()
 GATES = Gates(soak_answers=3)
+CLASSES = ("rest", "walk", "run")  # what a release says that was shipped with `says`
+WINDOW = WindowSpec(1, 1, 1.0, ("i",), 2.0)
 
 
 def lookup(*table: float) -> bytes:
@@ -50,6 +52,24 @@ def lookup(*table: float) -> bytes:
     node = helper.make_node("Gather", ["table", "i"], ["y"])
     inputs, outputs = [graphs.value("i", ["n"], TensorProto.INT64)], [graphs.value("y", ["n"])]
     return graphs.finish([node], inputs, outputs, [constant])
+
+
+def speaking(table: tuple[float, ...], says: tuple[int, ...]) -> bytes:
+    """The same of a `window` that holds the index, which also speaks: `probabilities` is sure of class `says`[i]."""
+    sure = np.eye(len(CLASSES), dtype=np.float32)[list(says)]
+    constants = [
+        numpy_helper.from_array(np.array(table, np.float32), "table"),
+        numpy_helper.from_array(sure, "sure"),
+        numpy_helper.from_array(np.array([-1], np.int64), "flat"),
+    ]
+    nodes = [
+        helper.make_node("Reshape", ["window", "flat"], ["numbers"]),
+        helper.make_node("Cast", ["numbers"], ["i"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["sure", "i"], ["probabilities"]),
+        helper.make_node("Gather", ["table", "i"], ["y"]),
+    ]
+    outputs = [graphs.value("probabilities", ["n", len(CLASSES)]), graphs.value("y", ["n"])]
+    return graphs.finish(nodes, [graphs.value("window", ["n", 1, 1])], outputs, constants)
 
 
 def table_of(number: int) -> tuple[float, ...]:
@@ -107,19 +127,29 @@ class Core:
         profile: Profile = PROFILE,
         model: ModelName = MODEL,
         tenant: TenantId = TENANT,
+        says: tuple[int, ...] = (),
     ) -> Shipped:
-        """Seals, signs and publishes one release; `golden_table` is what the golden vectors claim it answers."""
+        """Seals, signs and publishes one release; `golden_table` is what the golden vectors claim it answers.
+
+        With `says` it listens to windows and answers with classes, see `speaking`.
+        """
         table = table_of(number) if table is None else table
         claimed = table if golden_table is None else golden_table
-        questions = {"i": np.array([0, 1], np.int64)}
-        answers = golden.Expected(golden.pack({"y": np.array(claimed[:2], np.float32)}), 1e-4)
+        questions: dict[str, np.ndarray] = {"i": np.array([0, 1], np.int64)}
+        claims = {"y": np.array(claimed[:2], np.float32)}
+        inputs, window, graph = TensorSpec("i", "INT64", (-1,)), None, lookup(*table)
+        if says:
+            questions = {"window": np.array([0, 1], np.float32).reshape(2, 1, 1)}
+            claims = {"probabilities": np.eye(len(CLASSES), dtype=np.float32)[list(says[:2])]} | claims
+            inputs, window, graph = TensorSpec("window", "FP32", (-1, 1, 1)), WINDOW, speaking(table, says)
+        answers = golden.Expected(golden.pack(claims), 1e-4)
         vectors = golden.Golden(golden.pack(questions), {"fp32": answers})
         keys: dict[Digest, bytes] = {}
         sealed: dict[Digest, bytes] = {}
-        blobs = [_seal(part, keys, sealed) for part in (lookup(*table), golden.encode(vectors))]
+        blobs = [_seal(part, keys, sealed) for part in (graph, golden.encode(vectors))]
         manifest = Manifest(
             tenant, model, number, self.now, (Variant("fp32", needs, blobs[0]),), blobs[1],
-            (TensorSpec("i", "INT64", (-1,)),), (TensorSpec("y", "FP32", (-1,)),), (), None, (), profile,
+            (inputs,), (TensorSpec("y", "FP32", (-1,)),), CLASSES if says else (), window, (), profile,
             Lineage("s", "v", "cnn1d", 7, {}, "the only one"),
         )  # fmt: skip
         shipped = Shipped(number, codec.encode(manifest), keys, sealed)

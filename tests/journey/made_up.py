@@ -9,9 +9,13 @@ from appliance.demo.recordings import PERIOD, Recording
 MOVEMENTS = {"PEN": (0.5, 0.2), "ABD": (1.5, -0.8), "ROW": (3.0, 0.9)}  # Hz, offset
 
 
-def recordings(subjects: tuple[int, ...], samples: int = 1200, seed: int = 3) -> tuple[Recording, ...]:
-    """One recording a subject and movement, right wrist; phases and noise differ, the movement does not."""
+def recordings(
+    subjects: tuple[int, ...], samples: int = 1200, seed: int = 3, side: str = "right"
+) -> tuple[Recording, ...]:
+    """One recording a subject and movement; phases and noise differ, the movement does not. A left wrist is a right one
+    in the mirror, turned a little: a network that knows right ones takes it for something else."""
     rng = np.random.default_rng(seed)
+    mirror, turned = (1.0, 0.0) if side == "right" else (-1.0, 0.7)
     made = []
     for subject in subjects:
         for movement, (hertz, offset) in MOVEMENTS.items():
@@ -19,7 +23,8 @@ def recordings(subjects: tuple[int, ...], samples: int = 1200, seed: int = 3) ->
             phases = rng.uniform(0, 2 * np.pi, 6)
             waves = np.sin(2 * np.pi * hertz * t[:, None] + phases) * np.linspace(0.5, 1.0, 6) + offset
             noisy = waves + rng.normal(0, 0.15, waves.shape)
-            made.append(Recording(f"r{len(made):03d}", subject, "right", movement, np.round(noisy, 4)))
+            name = f"{side[0]}{len(made):03d}"
+            made.append(Recording(name, subject, side, movement, np.round(mirror * noisy + turned, 4)))
     return tuple(made)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from appliance import job_node
 from appliance.core_state import CoreFolder, catalog_key, open_keys, prepare
-from appliance.edge_node import open_house
+from appliance.edge_rooms import open_house, open_rooms
 from appliance.edge_state import EdgeFolder, identity, keep
 from appliance.enrolling import read_token
 from appliance.keys import new_device_keys, tenant_keys
@@ -22,18 +23,19 @@ from appliance.settings import CoreSettings
 from appliance.steward_node import open_house as open_core
 from core.catalog import open_catalog
 from core.console import create_api
-from core.orders import Enrol, IssueToken
+from core.orders import Enrol, IssueToken, JobSpec
 from core.steward import PersistBroker, Send, StartJob, Steward
 from edge import proving
 from edge.agent import Agent
 from edge.bindings import Bindings
 from edge.buffers import Buffers
 from edge.serving import Serving
-from edge.states import Action, Failure, LinkChanged, Listen, Proof, Prove, Proved, Unlisten
+from edge.states import Action, Drifted, Failure, LinkChanged, Listen, Proof, Prove, Proved, Unlisten
 from sync import codec, roles, topics
+from sync.enrolment import ENROLMENT_TYPE, EnrolAnswer, EnrolRequest
 from sync.link import Message, Publish
 from sync.loopback import Hub
-from sync.messages import ENROLMENT_TYPE, EnrolAnswer, EnrolRequest, Prediction
+from sync.messages import DriftReport, Prediction, TrialReport
 from sync.names import DEFAULT_TENANT, DeviceId, ModelName
 
 STEP = 0.25  # seconds of story time between two rounds
@@ -59,26 +61,44 @@ class Box:
     def start(self, now: float) -> None:
         own = identity(self.folder)
         self.boots += 1
+        self.now = now
+        self.drifts: list[Drifted] = []
+        self.reports: list[tuple[str, str]] = []
         self.serving = Serving()
         keys = tenant_keys(self.folder.root / "kek", self.folder.root / "device.key-wrapped", own.tenant)
         self.buffers = Buffers(self.folder.buffers, own.tenant, keys.derive("buffers"))
-        self.bindings = Bindings(own.tenant, own.device, self.serving, self.buffers, self._answered)
-        house = open_house(self.folder, own, self.serving, f"boot-{self.boots}", self._rebind)
+        self.rooms = open_rooms(
+            self.folder,
+            own,
+            keys,
+            lambda: self.now,
+            self._drifted,
+            lambda code, text: self.reports.append((code, text)),
+        )
+        self.bindings = Bindings(
+            own.tenant, own.device, self.serving, self.buffers, self._answered,
+            observe=self.rooms.telemetry.observe, remember=self.rooms.remember,
+        )  # fmt: skip
+        house = open_house(self.folder, own, self.serving, f"boot-{self.boots}", self._rebind, self.rooms)
         self.agent = Agent(house)
         self.link = self.hub.connect(own.device)
         self.carry_out(self.agent.start(now), now)
         self.link.start(lambda m: self.carry_out(self.agent.handle(m, self.now), self.now), lambda up, why: None)
-        self.now = now
         self.carry_out(self.agent.handle(LinkChanged(True), now), now)
 
     def kill(self) -> None:
         """The process is gone; SQLite and the folder stay as they are."""
         self.link.cut()
-        self.agent.house.journal.close()
-        self.agent.house.outbox.close()
+        house = self.agent.house
+        for database in (house.journal, house.outbox, self.rooms.predictions, self.rooms.budget):
+            database.close()
 
     def tick(self, now: float) -> None:
         self.now = now
+        self.rooms.tick(self.agent.house, now)
+        for told in self.drifts:
+            self.carry_out(self.agent.handle(told, now), now)
+        self.drifts.clear()
         self.carry_out(self.agent.tick(now), now)
 
     def carry_out(self, actions: list[Action], now: float) -> None:
@@ -93,6 +113,7 @@ class Box:
                     self.carry_out(self.agent.handle(result, now), now)
                 case _:
                     self.link.publish(action.message)
+        self.rooms.watch(self.agent.house)
 
     def prove(self, job: Prove) -> Proof | Failure:
         """The same measurement as the child's, without the child: it is tested with it elsewhere."""
@@ -103,6 +124,22 @@ class Box:
         payload = json.dumps({"ts": ts, **row}).encode()
         self.bindings.handle(f"watch/{self.name}/imu", payload, 1, lambda: None)
 
+    def feel_many(self, ts: Sequence[float], rows: Sequence[dict[str, float]]) -> None:
+        """Several readings in one message."""
+        payload = json.dumps([{"ts": t, **row} for t, row in zip(ts, rows, strict=True)]).encode()
+        self.bindings.handle(f"watch/{self.name}/imu", payload, 1, lambda: None)
+
+    def drift(self, model: str = "exercise") -> DriftReport | None:
+        return self.rooms.telemetry.report(ModelName(model))
+
+    def trial(self, model: str = "exercise") -> TrialReport | None:
+        return self.rooms.trials.report(ModelName(model))
+
+    def serves(self, model: str = "exercise") -> int | None:
+        """The number of the release that answers."""
+        loaded = self.serving.incumbent(ModelName(model))
+        return loaded.slot.release.number if loaded else None
+
     def clock(self, now: float) -> float:
         """Event time of the next reading: sensors outrun the story's clock, and never go back."""
         return max(now, self.last_ts)
@@ -110,6 +147,9 @@ class Box:
     def phase(self, model: str = "exercise") -> str:
         deployment = self.agent.house.deployments.get(ModelName(model))
         return deployment.phase.value if deployment else "unknown"
+
+    def _drifted(self, model: ModelName, report: DriftReport) -> None:
+        self.drifts.append(Drifted(model, report))
 
     def _rebind(self) -> None:
         for deployment in self.agent.house.deployments.values():
@@ -130,20 +170,33 @@ class World:
     def __init__(self, home: Path) -> None:
         self.home, self.now = home, time.time()
         self.hub = Hub(access=access)
-        settings = CoreSettings()
-        self.core = CoreFolder(home / "core", settings.tenant)
+        self.settings = CoreSettings()
+        self.core = CoreFolder(home / "core", self.settings.tenant)
         self.keys = open_keys(self.core)
-        prepare(self.core, settings, self.keys, self.now)
-        self.steward = Steward(open_core(self.core, settings, self.keys))
+        prepare(self.core, self.settings, self.keys, self.now)
+        self.boxes: dict[str, Box] = {}
+        self.held: list[JobSpec] | None = None  # a list: jobs are not run but kept here
+        key = catalog_key(self.keys)
+        app = create_api(lambda: open_catalog(self.core.catalog, key, read_only=True), self._ask, now=lambda: self.now)
+        self.client = app.test_client()
+        self.start_core()
+
+    def start_core(self) -> None:
+        """The steward from its folder, and its session with the broker."""
+        self.steward = Steward(open_core(self.core, self.settings, self.keys))
         self.link = self.hub.connect(topics.CORE_NAME)
         self.link.subscribe(*topics.core_subscriptions(DEFAULT_TENANT))
         self.link.start(self._heard, lambda up, why: None)
         self._carry_out(self.steward.start(self.now))
         self._carry_out(self.steward.link_changed(True, self.now))
-        self.boxes: dict[str, Box] = {}
-        key = catalog_key(self.keys)
-        app = create_api(lambda: open_catalog(self.core.catalog, key, read_only=True), self._ask)
-        self.client = app.test_client()
+        self._carry_out(self.steward.renew(self.now))
+
+    def kill_core(self) -> None:
+        """The steward is gone, and with it the jobs that were under way."""
+        self.link.cut()
+        self.steward.house.catalog.close()
+        if self.held is not None:
+            self.held.clear()
 
     # --- the API's two verbs, as `appliance.api.Api` has them ---
 
@@ -175,6 +228,12 @@ class World:
         box.start(self.now)
         return box
 
+    def rejoin(self, *names: str) -> None:
+        """Starts the agents whose folders are here already."""
+        for name in names:
+            box = self.boxes[name] = Box(self.home, name, self.hub)
+            box.start(self.now)
+
     def settle(self, rounds: int = 8) -> None:
         """Lets messages flow and time pass, a step a round."""
         for _ in range(rounds):
@@ -192,6 +251,8 @@ class World:
             match action:
                 case Send(message):
                     self.link.publish(message)
+                case StartJob(spec) if self.held is not None:
+                    self.held.append(spec)
                 case StartJob(spec):
                     self._ask(job_node.work(self.core, self.keys, spec, lambda stage, done: None))
                 case PersistBroker():

@@ -1,4 +1,5 @@
-"""The journey with real processes: core, agents and brokers as in the field, on made-up recordings.
+"""The journey with real processes: core, agents and brokers as in the field, on made-up recordings; and what is killed
+of it with -9: an agent, the whole core, at a moment that can be seen from outside.
 
 `Tap` is a wiretap no device could have: a certificate of the tenant's own CA and a line in the broker's rules. It
 hears every payload of the uplink, and can take a chunk away from the broker.
@@ -8,10 +9,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -25,6 +29,8 @@ from appliance.demo.recordings import Recording
 from appliance.demo.story import MODEL, Act, Cast
 from appliance.demo.summary import Story
 from core.fleet import enrolment
+from edge.states import Deployment
+from sync import codec
 from sync.link import Message, Publish
 from sync.mqtt import Broker, MqttLink, Tls
 from sync.names import DEFAULT_TENANT
@@ -34,6 +40,9 @@ from tests.journey.made_up import recordings, windows
 SUBJECTS = (1, 2)
 MARK = "falaj-journey-marker-7f3a"
 PROJECT = Path(__file__).parents[2] / "appliance" / "demo" / "falaj.toml"
+
+
+_GIVEN_UP = "SELECT 1 FROM quarantine WHERE manifest = ? AND retry >= ?"
 
 
 @dataclass
@@ -126,11 +135,64 @@ def play(home: Path) -> Stage:
     return Stage(machines, act, act.tap, everything)
 
 
+@contextmanager
+def act_one(home: Path, everything: tuple[Recording, ...], project_text: str) -> Iterator[Act]:
+    """Act one on a device for each person of `everything`, who wear right wrists; all of it ends with the block."""
+    path = home / "project.toml"
+    path.write_text(project_text)
+    subjects = tuple(dict.fromkeys(r.subject for r in everything))
+    right = tuple(r for r in everything if r.side == "right")
+    machines = Machines(home)
+    act = Act(machines, Story(Console(quiet=True)), Cast(everything, subjects, windows(right), 0.9, path, speed=8.0))
+    try:
+        act.run()
+        yield act
+    finally:
+        machines.stop()
+
+
 def kill(device: Device) -> None:
     """kill -9; nobody is asked."""
     assert device.process is not None
     device.process.kill()
     device.process.wait()
+
+
+def kill_core(machines: Machines) -> dict[str, int]:
+    """kill -9 of the supervisor and of all that stands below it; only the tenant's broker stays (ADR 0011).
+
+    Returns what was killed: the words behind `falaj core`, and its process id.
+    """
+    assert machines.core is not None
+    broker = int((CoreFolder(machines.core_folder, DEFAULT_TENANT).broker / "mosquitto.pid").read_text())
+    found = {_called(pid): pid for pid in (machines.core.pid, *_below(machines.core.pid)) if pid != broker}
+    for pid in found.values():
+        os.kill(pid, signal.SIGKILL)
+    machines.core.wait()
+    until(lambda: not any(_called(pid) for pid in found.values()), 10, "all of the core to be dead")
+    assert _called(broker), "the broker has outlived it"
+    return found
+
+
+def _below(pid: int) -> list[int]:
+    """Children of a process, and theirs."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+    found = [child for child, parent in parents.items() if parent == pid]
+    return found + [below for child in found for below in _below(child)]
+
+
+def _called(pid: int) -> str:
+    """What a process runs: its command line from `core` to its folder; empty once it is dead."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return " ".join(words[words.index("core") + 1 : words.index("--dir")]) if "core" in words else " ".join(words)
 
 
 def until(done: Callable[[], bool], patience: float, what: str) -> None:
@@ -141,10 +203,33 @@ def until(done: Callable[[], bool], patience: float, what: str) -> None:
         time.sleep(0.01)
 
 
+def model(device: Device) -> dict[str, Any]:
+    """The device's own word on the model; empty while it is away."""
+    return dict((device.status() or {}).get("models", {}).get(MODEL) or {})
+
+
 def phase(device: Device) -> str:
-    status = device.status() or {}
-    model = status.get("models", {}).get(MODEL)
-    return str(model["phase"]) if model else ""
+    return str(model(device).get("phase", ""))
 
 
-__all__ = ["MARK", "MODEL", "Stage", "Watch", "kill", "phase", "play", "until"]
+def kill_reverting(device: Device, manifest: str, retry: int, patience: float) -> str:
+    """kill -9 as soon as the journal says that this release is given up, in this retry generation; returns the phase
+    that it was left in.
+
+    Between that write and the next there are a few milliseconds: the journal is looked at from outside, read only, far
+    more often than the status could be asked for.
+    """
+    with closing(sqlite3.connect(f"file:{device.folder.journal}?mode=ro", uri=True)) as db:
+        end = time.monotonic() + patience
+        while not db.execute(_GIVEN_UP, (manifest, retry)).fetchone():
+            assert time.monotonic() < end, f"waited {patience} s for the verdict of {device.name}"
+            time.sleep(0.0002)
+        kill(device)
+        (document,) = db.execute("SELECT document FROM deployment WHERE model = ?", (MODEL,)).fetchone()
+    return codec.decode(Deployment, bytes(document), 1 << 24).phase.value
+
+
+__all__ = [
+    "MARK", "MODEL", "Stage", "Watch", "act_one", "kill", "kill_core", "kill_reverting", "model", "phase",
+    "play", "until",
+]  # fmt: skip

@@ -11,10 +11,10 @@ import pytest
 
 from appliance import setup_plan
 from appliance.project_file import read_project
-from core.project import Column, Model, ModelGates, Rollout, Source, Training, View
-from sync import messages, topics
+from core.project import Column, Model, ModelGates, Retraining, Rollout, Source, Training, View
+from sync import enrolment, messages, topics
 from sync.features import WindowSpec
-from sync.manifest import Binding, Drift, Profile
+from sync.manifest import Binding, Drift, Profile, Uplink
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -22,12 +22,15 @@ PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 
 DOCUMENTS = sorted(
     name
-    for name, value in vars(messages).items()
-    if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == messages.__name__
+    for room in (messages, enrolment)
+    for name, value in vars(room).items()
+    if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == room.__name__
 )
 PROJECT_PAGE = (ROOT / "docs" / "project-file.md").read_text()
-PROJECT_TABLES = [Source, Column, View, WindowSpec, Model, Training, ModelGates, Profile, Rollout, Drift, Binding]
-MEDIA_TYPES = sorted(v for k, v in vars(messages).items() if k.endswith("_TYPE"))
+PROJECT_TABLES = [
+    Source, Column, View, WindowSpec, Model, Training, ModelGates, Profile, Rollout, Drift, Uplink, Retraining, Binding,
+]  # fmt: skip
+MEDIA_TYPES = sorted(v for room in (messages, enrolment) for k, v in vars(room).items() if k.endswith("_TYPE"))
 
 
 def name_of(path: Path) -> str:

@@ -111,6 +111,10 @@ def test_no_device_writes_what_the_core_says(topic: str) -> None:
     assert not device_may("write", TENANT, DEVICE, topic)
 
 
+def test_a_device_hears_labels() -> None:
+    assert "falaj/1/acme/d/pump-7/labels" in topics.device_subscriptions(TENANT, DEVICE)
+
+
 def test_what_a_device_subscribes_to_it_may_read() -> None:
     for pattern in topics.device_subscriptions(TENANT, DEVICE):
         assert device_may("read", TENANT, DEVICE, pattern.replace("+", "event"))

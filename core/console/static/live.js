@@ -28,7 +28,7 @@
     }
   });
   document.body.addEventListener("htmx:afterSettle", function () {
-    const overview = document.getElementById("overview");
-    if (overview) document.title = overview.dataset.title;
+    const sheet = document.querySelector(".sheet");
+    if (sheet) document.title = sheet.dataset.title;
   });
 })();

@@ -1,0 +1,52 @@
+"""`falaj rollout ...`: how releases reach the fleet, with the evidence, and how a person sends one past it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from appliance.cli import verdicts
+from appliance.cli.clients import api
+from appliance.cli.options import actor, core_dir, dir_words, json_option, reason_option, show
+from appliance.cli.project import model_name
+from appliance.errors import Trouble
+from core.orders import Force
+
+
+@click.group()
+def rollout() -> None:
+    """Releases on their way to the fleet."""
+
+
+@rollout.command("show")
+@click.argument("model", required=False)
+@core_dir
+@json_option
+def show_rollouts(model: str | None, folder: Path | None, as_json: bool) -> None:
+    """Show the newest rollout of each model, or of MODEL: stage, devices, what the pairs say, both thresholds."""
+    name = model_name(model) if model else None
+    rows = [row for row in api(folder).get("/v1/rollouts?limit=1000")["rollouts"] if row["active"]]
+    rows = [row for row in rows if name in (None, row["model"])]
+    if name and not rows:
+        raise Trouble(f"no release of {name} was ever rolled out: `falaj trust approve {name}@NUMBER` begins a rollout")
+    lines = [line for row in rows for line in verdicts.rollout_lines(row)]
+    show(as_json, rows, "\n".join(lines) or verdicts.NO_ROLLOUT)
+
+
+@rollout.command()
+@click.argument("model")
+@click.argument("number", type=click.IntRange(1))
+@reason_option
+@core_dir
+@json_option
+def force(model: str, number: int, reason: str, folder: Path | None, as_json: bool) -> None:
+    """Have the approved release NUMBER of MODEL serve on its canary devices at once, without a shadow's word.
+
+    It lifts the quarantine of devices that refused it; each still goes back by itself if it does harm.
+    """
+    name = model_name(model)
+    result = api(folder).order(Force(actor=actor(), model=name, number=number, reason=reason))
+    told = f"{name}@{number} is forced onto {', '.join(result['canary'])}, attempt {result['retry']}"
+    told += f"\n  {result['needs']['text']}" if result.get("needs") else ""
+    show(as_json, result, f"{told}\n  watch it: `falaj rollout show {name}{dir_words(folder)}`")

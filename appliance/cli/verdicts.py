@@ -1,0 +1,129 @@
+"""Evidence and verdicts as lines for people: candidates, rollouts, why cards, what is learned next. Pure; UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+Document = Mapping[str, Any]
+
+NO_CANDIDATE = "no model was trained yet: `falaj train MODEL`"
+NO_ROLLOUT = "no release is on its way: `falaj trust approve MODEL@NUMBER` begins a rollout"
+NO_WHY = "no device has given a verdict against a release"
+
+
+def candidate_lines(rows: Sequence[Document]) -> list[str]:
+    """A line for each candidate, one more for each gate that refused it, and how to override them."""
+    lines = []
+    for row in rows:
+        word = "accepted" if row["accepted"] else "refused"
+        lines.append(f"{row['id']:>4}  {row['model']}  {word:<8}  {_moment(row['ts'])}{_figures(row['scorecard'])}")
+        if not row["accepted"]:
+            failed = [verdict for verdict in row["verdicts"] if verdict["outcome"] == "fail"]
+            lines += [f"      {verdict['gate']}: {verdict['text']}" for verdict in failed]
+            lines.append(f"      stage it all the same: `falaj candidate override {row['id']} --reason TEXT`")
+    return lines
+
+
+def rollout_lines(row: Document) -> list[str]:
+    """A rollout: its stage, who forced it, and the evidence with both thresholds."""
+    reason = f": {row['reason']}" if row["reason"] else ""
+    lines = [f"{row['model']}@{row['number']}  {row['state']} since {_moment(row['since'])}{reason}"]
+    lines.append(f"  canary {', '.join(row['canary'])}; assigned {', '.join(row['assigned']) or 'to nobody yet'}")
+    if row["forced"]:
+        lines.append(f"  FORCED past the shadow by {row['forced']}")
+    lines += [f"  {line}" for line in evidence_lines(row)]
+    return lines
+
+
+def evidence_lines(row: Document) -> list[str]:
+    """What the pairs of a rollout say, in words."""
+    evidence, gates = row["evidence"], row["gates"]
+    if evidence is None:
+        way = "has no release to be compared with" if row["previous"] is None else "counts no pairs"
+        return [f"judged by {gates['evidence']}: it {way}"]
+    blocks = evidence["plus"] + evidence["zero"] + evidence["minus"]
+    said = {"harm": "HARM, it does worse", "safe": "SAFE", "hold": "undecided"}[evidence["decision"]]
+    return [
+        f"evidence by {gates['evidence']}, {'when the shadow ended' if evidence['decided'] else 'so far'}: {said}",
+        f"  worse in {evidence['plus']}, equal in {evidence['zero']}, better in {evidence['minus']} of {blocks} blocks"
+        f" of {gates['block']} input windows",
+        f"  harm  {evidence['log_harm']:6.2f}, decides at {evidence['harm_at']:.2f}",
+        f"  safe  {evidence['log_safe']:6.2f}, decides at {evidence['safe_at']:.2f}{_needed(evidence)}",
+        *(f"  {device}: {_trial(trial)}" for device, trial in sorted(evidence["devices"].items())),
+    ]
+
+
+def why_lines(row: Document) -> list[str]:
+    """A why card: criterion, both releases in figures, the evidence, who answers now."""
+    old = row["old"]
+    lines = [f"{row['device']} refused {row['model']}@{row['new']['number']} in {row['phase']}, {_moment(row['ts'])}"]
+    lines.append(f"  {row['criterion']}: {row['text']}")
+    lines.append(f"  new: {_side(row['new'])}")
+    lines.append(f"  old: {_side(old)}" if old else "  old: none")
+    for kind in ("harm", "safe"):
+        if row[f"log_{kind}"] is not None:
+            lines.append(f"  {kind}  {row[f'log_{kind}']:6.2f}, decides at {row[f'{kind}_at']:.2f}")
+    lines.append(f"  returned to release {old['number']}" if old else "  nobody answers there now")
+    return lines
+
+
+def learning_lines(retraining: Mapping[str, Document], devices: Sequence[Document]) -> list[str]:
+    """A line for each model: who drifted since when, and what the core learns next, or why it does not."""
+    drifted = dict(_drifted(devices))
+    lines = []
+    for model in sorted({*retraining, *drifted}):
+        alarmed = ", ".join(f"{device} since {_moment(since)}" for since, device in drifted.get(model, ()))
+        told = [f"drifted: {alarmed}"] if alarmed else []
+        told += [retraining[model]["reason"]] if model in retraining and retraining[model]["reason"] else []
+        lines += [f"{model}: {'; '.join(told)}"] if told else []
+    return lines
+
+
+def _drifted(devices: Sequence[Document]) -> Iterator[tuple[str, list[tuple[float, str]]]]:
+    models = {name for row in devices for name in (row["report"] or {"models": {}})["models"]}
+    for name in models:
+        alarmed = []
+        for row in devices:
+            drift = (row["report"] or {"models": {}})["models"].get(name, {}).get("drift")
+            if drift and drift["since"] is not None:
+                alarmed.append((drift["since"], row["device"]))
+        if alarmed:
+            yield name, sorted(alarmed)
+
+
+def _figures(scorecard: Document) -> str:
+    chosen = [score for score in scorecard["scores"] if score["precision"] == scorecard["chosen"]]
+    return "".join(f"  accuracy {score['accuracy']:.3f} of {scorecard['rows']} rows" for score in chosen)
+
+
+def _needed(evidence: Document) -> str:
+    if evidence["decision"] != "hold":
+        return ""
+    needed = evidence["needed"]
+    return f", at best {needed} more blocks" if needed is not None else ", which no number of equal blocks reaches"
+
+
+def _trial(trial: Document) -> str:
+    parts = [f"{trial['pairs']} pairs, the same answer in {trial['agreed']}"]
+    if trial["labels"]:
+        new, old = (100 * trial[key] / trial["labels"] for key in ("right", "right_before"))
+        parts.append(f"right in {new:.1f} % of {trial['labels']} labels, before {old:.1f} %")
+    if trial["waiting"]:
+        parts.append(f"{trial['waiting']} wait for a label")
+    return "; ".join(parts)
+
+
+def _side(side: Document) -> str:
+    accuracy = f"right in {100 * side['accuracy']:.1f} %, " if side["accuracy"] is not None else ""
+    pace = f", p99 {side['p99_ms']:.2g} ms" if side["p99_ms"] else ""
+    return f"release {side['number']}, {accuracy}{side['answers']} answers, {side['errors']} errors{pace}"
+
+
+def _moment(ts: float) -> str:
+    """Event times are a device's own and may be no date at all."""
+    try:
+        return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"second {ts:g}"

@@ -1,0 +1,162 @@
+"""The rooms of a device beside its walker, composed from its folder: drift, predictions, trials and the road.
+
+What is predicted goes to the ring and then to the trial, a label to both; what may leave the device goes from the ring
+to the outbox. No thread begins here.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import secrets
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from appliance.edge_state import EdgeFolder
+from appliance.keys import TenantKeys
+from edge.agent import House, Identity
+from edge.artifacts import Artifacts
+from edge.budget import DAY, Budget
+from edge.database import obstacle
+from edge.journal import Journal
+from edge.kept import Kept
+from edge.outbox import Outbox
+from edge.predictions import Predictions, Refusal
+from edge.road import Road
+from edge.runtime import cpu_flags
+from edge.serving import Serving
+from edge.states import Phase
+from edge.telemetry import Telemetry
+from edge.trials import Trials
+from sync.messages import SAMPLE, DriftReport, Prediction
+from sync.names import ModelName
+from sync.windows import Rows
+
+WAITING = 20  # batches in the outbox, of at most 64 KiB each, beyond which none is added
+CHECKPOINT = 5.0  # seconds between two checkpoints of the trials
+
+Clock = Callable[[], float]
+Report = Callable[[str, str], None]  # (stable code, text)
+_ON_THE_ROAD = (Phase.STEADY, Phase.SHADOW, Phase.PROBATION)
+
+
+@dataclass
+class Rooms:
+    """All that is remembered of what was served."""
+
+    telemetry: Telemetry
+    predictions: Predictions
+    trials: Trials
+    budget: Budget
+    road: Road
+    kept: float = 0.0  # when the trials were last written down
+
+    def remember(self, prediction: Prediction, window: Rows) -> None:
+        """An answered prediction; called after the answer was given."""
+        self.predictions.remember(prediction, window)
+        self.trials.see(prediction, window)
+
+    def label(self, prediction_id: str, label: str) -> Refusal | None:
+        """What a prediction really was, and why it is not taken if it is not."""
+        refusal = self.predictions.label(prediction_id, label)
+        if refusal is None:
+            self.trials.label(prediction_id, label)
+        return refusal
+
+    def watch(self, house: House) -> None:
+        """A committed release is watched for drift; its baseline begins with the commit."""
+        for deployment in house.deployments.values():
+            if deployment.phase is Phase.STEADY and deployment.serving is not None:
+                self.telemetry.watch(deployment.serving.manifest)
+
+    def tick(self, house: House, now: float) -> None:
+        """Time has passed, on the walker's thread: batches that are due are handed over, trials written down.
+
+        While the disk refuses, nothing leaves the device.
+        """
+        try:
+            for model in house.deployments:
+                if house.disk.reason or house.outbox.waiting(SAMPLE) > WAITING:
+                    break
+                haul(house, self.road, model, now)
+        except (sqlite3.Error, OSError) as error:
+            if not obstacle(error):
+                raise
+            house.disk.refused(error, now)
+        if abs(now - self.kept) >= CHECKPOINT:
+            self.kept = now
+            self.trials.checkpoint()
+
+    def close(self) -> None:
+        """A last checkpoint of everything."""
+        self.telemetry.close()
+        self.trials.checkpoint()
+        self.predictions.close()
+        self.budget.close()
+
+
+def open_rooms(
+    folder: EdgeFolder,
+    own: Identity,
+    keys: TenantKeys,
+    now: Clock,
+    drifted: Callable[[ModelName, DriftReport], None],
+    report: Report,
+) -> Rooms:
+    """The rooms of one device from its folder; `drifted` and `report` may be called from any thread."""
+    folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    nonces = secrets.token_bytes
+    predictions = Predictions(folder.predictions, own.tenant, keys.derive("predictions"), nonces, now, report)
+    budget = Budget(folder.budget, int(now() // DAY), report)
+    return Rooms(
+        Telemetry(Kept(folder.drift, own.tenant, keys.derive("drift"), "drift", nonces, report), drifted),
+        predictions,
+        Trials(Kept(folder.trials, own.tenant, keys.derive("trials"), "trial", nonces, report), predictions.label_of),
+        budget,
+        Road(predictions, budget, own.tenant, own.device, report),
+    )
+
+
+def open_house(
+    folder: EdgeFolder,
+    own: Identity,
+    serving: Serving,
+    boot: str,
+    bindings_changed: Callable[[], None],
+    rooms: Rooms | None = None,
+) -> House:
+    """What one agent's walker holds, from its folder; without `rooms` nothing is remembered of what is served."""
+    folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    journal = Journal.open(folder.journal)
+    house = House(
+        identity=own,
+        journal=journal,
+        artifacts=Artifacts(folder.artifacts),
+        outbox=Outbox(folder.outbox, own.epoch, boot),
+        trust_folder=folder.trust,
+        serving=serving,
+        cpu_flags=cpu_flags(),
+        boot=boot,
+        agent_version=importlib.metadata.version("falaj"),
+        deployments=journal.deployments(),
+        bindings_changed=bindings_changed,
+    )
+    if rooms is not None:
+        house.trials, house.drift, house.labelled = rooms.trials, rooms.telemetry.report, rooms.predictions.report
+        house.road, house.label = rooms.road.report, rooms.label
+    return house
+
+
+def haul(house: House, road: Road, model: ModelName, now: float) -> None:
+    """Puts what may leave of one model into the outbox, then marks it.
+
+    A crash between the two sends it twice, which the core sees by its ids; none is lost.
+    """
+    deployment, assignment = house.deployments[model], house.assignment
+    if deployment.serving is None or deployment.phase not in _ON_THE_ROAD or assignment is None:
+        return
+    before = tuple(slot.manifest for slot in deployment.previous)
+    manifest = deployment.serving.manifest
+    for batch in road.due(manifest, house.drift(model), assignment.tenant_key, now, before):
+        if house.outbox.add(SAMPLE, batch, now):
+            road.handed(batch)

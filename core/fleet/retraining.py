@@ -1,0 +1,180 @@
+"""When the core learns anew by itself: `decide` is pure, `facts` and `hops` read what it decides on from the catalog.
+
+The way from the field back to a candidate has two hops: batches that wait in the spool are taken in, and once enough
+devices have drifted and enough labelled samples have landed that no candidate was made of, a training starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from core.catalog import Catalog
+from core.fleet.drift import Drifted, drifted
+from core.project import Model, Project, Retraining
+from sync.names import ModelName
+
+ACTOR = "retraining"  # who starts its jobs
+GATHER, TOGETHER = 5.0, 20  # batches are taken in when the oldest waited so many seconds, or so many wait
+PILE = 500  # batches that are taken in although nothing waits for them: the spool must not fill
+AGAIN = 600.0  # seconds until samples that could not be taken in are tried again
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one model. `labelled` counts the samples that no candidate was made of; `trained` is when the
+    last training ended that the core started by itself, `stuck` when samples could not be taken in the last time."""
+
+    policy: str
+    drifted: tuple[Drifted, ...]
+    labelled: int
+    waiting: int
+    waiting_since: float | None
+    rows: bool  # whether the view's own source has landed anything
+    ingesting: bool
+    training: bool
+    trained: float | None
+    stuck: float | None
+    now: float
+
+
+@dataclass(frozen=True)
+class Hop:
+    """What happens next, and why, or why nothing does: a sentence for people."""
+
+    kind: Literal["none", "ingest", "train"]
+    reason: str
+
+
+def decide(settings: Retraining | None, facts: Facts) -> Hop:
+    """The next hop of one model; the first thing that is in the way is the reason."""
+    if settings is None:
+        return Hop("none", "only people start a training of this model")
+    if facts.policy == "none":
+        return Hop("none", "no road: nothing comes up to learn from")
+    if facts.training:
+        return Hop("none", "a training is under way")
+    ingest = _ingest(settings, facts)
+    if ingest is not None:
+        return ingest
+    story = f"{_drift(settings, facts)}; {_samples(settings, facts)}"
+    if len(facts.drifted) < settings.devices or facts.labelled < settings.samples:
+        return Hop("none", story)
+    if not facts.rows:
+        return Hop("none", f"{story}; the view's own source has no rows yet")
+    next_at = facts.trained + 3600 * settings.every_hours if facts.trained is not None else facts.now
+    if facts.now < next_at:
+        return Hop("none", f"{story}; trained already, and not again before {_moment(next_at, facts.now)}")
+    return Hop("train", story)
+
+
+def _ingest(settings: Retraining, facts: Facts) -> Hop | None:
+    """Whether batches that wait are taken in now; None if there is nothing to say about them.
+
+    They are wanted while some device has drifted and a training lacks samples; else they may lie.
+    """
+    if not facts.waiting or facts.waiting_since is None:
+        return None
+    waiting = _plural(facts.waiting, "batch", "batches")
+    if facts.ingesting:
+        return Hop("none", f"{waiting} of samples {_are(facts.waiting)} being taken in")
+    wanted = bool(facts.drifted) and facts.labelled < settings.samples
+    if not wanted and facts.waiting < PILE:
+        return None
+    if facts.stuck is not None and facts.now < facts.stuck + AGAIN:
+        again = _moment(facts.stuck + AGAIN, facts.now)
+        return Hop("none", f"{waiting} of samples could not be taken in; tried again at {again}")
+    if facts.waiting < TOGETHER and facts.now - facts.waiting_since < GATHER:
+        return Hop("none", f"{waiting} of samples came up; more are waited for")
+    return Hop("ingest", f"{waiting} of samples {_are(facts.waiting)} waiting")
+
+
+def _drift(settings: Retraining, facts: Facts) -> str:
+    count = len(facts.drifted)
+    if not count:
+        return "no device has drifted"
+    since = _moment(min(one.since for one in facts.drifted), facts.now)
+    if count < settings.devices:
+        return f"{count} of {_plural(settings.devices, 'device', 'devices')} drifted since {since}"
+    return f"{_plural(count, 'device', 'devices')} drifted since {since}"
+
+
+def _samples(settings: Retraining, facts: Facts) -> str:
+    return f"{facts.labelled} of {settings.samples} labelled samples are here"
+
+
+def _plural(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _moment(seconds: float, now: float) -> str:
+    """UTC; with the day unless it is that of `now`. Event times are the devices' word and may be no date at all."""
+    try:
+        then, today = datetime.fromtimestamp(seconds, UTC), datetime.fromtimestamp(now, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"second {seconds:g}"
+    return then.strftime("%H:%M UTC" if then.date() == today.date() else "%Y-%m-%d %H:%M UTC")
+
+
+# --- what the catalog knows -------------------------------------------------------------------------------------
+
+
+def hops(catalog: Catalog, now: float) -> dict[ModelName, Hop]:
+    """The next hop of every model that the project declares."""
+    current = catalog.projects.current()
+    if current is None:
+        return {}
+    project = current[0]
+    return {
+        name: decide(model.retraining, facts(catalog, project, name, now)) for name, model in project.models.items()
+    }
+
+
+def stirs(catalog: Catalog, project: Project, name: ModelName) -> bool:
+    """False if nothing can follow for this model now, whatever its devices say: costs two small queries."""
+    model = project.models[name]
+    if model.retraining is None or model.uplink.policy == "none":
+        return False
+    return catalog.samples.waiting(name).batches > 0 or _fresh(catalog, project, name) >= model.retraining.samples
+
+
+def facts(catalog: Catalog, project: Project, name: ModelName, now: float) -> Facts:
+    """What `decide` needs of one model; reads what every device said last."""
+    model = project.models[name]
+    rows = (row for row in catalog.fleet.devices() if row.state != "revoked" and row.report is not None)
+    reports = {row.device: row.report.models.get(name) for row in rows if row.report is not None}
+    running = {(job.kind, job.subject) for job in catalog.projects.unfinished()}
+    waiting, source = catalog.samples.waiting(name), _source(project, model)
+    ended = catalog.samples.last_ended("train", name, ACTOR)
+    taken = catalog.samples.last_ended("ingest", source) if source else None
+    view = project.views.get(model.view)
+    return Facts(
+        policy=model.uplink.policy,
+        drifted=drifted(reports),
+        labelled=_fresh(catalog, project, name),
+        waiting=waiting.batches,
+        waiting_since=waiting.since,
+        rows=view is not None and bool(catalog.datasets.files(view.source)),
+        ingesting=("ingest", source) in running,
+        training=("train", name) in running,
+        trained=ended[0] if ended else None,
+        stuck=taken[0] if taken and not taken[1] else None,
+        now=now,
+    )
+
+
+def _fresh(catalog: Catalog, project: Project, name: ModelName) -> int:
+    source = _source(project, project.models[name])
+    # A source that was named anew begins to count anew.
+    return max(0, catalog.samples.labelled(source) - catalog.samples.used(name)) if source else 0
+
+
+def _source(project: Project, model: Model) -> str | None:
+    """The samples source that the model learns from."""
+    view = project.views.get(model.view)
+    return view.samples if view and model.samples != "none" else None

@@ -1,0 +1,80 @@
+"""Weighs what the canary devices' pairs say together: a pure, replayable function of their reports.
+
+Each device counts blocks of pairs by itself and signs the counters; here those that are about just this trial are
+added and decided on (`sync.evidence`). Order and repetition of reports change nothing, for only a device's newest
+report is looked at and its counters only grow. A device that is offline adds nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+
+from core.handoffs import Rollout
+from sync import evidence
+from sync.evidence import ALPHA_HARM, ALPHA_SAFE, Counters, Decision
+from sync.messages import Gates, ModelReport, TrialReport
+from sync.names import DeviceId
+
+HARM_AT = -math.log(ALPHA_HARM)  # natural logarithms of the e-values that decide
+SAFE_AT = -math.log(ALPHA_SAFE)
+PAIRED = frozenset({"labels", "agreement"})  # the kinds of evidence that count pairs
+MOST_BLOCKS = 1 << 40  # of one device: no honest one comes near it, and sums of such stay exact
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What the pairs of all canary devices say. `log_*` are natural logarithms, decided at `*_at`; `devices` has the
+    trials that were counted, `text` the same for people."""
+
+    decision: Decision
+    pooled: Counters
+    margin: float
+    log_harm: float
+    log_safe: float
+    devices: dict[DeviceId, TrialReport]
+    text: str
+    harm_at: float = HARM_AT
+    safe_at: float = SAFE_AT
+
+
+def pairs_decide(gates: Gates) -> bool:
+    """Whether pairs of candidate and incumbent are counted under these gates."""
+    return gates.evidence in PAIRED
+
+
+def judge(rollout: Rollout, reports: Mapping[DeviceId, ModelReport | None]) -> Judgement:
+    """The word of the pairs about this rollout; HOLD as long as there are none.
+
+    Counted are trials of canary devices of just this manifest, retry generation, metric and block length; of others,
+    and of counters that no device can have, nothing is taken. Raises ValueError for a margin outside 0..0.4.
+    """
+    told = {device: reports.get(device) for device in sorted(rollout.canary)}
+    trials = {device: report.trial for device, report in told.items() if report is not None}
+    devices = {device: trial for device, trial in trials.items() if trial is not None and _is_of(rollout, trial)}
+    pooled = evidence.pool(Counters(t.plus, t.zero, t.minus) for t in devices.values())
+    margin = rollout.gates.margin
+    decision = evidence.decide(pooled, margin)
+    harm, safe = evidence.log_harm(pooled, margin), evidence.log_safe(pooled, margin)
+    return Judgement(decision, pooled, margin, harm, safe, devices, _words(decision, pooled, harm, safe))
+
+
+def _is_of(rollout: Rollout, trial: TrialReport) -> bool:
+    gates = rollout.gates
+    return (
+        pairs_decide(gates)
+        and (trial.manifest, trial.retry) == (rollout.manifest, rollout.retry)
+        and (trial.metric, trial.block) == (gates.evidence, gates.block)
+        and all(0 <= blocks <= MOST_BLOCKS for blocks in (trial.plus, trial.zero, trial.minus))
+    )
+
+
+def _words(decision: Decision, pooled: Counters, harm: float, safe: float) -> str:
+    """Both thresholds are logarithms: plain numbers that add up as blocks come in."""
+    blocks = pooled.plus + pooled.zero + pooled.minus
+    if not blocks:
+        return f"no block of pairs yet; safe at {SAFE_AT:.2f}, harm at {HARM_AT:.2f}"
+    name, at, stands = ("harm", HARM_AT, harm) if decision is Decision.HARM else ("safe", SAFE_AT, safe)
+    counts = f"worse in {pooled.plus}, equal in {pooled.zero}, better in {pooled.minus} of {blocks} blocks"
+    return f"{counts}; {name} at {at:.2f}, stands at {stands:.2f}"

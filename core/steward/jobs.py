@@ -1,0 +1,48 @@
+"""Starting long work, for whoever asks: people at the desk, or the core itself (`learning`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.orders import JobSpec
+from core.project import Project
+from core.steward.house import House, StartJob
+from core.steward.refusals import Refusal, current_project, declared_model
+from sync.names import ModelName
+
+
+def ingest(house: House, source: str, actor: str, now: float) -> dict[str, Any]:
+    """Has one source of the project run. In a transaction."""
+    current, folder = current_project(house)
+    if source not in current.sources:
+        raise Refusal("no-such-source", f"no source {source!r}; declared: {', '.join(current.sources)}")
+    position = house.catalog.datasets.position(source)
+    return _start(house, "ingest", source, actor, now, current, folder, position=position)
+
+
+def train(house: House, name: ModelName, actor: str, now: float) -> dict[str, Any]:
+    """Has a candidate made from all that has landed. In a transaction."""
+    current, folder = current_project(house)
+    model = declared_model(house, name)
+    view = current.views[model.view]
+    files = house.catalog.datasets.files(view.source)
+    if not files:
+        raise Refusal("no-data", f"source {view.source!r} has no rows yet", f"run `falaj ingest {view.source}` first")
+    samples = house.catalog.datasets.files(view.samples) if view.samples and model.samples != "none" else ()
+    if model.samples == "only" and not samples:
+        text = f"source {view.samples!r} has no samples yet, and {name} learns from nothing else"
+        raise Refusal("no-data", text, f"run `falaj ingest {view.samples}` first")
+    result = _start(house, "train", name, actor, now, current, folder, files=files, samples=samples)
+    house.catalog.samples.use(result["job"], house.catalog.samples.labelled(view.samples) if view.samples else 0)
+    return result
+
+
+def _start(
+    house: House, kind: str, subject: str, actor: str, now: float, current: Project, folder: str, **more: Any
+) -> dict[str, Any]:
+    if any(j.kind == kind and j.subject == subject for j in house.catalog.projects.unfinished()):
+        hint = "wait for it: `falaj status` shows how far it is"
+        raise Refusal("job-running", f"{kind} of {subject} is under way", hint)
+    job = house.catalog.projects.new_job(kind, subject, actor, now)
+    house.actions.append(StartJob(JobSpec(job, kind, subject, current, folder, **more)))
+    return {"job": job}

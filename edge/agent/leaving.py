@@ -1,0 +1,98 @@
+"""How a release is left behind: refused, degraded or withdrawn, with or without a verdict, and who answers then."""
+
+from __future__ import annotations
+
+from edge import runtime, slots
+from edge.agent import fetching as incoming
+from edge.agent import loading, why
+from edge.agent.house import House
+from edge.journal import Quarantined
+from edge.states import Deployment, Event, Failure, FailureClass, Phase
+from sync.errors import SyncError
+from sync.messages import Gates, Validated
+
+
+def superseded(house: House, d: Deployment) -> bool:
+    """Whether the newest assignment wants something else than what is under way; another mode or retry does not."""
+    if house.assignment is None or d.order is None:
+        return False
+    order = house.assignment.models.get(d.model)
+    return order is not None and (order.manifest != d.order.manifest or order.mode == "off")
+
+
+def withdraw(house: House, d: Deployment, now: float) -> bool:
+    """Leaves what is under way, which did nothing wrong."""
+    give_up(house, d, Event.WITHDRAWN, "a newer assignment wants something else", now)
+    return True
+
+
+def gates_of(d: Deployment) -> Gates:
+    """What the release under way must survive."""
+    return d.order.gates if d.order else Gates()
+
+
+def refuse(house: House, d: Deployment, failure: Failure, now: float) -> bool:
+    """A failure before the release served, by its class: stay and retry, or a verdict."""
+    if failure.kind is not FailureClass.VERDICT:
+        if d.phase is Phase.PROVING:  # the proof is repeated from the start
+            house.write(slots.prove_again(d))
+        house.blocked[d.model] = now + incoming.RETRY
+        house.event(now, failure.code, failure.text, d.model, "notice")
+        return False
+    give_up(house, d, Event.REFUSED, failure.text, now, failure)
+    return True
+
+
+def give_up(house: House, d: Deployment, event: Event, reason: str, now: float, failure: Failure | None = None) -> None:
+    """Leaves a release behind; a verdict also quarantines it and says why, in one write, before anything else
+    happens."""
+    verdict = _verdict(d, failure) if failure is not None and failure.kind is FailureClass.VERDICT else None
+    card = why.card(house, d, failure, now) if failure is not None and verdict is not None else None
+    house.write(slots.give_up(d, event, reason, now), verdict, card)
+    house.shadows.pop(d.model, None)
+    incoming.abandon(house)
+    if failure is not None:
+        facts = failure.facts | ({"manifest": str(verdict.manifest)} if verdict else {})
+        house.event(now, failure.code, failure.text, d.model, "alarm", **facts)
+    house.cards = 0.0
+
+
+def _verdict(d: Deployment, failure: Failure) -> Quarantined | None:
+    """What is quarantined: the release that was tried, which need not be the one last ordered."""
+    tried = why.tried(d)
+    manifest = tried.release.manifest if tried else d.order.manifest if d.order else None
+    if manifest is None:
+        return None
+    retry = d.order.retry if d.order and d.order.manifest == manifest else 0
+    return Quarantined(tried.release.artifact if tried else manifest, manifest, retry, failure.text)
+
+
+def reverting(house: House, d: Deployment, now: float) -> bool:
+    """Settles who answers now: the warm session, else the previous release from disk, else nobody, declared."""
+    house.trials.close(d.model)
+    warm = house.warm.pop(d.model, None)
+    current = house.serving.incumbent(d.model)
+    validated: Validated | None = None
+    while d.serving is not None:
+        known = Validated(d.serving.release.artifact, now, d.serving.p99_ms)
+        if current is not None and current.slot.release == d.serving.release:
+            validated = d.validated or known  # it never stopped to answer, and goes on counting
+            break
+        try:
+            if warm is not None and warm.slot.release == d.serving.release:
+                loaded, validated = warm, known
+            else:
+                loaded, validated = loading.load(house, d.serving, now)
+        except (SyncError, runtime.ModelError) as error:
+            d = house.write(slots.drop_previous(d))
+            house.event(now, "return-failed", str(error), d.model, "alarm")
+            continue
+        house.serving.put(d.model, loaded)
+        break
+    if d.serving is None:
+        house.serving.take_away(d.model)
+    d = house.write(slots.returned(d, validated, now))
+    house.bindings_changed()
+    who = f"release {d.serving.release.number} answers again" if d.serving else "no model answers, declared"
+    house.event(now, "returned", f"{who}: {d.reason}", d.model, "notice")
+    return True

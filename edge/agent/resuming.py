@@ -1,0 +1,78 @@
+"""How a start goes on where the last one ended: who answered answers again, verified anew, and what was under way
+is taken up by its resume rule."""
+
+from __future__ import annotations
+
+from edge import health, runtime, slots
+from edge.agent import leaving, loading
+from edge.agent.house import House
+from edge.lifecycle import AT_REST
+from edge.states import Deployment, Event, Failure, FailureClass, Phase
+from sync.errors import SyncError
+from sync.messages import Validated
+from sync.names import ModelName
+
+
+def count(house: House, model: ModelName) -> None:
+    """The resume rule of the phase, and this start counted before anything on trial is loaded."""
+    d = house.deployments[model]
+    if d.phase not in AT_REST:
+        house.write(slots.resumed(d))
+
+
+def resume(house: House, model: ModelName, now: float) -> None:
+    """The load of whoever answers, or the loop breaker; after `count`. May be repeated after a write that failed."""
+    d = house.deployments[model]
+    looping = d.phase is Phase.PROBATION and health.looping(d.starts, leaving.gates_of(d))
+    if looping:
+        failure = Failure(FailureClass.VERDICT, "crash-loop", looping)
+        leaving.give_up(house, d, Event.DEGRADED, looping, now, failure)
+        return
+    while d.serving is not None and d.phase is not Phase.REVERTING:
+        answers = house.serving.incumbent(d.model)
+        try:
+            if answers is not None and answers.slot.release == d.serving.release:
+                validated = Validated(d.serving.release.artifact, now, d.serving.p99_ms)
+            else:
+                loaded, validated = loading.load(house, d.serving, now)
+                house.serving.put(d.model, loaded)
+                house.bindings_changed()
+        except (SyncError, runtime.ModelError) as error:
+            d = _cannot_serve(house, d, error, now)
+            continue
+        house.write(slots.revalidated(d, validated))
+        return
+
+
+def meanwhile(house: House, model: ModelName, now: float) -> None:
+    """Who answers while the disk takes nothing: nothing is written, no verdict is given.
+
+    What is on trial does not, if there is anything before it: neither its starts nor a verdict on it could be kept.
+    """
+    d, current = house.deployments[model], house.serving.incumbent(model)
+    on_trial = d.phase is Phase.PROBATION and d.serving is not None
+    if current is not None and not (on_trial and d.serving and current.slot.release == d.serving.release):
+        return
+    warm = house.warm.get(model)
+    for slot in slots.fallbacks(d) if on_trial else (d.serving, *d.previous):
+        if slot is None:
+            continue
+        try:
+            held = warm is not None and warm.slot.release == slot.release
+            loaded = warm if held and warm is not None else loading.load(house, slot, now)[0]
+        except (SyncError, runtime.ModelError) as error:
+            house.event(now, "load-failed", str(error), model, "alarm")
+            continue
+        house.serving.put(model, loaded)
+        house.bindings_changed()
+        return
+
+
+def _cannot_serve(house: House, d: Deployment, error: SyncError | runtime.ModelError, now: float) -> Deployment:
+    """The release that answered before does not load any more: the last good one must."""
+    if d.phase in (Phase.PROBATION, Phase.STEADY):
+        leaving.give_up(house, d, Event.DEGRADED, str(error), now, loading.failure(error))
+    else:  # a candidate is under way; what is behind it must answer meanwhile
+        house.write(slots.drop_previous(d))
+    house.event(now, "load-failed", str(error), d.model, "alarm")
+    return house.deployments[d.model]

@@ -1,0 +1,146 @@
+"""The trial of a release, step by step: beside the incumbent in shadow, then in its place in probation.
+
+Whatever is decided against it here is decided by this device alone, offline, from what it counted itself. That it is
+safe is the core's word in shadow (an order in mode `live`), and in probation this device's own.
+"""
+
+from __future__ import annotations
+
+from edge import health, runtime, slots
+from edge.agent import loading, why
+from edge.agent.house import House
+from edge.agent.leaving import gates_of, give_up, superseded, withdraw
+from edge.serving import Loaded
+from edge.states import Deployment, Event, Failure, FailureClass
+from sync.errors import SyncError
+from sync.evidence import Decision
+from sync.messages import Validated
+
+
+def shadow(house: House, d: Deployment, now: float) -> bool:
+    """Runs the candidate beside the incumbent until the order says `live`; without an incumbent there is nothing to
+    wait for."""
+    if d.candidate is None or d.order is None or superseded(house, d):
+        return withdraw(house, d, now)
+    held = house.shadows.get(d.model)
+    if held is None or held[0].slot.release != d.candidate.release:
+        return _load(house, d, now)
+    incumbent = house.serving.incumbent(d.model)
+    if incumbent is None or d.order.mode != "shadow":
+        return _answer(house, d, *held, incumbent, now)
+    gates = gates_of(d)
+    house.trials.open(d.model, held[0], incumbent, gates, d.order.retry)
+    counted = house.trials.health(d.model)
+    event, reason = health.judge(counted, gates)
+    if event is Event.DEGRADED:
+        give_up(house, d, event, reason, now, Failure(FailureClass.VERDICT, "guardrail", reason))
+        return True
+    if _harmed(house, d, now):
+        return True
+    _outlive(house, d, counted.answers)
+    return False
+
+
+def probation(house: House, d: Deployment, now: float) -> bool:
+    """Counts answers and breaches, and pairs where they are asked for; commits, or goes home at once."""
+    if superseded(house, d):
+        return withdraw(house, d, now)
+    paired = _beside(house, d, now)
+    counted = house.serving.health(d.model)
+    event, reason = health.judge(counted, gates_of(d))
+    if event is Event.DEGRADED:
+        give_up(house, d, event, reason, now, Failure(FailureClass.VERDICT, "guardrail", reason))
+        return True
+    if _harmed(house, d, now):
+        return True
+    if event is None:
+        return False
+    if paired and house.trials.decision(d.model)[0] is not Decision.SAFE:
+        _outlive(house, d, counted.answers)
+        return False
+    house.write(slots.mark_good(d, now))
+    house.warm.pop(d.model, None)
+    house.trials.close(d.model)
+    house.artifacts.prune(house.kept())
+    house.event(now, "release-committed", reason, d.model, number=d.serving.release.number if d.serving else 0)
+    return True
+
+
+def _load(house: House, d: Deployment, now: float) -> bool:
+    """Takes the candidate into memory, once a start of the agent."""
+    assert d.candidate is not None and d.order is not None
+    looping = health.looping(d.starts, gates_of(d))  # the first load in this very process: it may take it down
+    if looping:
+        failure = Failure(FailureClass.VERDICT, "crash-loop", looping)
+        give_up(house, d, Event.DEGRADED, looping, now, failure)
+        return True
+    try:
+        house.shadows[d.model] = loading.load(house, d.candidate, now)
+    except (SyncError, runtime.ModelError) as error:
+        give_up(house, d, Event.DEGRADED, str(error), now, loading.failure(error))
+        return True
+    if d.order.mode == "shadow" and d.starts == 0 and house.serving.incumbent(d.model) is not None:
+        text = f"release {d.candidate.release.number} runs beside the one that answers"
+        house.event(now, "shadow-begun", text, d.model, number=d.candidate.release.number)
+    return True
+
+
+def _answer(
+    house: House, d: Deployment, loaded: Loaded, validated: Validated, incumbent: Loaded | None, now: float
+) -> bool:
+    """The candidate answers from now on; who answered stays warm."""
+    if incumbent is not None:
+        house.warm[d.model] = incumbent
+    house.write(slots.begin_trial(d, validated, now))
+    house.shadows.pop(d.model, None)
+    house.serving.put(d.model, loaded)
+    house.bindings_changed()
+    house.event(now, "probation-begun", f"release {loaded.slot.release.number} answers, on trial", d.model)
+    return True
+
+
+def _beside(house: House, d: Deployment, now: float) -> bool:
+    """Whether the release before runs beside the one on trial, as `labels` and `agreement` ask for."""
+    live = house.serving.incumbent(d.model)
+    if d.order is None or live is None:
+        return False
+    if d.order.gates.evidence == "guardrails":
+        if house.trials.report(d.model) is not None:
+            house.trials.close(d.model)  # the pairs have spoken
+        return False
+    if d.model not in house.warm:
+        house.warm[d.model] = _warm_again(house, d, now)
+    warm = house.warm[d.model]
+    if warm is None:
+        return False
+    house.trials.open(d.model, live, warm, d.order.gates, d.order.retry)
+    return True
+
+
+def _warm_again(house: House, d: Deployment, now: float) -> Loaded | None:
+    """The release to go back to, from disk after a restart; None if there is none that loads: then nothing can be
+    compared, and the guardrails alone decide."""
+    behind = slots.fallbacks(d)
+    if not behind:
+        return None
+    try:
+        return loading.load(house, behind[0], now)[0]
+    except (SyncError, runtime.ModelError) as error:
+        house.event(now, "no-incumbent", f"nothing to compare with, only guardrails judge: {error}", d.model, "notice")
+        return None
+
+
+def _harmed(house: House, d: Deployment, now: float) -> bool:
+    decision, log_harm, _ = house.trials.decision(d.model)
+    trial = house.trials.report(d.model)
+    if decision is not Decision.HARM or trial is None:
+        return False
+    failure = why.worse(trial, log_harm)
+    give_up(house, d, Event.DEGRADED, failure.text, now, failure)
+    return True
+
+
+def _outlive(house: House, d: Deployment, answers: int) -> None:
+    """A trial may last for weeks: only starts that follow upon each other without answers in between are a loop."""
+    if d.starts and answers >= gates_of(d).soak_answers:
+        house.write(slots.outlived(d))

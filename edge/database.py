@@ -1,0 +1,233 @@
+"""A SQLite file of this device: opened in one way, checked, and never blamed for what its host does.
+
+An error is an *obstacle* where it says something of the host (full, read-only, locked, not permitted): the file is
+sound, stays where it is and is tried again. Anything else says that the file is *spoilt*: it is put aside whole, for a
+person, and a new one begins. Each room says what it does with either; `Database` is the policy of those whose word
+must be true: what cannot be written is not said to be, and what was written can be read all the while.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+_HOST = frozenset({
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM,
+})  # fmt: skip
+
+Values = Sequence[str | bytes | int | float | None]
+Factory = type[sqlite3.Connection]
+
+
+def _as_it_is(db: sqlite3.Connection) -> None:
+    """Nothing to prepare."""
+
+
+def _nothing(db: sqlite3.Connection, aside: Path) -> None:
+    """Nothing to say of a predecessor."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a file must hold.
+
+    `script` makes what is not there yet. `prepare` then brings an older file up to date, and raises
+    sqlite3.DatabaseError for content that nobody here can read. `checked`: all pages are looked at before the file is
+    believed. `synchronous` FULL: a committed write survives a power cut; NORMAL: a kill.
+    """
+
+    script: str
+    synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    checked: bool = True
+    prepare: Callable[[sqlite3.Connection], None] = _as_it_is
+
+
+def obstacle(error: BaseException) -> bool:
+    """Whether an error is the host's doing: what was asked for may work later, and no file is to blame."""
+    if isinstance(error, sqlite3.Error):
+        return code(error) in _HOST
+    return isinstance(error, OSError)
+
+
+def code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; of an error that carries none, that the file is spoilt."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+
+
+def connect(path: Path | None, schema: Schema, factory: Factory = sqlite3.Connection) -> sqlite3.Connection:
+    """Opens or makes a file that only its owner may read, checks and prepares it; None is a database in memory.
+
+    Any thread may use it, one at a time. Raises sqlite3.Error or OSError; `obstacle` says whose fault it is.
+    """
+    if path is not None and not path.exists():
+        path.touch(mode=0o600)
+    db = sqlite3.connect(path or ":memory:", check_same_thread=False, factory=factory)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {schema.synchronous}")
+        _check(db, schema)
+        db.executescript(schema.script)
+        schema.prepare(db)
+    except sqlite3.Error:
+        db.close()
+        raise
+    if path is not None and path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+    return db
+
+
+def put_aside(path: Path) -> Path:
+    """Renames a file and its write-ahead log to the first free `*.unreadable`: nothing is lost to a person.
+
+    Raises OSError if the host does not let it.
+    """
+    number, aside = 1, path.with_suffix(".unreadable")
+    while aside.exists():
+        number += 1
+        aside = path.with_suffix(f".unreadable-{number}")
+    for suffix in ("-wal", "-shm", ""):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.replace(aside.with_name(aside.name + suffix))
+    return aside
+
+
+def open_or_memory(path: Path, schema: Schema, lost: Callable[[str, bool], None]) -> sqlite3.Connection:
+    """For rooms that may forget: a new file where the old one was spoilt, and memory until the next start where the
+    host refuses; `lost` is told why, and whether it is memory."""
+    for _ in range(2):
+        try:
+            return connect(path, schema)
+        except (sqlite3.Error, OSError) as error:
+            if obstacle(error):
+                lost(
+                    f"{path.name} cannot be written: {error}; memory serves until the next start, check the disk", True
+                )
+                break
+            try:
+                lost(f"{path.name} was damaged and is kept as {put_aside(path).name}: {error}", False)
+            except OSError as refusal:
+                lost(f"{path.name} is damaged and cannot be put aside: {refusal}; memory serves, check the disk", True)
+                break
+    return connect(None, schema)
+
+
+def last_written(aside: Path) -> int:
+    """Milliseconds since 1970 at which a file put aside was last written: more than any device ever counted to."""
+    parts = (aside.with_name(aside.name + suffix) for suffix in ("", "-wal"))
+    return max(int(part.stat().st_mtime * 1000) for part in parts if part.exists())
+
+
+def copy(path: Path, schema: Schema) -> sqlite3.Connection:
+    """What a file holds, in memory, refusing every write (SQLITE_READONLY); empty where there is no file.
+
+    Raises sqlite3.Error where it cannot even be read.
+    """
+    db = sqlite3.connect(":memory:", check_same_thread=False)
+    try:
+        if path.exists():
+            log = path.with_name(path.name + "-wal")
+            # A file without a log is whole, and then SQLite needs no other file beside it, which it could not make.
+            whole = "" if log.exists() and log.stat().st_size else "&immutable=1"
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{whole}", uri=True)) as file:
+                file.backup(db)
+            _check(db, schema)
+        db.executescript(schema.script)
+        schema.prepare(db)
+        db.execute("PRAGMA query_only = ON")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+class Database:
+    """One file of a room whose word must be true; used by one thread.
+
+    A spoilt file is put aside (`put_aside`), and `replaced` is written into the new one's first transaction. Where the
+    host refuses writing, the room goes on reading: every write raises the obstacle, and tries the file anew first.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        schema: Schema,
+        replaced: Callable[[sqlite3.Connection, Path], None] = _nothing,
+        factory: Factory = sqlite3.Connection,
+    ) -> None:
+        self.put_aside: Path | None = None  # where an unreadable predecessor went, to be reported
+        self._path, self._schema, self._replaced, self._factory = path, schema, replaced, factory
+        self._owed = False  # `replaced` is not written yet
+        self._reads_only = False
+        self._db = self._open()
+
+    def execute(self, query: str, values: Values = ()) -> sqlite3.Cursor:
+        """Reads; within a transaction it may write too. Raises sqlite3.Error."""
+        return self._db.execute(query, values)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is written in it is durable when it ends, or nothing is: then it raises sqlite3.Error or OSError."""
+        if self._reads_only:
+            fresh = self._connect()
+            self._db.close()
+            self._db, self._reads_only = fresh, False
+        try:
+            with self._db:
+                yield self._db
+        except sqlite3.Error as error:
+            if code(error) == sqlite3.SQLITE_READONLY:
+                self._let_go()
+            raise
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._connect()
+        except (sqlite3.Error, OSError) as error:
+            if obstacle(error):
+                return self._copy()
+        self.put_aside, self._owed = put_aside(self._path), True
+        try:
+            return self._connect()
+        except (sqlite3.Error, OSError) as error:
+            if not obstacle(error):
+                raise
+            return self._copy()
+
+    def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        db = connect(self._path, self._schema, self._factory)
+        if self._owed and self.put_aside is not None:
+            try:
+                with db:
+                    self._replaced(db, self.put_aside)
+            except sqlite3.Error:
+                db.close()
+                raise
+            self._owed = False
+        return db
+
+    def _let_go(self) -> None:
+        """A file that was opened on a read-only disk stays read-only for this process until nobody has it open."""
+        copied = copy(self._path, self._schema)
+        self._db.close()
+        self._db, self._reads_only = copied, True
+
+    def _copy(self) -> sqlite3.Connection:
+        self._reads_only = True
+        return copy(self._path, self._schema)
+
+
+def _check(db: sqlite3.Connection, schema: Schema) -> None:
+    if schema.checked:
+        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)

@@ -1,0 +1,217 @@
+"""Two releases on the same inputs of this device: the one that serves answers, the other is asked unheard.
+
+Whichever of the two gave the answer, the other one runs on the same window afterwards, and `edge.pairing` keeps the
+books. They lie sealed on disk (`edge.kept`), written when a block ends and every `KEEP_EVERY` pairs or labels,
+together with the end of each entity's last counted window. A kill costs at most the pairs since then; none counts
+twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from edge.answers import conclude
+from edge.kept import Kept
+from edge.pairing import About, Books, Pair, Tally, fresh
+from edge.serving import BadInput, Loaded, ModelError, NotFinite, run
+from edge.states import Health
+from sync.errors import SyncError
+from sync.evidence import MAX_MARGIN, Counters, Decision, decide, log_harm, log_safe
+from sync.messages import Gates, Prediction, TrialReport
+from sync.names import ModelName
+from sync.sketch import pack, unpack
+from sync.windows import Rows
+
+KEEP_EVERY = 20  # pairs or labels between two checkpoints
+
+
+Known = Callable[[str], str | None]  # prediction id -> its label
+
+
+def _unknown(prediction_id: str) -> str | None:
+    """Nobody remembers labels."""
+    return None
+
+
+@dataclass
+class _Trial:
+    """One open trial, in memory."""
+
+    new: Loaded
+    old: Loaded
+    margin: float
+    tally: Tally
+    health: Health = field(default_factory=Health)
+    changes: int = 0  # since the last checkpoint
+    said: set[str] = field(default_factory=set)
+
+
+class Trials:
+    """The trials of one device, one a model. Thread-safe; nothing that goes wrong here reaches serving.
+
+    Without `kept` a trial does not outlive its process, and nothing is reported. `known` is the label that was already
+    given to a prediction, None without one: what a kill took from the books is asked for again. It must not raise.
+    """
+
+    def __init__(self, kept: Kept | None = None, known: Known = _unknown) -> None:
+        self._kept, self._known = kept, known
+        self._trials: dict[ModelName, _Trial] = {}
+        self._lock = threading.Lock()
+
+    def open(self, model: ModelName, new: Loaded, old: Loaded, gates: Gates, retry: int) -> None:
+        """Compares `new` with `old` from now on; a kept trial of the same two releases, retry generation, metric and
+        block length is continued, so this may be called again and again.
+
+        A margin or block length for which there is no evidence (`sync.evidence`) is taken as the nearest that has.
+        """
+        manifests = str(new.slot.release.manifest), str(old.slot.release.manifest)
+        about = About(*manifests, retry, gates.evidence, max(1, gates.block))
+        margin = min(max(gates.margin, 0.0), MAX_MARGIN)
+        with self._lock:
+            trial = self._trials.get(model)
+            if trial is None or trial.tally.about != about:
+                trial = self._trials[model] = _Trial(new, old, margin, Tally(self._restore(model, about)))
+                self._catch_up(model, trial, trial.tally.unlabelled())
+            trial.new, trial.old, trial.margin = new, old, margin
+
+    def close(self, model: ModelName) -> None:
+        """Ends the trial, if there is one, for good."""
+        with self._lock:
+            self._trials.pop(model, None)
+            if self._kept is not None:
+                self._kept.remove(model)
+
+    def see(self, prediction: Prediction, window: Rows) -> None:
+        """One answered prediction with its input window, (size, channels) float32: asks the other release too.
+
+        Windows that overlap the last counted one of their entity change nothing, and so do repeated ones.
+        """
+        with self._lock:
+            trial = self._trials.get(prediction.model)
+            if trial is None or not _wanted(trial, prediction, window):
+                return
+            in_shadow = prediction.release == trial.old.slot.release.number
+            other = trial.new if in_shadow else trial.old
+        heard = _ask(other, window)  # takes a while: nobody else must wait for it
+        with self._lock:
+            # Meanwhile it may have been closed, or the same window seen by another thread.
+            if self._trials.get(prediction.model) is trial and _wanted(trial, prediction, window):
+                self._hear(trial, prediction, heard, in_shadow=in_shadow)
+
+    def label(self, prediction_id: str, label: str) -> None:
+        """What a prediction really was. One that no trial saw, or that has its label, changes nothing."""
+        with self._lock:
+            for model, trial in self._trials.items():
+                before = trial.tally.counters
+                if trial.tally.label(prediction_id, label):
+                    self._changed(model, trial, before)
+                    return
+
+    def report(self, model: ModelName) -> TrialReport | None:
+        """What the pairs of this model's trial say; None while there is none."""
+        with self._lock:
+            trial = self._trials.get(model)
+            return trial.tally.report() if trial else None
+
+    def health(self, model: ModelName) -> Health:
+        """What the candidate did in shadow since this process opened the trial; all nought without one."""
+        with self._lock:
+            trial = self._trials.get(model)
+            return trial.health if trial else Health()
+
+    def decision(self, model: ModelName) -> tuple[Decision, float, float]:
+        """What this device's own blocks say, with the natural logarithms of E_harm and E_safe; HOLD without a trial."""
+        with self._lock:
+            trial = self._trials.get(model)
+            counters, margin = (trial.tally.counters, trial.margin) if trial else (Counters(), 0.0)
+        return decide(counters, margin), log_harm(counters, margin), log_safe(counters, margin)
+
+    def checkpoint(self) -> None:
+        """Writes down every trial that changed since it was written last."""
+        with self._lock:
+            for model, trial in self._trials.items():
+                if trial.changes:
+                    self._keep(model, trial)
+
+    def _hear(self, trial: _Trial, prediction: Prediction, heard: str | ModelError, *, in_shadow: bool) -> None:
+        model, before = prediction.model, trial.tally.counters
+        if isinstance(heard, BadInput):
+            self._say(trial, "trial-not-paired", f"{model}: a window is not for both releases: {heard}")
+            return
+        if in_shadow:
+            trial.health = _counted(trial.health, heard)
+        said, answer = str(prediction.value), None if isinstance(heard, ModelError) else heard
+        pair = Pair(prediction.id, answer, said) if in_shadow else Pair(prediction.id, said, answer)
+        if trial.tally.pair(prediction.entity or "", prediction.ts, pair):
+            self._changed(model, trial, before)
+            if pair.new != pair.old:  # a repeated window may have had its label before
+                self._catch_up(model, trial, (pair.id,))
+        else:
+            text = f"{model}: windows stay out of the evidence, more wait for labels than are kept; send the labels"
+            self._say(trial, "trial-full", text)
+
+    def _catch_up(self, model: ModelName, trial: _Trial, predictions: tuple[str, ...]) -> None:
+        before = trial.tally.counters
+        for prediction_id in predictions:
+            label = self._known(prediction_id)
+            if label is not None and trial.tally.label(prediction_id, label):
+                self._changed(model, trial, before)
+                before = trial.tally.counters
+
+    def _changed(self, model: ModelName, trial: _Trial, before: Counters) -> None:
+        trial.changes += 1
+        if trial.changes >= KEEP_EVERY or trial.tally.counters != before:
+            self._keep(model, trial)
+
+    def _keep(self, model: ModelName, trial: _Trial) -> None:
+        trial.changes = 0
+        if self._kept is not None:
+            self._kept.save(model, pack(trial.tally.books()))
+
+    def _restore(self, model: ModelName, about: About) -> Books:
+        content = self._kept.load(model) if self._kept is not None else None
+        if self._kept is None or content is None:
+            return fresh(about)
+        try:
+            books = unpack(Books, content)
+        except SyncError as error:
+            self._kept.lost(model, error)
+            return fresh(about)
+        return books if books.about == about else fresh(about)
+
+    def _say(self, trial: _Trial, code: str, text: str) -> None:
+        """Reports, once a trial, what keeps windows out of the evidence."""
+        if code not in trial.said and self._kept is not None:
+            self._kept.report(code, text)
+        trial.said.add(code)
+
+
+def _wanted(trial: _Trial, prediction: Prediction, window: Rows) -> bool:
+    """Whether this is an answer of one of the two to a window that begins after the entity's last counted one."""
+    answered = next((one for one in (trial.new, trial.old) if one.slot.release.number == prediction.release), None)
+    spec = answered.slot.manifest.window if answered else None
+    if spec is None or prediction.quality != "ok" or prediction.value is None:
+        return False
+    return trial.tally.fits(prediction.entity or "", prediction.ts - (len(window) - 1) * spec.period)
+
+
+def _ask(other: Loaded, window: Rows) -> str | ModelError:
+    """The other release's answer, as a label would put it, or what kept it from one."""
+    inputs = other.session.inputs
+    try:
+        outputs = run(other, {inputs[0].name if inputs else "": window[np.newaxis]})
+        return str(conclude(outputs, other.slot.manifest.classes)[0])
+    except ModelError as error:
+        return error
+
+
+def _counted(health: Health, heard: str | ModelError) -> Health:
+    if not isinstance(heard, ModelError):
+        return msgspec.structs.replace(health, answers=health.answers + 1)
+    not_finite = health.not_finite + isinstance(heard, NotFinite)
+    return msgspec.structs.replace(health, errors=health.errors + 1, not_finite=not_finite)

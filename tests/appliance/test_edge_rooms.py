@@ -1,0 +1,234 @@
+"""A device's rooms, composed: what is predicted reaches ring, trial and road, and the road ends in the outbox."""
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from msgspec.structs import replace
+
+from appliance.edge_rooms import CHECKPOINT, WAITING, Rooms, open_house, open_rooms
+from appliance.edge_state import EdgeFolder
+from appliance.keys import TenantKeys
+from edge.agent import House, Identity
+from edge.outbox import Outbox
+from edge.predictions import Refusal
+from edge.road import PAUSE
+from edge.runtime import load
+from edge.serving import Loaded, Serving
+from edge.states import Deployment, Phase
+from sync import codec, samples
+from sync.manifest import Drift, Uplink
+from sync.messages import SAMPLE, Assignment, Gates, Prediction, Record, SampleBatch
+from sync.names import DeviceId, Kind
+from tests.edge import graphs
+from tests.edge.graphs import CLASSES, MODEL, TENANT
+
+DEVICE = DeviceId("box-1")
+SECRET = X25519PrivateKey.generate()
+KEY = base64.b64encode(SECRET.public_key().public_bytes_raw()).decode()
+OWN = Identity(TENANT, DEVICE, 1, b"", b"", b"")
+START = 1_790_000_000.0
+UPLINK = Uplink("labelled")
+
+
+@dataclass
+class Box:
+    """One device without a walker: its rooms, its house, and a release that serves."""
+
+    root: Path
+    now: float = START
+    told: list[str] = field(default_factory=list)
+
+    def open(self) -> Box:
+        folder, keys = EdgeFolder(self.root), TenantKeys(TENANT, bytes(32))
+        self.rooms: Rooms = open_rooms(
+            folder, OWN, keys, lambda: self.now, lambda *_: None, lambda code, text: self.told.append(code)
+        )
+        self.house: House = open_house(folder, OWN, Serving(), "boot-1", lambda: None, self.rooms)
+        self.serve(Phase.STEADY)
+        self.house.assignment = Assignment(TENANT, DEVICE, 1, 1, START, START + 1e6, {}, KEY)
+        return self
+
+    def serve(self, phase: Phase) -> None:
+        slot = graphs.slot(1, of=replace(graphs.manifest(1), uplink=UPLINK, drift=Drift()))
+        self.house.deployments[MODEL] = Deployment(MODEL, phase, START, serving=slot)
+
+    def close(self) -> None:
+        self.rooms.close()
+        self.house.outbox.close()
+        self.house.journal.close()
+
+    def predict(self, number: int, label: str | None = CLASSES[0]) -> Prediction:
+        window = graphs.windows(1, seed=number)["window"][0]
+        value, odds = CLASSES[1], tuple(np.full(len(CLASSES), 1 / len(CLASSES)).tolist())
+        said = Prediction(f"{number:032x}", MODEL, START + 100 * number, "ok", value, odds, CLASSES, "w1", 1)
+        self.rooms.remember(said, window)
+        if label is not None:
+            self.rooms.label(said.id, label)
+        return said
+
+    def tick(self) -> None:
+        self.now += PAUSE
+        self.rooms.tick(self.house, self.now)
+
+    def arrived(self) -> list[int]:
+        """The predictions in the outbox, as the tenant reads them."""
+        found = []
+        for kind, _, document in self.house.outbox.pending(1000):
+            if kind == SAMPLE:
+                batch = codec.decode(SampleBatch, bytes(codec.decode(Record, document).body))
+                sealed = base64.b64decode(batch.sealed)
+                opened = samples.unseal(sealed, TENANT, DEVICE, SECRET.private_bytes_raw())
+                found += [int(one.id, 16) for one in opened.samples]
+        return found
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    found = Box(tmp_path / "box").open()
+    yield found
+    found.close()
+
+
+def test_labelled_predictions_reach_the_outbox_once_also_over_a_restart(box: Box) -> None:
+    box.predict(1)
+    box.predict(2, label=None)
+    box.tick()
+    box.tick()
+    box.close()
+    box.open()
+    box.tick()
+    assert box.arrived() == [1] and box.told == []
+    road = box.house.road(MODEL)
+    assert road is not None and (road.policy, road.sent, road.held_back) == ("labelled", 1, 0)
+
+
+def test_what_the_outbox_did_not_take_goes_later(box: Box) -> None:
+    box.predict(1)
+    box.house.outbox._db.execute("PRAGMA query_only = ON")
+    box.tick()
+    box.house.outbox._db.execute("PRAGMA query_only = OFF")
+    assert box.arrived() == []
+    box.tick()
+    assert box.arrived() == [1]
+
+
+class Unreadable(Outbox):
+    """An outbox on a medium that does not even give what lies on it."""
+
+    def waiting(self, kind: Kind) -> int:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+        raise error
+
+
+def test_a_disk_that_gives_nothing_keeps_everything_here_and_ends_nothing(box: Box) -> None:
+    box.predict(1)
+    sound, box.house.outbox = box.house.outbox, Unreadable(box.root / "other.db", 1, "boot-1")
+    box.tick()
+    assert box.house.disk.reason == "disk I/O error"
+    box.house.outbox.close()
+    box.house.outbox = sound
+    box.tick()
+    assert box.arrived() == [], "not before the walker has seen it work"
+    box.house.disk.works()
+    box.tick()
+    assert box.arrived() == [1]
+
+
+@pytest.mark.parametrize(
+    ("phase", "goes"),
+    [
+        (Phase.STEADY, True),
+        (Phase.SHADOW, True),
+        (Phase.PROBATION, True),
+        (Phase.FETCHING, False),
+        (Phase.REVERTING, False),
+        (Phase.NO_MODEL, False),
+    ],
+)
+def test_the_road_is_open_while_a_release_serves_in_peace(box: Box, phase: Phase, goes: bool) -> None:
+    box.serve(phase)
+    box.predict(1)
+    box.tick()
+    assert box.arrived() == ([1] if goes else [])
+
+
+def test_nothing_goes_before_an_assignment_names_the_tenants_key(box: Box) -> None:
+    box.predict(1)
+    known, box.house.assignment = box.house.assignment, None
+    box.tick()
+    assert known is not None
+    box.house.assignment = replace(known, tenant_key="")
+    box.tick()
+    assert box.arrived() == [] and box.told == []
+    box.house.assignment = known
+    box.tick()
+    assert box.arrived() == [1]
+
+
+def test_an_outbox_that_nobody_empties_is_not_flooded(box: Box) -> None:
+    for number in range(1, 2 * WAITING):
+        box.predict(number)
+        box.tick()
+    assert box.house.outbox.waiting(SAMPLE) == WAITING + 1
+    box.house.outbox.acknowledged(SAMPLE, 1, WAITING + 1)
+    box.tick()
+    assert box.arrived() == list(range(WAITING + 2, 2 * WAITING)), "all that waited, in one batch"
+
+
+def test_a_label_reaches_ring_and_trial_and_a_typo_neither(box: Box) -> None:
+    model = graphs.classifier()
+    new, old = (Loaded(load(model), graphs.slot(number, model)) for number in (2, 1))
+    box.rooms.trials.open(MODEL, new, old, Gates("labels"), 0)
+    said = box.predict(1, label=None)
+    trial = box.house.trials.report(MODEL)
+    assert trial is not None and trial.pairs == 1
+    assert box.house.label(said.id, "wlak") is Refusal.UNKNOWN_LABEL
+    assert box.house.label("f" * 32, CLASSES[0]) is Refusal.UNKNOWN_ID
+    trial = box.house.trials.report(MODEL)
+    assert trial is not None and trial.labels == 0 and box.house.labelled(MODEL, 1) is None
+    assert box.house.label(said.id, CLASSES[0]) is None
+    trial, ring = box.house.trials.report(MODEL), box.house.labelled(MODEL, 1)
+    assert trial is not None and trial.labels == 1 and ring is not None and ring.labels == 1
+
+
+def test_a_trial_is_written_down_now_and_then_and_at_the_end(box: Box) -> None:
+    model = graphs.classifier()
+    new, old = (Loaded(load(model), graphs.slot(number, model)) for number in (2, 1))
+    box.rooms.trials.open(MODEL, new, old, Gates("labels"), 0)
+    for number in (1, 2):
+        box.predict(number)
+        if number == 1:
+            box.now += CHECKPOINT
+            box.rooms.tick(box.house, box.now)
+            assert (box.root / "trials" / MODEL).exists()
+    box.close()
+    box.open()
+    box.rooms.trials.open(MODEL, new, old, Gates("labels"), 0)
+    trial = box.house.trials.report(MODEL)
+    assert trial is not None and (trial.pairs, trial.labels) == (2, 2)
+
+
+def test_drift_is_watched_from_the_commit_on(box: Box) -> None:
+    box.serve(Phase.PROBATION)
+    box.rooms.watch(box.house)
+    assert box.house.drift(MODEL) is None
+    box.serve(Phase.STEADY)
+    box.rooms.watch(box.house)
+    drift = box.house.drift(MODEL)
+    assert drift is not None and drift.since is None
+
+
+def test_without_rooms_a_house_stands_too(tmp_path: Path) -> None:
+    house = open_house(EdgeFolder(tmp_path / "bare"), OWN, Serving(), "boot-1", lambda: None)
+    assert house.road(MODEL) is None and house.label("a", "b") is None
+    house.outbox.close()
+    house.journal.close()

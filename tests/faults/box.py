@@ -1,0 +1,116 @@
+"""A real agent process on a small disk: release 1 is committed there, and nobody answers on its uplink."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from appliance.edge_state import EdgeFolder, keep
+from appliance.keys import DeviceKeys
+from appliance.processes import stop
+from core.fleet import enrolment
+from edge.agent import Identity
+from sync.enrolment import EnrolAnswer
+from tests.attacks.ground import certify
+from tests.edge.device import Device, committed, new_device
+from tests.edge.world import DEVICE, EPOCH, MODEL, TENANT, Core
+from tests.faults.small_disk import SmallDisk
+
+PATIENCE = 30.0  # seconds until a test that waits gives up; nothing is measured by it
+
+
+@dataclass
+class Box:
+    """One device with its own process; it is asked by HTTP alone, as an application would."""
+
+    disk: SmallDisk
+    http_port: int
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def folder(self) -> EdgeFolder:
+        return EdgeFolder(self.disk.folder / "box")
+
+    def start(self) -> None:
+        argv = [sys.executable, "-P", "-m", "appliance.cli", "-v", "edge", "run", "--dir", str(self.folder.root)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
+        self.until(lambda: self.answer() is not None, "an answer")
+
+    def end(self, *, killed: bool = False) -> None:
+        assert self.process is not None
+        if killed:
+            self.process.kill()
+        stop(self.process)
+        self.process = None
+
+    def answer(self) -> float | None:
+        """What the model answers to index 0; None where nobody does."""
+        question = {"inputs": [{"name": "i", "shape": [1], "datatype": "INT64", "data": [0]}]}
+        found = self._ask("POST", f"/v2/models/{MODEL}/infer", json.dumps(question))
+        return float(found["outputs"][0]["data"][0]) if found and "outputs" in found else None
+
+    def status(self) -> dict[str, Any]:
+        return self._ask("GET", "/v1/status") or {}
+
+    def disk_says(self) -> str:
+        return str(self.status().get("disk", ""))
+
+    def until(self, done: Callable[[], bool], what: str) -> None:
+        """Waits for the process, which must not end meanwhile."""
+        end = time.monotonic() + PATIENCE
+        while not done():
+            assert self.process is not None and self.process.poll() is None, f"it ended:\n{self.said()}"
+            assert time.monotonic() < end, f"waited for {what}:\n{self.said()}"
+            time.sleep(0.05)
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")[-4000:]
+
+    def _ask(self, method: str, path: str, body: str | None = None) -> dict[str, Any] | None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=5)
+        try:
+            connection.request(method, path, body)
+            return dict(json.loads(connection.getresponse().read()))
+        except (OSError, ValueError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+
+def new_box(disk: SmallDisk, aside: Path, ports: tuple[int, int, int]) -> Box:
+    """A device enrolled and settled; its applications' broker is the site's, and not there either."""
+    core = Core()
+    device = new_device(core, aside / "device").boot()
+    core.assign(core.ship(1), device.identity)
+    device.settle(7, ask=0)
+    assert committed(device, 1)
+    device.cut_power()
+    box = Box(disk, ports[0], aside / "agent.log")
+    shutil.copytree(device.folder, box.folder.root)
+    _enrol(box.folder, device.identity, ports[1])
+    lines = [f"http_port = {ports[0]}", "[local_broker]", "managed = false", f"port = {ports[2]}"]
+    (box.folder.root / "edge.toml").write_text("\n".join(lines) + "\n")
+    return box
+
+
+def _enrol(folder: EdgeFolder, own: Identity, uplink: int) -> None:
+    authority = enrolment.create_authority(TENANT, time.time())
+    certificate, key = certify(DEVICE, authority, time.time())
+    answer = EnrolAnswer(
+        tenant=TENANT, device=DEVICE, epoch=EPOCH, certificate=certificate.decode(), ca=authority.certificate.decode(),
+        root=own.root.decode(), uplink_host="127.0.0.1", uplink_port=uplink,
+    )  # fmt: skip
+    keep(folder, DeviceKeys(key, own.sealing_key, b"", b""), answer)
+
+
+__all__ = ["Box", "Device", "new_box"]

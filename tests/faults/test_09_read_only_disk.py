@@ -1,0 +1,34 @@
+"""Fault 9: the disk is read-only. The agent starts all the same, serves from what it reads, and installs nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.box import Box
+from tests.faults.test_08_full_disk import committed, events
+
+
+def test_an_agent_starts_on_a_read_only_disk_and_goes_on_when_it_can_write(box: Box) -> None:
+    before = events(box)
+    box.start()
+    box.end(killed=True)
+    box.disk.read_only(True)
+    box.start()
+    box.until(lambda: box.disk_says() not in ("", "works"), "the disk's refusal to be shown")
+    assert box.answer() == 1.0 and box.status()["models"]["motion"]["phase"] == "steady"
+    box.disk.read_only(False)
+    box.until(lambda: box.disk_says() == "works", "the disk to work again")
+    assert box.answer() == 1.0
+    box.end()
+    assert committed(box) and set(events(box)) > set(before)
+
+
+def test_no_second_agent_starts_in_a_folder_that_is_read_only(box: Box) -> None:
+    box.start()
+    box.end()
+    box.disk.read_only(True)
+    box.start()
+    second = Box(box.disk, 1, box.log.with_name("second.log"))
+    with pytest.raises(AssertionError, match="in use by another falaj process"):
+        second.start()
+    assert box.answer() == 1.0
