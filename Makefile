@@ -23,8 +23,8 @@ check:  ## the house rules alone: style, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-slow:  ## the tests that take long
-	@$(PYTHON) appliance/bootstrap.py --dev
+slow:  ## the tests that take long (a quarter of an hour on 2 cores)
+	@$(PYTHON) appliance/bootstrap.py --dev --demo
 	$(BIN)/python -P -m pytest -q -m slow $(ARGS)
 
 bench:  ## the measurements that docs/ quotes

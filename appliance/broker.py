@@ -7,19 +7,24 @@ broker, in-memory twin and documentation cannot differ.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import getpass
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.errors import Trouble
 from appliance.keys import write_private
 from appliance.processes import check_port_free, end_stranger, spawn, stop, tail, wait_for_port
-from sync.names import TenantId
-from sync.topics import CORE_NAME, DEVICE_RULES, tenant_root
+from sync.mqtt import Broker as At
+from sync.mqtt import MqttLink, Tls
+from sync.names import DeviceId, TenantId
+from sync.topics import CORE_NAME, DEVICE_RULES, ROOT, tenant_root
 
 
 class NoBroker(Trouble):
@@ -38,6 +43,7 @@ class BrokerFiles:
     revocations: Path
 
 
+TAKE_OVER = 10.0  # seconds until it is given up to end a session
 SBIN = ("/usr/sbin", "/usr/local/sbin")  # where Debian keeps servers; not on every PATH
 
 
@@ -51,13 +57,42 @@ def find(program: str = "mosquitto", more: tuple[str, ...] = SBIN) -> str:
     return found
 
 
-def uplink_acl(tenant: TenantId) -> str:
-    """The access rules of a tenant's broker: the core may do all below its root, a device what the table says."""
+def uplink_acl(tenant: TenantId, denied: Iterable[DeviceId] = ()) -> str:
+    """The access rules of a tenant's broker: the core may do all below its root, a device what the table says, one that
+    is denied nothing. A section that is missing takes no right away, and a revocation list ends no session: only
+    `deny` silences who is connected already."""
     lines = [f"user {CORE_NAME}", f"topic readwrite {tenant_root(tenant)}/#", ""]
     lines += [
         f"pattern {action} {tenant_root(tenant)}/{pattern.format(device='%u')}" for action, pattern in DEVICE_RULES
     ]
+    for device in denied:
+        lines += ["", f"user {device}", f"topic deny {ROOT}/#"]
     return "\n".join(lines) + "\n"
+
+
+def write_access(folder: Path, tenant: TenantId, denied: Iterable[DeviceId] | None = None) -> None:
+    """Writes a broker's access rules; who is denied is kept beside them, and stays so where nothing is said of it."""
+    path = folder / "denied"
+    if denied is None:
+        kept = path.read_text().split() if path.exists() else []
+        denied = [DeviceId(name) for name in kept]
+    names = tuple(denied)
+    write_private(path, "\n".join(names).encode())
+    write_private(folder / "acl", uplink_acl(tenant, names).encode())
+
+
+def end_session(at: At, ca: Path, certificate: bytes, key: bytes, folder: Path) -> bool:
+    """Ends the session of the name that this pair (PEM) bears, by taking it over and leaving at once; whatever waited
+    in it goes. Whether the broker let us. `folder` is private, for files that go again."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        tls = Tls(ca, Path(place) / "cert.pem", Path(place) / "key.pem")
+        write_private(tls.key, key)
+        write_private(tls.certificate, certificate)
+        link = MqttLink(dataclasses.replace(at, tls=tls, clean_start=True, session_expiry=0))
+        link.start(lambda message: None, lambda up, reason: None)
+        done = link.wait_until_up(TAKE_OVER)
+        link.stop()
+    return done
 
 
 def uplink_config(folder: Path, listen: str, port: int, files: BrokerFiles) -> str:
@@ -153,7 +188,7 @@ class Broker:
         """
         program, path = find(), self.folder / "mosquitto.conf"
         if self.pid is not None and path.exists() and path.read_text() == config:
-            os.kill(self.pid, signal.SIGHUP)  # access rules and revocations may be newer
+            self.reload()
             return
         self.stop()
         check_port_free(self.host, self.port, self._setting)
@@ -180,6 +215,11 @@ class Broker:
         if self._child is not None:
             self._child.poll()  # a child that ended is reaped, or it would look alive
         return self.pid is not None
+
+    def reload(self) -> None:
+        """Has it read its access rules, revocations and certificates anew; sessions stay."""
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGHUP)
 
     def persist(self) -> None:
         """Has it write its store now."""

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from appliance import clock
-from appliance.broker import Broker, uplink_acl, uplink_config
-from appliance.core_state import CoreFolder, catalog_key, open_keys, prepare
+from appliance.broker import Broker, uplink_config, write_access
+from appliance.core_state import CoreFolder, catalog_key, open_authority, open_keys, prepare, renew_servers
 from appliance.errors import Trouble
 from appliance.keys import write_private
 from appliance.notify import notify
@@ -26,6 +26,7 @@ from appliance.settings import CoreSettings
 log = logging.getLogger("falaj.core")
 
 SOCKET_PATH = 107  # bytes of a Unix socket's path on Linux
+RENEW = 6 * 3600.0  # seconds between two looks at the certificates
 RESTARTS, WITHIN = 5, 60.0  # more restarts than this in so many seconds and the core gives up
 
 
@@ -51,6 +52,7 @@ class CoreNode:
         self.broker = Broker(folder.broker, settings.listen, settings.ports.uplink, "ports.uplink in core.toml")
         self._kept: list[_Kept] = []
         self._ended = threading.Event()
+        self._renewed = clock.ticks()
         self._lock: IO[bytes] | None = None
 
     def start(self) -> None:
@@ -103,7 +105,7 @@ class CoreNode:
             self._lock = None
 
     def _start_broker(self) -> None:
-        write_private(self.folder.broker / "acl", uplink_acl(self.folder.tenant).encode())
+        write_access(self.folder.broker, self.folder.tenant)
         config = uplink_config(
             self.folder.broker, self.settings.listen, self.settings.ports.uplink, self.folder.broker_files()
         )
@@ -118,7 +120,21 @@ class CoreNode:
 
         self._kept.append(_Kept(name, start, start()))
 
+    def _renew(self) -> None:
+        """Certificates of the core's own servers, before they end. The steward finds its own by itself."""
+        self._renewed = clock.ticks()
+        authority = open_authority(self.folder, open_keys(self.folder))
+        for name in renew_servers(self.folder, self.settings, authority, clock.now()):
+            log.warning("the certificate %s was renewed", name)
+            if name == "broker":
+                self.broker.reload()
+            for kept in (k for k in self._kept if k.name == "enrolment" and name == "enrol"):
+                stop(kept.child)  # it reads its certificate when it starts
+                kept.child = kept.start()
+
     def _look_after(self) -> None:
+        if clock.ticks() - self._renewed > RENEW:
+            self._renew()
         if not self.broker.alive():
             log.warning("the broker ended; starting it anew")
             self._start_broker()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from appliance import keys
 from appliance.broker import BrokerFiles
 from appliance.keys import TenantKeys, write_private
 from appliance.settings import CoreSettings
-from core.fleet import enrolment
+from core.fleet import enrolment, renewal
 from core.fleet.enrolment import Pair
 from core.steward import Keys
 from sync import roles
@@ -94,10 +95,42 @@ def open_keys(folder: CoreFolder) -> TenantKeys:
     return keys.tenant_keys(folder.root / "kek", folder.home / "tenant.key", folder.tenant)
 
 
+def renew_servers(folder: CoreFolder, settings: CoreSettings, authority: Pair, now: float) -> tuple[str, ...]:
+    """Issues those of `broker`, `enrol` and `core` anew of which a third of their life is left, or whose address is
+    another now; the keys stay, so that one file replaces one. Returns which."""
+    renewed = []
+    for name in ("broker", "enrol", "core"):
+        path = folder.pki / f"{name}.pem"
+        present, key = path.read_bytes(), (folder.pki / f"{name}.key").read_bytes()
+        moved = name != "core" and {*map(_spelt, renewal.hosts(present))} != {*map(_spelt, _hosts(settings))}
+        if not moved and not renewal.life(present).due(now):
+            continue
+        pair = (
+            enrolment.issue_core(authority, now, key)
+            if name == "core"
+            else enrolment.issue_server(authority, _hosts(settings), now, key)
+        )
+        write_private(path, _chain(folder.pki, name, pair))
+        renewed.append(name)
+    return tuple(renewed)
+
+
+def _hosts(settings: CoreSettings) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((settings.host, "127.0.0.1", "localhost")))
+
+
+def _spelt(host: str) -> str:
+    """An address in its one spelling; a name as it is."""
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return host
+
+
 def prepare(folder: CoreFolder, settings: CoreSettings, tenant_keys: TenantKeys, now: float) -> None:
     """Makes what is missing: online keys, the key of samples, CA, certificates of broker, listener and core.
 
-    Nothing is replaced; an installation of an older version gets what it lacks.
+    Nothing is replaced but certificates that end soon; an installation of an older version gets what it lacks.
     """
     for path in (folder.root, folder.home, folder.run, folder.logs, folder.pki):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -114,14 +147,14 @@ def prepare(folder: CoreFolder, settings: CoreSettings, tenant_keys: TenantKeys,
         tenant_keys.keep_secret(ca_key, pair.key)
         write_private(folder.pki / "ca.pem", pair.certificate)
     authority = open_authority(folder, tenant_keys)
-    hosts = tuple(dict.fromkeys((settings.host, "127.0.0.1", "localhost")))
     for name in ("broker", "enrol"):
         if not (folder.pki / f"{name}.pem").exists():
-            _write_pair(folder.pki, name, enrolment.issue_server(authority, hosts, now))
+            _write_pair(folder.pki, name, enrolment.issue_server(authority, _hosts(settings), now))
     if not (folder.pki / "core.pem").exists():
         _write_pair(folder.pki, "core", enrolment.issue_core(authority, now))
     if not (folder.pki / "revoked.pem").exists():
         write_private(folder.pki / "revoked.pem", enrolment.empty_revocations(authority, now))
+    renew_servers(folder, settings, authority, now)
 
 
 def open_authority(folder: CoreFolder, tenant_keys: TenantKeys) -> Pair:
@@ -150,7 +183,9 @@ def catalog_key(tenant_keys: TenantKeys) -> bytes:
 def _write_pair(folder: Path, name: str, pair: Pair) -> None:
     """The key first: a certificate without its key would never be made again."""
     write_private(folder / f"{name}.key", pair.key)
-    chain = pair.certificate
-    if name != "core":  # servers send the CA along, so that a newcomer can compare its fingerprint
-        chain += (folder / "ca.pem").read_bytes()
-    write_private(folder / f"{name}.pem", chain)
+    write_private(folder / f"{name}.pem", _chain(folder, name, pair))
+
+
+def _chain(folder: Path, name: str, pair: Pair) -> bytes:
+    """Servers send the CA along, so that a newcomer can compare its fingerprint."""
+    return pair.certificate if name == "core" else pair.certificate + (folder / "ca.pem").read_bytes()

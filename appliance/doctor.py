@@ -24,11 +24,13 @@ from typing import Literal
 
 import click
 
+from appliance.certificates import ends_of
 from appliance.settings import owner_folder, state_folder
 
 OUR_NAMES = ("appliance", "core", "edge", "sync")
 EARLIEST = 1_767_225_600.0  # 2026-01-01 UTC: this program is younger, so a clock before it was never set
 LATEST = 4_102_444_800.0  # 2100-01-01 UTC
+SOON = 7 * 86_400.0  # seconds
 MIN_FREE_MB = 500
 LOW_FREE_MB = 2_000
 
@@ -61,6 +63,7 @@ class Facts:
     free_mb: int
     disk: str  # the folder whose disk was measured
     open_keys: tuple[str, ...]  # keys that others than their owner may touch
+    certificates: tuple[tuple[str, float], ...] = ()  # (file, end) of an agent's and a core's own
 
 
 def examine(facts: Facts) -> tuple[Finding, ...]:
@@ -74,6 +77,7 @@ def examine(facts: Facts) -> tuple[Finding, ...]:
         _clock(facts),
         _disk(facts),
         _keys(facts),
+        _certificates(facts),
     )
 
 
@@ -136,6 +140,22 @@ def _clock(facts: Facts) -> Finding:
     return Finding("clock", "ok", "the clock is set")
 
 
+def _certificates(facts: Facts) -> Finding:
+    ended = [path for path, ends in facts.certificates if ends <= facts.now]
+    soon = [path for path, ends in facts.certificates if facts.now < ends < facts.now + SOON]
+    if ended:
+        hint = (
+            "a device: `falaj device replace NAME` on its core, there `falaj edge enrol TOKEN --again`; a core: "
+            "start it, it renews its own"
+        )
+        return Finding("certificate", "fail", f"ended: {', '.join(ended)}", hint)
+    if soon:
+        hint = "it should have been renewed: does the device reach its core? `falaj edge status` there; start the core"
+        return Finding("certificate", "warn", f"ends within a week: {', '.join(soon)}", hint)
+    count = len(facts.certificates)
+    return Finding("certificate", "ok", f"{count} of this machine hold" if count else "none on this machine yet")
+
+
 def _disk(facts: Facts) -> Finding:
     text = f"{facts.free_mb} MB free for {facts.disk}"
     hint = f"free some space: below {MIN_FREE_MB} MB releases are no longer installed"
@@ -157,6 +177,8 @@ def gather(data: Path, key_folders: Iterable[Path], now: float) -> Facts:
     """Looks at this machine. `data` is where Falaj keeps its state, `key_folders` where keys lie."""
     torch, cuda = _torch_build()
     free, disk = _free_space(data)
+    folders = tuple(key_folders)
+    papers = [f for home in folders for f in (home / "identity" / "device.pem", *home.glob("tenants/*/pki/*.pem"))]
     return Facts(
         python=sys.version_info[:2],
         bits=struct.calcsize("P") * 8,
@@ -173,7 +195,8 @@ def gather(data: Path, key_folders: Iterable[Path], now: float) -> Facts:
         now=now,
         free_mb=free,
         disk=disk,
-        open_keys=tuple(open_keys(key_folders)),
+        open_keys=tuple(open_keys(folders)),
+        certificates=ends_of([path for path in papers if path.name != "revoked.pem"]),
     )
 
 

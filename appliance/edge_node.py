@@ -1,22 +1,25 @@
 """One agent's process: the walker on its pump, the uplink, the local broker, HTTP, and the proving child.
 
-Threads: the pump owns the walker; each MQTT session has one of paho's; HTTP has its loop. They meet in
-`edge.serving` (locked inside) and in the pump's queue, nowhere else.
+Threads: the pump owns the walker; each MQTT session has one of paho's; HTTP has its loop; another pump asks the
+release that is compared with the one that answers, however slow it is. They meet in the pumps' queues and in rooms
+that are locked inside (serving, buffers and bindings, and those of `appliance.edge_rooms`), nowhere else.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import random
 import signal
 import threading
 import uuid
 from pathlib import Path
 
-from appliance import clock
+from appliance import certificates, clock
 from appliance.broker import Broker, local_config, write_passwords
+from appliance.certificates import WrongCertificate
 from appliance.edge_rooms import open_house, open_rooms
-from appliance.edge_state import EdgeFolder, identity
+from appliance.edge_state import EdgeFolder, identity, install
 from appliance.errors import Trouble
 from appliance.keys import tenant_keys
 from appliance.notify import notify
@@ -24,14 +27,14 @@ from appliance.processes import check_port_free, hold
 from appliance.pump import Pump
 from appliance.settings import EdgeSettings
 from edge import proving
-from edge.agent import Agent
+from edge.agent import Agent, renewing
 from edge.bindings import Bindings
 from edge.buffers import Buffers
 from edge.http.metrics import Metrics
 from edge.http.pages import Pages
 from edge.http.server import HttpServer
 from edge.serving import Serving
-from edge.states import Action, Drifted, LinkChanged, Listen, Prove, Proved, Send, Unlisten
+from edge.states import Action, Drifted, Install, LinkChanged, Listen, Prove, Proved, Send, Unlisten
 from sync import codec, topics
 from sync.link import Message, Publish
 from sync.messages import DriftReport, Status
@@ -41,6 +44,7 @@ from sync.names import ModelName
 
 log = logging.getLogger("falaj.edge")
 
+IDLE = 60.0  # seconds; whoever compares releases has nothing to do but what it is given
 TICK = 0.25  # seconds: how soon a soak or a stall is seen
 BROKER_AGAIN = 30.0  # seconds between two tries to start the local broker
 PROOF_DEADLINE = 60.0  # seconds until the proving child is killed
@@ -63,12 +67,14 @@ class EdgeNode:
         self.buffers = Buffers(folder.buffers, own.tenant, keys.derive("buffers"), report=self._report)
         self.local_broker: Broker | None = None
         self.local = self._local_link()
-        self.rooms = open_rooms(folder, own, keys, clock.now, self._drifted, self._report)
+        self.pairs = Pump("trials", lambda: None, IDLE)
+        self.rooms = open_rooms(folder, own, keys, clock.now, self._drifted, self._report, self.pairs.submit)
         self.bindings = Bindings(
             own.tenant, own.device, self.serving, self.buffers, self.local.publish, clock.now,
             self.rooms.telemetry.observe, self.rooms.remember, lambda: self.local.settled,
         )  # fmt: skip
         self.house = open_house(folder, own, self.serving, self.boot, self._rebind, self.rooms)
+        self.house.csr = lambda: certificates.request(own.device, own.signing_key)
         self.agent = Agent(self.house)
         self.uplink = self._uplink()
         self._status: dict[str, object] = {}
@@ -85,6 +91,7 @@ class EdgeNode:
         check_port_free("127.0.0.1", self.settings.http_port, "http_port in edge.toml")
         self._start_local_broker()
         self.pump.start()
+        self.pairs.start()
         self.pump.submit(lambda: self._carry_out(self.agent.start(clock.now()))).result()
         self.http.start()
         self.local.start(self._local_received, lambda up, reason: log.info("local broker: %s", reason))
@@ -103,6 +110,7 @@ class EdgeNode:
         self.local.stop()
         self.uplink.stop()
         self.pump.stop()
+        self.pairs.stop()
         self.buffers.close()
         self.rooms.close()
         self.house.outbox.close()
@@ -119,6 +127,7 @@ class EdgeNode:
             At(kept.uplink_host, kept.uplink_port, own.device, tls=self.folder.tls()),
             Publish(topics.status(own.tenant, own.device), codec.encode(will), retain=True),
             refused=lambda text: log.warning("uplink: %s", text),
+            chance=random.random,
         )
 
     def _local_link(self) -> MqttLink:
@@ -181,11 +190,26 @@ class EdgeNode:
                     self.uplink.subscribe(*patterns)
                 case Unlisten(patterns):
                     self.uplink.unsubscribe(*patterns)
+                case Install(certificate):
+                    self._install(certificate)
                 case Prove():
                     threading.Thread(target=self._prove, args=(action,), name="prover", daemon=True).start()
         self.rooms.watch(self.house)
         self._status = self.agent.overview()
         self._log_disk(self.house.disk.reason)
+
+    def _install(self, certificate: str) -> None:
+        """The next certificate; the session is opened anew with it, and begins as after any cut."""
+        try:
+            own = install(self.folder, self.house.identity, certificate)
+        except (WrongCertificate, OSError) as error:
+            log.error("the certificate of before is kept: %s", error)
+            renewing.refused(self.house, str(error), clock.now())
+            return
+        renewing.installed(self.house, own, clock.now())
+        self.uplink.stop()
+        self.uplink = self._uplink()
+        self.uplink.start(self._received, self._link_changed)
 
     def _log_disk(self, said: str) -> None:
         if said and not self._disk:
@@ -215,6 +239,8 @@ class EdgeNode:
 
     def _link_changed(self, up: bool, reason: str) -> None:
         log.info("uplink: %s", reason)
+        if not up and renewing.state(self.house.identity, clock.now()) == "ended":
+            log.error("the certificate %s", renewing.words(self.house.identity, clock.now()))
         self.pump.submit(lambda: self._carry_out(self.agent.handle(LinkChanged(up), clock.now())))
 
     def _local_received(self, message: Message) -> None:
@@ -236,4 +262,6 @@ class EdgeNode:
         self.pump.submit(lambda: self.house.event(clock.now(), code, text, severity="notice"))
 
     def _document(self) -> dict[str, object]:
-        return {**self._status, "listening": sorted(self.local.listening)}
+        own, now = self.house.identity, clock.now()
+        paper = {"state": renewing.state(own, now), "text": renewing.words(own, now)}
+        return {**self._status, "certificate": paper, "listening": sorted(self.local.listening)}

@@ -9,9 +9,12 @@ from __future__ import annotations
 import importlib.metadata
 import secrets
 import sqlite3
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
+from appliance import clock
 from appliance.edge_state import EdgeFolder
 from appliance.keys import TenantKeys
 from edge.agent import House, Identity
@@ -34,10 +37,16 @@ from sync.windows import Rows
 
 WAITING = 20  # batches in the outbox, of at most 64 KiB each, beyond which none is added
 CHECKPOINT = 5.0  # seconds between two checkpoints of the trials
+BEHIND = 64  # answered windows that may wait for the other release of a trial: more are not paired, a kill costs these
 
 Clock = Callable[[], float]
 Report = Callable[[str, str], None]  # (stable code, text)
+Later = Callable[[Callable[[], None]], object]  # has a call run, now or on another thread
 _ON_THE_ROAD = (Phase.STEADY, Phase.SHADOW, Phase.PROBATION)
+
+
+def _at_once(call: Callable[[], None]) -> None:
+    call()
 
 
 @dataclass
@@ -49,19 +58,33 @@ class Rooms:
     trials: Trials
     budget: Budget
     road: Road
+    report: Report
+    later: Later  # has the pairs of trials made: a release that is slow costs whoever answers nothing
     kept: float = 0.0  # when the trials were last written down
+    room: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(BEHIND))
+    behind: bool = False  # that there was no room was reported
 
     def remember(self, prediction: Prediction, window: Rows) -> None:
-        """An answered prediction; called after the answer was given."""
+        """An answered prediction; called after the answer was given, and quick while no trial runs or `later` is."""
         self.predictions.remember(prediction, window)
-        self.trials.see(prediction, window)
+        if not self.trials.asks(prediction.model):
+            return
+        if self.room.acquire(blocking=False):
+            self.later(partial(self._see, prediction, window))
+        elif not self.behind:
+            self.behind = True
+            self.report("trial-behind", f"{prediction.model}: windows stay out of the evidence, a release is too slow")
 
     def label(self, prediction_id: str, label: str) -> Refusal | None:
-        """What a prediction really was, and why it is not taken if it is not."""
+        """What a prediction really was, and why it is not taken if it is not.
+
+        A trial may wait for a label for longer than the ring remembers, and goes on where the ring's disk refuses.
+        """
         refusal = self.predictions.label(prediction_id, label)
-        if refusal is None:
-            self.trials.label(prediction_id, label)
-        return refusal
+        if refusal is Refusal.UNKNOWN_LABEL:
+            return refusal
+        taken = self.trials.label(prediction_id, label)
+        return None if taken and refusal is Refusal.UNKNOWN_ID else refusal
 
     def watch(self, house: House) -> None:
         """A committed release is watched for drift; its baseline begins with the commit."""
@@ -87,6 +110,12 @@ class Rooms:
             self.kept = now
             self.trials.checkpoint()
 
+    def _see(self, prediction: Prediction, window: Rows) -> None:
+        try:
+            self.trials.see(prediction, window)
+        finally:
+            self.room.release()
+
     def close(self) -> None:
         """A last checkpoint of everything."""
         self.telemetry.close()
@@ -102,18 +131,23 @@ def open_rooms(
     now: Clock,
     drifted: Callable[[ModelName, DriftReport], None],
     report: Report,
+    later: Later = _at_once,
 ) -> Rooms:
-    """The rooms of one device from its folder; `drifted` and `report` may be called from any thread."""
+    """The rooms of one device from its folder; `drifted` and `report` may be called from any thread. `later` takes what
+    may last as long as an unproven release lets it."""
     folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     nonces = secrets.token_bytes
     predictions = Predictions(folder.predictions, own.tenant, keys.derive("predictions"), nonces, now, report)
     budget = Budget(folder.budget, int(now() // DAY), report)
+    trials = Kept(folder.trials, own.tenant, keys.derive("trials"), "trial", nonces, report)
     return Rooms(
         Telemetry(Kept(folder.drift, own.tenant, keys.derive("drift"), "drift", nonces, report), drifted),
         predictions,
-        Trials(Kept(folder.trials, own.tenant, keys.derive("trials"), "trial", nonces, report), predictions.label_of),
+        Trials(trials, predictions.label_of, clock.ticks),
         budget,
         Road(predictions, budget, own.tenant, own.device, report),
+        report,
+        later,
     )
 
 
@@ -158,5 +192,7 @@ def haul(house: House, road: Road, model: ModelName, now: float) -> None:
     before = tuple(slot.manifest for slot in deployment.previous)
     manifest = deployment.serving.manifest
     for batch in road.due(manifest, house.drift(model), assignment.tenant_key, now, before):
-        if house.outbox.add(SAMPLE, batch, now):
-            road.handed(batch)
+        if not house.outbox.add(SAMPLE, batch, now):  # it was paid for: the next one waits for the disk
+            house.disk.refused(OSError("the outbox takes nothing"), now)
+            return
+        road.handed(batch)

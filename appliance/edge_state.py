@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
+from appliance import certificates
+from appliance.certificates import Certificate
 from appliance.errors import Trouble
-from appliance.keys import PROTECTION, DeviceKeys, check_private, write_private
+from appliance.keys import PROTECTION, DeviceKeys, check_private, sync_folder, write_private
 from edge.agent import Identity
 from sync import codec
 from sync.enrolment import EnrolAnswer
@@ -39,6 +42,21 @@ class EdgeFolder:
     @property
     def identity(self) -> Path:
         return self.root / "identity"
+
+    @property
+    def coming(self) -> Path:
+        """An identity that is being written; it becomes `identity` when it is whole."""
+        return self.root / "identity.new"
+
+    @property
+    def asking(self) -> Path:
+        """The keys of a box that asked to join and has no answer yet."""
+        return self.root / "asking"
+
+    @property
+    def token(self) -> Path:
+        """Where a box that was never enrolled finds its token."""
+        return self.root / "enrol.token"
 
     @property
     def journal(self) -> Path:
@@ -85,10 +103,12 @@ class EdgeFolder:
         return Tls(own / "ca.pem", own / "device.pem", own / "device.key")
 
     def enrolled(self) -> bool:
+        _settle(self)
         return (self.identity / "enrolment.json").exists()
 
     def enrolment(self) -> Enrolment:
         """Raises NotEnrolled with the command that helps."""
+        _settle(self)
         path = self.identity / "enrolment.json"
         if not path.exists():
             raise NotEnrolled(f"{self.root} is not enrolled: run `falaj edge enrol TOKEN --dir {self.root}` first")
@@ -96,15 +116,31 @@ class EdgeFolder:
 
 
 def keep(folder: EdgeFolder, keys: DeviceKeys, answer: EnrolAnswer) -> None:
-    """Writes the identity; `enrolment.json` last, so that half an enrolment is none."""
-    own = folder.identity
+    """Writes the identity, in place of one that is there: cut at any point, the old one holds or the new one."""
+    own = folder.coming
+    shutil.rmtree(own, ignore_errors=True)
     write_private(own / "device.key", keys.signing)
     write_private(own / "sealing.key", keys.sealing)
     write_private(own / "device.pem", answer.certificate.encode())
     write_private(own / "ca.pem", answer.ca.encode())
     write_private(own / "root.json", answer.root.encode())
     kept = Enrolment(answer.tenant, answer.device, answer.epoch, answer.uplink_host, answer.uplink_port)
-    write_private(own / "enrolment.json", codec.encode(kept))
+    write_private(own / "enrolment.json", codec.encode(kept))  # last: half an identity is none
+    if folder.identity.exists():
+        shutil.rmtree(folder.identity.with_name("identity.old"), ignore_errors=True)
+        folder.identity.rename(folder.identity.with_name("identity.old"))
+    _settle(folder)
+    shutil.rmtree(folder.identity.with_name("identity.old"), ignore_errors=True)
+    shutil.rmtree(folder.asking, ignore_errors=True)
+
+
+def _settle(folder: EdgeFolder) -> None:
+    """A whole identity that was written, and not yet put into its place."""
+    if (folder.identity / "enrolment.json").exists() or not (folder.coming / "enrolment.json").exists():
+        return
+    shutil.rmtree(folder.identity, ignore_errors=True)
+    folder.coming.rename(folder.identity)
+    sync_folder(folder.root)
 
 
 def identity(folder: EdgeFolder) -> Identity:
@@ -113,6 +149,8 @@ def identity(folder: EdgeFolder) -> Identity:
     own = folder.identity
     for name in ("device.key", "sealing.key"):
         check_private(own / name)
+    certificate = (own / "device.pem").read_bytes()
+    life = certificates.read(certificate)
     return Identity(
         tenant=TenantId(kept.tenant),
         device=DeviceId(kept.device),
@@ -121,4 +159,17 @@ def identity(folder: EdgeFolder) -> Identity:
         signing_key=(own / "device.key").read_bytes(),
         sealing_key=(own / "sealing.key").read_bytes(),
         key_protection=PROTECTION,
+        certificate=certificate.decode(),
+        begins=life.begins,
+        ends=life.ends,
     )
+
+
+def install(folder: EdgeFolder, own: Identity, certificate: str) -> Identity:
+    """Keeps the next certificate, for the key that is there: one file replaces one, so that any cut leaves a pair that
+    fits. Raises WrongCertificate, and then nothing has changed."""
+    before = Certificate(own.device, own.begins, own.ends)
+    authority = (folder.identity / "ca.pem").read_bytes()
+    found = certificates.check_successor(certificate.encode(), before, own.signing_key, authority)
+    write_private(folder.identity / "device.pem", certificate.encode())
+    return replace(own, certificate=certificate, begins=found.begins, ends=found.ends)

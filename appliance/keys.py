@@ -112,7 +112,7 @@ def _create(kek_file: Path, wrapped_file: Path, tenant: TenantId) -> None:
     stored = _Wrapped(base64.b64encode(salt).decode(), base64.b64encode(wrapped).decode())
     write_private(wrapped_file, msgspec.json.encode(stored))
     _pending(kek_file).replace(kek_file)
-    _sync_folder(kek_file.parent)
+    sync_folder(kek_file.parent)
 
 
 def _pending(kek_file: Path) -> Path:
@@ -131,10 +131,10 @@ def write_private(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """A rename is durable once its folder is."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -191,5 +191,5 @@ def certificate_fingerprint(pem: bytes) -> str:
 
 __all__ = [
     "Damaged", "DeviceKeys", "KeyUnsafe", "TenantKeys", "box_public", "certificate_fingerprint", "check_private",
-    "new_box_key", "new_device_keys", "tenant_keys", "write_private",
+    "new_box_key", "new_device_keys", "sync_folder", "tenant_keys", "write_private",
 ]  # fmt: skip

@@ -50,6 +50,7 @@ class CoreSettings(_Part, frozen=True, kw_only=True):
     tenant: TenantId = DEFAULT_TENANT
     host: str = "127.0.0.1"
     listen: str = "127.0.0.1"
+    certificate_days: Annotated[int, msgspec.Meta(ge=1, le=825)] = 365  # of devices; renewed when a third is left
     ports: Ports = Ports()
 
 

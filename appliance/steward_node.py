@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
+import random
 import signal
 import sys
 import threading
+from datetime import timedelta
 
 from appliance import clock
 from appliance.broker import Broker as MosquittoProcess
+from appliance.broker import end_session, write_access
 from appliance.core_state import CoreFolder, catalog_key, online_keys, open_authority, open_keys, tenant_key
-from appliance.keys import TenantKeys
+from appliance.keys import TenantKeys, write_private
 from appliance.orders_socket import OrderServer
 from appliance.processes import last_words, spawn
 from appliance.pump import Pump
 from appliance.schedule import Schedule
 from appliance.settings import CoreSettings
 from core.catalog import open_catalog
+from core.fleet.enrolment import Pair
 from core.ingest.spool import Spool
 from core.orders import Answer, AnyOrder, JobFailed, JobSpec
 from core.release.registry import ArtifactStore, BlobStore
-from core.steward import Action, House, PersistBroker, Send, StartJob, Steward
+from core.steward import Access, Action, Cut, House, PersistBroker, Send, StartJob, Steward
 from sync import codec, topics
 from sync.link import Message, Publish
 from sync.messages import CoreStatus
 from sync.mqtt import Broker, MqttLink, Tls
+from sync.names import DeviceId
 
 log = logging.getLogger("falaj.steward")
 
@@ -47,6 +53,7 @@ def open_house(folder: CoreFolder, settings: CoreSettings, keys: TenantKeys) -> 
         enrol_url=f"https://{settings.host}:{settings.ports.enrol}",
         uplink=(settings.host, settings.ports.uplink),
         tenant_key=tenant_key(folder, keys),
+        longevity=timedelta(days=settings.certificate_days),
     )
 
 
@@ -58,7 +65,7 @@ class StewardNode:
         self.steward = Steward(open_house(folder, settings, open_keys(folder)))
         self.pump = Pump("steward", self._tick, TICK)
         self.schedule = Schedule()
-        self.link = self._link(settings)
+        self.link = self._link()
         self._unsaved = False  # something that must survive the broker's kill is not in its store yet
         self.server = OrderServer(folder.steward_socket, self._serve)
 
@@ -72,8 +79,7 @@ class StewardNode:
         self.schedule.start()
         self.pump.submit(lambda: self._carry_out(self.steward.start(clock.now()))).result()
         self.pump.submit(self._renew)
-        self.link.subscribe(*topics.core_subscriptions(self.folder.tenant))
-        self.link.start(self._received, self._link_changed)
+        self._open_link()
         threading.Thread(target=self.server.serve_forever, name="orders", daemon=True).start()
         log.info("steward of tenant %s is ready", self.folder.tenant)
         ended.wait()
@@ -85,23 +91,31 @@ class StewardNode:
         self.link.stop()
         self.steward.house.catalog.close()
 
-    def _link(self, settings: CoreSettings) -> MqttLink:
-        pki = self.folder.pki
+    def _link(self) -> MqttLink:
         will = CoreStatus("offline", clock.now())
-        broker = Broker(
-            host="127.0.0.1" if settings.listen in ("0.0.0.0", "::") else settings.listen,  # noqa: S104 - compared only
-            port=settings.ports.uplink,
+        self._certificate = (self.folder.pki / "core.pem").read_bytes()
+        return MqttLink(
+            self._address(),
+            Publish(topics.core_status(self.folder.tenant), codec.encode(will), retain=True),
+            retain_as_published=True,  # what a device plants is seen, and cleared, as it is planted
+            refused=lambda text: log.warning("%s", text),
+            chance=random.random,
+        )
+
+    def _address(self) -> Broker:
+        pki, listen = self.folder.pki, self.settings.listen
+        return Broker(
+            host="127.0.0.1" if listen in ("0.0.0.0", "::") else listen,  # noqa: S104 - compared only
+            port=self.settings.ports.uplink,
             client_id=topics.CORE_NAME,
             tls=Tls(pki / "ca.pem", pki / "core.pem", pki / "core.key"),
             clean_start=True,
             session_expiry=0,
         )
-        return MqttLink(
-            broker,
-            Publish(topics.core_status(self.folder.tenant), codec.encode(will), retain=True),
-            retain_as_published=True,  # what a device plants is seen, and cleared, as it is planted
-            refused=lambda text: log.warning("%s", text),
-        )
+
+    def _open_link(self) -> None:
+        self.link.subscribe(*topics.core_subscriptions(self.folder.tenant))
+        self.link.start(self._received, self._link_changed)
 
     def _serve(self, order: AnyOrder) -> Answer:
         def work() -> Answer:
@@ -125,6 +139,10 @@ class StewardNode:
 
     def _renew(self) -> None:
         self._carry_out(self.steward.renew(clock.now()))
+        if (self.folder.pki / "core.pem").read_bytes() != self._certificate:  # renewed by the supervisor
+            self.link.stop()
+            self.link = self._link()
+            self._open_link()
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
@@ -135,14 +153,27 @@ class StewardNode:
                     self._start_job(spec)
                 case PersistBroker():
                     self._unsaved = True
+                case Access(revocations, denied):
+                    write_private(self.folder.pki / "revoked.pem", revocations)
+                    write_access(self.folder.broker, self.folder.tenant, denied)
+                    self._broker().reload()
+                case Cut(device, pair):
+                    threading.Thread(target=self._end, args=(device, pair), name=f"cut-{device}", daemon=True).start()
+
+    def _end(self, device: DeviceId, pair: Pair) -> None:
+        at = dataclasses.replace(self._address(), client_id=device)
+        done = end_session(at, self.folder.pki / "ca.pem", pair.certificate, pair.key, self.folder.run)
+        log.warning("the session of %s %s", device, "has ended" if done else "could not be taken over: no broker?")
+
+    def _broker(self) -> MosquittoProcess:
+        return MosquittoProcess(self.folder.broker, self.settings.listen, self.settings.ports.uplink, "")
 
     def _persist_broker(self) -> None:
         """Once the broker has confirmed all that was sent: what is still on its way would not be in its store."""
         if not self._unsaved or not self.link.settled:
             return
         self._unsaved = False
-        at = self.settings
-        MosquittoProcess(self.folder.broker, at.listen, at.ports.uplink, "").persist()
+        self._broker().persist()
 
     def _start_job(self, spec: JobSpec) -> None:
         """A process a job; whatever way it ends, the job ends with it."""

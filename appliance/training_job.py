@@ -94,6 +94,7 @@ def run(
         scorecard=made.scorecard,
         verdicts=verdicts,
         accepted=gates.accepted(verdicts),
+        learned=dataset.learned,
     )
 
 

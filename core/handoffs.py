@@ -6,7 +6,7 @@ the job that built it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from sync.features import TensorSpec, WindowSpec
 from sync.manifest import Precision
 from sync.messages import Gates, TrialReport
-from sync.names import DeviceId, Digest, ModelName
+from sync.names import DeviceId, Digest, ModelName, Serial, SiteId
 
 # --- ingest -> lake ---------------------------------------------------------------------------------------------
 
@@ -64,6 +64,15 @@ class Split:
     entity: npt.NDArray[np.str_]
 
 
+class Learned(msgspec.Struct, frozen=True):
+    """What the field gave, in labelled windows of each device: `fit` to learn from, `gate` to judge by. `strange` ones
+    were left out, for they are labelled as no chosen row is."""
+
+    fit: dict[DeviceId, int] = {}
+    gate: dict[DeviceId, int] = {}
+    strange: dict[DeviceId, int] = {}
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Reproducible from (view, snapshot): the same pair gives the same `digest` of content."""
@@ -75,6 +84,7 @@ class Dataset:
     window: WindowSpec
     fit: Split
     gate: Split
+    learned: Learned = field(default_factory=Learned)
 
 
 # --- training -> release ----------------------------------------------------------------------------------------
@@ -137,6 +147,7 @@ class Candidate(msgspec.Struct, frozen=True):
     scorecard: Scorecard
     verdicts: tuple[Verdict, ...]
     accepted: bool
+    learned: Learned = Learned()
 
 
 # --- release -> rollout -----------------------------------------------------------------------------------------
@@ -174,3 +185,15 @@ class Rollout(msgspec.Struct, frozen=True):
     retry: int = 0  # the generation of its assignments: a higher one lifts the quarantine of the release
     forced: str = ""  # who had it serve without a shadow's word, and why
     decided: dict[DeviceId, TrialReport] = {}  # what each device's pairs said when they decided
+
+
+# --- who shall join ---------------------------------------------------------------------------------------------
+
+
+class Box(msgspec.Struct, frozen=True):
+    """A box that shall join: whoever shows this serial number at this site becomes this device."""
+
+    serial: Serial
+    name: DeviceId
+    site: SiteId
+    labels: tuple[str, ...] = ()  # words, or key=value

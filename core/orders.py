@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from core.handoffs import Candidate, LakeFile, Landed
+from core.handoffs import Box, Candidate, LakeFile, Landed
 from core.project import Project
-from sync.names import DeviceId, ModelName
+from sync.names import DeviceId, ModelName, SiteId
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, tag_field="order", tag=True):
@@ -93,10 +93,47 @@ class IssueToken(Order, frozen=True, kw_only=True):
     minutes: int = 60
 
 
+class IssueSiteToken(Order, frozen=True, kw_only=True):
+    """An enrolment token for `uses` boxes of a site; with `approve` a person accepts each (`Accept`)."""
+
+    site: SiteId
+    uses: int
+    minutes: int = 60
+    approve: bool = False
+
+
+class ImportBoxes(Order, frozen=True, kw_only=True):
+    """Boxes that are expected: serial number, name, site, labels. All of them are taken, or none."""
+
+    boxes: tuple[Box, ...]
+
+
+class Accept(Order, frozen=True, kw_only=True):
+    """Admit boxes that wait, all of them if none is named; or let a device speak again that was seen twice."""
+
+    devices: tuple[DeviceId, ...] = ()
+
+
+class Revoke(Order, frozen=True, kw_only=True):
+    """End a device's certificates and its session; it is no part of the fleet any more."""
+
+    device: DeviceId
+    reason: str
+
+
+class Replace(Order, frozen=True, kw_only=True):
+    """End a device's certificates and its session; another box takes its name, and with it its models, by the token
+    that is the answer."""
+
+    device: DeviceId
+    minutes: int = 60
+
+
 class Enrol(Order, frozen=True, kw_only=True):
     """An enrolment request as it came over HTTPS: a DSSE envelope (JSON text)."""
 
     envelope: str
+    source: str = ""  # the address it came from
 
 
 # --- from workers -----------------------------------------------------------------------------------------------
@@ -143,6 +180,11 @@ AnyOrder = (
     | Force
     | Label
     | IssueToken
+    | IssueSiteToken
+    | ImportBoxes
+    | Accept
+    | Revoke
+    | Replace
     | Enrol
     | JobProgress
     | CommitRows

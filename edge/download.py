@@ -2,7 +2,10 @@
 
 Theory. Asking is subscribing to a retained chunk topic; the answer comes at once, or never (the broker does not
 have it). The window starts at 4, grows by one a chunk that came up to 16, and is halved on a stall (no chunk for
-`STALL` seconds): then all that was asked for is `missing`, told to the core, and asked for again.
+`STALL` seconds, or twice the pace of a slow line). A stall does not tell a slow or frozen line from a lost chunk,
+and to ask for all again doubles what a slow line has to carry. But a session answers in the order it is asked: a chunk
+that a later one has overtaken is lost, and is asked for again; where none is, one chunk more is asked for, behind all
+others, to find out. `missing` is what the core is told: what is known to be lost, after a second stall in a row all.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from sync import chunks
 from sync.manifest import Blob
 
 START, TOP = 4, 16  # chunks under way at once
+FEW = 4  # the window is filled up when a quarter of it is free: a packet and its answer for a few chunks, not for each
 STALL = 5.0  # seconds without a chunk, doubled per stall in a row up to LONGEST
 LONGEST = 300.0
 
@@ -26,7 +30,13 @@ class Download:
     asked: set[int] = field(default_factory=set)
     window: int = START
     stalls: int = 0
-    last: float = 0.0  # time of the last progress
+    last: float = 0.0  # time of the last progress, or of the last stall
+    _pace: float = 0.0  # seconds between two chunks, by the slowest of late
+    _came: float = 0.0  # time of the last progress
+    _turns: dict[int, int] = field(default_factory=dict)  # chunk -> when it was last asked for, as a running number
+    _turn: int = 0
+    _answered: int = 0  # the latest turn that was answered
+    _lost: frozenset[int] = frozenset()  # as of the last stall
 
     @property
     def done(self) -> bool:
@@ -35,17 +45,14 @@ class Download:
     @property
     def missing(self) -> tuple[int, ...]:
         """What the core should publish again; known only after a stall."""
-        return tuple(sorted(self.asked - self.have)) if self.stalls else ()
+        return tuple(sorted(self._lost & self.asked)) if self.stalls else ()
 
     def ask(self, now: float) -> tuple[int, ...]:
         """Chunks to subscribe to now, to fill the window."""
-        lacking = (i for i in range(len(self.blob.hashes)) if i not in self.have and i not in self.asked)
+        if not self.asked:
+            self.last = self._came = now
         room = self.window - len(self.asked)
-        fresh = tuple(i for _, i in zip(range(max(0, room)), lacking, strict=False))
-        if fresh and not self.asked:
-            self.last = now
-        self.asked.update(fresh)
-        return fresh
+        return self._ask(room) if room >= self.window // FEW or not self.asked else ()
 
     def arrived(self, index: int, payload: bytes, now: float) -> bool:
         """Whether the chunk is right and lacking; a wrong one changes nothing.
@@ -57,7 +64,9 @@ class Download:
         self.asked.discard(index)
         self.have.add(index)
         self.window = min(TOP, self.window + 1)
-        self.stalls, self.last = 0, now
+        self._answered = max(self._answered, self._turns.get(index, 0))
+        self._pace = max(now - self._came, self._pace / 2)
+        self.stalls, self.last, self._came = 0, now, now
         return True
 
     def refused(self, index: int) -> None:
@@ -66,12 +75,38 @@ class Download:
         self.asked.add(index)
 
     def stalled(self, now: float) -> tuple[int, ...]:
-        """The chunks to ask for again (unsubscribe, subscribe) after a stall; empty while things move."""
+        """The chunks to ask for again (subscribe anew) after a stall; empty while things move."""
         if now < self.last:  # the clock was set back: what was measured by it is no duration
-            self.last = now
-        patience = min(LONGEST, STALL * 2 ** min(self.stalls, 10))
+            self.last = self._came = now
+        patience = min(LONGEST, max(STALL, 2 * self._pace) * 2 ** min(self.stalls, 10))
         if not self.asked or now - self.last < patience:
             return ()
         self.window = max(1, self.window // 2)
         self.stalls, self.last = self.stalls + 1, now
-        return tuple(sorted(self.asked))
+        again = self._overtaken()
+        self._lost = frozenset(again if self.stalls == 1 else self.asked)
+        if not again:
+            fresh = self._ask(1) if self.stalls == 1 else ()
+            again = fresh or (max(self.asked, key=self._when),)
+        for index in again:
+            self._asking(index)
+        return again
+
+    def _ask(self, count: int) -> tuple[int, ...]:
+        lacking = (i for i in range(len(self.blob.hashes)) if i not in self.have and i not in self.asked)
+        fresh = tuple(i for _, i in zip(range(max(0, count)), lacking, strict=False))
+        for index in fresh:
+            self._asking(index)
+        return fresh
+
+    def _asking(self, index: int) -> None:
+        self._turn += 1
+        self._turns[index] = self._turn
+        self.asked.add(index)
+
+    def _when(self, index: int) -> int:
+        return self._turns.get(index, 0)
+
+    def _overtaken(self) -> tuple[int, ...]:
+        """Chunks asked for before one that has come; or that came, and the disk refused."""
+        return tuple(sorted(i for i in self.asked if self._when(i) <= self._answered))

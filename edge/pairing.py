@@ -2,8 +2,9 @@
 
 Theory. A pair becomes an outcome D (+1 the candidate is worse, 0 equal, -1 better) as `sync.evidence` wants it: rows
 of an entity in the order they happened, overlapping windows once. Under `labels` a disagreement has no D before its
-label, and whatever comes behind it in its entity waits, so the blocks do not depend on the order of the labels. Under
-`agreement` a disagreement counts against the candidate. Under `guardrails` no block is counted.
+label, and whatever comes behind it in its entity waits, so the blocks do not depend on the order of the labels. What
+waits is not left out of SAFE (`Tally.worst`): else the entities that disagree would drop out, and those that agree
+remain. Under `agreement` a disagreement counts against the candidate. Under `guardrails` no block is counted.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from sync.evidence import BlockCounter, Blocks, Counters
 from sync.messages import Evidence, TrialReport
 from sync.names import Digest
 
-WAITING = 1_000  # rows of one entity that may wait for a label
+WAITING = 1_000  # rows of one entity that may wait for a label ...
+WAITING_ALL = 10_000  # ... and of all together: they are in memory, and in every checkpoint
 ENTITIES = 1_000  # whose windows are paired
 SEEN = 10_000  # pairs whose label is still taken ...
 SEEN_KEPT = 1_000  # ... and how many of them outlive a restart
@@ -74,6 +76,7 @@ class Tally:
         self._counter = BlockCounter(books.blocks)
         self._ends = {name: stretch.end for name, stretch in books.entities.items()}
         self._queues = {name: list(stretch.queue) for name, stretch in books.entities.items() if stretch.queue}
+        self._queued = sum(map(len, self._queues.values()))
         self._waiting = {row.id: name for name, queue in self._queues.items() for row in queue if isinstance(row, Pair)}
         self._seen = OrderedDict((pair.id, pair) for pair in books.seen)
         self._pairs, self._agreed = books.pairs, books.agreed
@@ -89,7 +92,7 @@ class Tally:
         """Counts a pair of a window that ends at `end` (seconds); False if there is no room for it."""
         if entity not in self._ends and len(self._ends) >= ENTITIES:
             return False
-        if len(self._queues.get(entity, ())) >= WAITING:
+        if len(self._queues.get(entity, ())) >= WAITING or self._queued >= WAITING_ALL:
             return False
         self._ends[entity] = end
         self._pairs += 1
@@ -103,6 +106,7 @@ class Tally:
                 self._seen.popitem(last=False)
         if self.about.metric != "guardrails":
             self._queues.setdefault(entity, []).append(pair if outcome is None else outcome)
+            self._queued += 1
             self._drain(entity)
         return True
 
@@ -116,6 +120,13 @@ class Tally:
         self._right += pair.new == label
         self._right_before += pair.old == label
         return True
+
+    def worst(self) -> Counters:
+        """The counters if every label that is missing spoke against the candidate."""
+        counter = BlockCounter(self._counter.checkpoint())
+        for entity, queue in self._queues.items():
+            counter.push(entity, [row if isinstance(row, int) else 1 for row in queue])
+        return counter.checkpoint().counters
 
     def unlabelled(self) -> tuple[str, ...]:
         """The predictions whose label would still be taken."""
@@ -133,12 +144,14 @@ class Tally:
     def report(self) -> TrialReport:
         """What the pairs say, for the core."""
         about, counters = self.about, self.counters
+        worst = self.worst() if self._queues else counters
         return TrialReport(
             Digest(about.manifest), Digest(about.against), about.retry, about.metric, about.block,
             plus=counters.plus, zero=counters.zero, minus=counters.minus,
             pairs=self._pairs, agreed=self._agreed,
             labels=self._labels, right=self._right, right_before=self._right_before,
-            waiting=sum(map(len, self._queues.values())),
+            waiting=self._queued,
+            worst=(worst.plus, worst.zero, worst.minus),
         )  # fmt: skip
 
     def _resolve(self, entity: str, prediction_id: str, label: str) -> Pair | None:
@@ -158,6 +171,7 @@ class Tally:
         if ready:
             self.counters = self._counter.push(entity, ready)
         self._queues[entity] = queue[held:]
+        self._queued -= held
         if held == len(queue):
             del self._queues[entity]
 

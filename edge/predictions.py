@@ -162,16 +162,19 @@ class Predictions:
 
     def unsent(self, choice: Choice, limit: int) -> list[Waiting]:
         """The oldest predictions that may go and did not yet. One that cannot be read never goes, and is reported."""
-        found = []
+        query, found, spoilt = _UNSENT_LABELLED if choice.labelled else _UNSENT, [], []
         try:
-            with self._lock, self._db:
-                query = _UNSENT_LABELLED if choice.labelled else _UNSENT
-                for prediction_id, words, sealed in self._db.execute(query, (*_values(choice), limit)):
-                    try:
-                        found.append(Waiting(self._unseal(prediction_id, sealed), words))
-                    except (Damaged, Malformed) as error:
-                        self._never(prediction_id)
-                        self._complain(f"a prediction cannot be read and is left out: {error}")
+            with self._lock:
+                rows = self._db.execute(query, (*_values(choice), limit)).fetchall()
+            for prediction_id, words, sealed in rows:  # whoever answers does not wait until all are opened
+                try:
+                    found.append(Waiting(self._unseal(prediction_id, sealed), words))
+                except (Damaged, Malformed) as error:
+                    spoilt.append((_NEVER, prediction_id))
+                    self._complain(f"a prediction cannot be read and is left out: {error}")
+            if spoilt:
+                with self._lock, self._db:
+                    self._db.executemany("UPDATE prediction SET sent = ? WHERE id = ?", spoilt)
         except sqlite3.Error as error:
             self._complain(f"nothing is read for the core: {error}; check the disk")
             return []

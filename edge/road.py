@@ -18,7 +18,7 @@ import msgspec
 from edge.budget import DAY, Budget
 from edge.predictions import Choice, Predictions, Waiting
 from sync import samples
-from sync.manifest import Manifest
+from sync.manifest import Manifest, Uplink
 from sync.messages import DriftReport, RoadReport, SampleBatch
 from sync.names import DeviceId, ModelName, TenantId
 from sync.samples import Batch, Sample
@@ -42,8 +42,9 @@ class Cut:
 
 def releases(manifest: Manifest, before: Iterable[Manifest] = ()) -> tuple[int, ...]:
     """Whose predictions may go while `manifest` serves: its own, and those of releases before it that cut the same
-    windows under the same policy."""
-    same = (m for m in before if (m.window, m.uplink.policy) == (manifest.window, manifest.uplink.policy))
+    windows and let out the same: what was predicted under one promise does not leave under another. The budget is
+    today's."""
+    same = (m for m in before if (m.window, _promise(m)) == (manifest.window, _promise(manifest)))
     return tuple(sorted({manifest.number, *(m.number for m in same)}))
 
 
@@ -223,6 +224,10 @@ class Road:
             return None
         spent = self._budget.spent(manifest.model, int(now // DAY))
         return RoadReport(uplink.policy, self._budget.handed(manifest.model), spent, uplink.daily_bytes, held)
+
+
+def _promise(manifest: Manifest) -> Uplink:
+    return msgspec.structs.replace(manifest.uplink, daily_bytes=0)
 
 
 def _size(manifest: Manifest) -> int:

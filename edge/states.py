@@ -145,6 +145,13 @@ class Prove:
 
 
 @dataclass(frozen=True, slots=True)
+class Install:
+    """Check this certificate (PEM), keep it, and open the uplink anew with it."""
+
+    certificate: str
+
+
+@dataclass(frozen=True, slots=True)
 class Proved:
     """The prover's result. `artifact` tells a late one, of a release that is no longer wanted, from the real one."""
 
@@ -168,4 +175,4 @@ class Drifted:
     report: DriftReport
 
 
-Action = Send | Listen | Unlisten | Prove
+Action = Send | Listen | Unlisten | Prove | Install

@@ -1,15 +1,16 @@
 """Has this device's world changed since its release was committed? One detector a model, fed with every reading.
 
-The baseline is the device's own: its first drift windows after commit, so a new release starts anew. Detectors are
-kept sealed, one file a model, written every `KEEP_EVERY` windows and at an alarm; a kill costs at most the windows
-since then, which can only delay an alarm. A file that cannot be read is the same as none, and reported.
+The baseline is the device's own: its first drift windows after commit, so a new release starts anew. Rows wait until
+they fill a drift window, so that most readings cost next to nothing. Detectors are kept sealed, one file a model,
+written every `KEEP_EVERY` windows and at an alarm; a kill costs at most the windows since then, which can only delay an
+alarm. A file that cannot be read is the same as none, and reported.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -22,6 +23,7 @@ from sync.manifest import Manifest
 from sync.messages import DriftReport
 from sync.names import ModelName
 from sync.sketch import Stream, pack, unpack
+from sync.windows import Rows
 
 KEEP_EVERY = 20  # drift windows between two checkpoints
 
@@ -33,15 +35,19 @@ class _Watched:
     """One committed release under watch."""
 
     number: int
+    window: int  # rows of a drift window
     detector: Detector
     report: DriftReport
     kept: int = 0  # windows at the last checkpoint
+    over: int = 0  # rows since the last finished window ...
+    waiting: list[Rows] = field(default_factory=list)  # ... and of these, those the detector has not seen
 
 
 class _State(msgspec.Struct, frozen=True):
     number: int
     state: State
     report: DriftReport
+    over: int = 0
 
 
 class Telemetry:
@@ -67,8 +73,11 @@ class Telemetry:
             watched = self._watched.get(model)
             if watched is None:
                 return
-            verdicts = watched.detector.push(np.asarray(rows, np.float32))
-            noted = [self._note(watched, verdict, ts) for verdict in verdicts]
+            watched.waiting.append(np.asarray(rows, np.float32))
+            watched.over += len(watched.waiting[-1])
+            if watched.over < watched.window:
+                return
+            noted = [self._note(watched, verdict, ts) for verdict in self._judged(watched)]
             alarmed = any(noted)
             if alarmed or watched.report.windows - watched.kept >= KEEP_EVERY:
                 self._keep(model, watched)
@@ -85,7 +94,13 @@ class Telemetry:
         """A last checkpoint of everything."""
         with self._lock:
             for model, watched in self._watched.items():
+                self._judged(watched)  # no window is full
                 self._keep(model, watched)
+
+    def _judged(self, watched: _Watched) -> tuple[Verdict, ...]:
+        """Shows the detector all that waits."""
+        waiting, watched.waiting, watched.over = watched.waiting, [], watched.over % watched.window
+        return watched.detector.push(np.concatenate(waiting)) if waiting else ()
 
     def _note(self, watched: _Watched, verdict: Verdict, ts: float) -> bool:
         """Folds one verdict into the report; true for the release's first alarm, which stays."""
@@ -106,7 +121,8 @@ class Telemetry:
         drift = manifest.drift
         rule = Rule(drift.window, drift.baseline, drift.alarm, drift.material, turns=drift.turns)
         streams = tuple(Stream(channel, "numeric") for channel in manifest.window.channels)
-        return _Watched(manifest.number, watch(streams, rule), DriftReport(Status.NOT_CALIBRATED.value))
+        report = DriftReport(Status.NOT_CALIBRATED.value)
+        return _Watched(manifest.number, drift.window, watch(streams, rule), report)
 
     def _restore(self, manifest: Manifest) -> _Watched | None:
         content = self._kept.load(manifest.model)
@@ -120,9 +136,9 @@ class Telemetry:
             return None
         if kept.number != manifest.number:
             return None
-        return _Watched(kept.number, detector, kept.report, kept.report.windows)
+        return _Watched(kept.number, kept.state.rule.window, detector, kept.report, kept.report.windows, kept.over)
 
     def _keep(self, model: ModelName, watched: _Watched) -> None:
         watched.kept = watched.report.windows
-        content = pack(_State(watched.number, watched.detector.state(), watched.report))
+        content = pack(_State(watched.number, watched.detector.state(), watched.report, watched.over))
         self._kept.save(model, content)

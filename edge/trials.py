@@ -28,7 +28,7 @@ from sync.sketch import pack, unpack
 from sync.windows import Rows
 
 KEEP_EVERY = 20  # pairs or labels between two checkpoints
-
+LATE = 30.0  # seconds after which an answer that a candidate still owes counts as failed
 
 Known = Callable[[str], str | None]  # prediction id -> its label
 
@@ -36,6 +36,11 @@ Known = Callable[[str], str | None]  # prediction id -> its label
 def _unknown(prediction_id: str) -> str | None:
     """Nobody remembers labels."""
     return None
+
+
+def _stopped() -> float:
+    """A clock that stands: nothing is late."""
+    return 0.0
 
 
 @dataclass
@@ -47,6 +52,7 @@ class _Trial:
     margin: float
     tally: Tally
     health: Health = field(default_factory=Health)
+    asked: float | None = None  # when the candidate was asked in shadow, while it owes the answer
     changes: int = 0  # since the last checkpoint
     said: set[str] = field(default_factory=set)
 
@@ -56,10 +62,13 @@ class Trials:
 
     Without `kept` a trial does not outlive its process, and nothing is reported. `known` is the label that was already
     given to a prediction, None without one: what a kill took from the books is asked for again. It must not raise.
+    `clock` is in seconds since anything; it tells a candidate that never answers.
     """
 
-    def __init__(self, kept: Kept | None = None, known: Known = _unknown) -> None:
-        self._kept, self._known = kept, known
+    def __init__(
+        self, kept: Kept | None = None, known: Known = _unknown, clock: Callable[[], float] = _stopped
+    ) -> None:
+        self._kept, self._known, self._clock = kept, known, clock
         self._trials: dict[ModelName, _Trial] = {}
         self._lock = threading.Lock()
 
@@ -68,9 +77,11 @@ class Trials:
         block length is continued, so this may be called again and again.
 
         A margin or block length for which there is no evidence (`sync.evidence`) is taken as the nearest that has.
+        Numbers are neither right nor equal as names are: of releases without classes no block is counted.
         """
         manifests = str(new.slot.release.manifest), str(old.slot.release.manifest)
-        about = About(*manifests, retry, gates.evidence, max(1, gates.block))
+        named = bool(new.slot.manifest.classes and old.slot.manifest.classes)
+        about = About(*manifests, retry, gates.evidence if named else "guardrails", max(1, gates.block))
         margin = min(max(gates.margin, 0.0), MAX_MARGIN)
         with self._lock:
             trial = self._trials.get(model)
@@ -78,6 +89,12 @@ class Trials:
                 trial = self._trials[model] = _Trial(new, old, margin, Tally(self._restore(model, about)))
                 self._catch_up(model, trial, trial.tally.unlabelled())
             trial.new, trial.old, trial.margin = new, old, margin
+            if about.metric != gates.evidence:
+                self._say(trial, "trial-not-paired", f"{model}: no classes, so nothing speaks for {gates.evidence}")
+
+    def asks(self, model: ModelName) -> bool:
+        """Whether a trial of this model is open; never waits."""
+        return model in self._trials
 
     def close(self, model: ModelName) -> None:
         """Ends the trial, if there is one, for good."""
@@ -89,7 +106,8 @@ class Trials:
     def see(self, prediction: Prediction, window: Rows) -> None:
         """One answered prediction with its input window, (size, channels) float32: asks the other release too.
 
-        Windows that overlap the last counted one of their entity change nothing, and so do repeated ones.
+        Takes as long as the other release takes. Windows that overlap the last counted one of their entity change
+        nothing, and so do repeated ones.
         """
         with self._lock:
             trial = self._trials.get(prediction.model)
@@ -97,20 +115,19 @@ class Trials:
                 return
             in_shadow = prediction.release == trial.old.slot.release.number
             other = trial.new if in_shadow else trial.old
+            trial.asked = self._clock() if in_shadow else None
         heard = _ask(other, window)  # takes a while: nobody else must wait for it
         with self._lock:
+            trial.asked = None
             # Meanwhile it may have been closed, or the same window seen by another thread.
             if self._trials.get(prediction.model) is trial and _wanted(trial, prediction, window):
                 self._hear(trial, prediction, heard, in_shadow=in_shadow)
 
-    def label(self, prediction_id: str, label: str) -> None:
-        """What a prediction really was. One that no trial saw, or that has its label, changes nothing."""
+    def label(self, prediction_id: str, label: str) -> bool:
+        """What a prediction really was; false if no trial saw it, or it has its label, or that is none of its classes:
+        then nothing changed."""
         with self._lock:
-            for model, trial in self._trials.items():
-                before = trial.tally.counters
-                if trial.tally.label(prediction_id, label):
-                    self._changed(model, trial, before)
-                    return
+            return any(self._label(model, trial, prediction_id, label) for model, trial in self._trials.items())
 
     def report(self, model: ModelName) -> TrialReport | None:
         """What the pairs of this model's trial say; None while there is none."""
@@ -122,14 +139,24 @@ class Trials:
         """What the candidate did in shadow since this process opened the trial; all nought without one."""
         with self._lock:
             trial = self._trials.get(model)
-            return trial.health if trial else Health()
+            if trial is None:
+                return Health()
+            late = trial.asked is not None and self._clock() - trial.asked >= LATE
+            return msgspec.structs.replace(trial.health, errors=trial.health.errors + late)
 
     def decision(self, model: ModelName) -> tuple[Decision, float, float]:
-        """What this device's own blocks say, with the natural logarithms of E_harm and E_safe; HOLD without a trial."""
+        """What this device's own blocks say, with the natural logarithms of E_harm and E_safe; HOLD without a trial.
+
+        SAFE is said only if it would be whatever the labels say that are missing.
+        """
         with self._lock:
             trial = self._trials.get(model)
             counters, margin = (trial.tally.counters, trial.margin) if trial else (Counters(), 0.0)
-        return decide(counters, margin), log_harm(counters, margin), log_safe(counters, margin)
+            decision = decide(counters, margin)
+            worst = trial.tally.worst() if trial and decision is Decision.SAFE else counters
+        if worst != counters and decide(worst, margin) is not Decision.SAFE:
+            decision = Decision.HOLD
+        return decision, log_harm(counters, margin), log_safe(worst, margin)
 
     def checkpoint(self) -> None:
         """Writes down every trial that changed since it was written last."""
@@ -149,19 +176,27 @@ class Trials:
         pair = Pair(prediction.id, answer, said) if in_shadow else Pair(prediction.id, said, answer)
         if trial.tally.pair(prediction.entity or "", prediction.ts, pair):
             self._changed(model, trial, before)
-            if pair.new != pair.old:  # a repeated window may have had its label before
-                self._catch_up(model, trial, (pair.id,))
+            self._catch_up(
+                model, trial, (pair.id,)
+            )  # a label may be faster than the pair, or the window a repeated one
         else:
-            text = f"{model}: windows stay out of the evidence, more wait for labels than are kept; send the labels"
-            self._say(trial, "trial-full", text)
+            text = (
+                "windows stay out of the evidence: too many wait for labels, which must be sent, or too many entities"
+            )
+            self._say(trial, "trial-full", f"{model}: {text}")
 
     def _catch_up(self, model: ModelName, trial: _Trial, predictions: tuple[str, ...]) -> None:
-        before = trial.tally.counters
         for prediction_id in predictions:
             label = self._known(prediction_id)
-            if label is not None and trial.tally.label(prediction_id, label):
-                self._changed(model, trial, before)
-                before = trial.tally.counters
+            if label is not None:
+                self._label(model, trial, prediction_id, label)
+
+    def _label(self, model: ModelName, trial: _Trial, prediction_id: str, label: str) -> bool:
+        before, classes = trial.tally.counters, {*trial.new.slot.manifest.classes, *trial.old.slot.manifest.classes}
+        if (classes and label not in classes) or not trial.tally.label(prediction_id, label):
+            return False
+        self._changed(model, trial, before)
+        return True
 
     def _changed(self, model: ModelName, trial: _Trial, before: Counters) -> None:
         trial.changes += 1

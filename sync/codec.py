@@ -47,6 +47,14 @@ def decode(kind: type[Document], payload: bytes, limit: int = LIMIT) -> Document
     return document
 
 
+def typed(kind: type[Document], plain: object) -> Document:
+    """The document of type `kind` that `builtins` made `plain` of; raises Malformed, naming the field that is wrong."""
+    try:
+        return msgspec.convert(plain, kind, dec_hook=_named)
+    except msgspec.ValidationError as error:
+        raise Malformed(f"{getattr(kind, '__name__', kind)}: {error}") from error
+
+
 def builtins(document: object) -> Any:
     """The document as plain dicts, lists and strings, for pages and `--json`."""
     return msgspec.to_builtins(document, enc_hook=_plain)

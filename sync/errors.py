@@ -21,6 +21,12 @@ class Untrusted(SyncError):
     code = "untrusted"
 
 
+class Barred(SyncError):
+    """The word of a device that may not speak any more: revoked, replaced, or seen twice."""
+
+    code = "barred"
+
+
 class Damaged(SyncError):
     """Sealed bytes that do not open, or pieces whose digest differs."""
 

@@ -59,3 +59,12 @@ class Link(Protocol):
 
     def stop(self) -> None:
         """Ends the session cleanly; a will, if any, is not sent."""
+
+
+LONGEST = 60.0  # seconds between two tries to connect, at most
+
+
+def pause(tries: int, chance: float) -> float:
+    """Seconds before a connection is tried again that failed or was lost, after so many tries in vain: the upper half
+    of a range that doubles from 1 s to a minute, by `chance` from 0 to 1."""
+    return min(LONGEST, 2.0 ** min(tries, 6)) * (0.5 + 0.5 * chance)

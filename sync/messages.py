@@ -61,6 +61,7 @@ class Assignment(msgspec.Struct, frozen=True):
     expires: float
     models: dict[ModelName, ModelOrder]
     tenant_key: str = ""  # X25519 public key of the tenant (base64): what samples are sealed to
+    certificate: str = ""  # the device's newest certificate (PEM), for the key it has
     v: int = PROTOCOL
 
 
@@ -150,6 +151,7 @@ class TrialReport(msgspec.Struct, frozen=True):
     right: int = 0  # ... that the candidate got right
     right_before: int = 0  # ... that the incumbent got right
     waiting: int = 0  # pairs that wait for the label of a disagreement
+    worst: tuple[int, int, int] | None = None  # the blocks, if every label that is missing spoke against the candidate
 
 
 class RoadReport(msgspec.Struct, frozen=True):
@@ -272,6 +274,7 @@ class SampleBatch(msgspec.Struct, frozen=True):
 EVENT = Kind("event")
 METRICS = Kind("metrics")
 SAMPLE = Kind("sample")
+CSR = Kind("csr")
 WHY = Kind("why")
 
 

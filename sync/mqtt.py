@@ -2,7 +2,9 @@
 
 Traps settled here, once: MQTT 5 and the second callback API are asked for by name (paho's defaults are older);
 TCP_NODELAY is set (without it a QoS 1 exchange waits for delayed acknowledgements, 40 times slower); a publish
-that the broker refuses is told, because only MQTT 5 tells at all; subscriptions are renewed after a reconnect.
+that the broker refuses is told, because only MQTT 5 tells at all; subscriptions are renewed after a reconnect. Chunks
+are heard at QoS 0, and not sent anew by a renewal: whoever lacks one asks again, while a broker that repeats all that a
+lost line did not confirm sends more than is lacking, and over a line that is cut often nothing else.
 """
 
 from __future__ import annotations
@@ -23,10 +25,14 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from sync.link import LinkDown, Message, Publish, Receiver, Watcher
+from sync import topics
+from sync.link import LinkDown, Message, Publish, Receiver, Watcher, pause
+from sync.names import BadName
 
 KEEPALIVE = 60  # seconds
 IN_FLIGHT = 100  # QoS 1 messages under way at once
+AT_ONCE = 64  # filters in one packet
+FEW = 16  # chunks that came are given up so many at a time: one packet and its answer, not one for each
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,8 @@ class MqttLink:
     `acknowledge(receipt)`. With `queue_when_down`, publishes wait in memory for the session (a local broker);
     without, they are dropped (the uplink: state is told again after every reconnect). With `retain_as_published`,
     `Message.retained` is also true for a live message that the broker was told to keep. `confirmed` is called from
-    the link's thread after each QoS 1 publish that the broker answered; `settled` says if it was the last.
+    the link's thread after each QoS 1 publish that the broker answered; `settled` says if it was the last. `chance`
+    gives numbers from 0 to 1: clients that were lost together come back one by one.
     """
 
     def __init__(
@@ -84,11 +91,13 @@ class MqttLink:
         retain_as_published: bool = False,
         refused: Callable[[str], None] = lambda text: None,
         confirmed: Callable[[], None] = lambda: None,
+        chance: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self._broker, self._queue, self._refused = broker, queue_when_down, refused
-        self._confirmed = confirmed
-        self._options = SubscribeOptions(qos=1, retainAsPublished=retain_as_published)
+        self._confirmed, self._chance = confirmed, chance
+        self._tries, self._as_published = 0, retain_as_published  # tries since the session was last up
         self._patterns: list[str] = []
+        self._left: dict[str, int | None] = {}  # filters given up that a kept session may still have -> packet id
         self._lock = threading.Lock()
         self._up = threading.Event()
         self._sent_lock = threading.Lock()
@@ -107,7 +116,6 @@ class MqttLink:
         if will is not None:
             client.will_set(will.topic, will.payload, will.qos, will.retain)
         client.max_inflight_messages_set(IN_FLIGHT)
-        client.reconnect_delay_set(1, 60)
         client.on_socket_open = _no_delay
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
@@ -115,6 +123,7 @@ class MqttLink:
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
         self._client = client
 
     def start(self, receiver: Receiver, watcher: Watcher) -> None:
@@ -145,8 +154,11 @@ class MqttLink:
                 self._sent.append(info)
 
     def subscribe(self, *patterns: str) -> None:
+        """As every link; retained chunks are sent only if they are asked for while the session is up."""
         with self._lock:
             self._patterns += [p for p in patterns if p not in self._patterns]
+            for pattern in patterns:
+                self._left.pop(pattern, None)
         if self._up.is_set():
             self._subscribe(patterns)
 
@@ -154,8 +166,10 @@ class MqttLink:
         with self._lock:
             self._patterns = [p for p in self._patterns if p not in patterns]
             self._granted -= set(patterns)
-        if patterns and self._up.is_set():
-            self._client.unsubscribe(list(patterns))
+            self._left |= dict.fromkeys(patterns)
+            due = tuple(p for p, packet in self._left.items() if packet is None)
+        if self._up.is_set() and (len(due) >= FEW or not all(map(_of_chunk, patterns))):
+            self._unsubscribe(due)
 
     @property
     def listening(self) -> frozenset[str]:
@@ -186,30 +200,50 @@ class MqttLink:
         self._client.loop_stop()
         self._up.clear()
 
-    def _subscribe(self, patterns: tuple[str, ...]) -> None:
-        for start in range(0, len(patterns), 64):
-            some = patterns[start : start + 64]
+    def _subscribe(self, patterns: tuple[str, ...], *, renewed: bool = False) -> None:
+        for start in range(0, len(patterns), AT_ONCE):
+            some = patterns[start : start + AT_ONCE]
             with self._lock:  # the confirmation may come before subscribe() returns
-                _, packet = self._client.subscribe([(p, self._options) for p in some])
+                _, packet = self._client.subscribe([(p, self._options(p, renewed)) for p in some])
                 if packet is not None:
                     self._asked[packet] = some
+
+    def _options(self, pattern: str, renewed: bool) -> SubscribeOptions:
+        if not _of_chunk(pattern):
+            return SubscribeOptions(qos=1, retainAsPublished=self._as_published)
+        sent = SubscribeOptions.RETAIN_DO_NOT_SEND if renewed else SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
+        return SubscribeOptions(qos=0, retainAsPublished=self._as_published, retainHandling=sent)
+
+    def _unsubscribe(self, patterns: tuple[str, ...]) -> None:
+        for start in range(0, len(patterns), AT_ONCE):
+            some = patterns[start : start + AT_ONCE]
+            with self._lock:
+                _, packet = self._client.unsubscribe(list(some))
+                self._left |= dict.fromkeys(some, packet)
 
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
         if reason.is_failure:
             self._watch(False, f"broker refused the session: {reason}")
             return
         self._up.set()
+        self._tries = 0
         with self._lock:
-            patterns = tuple(self._patterns)
+            patterns, left = tuple(self._patterns), tuple(self._left)
+            if not flags.session_present:
+                self._left.clear()
+        if left and flags.session_present:
+            self._unsubscribe(left)
         if patterns:
-            self._subscribe(patterns)
+            self._subscribe(patterns, renewed=True)
         self._watch(True, "connected")
 
     def _on_connect_fail(self, client: Any, data: Any) -> None:
+        self._pause()
         self._watch(False, f"no connection to {self._broker.host}:{self._broker.port}")
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
         self._up.clear()
+        self._pause()
         with self._lock:
             self._asked.clear()
             self._granted = frozenset()
@@ -241,9 +275,24 @@ class MqttLink:
         for pattern in set(patterns) - set(granted):
             self._refused(f"the broker refused the subscription {pattern}")
 
+    def _on_unsubscribe(self, client: Any, data: Any, mid: int, reasons: list[ReasonCode], properties: Any) -> None:
+        with self._lock:
+            self._left = {pattern: packet for pattern, packet in self._left.items() if packet != mid}
+
+    def _pause(self) -> None:
+        seconds, self._tries = pause(self._tries, self._chance()), self._tries + 1  # paho's own know no chance
+        self._client.reconnect_delay_set(seconds, seconds)  # type: ignore[arg-type]  # it adds them to a time
+
     def _watch(self, up: bool, reason: str) -> None:
         if self._watcher is not None:
             self._watcher(up, reason)
+
+
+def _of_chunk(pattern: str) -> bool:
+    try:
+        return topics.parse(pattern).area == "blob"
+    except BadName:  # somebody else's topic, or a filter with wildcards
+        return False
 
 
 def _no_delay(client: Any, data: Any, sock: Any) -> None:

@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _TRUST_FILE = re.compile(r"[A-Za-z0-9._%-]{1,128}")
 
 
@@ -43,6 +44,22 @@ class DeviceId(Name):
 
     __slots__ = ()
     noun = "device name"
+
+
+class SiteId(Name):
+    """A place where boxes stand; it is no part of any topic."""
+
+    __slots__ = ()
+    noun = "site name"
+
+
+class Serial(Name):
+    """What a maker wrote on a box; no more than a claim until the box has a certificate."""
+
+    __slots__ = ()
+    noun = "serial number"
+    shape = _SERIAL
+    says = "1 to 64 of A-Z, a-z, 0-9, '.', '_', ':' and '-', starting with a letter or digit"
 
 
 class ModelName(Name):

@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollout": ("appliance.cli.rollout", "Releases on their way to the fleet: show, force."),
     "why": ("appliance.cli.why", "Why devices refused a release: criterion, figures, evidence."),
     "labels": ("appliance.cli.labels", "Tell a device what its predictions really were."),
-    "device": ("appliance.cli.device", "Devices: token, list."),
+    "device": ("appliance.cli.device", "Devices: token, import, accept, list, revoke, replace."),
     "core": ("appliance.cli.core", "The core node: run, link."),
     "edge": ("appliance.cli.edge", "An edge agent: enrol, run, status, install."),
 }

@@ -23,8 +23,10 @@ def candidate() -> None:
 @json_option
 def list_candidates(limit: int, folder: Path | None, as_json: bool) -> None:
     """List the candidates, newest first, each with the gates that refused it."""
-    rows = api(folder).get(f"/v1/candidates?limit={limit}")["candidates"]
-    show(as_json, rows, "\n".join(verdicts.candidate_lines(rows)) or verdicts.NO_CANDIDATE)
+    core = api(folder)
+    rows = core.get(f"/v1/candidates?limit={limit}")["candidates"]
+    staged = {row["candidate"]: row["number"] for row in core.get("/v1/releases?limit=1000")["releases"]}
+    show(as_json, rows, "\n".join(verdicts.candidate_lines(rows, staged)) or verdicts.NO_CANDIDATE)
 
 
 @candidate.command()

@@ -40,6 +40,7 @@ def demo(keep: bool, home: Path, speed: float, as_json: bool) -> None:
     machines = Machines(fresh_home(home))
     project = Path(__file__).parent.parent / "demo" / "falaj.toml"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
     trouble: Trouble | None = None
     try:
         try:

@@ -35,6 +35,11 @@ def edge_dir(command: F) -> F:
     )(command)  # fmt: skip
 
 
+def serial_option(command: F) -> F:
+    """`--serial`: who a box says it is."""
+    return click.option("--serial", help="The box's serial number, for a site's token.")(command)
+
+
 def reason_option(command: F) -> F:
     """`--reason`: what is kept for good beside who asked."""
     return click.option("--reason", required=True, callback=_said, help="Why; it is kept for good, with your name.")(

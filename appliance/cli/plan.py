@@ -15,6 +15,7 @@ from appliance.cli.options import core_dir, dir_words, json_option, show
 from appliance.project_file import read_project
 from core.project import Model, Project
 from core.rollout.power import Needs, needs, refuse
+from sync import codec
 from sync.messages import Gates
 
 PARTS = ("sources", "contracts", "views", "models")
@@ -61,7 +62,7 @@ def evidence(model: Model) -> dict[str, Any]:
 
 def _applied(folder: Path | None) -> Project | None:
     document = api(folder).get("/v1/project")["project"]
-    return msgspec.convert(document, Project) if document else None
+    return codec.typed(Project, document) if document else None
 
 
 def _differences(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, list[str]]:

@@ -39,9 +39,23 @@ def device_lines(devices: Sequence[Document]) -> list[str]:
         report = row.get("report")
         models = [_model(name, model) for name, model in (report["models"] if report else {}).items()]
         first, *rest = models or ["nothing reported yet" if report is None else "no model assigned"]
-        lines.append(f"{row['device']:<{width}}  {row['status'] or 'never seen':<10}  {first}")
+        status = row["status"] if (state := row.get("state", "enrolled")) == "enrolled" else state
+        lines.append(f"{row['device']:<{width}}  {status or 'never seen':<10}  {first}")
         lines += [f"{'':<{width}}  {'':<10}  {other}" for other in rest]
     return lines
+
+
+def newcomer_lines(devices: Sequence[Document], found: Document) -> list[str]:
+    """Who waits for a person, with what to compare, and how many boxes are expected and not there yet."""
+    lines = [
+        f"{row['device']}  waits at {row['site']}, serial number {row['serial']}, fingerprint {row['fingerprint']}: "
+        f"`falaj device accept {row['device']}`"
+        for row in found["waiting"]
+    ]
+    there = {row["device"] for row in (*devices, *found["waiting"])}
+    absent = [row["name"] for row in found["boxes"] if row["name"] not in there]
+    more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+    return lines + ([f"expected: {', '.join(absent[:5])}{more}"] if absent else [])
 
 
 def trust_lines(trust: Document, now: float) -> list[str]:

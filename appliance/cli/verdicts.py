@@ -13,8 +13,9 @@ NO_ROLLOUT = "no release is on its way: `falaj trust approve MODEL@NUMBER` begin
 NO_WHY = "no device has given a verdict against a release"
 
 
-def candidate_lines(rows: Sequence[Document]) -> list[str]:
-    """A line for each candidate, one more for each gate that refused it, and how to override them."""
+def candidate_lines(rows: Sequence[Document], staged: Mapping[int, int]) -> list[str]:
+    """A line for each candidate, one more for each gate that refused it, and how to override them, or that somebody
+    did. `staged`: candidate -> number of its release."""
     lines = []
     for row in rows:
         word = "accepted" if row["accepted"] else "refused"
@@ -22,7 +23,10 @@ def candidate_lines(rows: Sequence[Document]) -> list[str]:
         if not row["accepted"]:
             failed = [verdict for verdict in row["verdicts"] if verdict["outcome"] == "fail"]
             lines += [f"      {verdict['gate']}: {verdict['text']}" for verdict in failed]
-            lines.append(f"      stage it all the same: `falaj candidate override {row['id']} --reason TEXT`")
+            if row["id"] in staged:
+                lines.append(f"      OVERRIDDEN: staged all the same, as release {row['model']}@{staged[row['id']]}")
+            else:
+                lines.append(f"      stage it all the same: `falaj candidate override {row['id']} --reason TEXT`")
     return lines
 
 
@@ -41,6 +45,8 @@ def evidence_lines(row: Document) -> list[str]:
     """What the pairs of a rollout say, in words."""
     evidence, gates = row["evidence"], row["gates"]
     if evidence is None:
+        if row["forced"]:
+            return [f"judged by {gates['evidence']} on each device, by itself: see `falaj why {row['model']}`"]
         way = "has no release to be compared with" if row["previous"] is None else "counts no pairs"
         return [f"judged by {gates['evidence']}: it {way}"]
     blocks = evidence["plus"] + evidence["zero"] + evidence["minus"]

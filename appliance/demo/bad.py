@@ -43,7 +43,8 @@ def _override(stage: Stage, step: Step) -> int:
         raise StoryFailed("the gate let a model of left wrists pass")
     result = api.order(Override(actor=ACTOR, candidate=found["candidate"], reason=REASON))
     number = int(result["number"])
-    step.figure = f"the gate: {found['reasons']}; overridden by {ACTOR} on record, release {number}"
+    reason = found["reasons"].partition(";")[0]  # the rest says what to do about it
+    step.figure = f"refused: {reason}; overridden by {ACTOR}, which the manifest of release {number} says for good"
     if ACTOR not in api.get(f"/v1/releases/{MODEL}/{number}")["manifest"]["lineage"]["override"]:
         raise StoryFailed(f"release {number} does not say who overrode the gate")
     return number
@@ -51,13 +52,15 @@ def _override(stage: Stage, step: Step) -> int:
 
 def _refused(stage: Stage, step: Step, number: int, good: int) -> None:
     stage.approve(number)
-    _stream(stage)
+    counts = _stream(stage)
     stage.await_rollout(number, ("reversed",), PATIENCE)
     still(stage.people)
+    if any(count.of_release(number) for count in counts.values()):
+        raise StoryFailed(f"release {number} answered while it was in shadow")
     card = _card(stage, number, "shadow")
     if any(w.name == CANARY and stage.model(w)["serving"]["number"] != good for w in stage.people):
         raise StoryFailed(f"{CANARY} does not serve release {good} any more")
-    step.figure = _told(card)
+    step.figure = f"refused by {CANARY} itself, {_told(card)}; it never answered anybody"
 
 
 def _forced(stage: Stage, step: Step, number: int, good: int) -> None:
@@ -73,7 +76,10 @@ def _forced(stage: Stage, step: Step, number: int, good: int) -> None:
         raise StoryFailed(f"{CANARY} serves release {model['serving']['number']}, quarantined {model['quarantined']}")
     served = counts[CANARY].of_release(number)
     right = sum(ok for ok in served) / max(1, len(served))
-    step.figure = f"right in {right:.2f} of {len(served)} windows it served; {_told(card)}; {good} answers again"
+    step.figure = (
+        f"it served {len(served)} windows, right in {right:.2f}; given up by {CANARY} itself, {_told(card)}; "
+        f"release {good} answers again"
+    )
     if not served or right > MOST:
         raise StoryFailed(f"the bad release was right in {right:.2f} of {len(served)} windows")
 
@@ -100,11 +106,14 @@ def _card(stage: Stage, number: int, phase: str) -> dict[str, Any]:
 
 
 def _told(card: dict[str, Any]) -> str:
+    """The card in a sentence."""
     trial = card["trial"]
+    blocks = trial["plus"] + trial["zero"] + trial["minus"]
     return (
-        f"{card['criterion']}: {trial['plus']} of {trial['plus'] + trial['zero'] + trial['minus']} blocks worse, "
-        f"log E_harm {card['log_harm']:.1f} (at {card['harm_at']:.1f}); "
-        f"right {share(trial['right'], trial['labels'])}, the old one {share(trial['right_before'], trial['labels'])}"
+        f"{card['criterion']}: worse in {trial['plus']} of {blocks} blocks, right in "
+        f"{share(trial['right'], trial['labels'])} of labelled windows, the good one in "
+        f"{share(trial['right_before'], trial['labels'])}; evidence (log E) {card['log_harm']:.1f}, "
+        f"{card['harm_at']:.1f} is enough"
     )
 
 

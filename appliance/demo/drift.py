@@ -50,7 +50,7 @@ def _at_rest(stage: Stage, step: Step) -> None:
     noisy = {w.name: stage.drift(w)["status"] for w in stage.people if stage.drift(w)["status"] != "quiet"}
     if noisy:
         raise StoryFailed(f"before anybody moved: {noisy}")
-    step.figure = f"{len(stage.people)} devices calibrated on {AT_REST:,} samples each, no alarm"
+    step.figure = f"{len(stage.people)} devices know their own world from {AT_REST:,} readings each; no alarm"
 
 
 def _move(stage: Stage, step: Step) -> None:
@@ -83,10 +83,13 @@ def _judge(stage: Stage, step: Step, seen: list[Seen]) -> None:
     wrong = [s.name for s in seen if s.alarmed != s.moved]
     here = [s for s in seen if s.moved]
     rest = [s for s in seen if not s.moved]
-    names = ", ".join(f"{s.name} ({', '.join(s.streams)})" for s in here if s.alarmed)
+    names = ", ".join(f"{s.name} (in {', '.join(s.streams)})" for s in seen if s.alarmed)
     low = sum(s.accuracy for s in here) / max(1, len(here))
     high = sum(s.accuracy for s in rest) / max(1, len(rest))
-    step.figure = f"alarms: {names or 'none'}; accuracy by delayed labels {low:.2f} moved, {high:.2f} not moved"
+    step.figure = (
+        f"drift alarm: {names or 'nobody'}; of the windows labelled later right in {low:.2f} where the watch moved, "
+        f"in {high:.2f} elsewhere"
+    )
     if wrong:
         raise StoryFailed(f"wrong about the move: {', '.join(wrong)}; {step.figure}")
     if low > MOST_WRONG:

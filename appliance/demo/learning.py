@@ -26,7 +26,7 @@ def play(stage: Stage) -> int:
     story = stage.story
     with story.step("road: labelled windows of the devices that alarmed go upstream, sealed") as step:
         _road(stage, step)
-    with story.step("retraining: the core trains by itself, on right wrists and labelled left ones") as step:
+    with story.step("retraining: the core trains by itself, on both wrists") as step:
         number = _retraining(stage, step)
     with story.step(f"shadow: release {number} beside the old one on watch-1, which has moved") as step:
         _shadow(stage, step, number)
@@ -53,7 +53,7 @@ def _road(stage: Stage, step: Step) -> None:
     sent = {name: road["sent"] for name, road in roads().items() if road.get("sent")}
     size = sum(road.get("bytes_today", 0) for road in roads().values())
     who = ", ".join(f"{name} {n} windows" for name, n in sent.items())
-    step.figure = f"{who}; {size / 1024:.0f} KiB sealed to the tenant's key"
+    step.figure = f"{who}, the others none; {size / 1024:,.0f} KiB so far, which only the core can open"
     if set(sent) != {w.name for w in stage.moved}:
         raise StoryFailed(f"only devices with a drift alarm send rows upstream, yet {sent} were sent")
 
@@ -64,8 +64,8 @@ def _retraining(stage: Stage, step: Step) -> int:
     if not found["accepted"]:
         raise StoryFailed(f"the candidate was refused: {found['reasons']}")
     step.figure = (
-        f"release {found['number']}, started by the core; accuracy {found['accuracy']:.3f} on "
-        f"{int(found['rows'])} held-out windows of both kinds"
+        f"release {found['number']}, nobody asked for it; accuracy {found['accuracy']:.3f} on "
+        f"{int(found['rows'])} held-out windows of both wrists"
     )
     return int(found["number"])
 
@@ -97,9 +97,11 @@ def _shadow(stage: Stage, step: Step, number: int) -> None:
     trial = rollout["decided"][canary.name]
     if rollout["forced"] or not trial:
         raise StoryFailed(f"release {number} was let through without a word of the pairs")
+    blocks = trial["plus"] + trial["zero"] + trial["minus"]
     step.figure = (
-        f"{trial['pairs']} pairs, {trial['plus']} blocks worse, {trial['zero']} equal, {trial['minus']} better; "
-        f"right {share(trial['right'], trial['labels'])}, the old one {share(trial['right_before'], trial['labels'])}"
+        f"safe: better in {trial['minus']} of {blocks} blocks, equal in {trial['zero']}, worse in {trial['plus']}; "
+        f"right in {share(trial['right'], trial['labels'])} of labelled windows, "
+        f"the old one in {share(trial['right_before'], trial['labels'])}"
     )
 
 
@@ -110,7 +112,7 @@ def _fleet(stage: Stage, step: Step, number: int) -> None:
     serving = {w.name: stage.model(w)["serving"]["number"] for w in stage.people}
     if set(serving.values()) != {number}:
         raise StoryFailed(f"not all serve release {number}: {serving}")
-    step.figure = f"{len(serving)} devices committed release {number}"
+    step.figure = f"{len(serving)} devices committed release {number}; rollout complete"
 
 
 def _recovered(stage: Stage, step: Step, number: int) -> None:
@@ -119,7 +121,7 @@ def _recovered(stage: Stage, step: Step, number: int) -> None:
     counts = {wearer.name: wearer.finish() for wearer in stage.people}
     left = accuracy([counts[w.name] for w in stage.moved])
     right = accuracy([counts[w.name] for w in stage.people if w not in stage.moved])
-    step.figure = f"accuracy of what was served: left {left:.3f}, right {right:.3f}"
+    step.figure = f"accuracy of what was served: {left:.3f} on left wrists, {right:.3f} on right ones"
     if left < LEFT_AFTER or right < RIGHT_AFTER:
         raise StoryFailed(f"{step.figure}; left {LEFT_AFTER} and right {RIGHT_AFTER} were to be seen")
 

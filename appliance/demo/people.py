@@ -94,7 +94,7 @@ class Wearer:
 
     def _drawn(self) -> Iterator[Stretch]:
         own = tuple(r for r in self._recordings if r.side == self.side)
-        return stretches(own, self.part, self._rng)  # type: ignore[arg-type]
+        return stretches(own, self.part, self._rng)
 
     def _stream(self, drawn: Iterator[Stretch], rate: float) -> None:
         self._ts = self._watch.stream(self._ts, drawn, rate, self._stop)

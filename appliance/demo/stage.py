@@ -59,7 +59,7 @@ class Stage:
         """The sum of act two: every phase was checked as it ended."""
         windows = sum(w.windows for w in self.people)
         with self.story.step("act two in sum") as step:
-            step.figure = f"{windows:,} windows sent, each answered once: 0 lost, 0 failed"
+            step.figure = f"{windows:,} windows sent, every one answered under one id: 0 lost, 0 failed"
 
     # --- what can be asked ---
 
@@ -102,8 +102,10 @@ class Stage:
     # --- what the two people of the core do ---
 
     def approve(self, number: int) -> None:
-        """The owner signs a release."""
-        owner.approve(self.machines.api, self.machines.home / "owner-keys", MODEL, number, ACTOR, clock.now())
+        """The owner signs a release; the plan says what its evidence needs."""
+        signed = owner.approve(self.machines.api, self.machines.home / "owner-keys", MODEL, number, ACTOR, clock.now())
+        if signed.needs:
+            self.story.say(str(signed.needs["text"]))
 
     def apply(self, change: Callable[[str], str]) -> None:
         """The operator edits the project file and applies it."""

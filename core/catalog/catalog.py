@@ -14,6 +14,7 @@ from core.catalog.datasets import Datasets
 from core.catalog.decisions import Decisions
 from core.catalog.events import Events
 from core.catalog.fleet import FleetShelf
+from core.catalog.identities import Identities
 from core.catalog.projects import Projects
 from core.catalog.releases import Releases
 from core.catalog.samples import SampleShelf
@@ -33,6 +34,7 @@ class Catalog:
         self.datasets = Datasets(connection)
         self.releases = Releases(connection)
         self.fleet = FleetShelf(connection)
+        self.identities = Identities(connection)
         self.decisions = Decisions(connection)
         self.events = Events(connection)
         self.samples = SampleShelf(connection)

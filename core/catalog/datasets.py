@@ -7,6 +7,8 @@ from typing import Any
 from core.handoffs import LakeFile, Landed, Rejection
 from sync.names import Digest
 
+KEPT = 100_000  # rejections of one source: devices send theirs without end
+
 
 class Datasets:
     """Shelf of lake files, positions and the quarantine."""
@@ -28,6 +30,12 @@ class Datasets:
             "INSERT INTO quarantine (source, job, origin, row, reason, text) VALUES (?, ?, ?, ?, ?, ?)",
             [(landed.source, job, r.origin, r.row, r.reason, r.text) for r in landed.rejections],
         )
+        if landed.rejections:
+            self._db.execute(
+                "DELETE FROM quarantine WHERE source = ? AND id <="
+                " (SELECT id FROM quarantine WHERE source = ? ORDER BY id DESC LIMIT 1 OFFSET ?)",
+                (landed.source, landed.source, KEPT),
+            )
 
     def files(self, source: str) -> tuple[LakeFile, ...]:
         rows = self._db.execute("SELECT name, rows, content FROM lake_file WHERE source = ? ORDER BY name", (source,))

@@ -13,7 +13,14 @@ from sync.names import DeviceId, ModelName
 
 ALL = -1  # as a limit of rows: SQLite's word for none
 WHYS_KEPT = 100  # why cards of one device
+_DEVICE = (
+    "device, epoch, enrolled, state, status, status_ts, seen, signing_key, sealing_key, report_epoch, report_seq,"
+    " report IS NOT NULL AS told"
+)
 _LIMIT = 16 * 1024 * 1024  # bytes of a document as stored: the wire's limit is not the catalog's
+
+
+ACTIVE = "enrolled"  # the state of a device that may speak; others are revoked, replaced or cloned
 
 
 class TokenRow(msgspec.Struct, frozen=True):
@@ -38,6 +45,11 @@ class DeviceRow(msgspec.Struct, frozen=True):
     sealing_key: bytes
     report: Reported | None
 
+    @property
+    def active(self) -> bool:
+        """Whether it belongs to the fleet: not revoked, replaced, or stopped because it was seen twice."""
+        return self.state == ACTIVE
+
 
 class Wanted(msgspec.Struct, frozen=True):
     """What the core wants of one model on one device."""
@@ -54,6 +66,8 @@ class FleetShelf:
 
     def __init__(self, db: Any) -> None:
         self._db = db
+        # The newest report of each device, read once: (epoch, seq) names it for good.
+        self._reports: dict[str, tuple[int, int, Reported]] = {}
 
     # --- tokens and devices ---
 
@@ -85,13 +99,60 @@ class FleetShelf:
             (device, epoch, now, certificate, signing, sealing),
         )
 
+    def set_state(self, device: DeviceId, state: str) -> None:
+        """`enrolled`, or why it may not speak: revoked, replaced, cloned."""
+        self._db.execute("UPDATE device SET state = ? WHERE device = ?", (state, device))
+
+    def certificate(self, device: DeviceId) -> bytes:
+        """The newest (PEM) of a device that is there."""
+        return bytes(self._db.execute("SELECT certificate FROM device WHERE device = ?", (device,)).fetchone()[0])
+
+    def put_certificate(self, device: DeviceId, certificate: bytes) -> None:
+        self._db.execute("UPDATE device SET certificate = ? WHERE device = ?", (certificate, device))
+
+    def barred(self) -> tuple[DeviceId, ...]:
+        """The devices that may not speak, by name."""
+        rows = self._db.execute("SELECT device FROM device WHERE state != ? ORDER BY device", (ACTIVE,))
+        return tuple(DeviceId(device) for (device,) in rows)
+
     def device(self, device: DeviceId) -> DeviceRow | None:
-        row = self._db.execute("SELECT * FROM device WHERE device = ?", (device,)).fetchone()
-        return _device(row) if row else None
+        row = self._db.execute(f"SELECT {_DEVICE} FROM device WHERE device = ?", (device,)).fetchone()  # noqa: S608
+        return self._device(row) if row else None
 
     def devices(self) -> list[DeviceRow]:
         """By name."""
-        return [_device(row) for row in self._db.execute("SELECT * FROM device ORDER BY device")]
+        rows = self._db.execute(f"SELECT {_DEVICE} FROM device ORDER BY device").fetchall()  # noqa: S608
+        return [self._device(row) for row in rows]
+
+    def without(self, model: ModelName) -> tuple[DeviceId, ...]:
+        """The devices of which nothing was ever wanted of this model, by name."""
+        rows = self._db.execute(
+            "SELECT device FROM device WHERE device NOT IN (SELECT device FROM wanted WHERE model = ?) ORDER BY device",
+            (model,),
+        )
+        return tuple(DeviceId(device) for (device,) in rows)
+
+    def _device(self, row: Any) -> DeviceRow:
+        return DeviceRow(
+            DeviceId(row["device"]), row["epoch"], row["enrolled"], row["state"], row["status"], row["status_ts"],
+            row["seen"], bytes(row["signing_key"]), bytes(row["sealing_key"]),
+            self._report(row) if row["told"] else None,
+        )  # fmt: skip
+
+    def _report(self, row: Any) -> Reported | None:
+        name, epoch, seq = row["device"], row["report_epoch"], row["report_seq"]
+        known = self._reports.get(name)
+        if known is not None and known[:2] == (epoch, seq):
+            return known[2]
+        # Read together with its number: between two statements another process may have put a newer one.
+        found = self._db.execute(
+            "SELECT report, report_epoch, report_seq FROM device WHERE device = ? AND report IS NOT NULL", (name,)
+        ).fetchone()
+        if found is None:
+            return None
+        report = codec.decode(Reported, bytes(found[0]), _LIMIT)
+        self._reports[name] = (found[1], found[2], report)
+        return report
 
     # --- what they say ---
 
@@ -112,6 +173,10 @@ class FleetShelf:
             ),
         )
         return bool(cursor.rowcount)
+
+    def forget_report(self, device: DeviceId) -> None:
+        """The newest report is no measure for what comes any more; its number stays taken."""
+        self._db.execute("UPDATE device SET report = NULL WHERE device = ?", (device,))
 
     def put_status(self, device: DeviceId, status: Status, now: float) -> None:
         """What the session says; a will (`offline`) is the broker's word and no sign of life."""
@@ -175,6 +240,11 @@ class FleetShelf:
         ).fetchone()
         return (row[0], row[1], row[2], bytes(row[3])) if row else None
 
+    def told(self) -> dict[DeviceId, tuple[int, int]]:
+        """(epoch, seq) of every device's newest assignment."""
+        rows = self._db.execute("SELECT device, epoch, seq FROM assignment")
+        return {DeviceId(device): (epoch, seq) for device, epoch, seq in rows}
+
     def put_assignment(self, device: DeviceId, epoch: int, seq: int, expires: float, envelope: bytes) -> None:
         self._db.execute(
             "INSERT OR REPLACE INTO assignment VALUES (?, ?, ?, ?, ?)",
@@ -202,11 +272,3 @@ class FleetShelf:
             (int(active), limit),
         )
         return [(key, codec.decode(Rollout, bytes(document), _LIMIT)) for key, document in rows]
-
-
-def _device(row: Any) -> DeviceRow:
-    report = codec.decode(Reported, bytes(row["report"]), _LIMIT) if row["report"] else None
-    return DeviceRow(
-        DeviceId(row["device"]), row["epoch"], row["enrolled"], row["state"], row["status"], row["status_ts"],
-        row["seen"], bytes(row["signing_key"]), bytes(row["sealing_key"]), report,
-    )  # fmt: skip

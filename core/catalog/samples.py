@@ -29,6 +29,17 @@ class SampleTotals(msgspec.Struct, frozen=True):
     landed: int = 0
 
 
+class Ended(msgspec.Struct, frozen=True):
+    """A job that is over: when it began and ended, whether it did its work. `lost`: the core's end took it along;
+    `vain`: it came to nothing by itself, or was lost twice in a row, as if it were what ends the core."""
+
+    begun: float
+    at: float
+    done: bool
+    lost: bool
+    vain: bool
+
+
 class SampleShelf:
     """Shelf of sample batches, by the numbers under which devices sent them."""
 
@@ -36,35 +47,53 @@ class SampleShelf:
         self._db = db
 
     def add(self, device: DeviceId, epoch: int, n: int, model: ModelName, size: int, now: float) -> None:
-        """A batch of `size` bytes is in the spool."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO sample_batch VALUES (?, ?, ?, ?, ?, ?, NULL)", (device, epoch, n, model, size, now)
+        """A batch of `size` bytes is in the spool; one that is known changes nothing. In a transaction."""
+        added = self._db.execute(
+            "INSERT OR IGNORE INTO sample_batch VALUES (?, ?, ?, ?, ?, ?, NULL)", (device, epoch, n, model, size, now)
         )
+        if added.rowcount:
+            self._db.execute(
+                "INSERT INTO sample_tally VALUES (?, ?, 1, ?, 1, ?, ?) ON CONFLICT DO UPDATE SET"
+                " batches = batches + 1, bytes = bytes + excluded.bytes, waiting = waiting + 1,"
+                " waiting_bytes = waiting_bytes + excluded.bytes, room = room + excluded.room",
+                (model, device, size, size, max(size, BLOCK)),
+            )
 
-    def spooled(self) -> int:
-        """Bytes that wait in the spool, all models together, with what small files waste."""
-        row = self._db.execute("SELECT sum(max(bytes, ?)) FROM sample_batch WHERE landed IS NULL", (BLOCK,)).fetchone()
-        return int(row[0] or 0)
+    def spooled(self, device: DeviceId | None = None) -> int:
+        """Bytes that wait in the spool, of one device or of all, all models together, with what small files waste."""
+        row = self._db.execute("SELECT sum(room) FROM sample_tally WHERE ? IS NULL OR device = ?", (device, device))
+        return int(row.fetchone()[0] or 0)
 
     def waiting(self, model: ModelName) -> Waiting:
         row = self._db.execute(
-            "SELECT count(*), sum(bytes), min(received) FROM sample_batch WHERE model = ? AND landed IS NULL", (model,)
+            "SELECT sum(waiting), sum(waiting_bytes), (SELECT min(received) FROM sample_batch WHERE model = ? AND"
+            " landed IS NULL) FROM sample_tally WHERE model = ?",
+            (model, model),
         ).fetchone()
-        return Waiting(int(row[0]), int(row[1] or 0), row[2])
+        return Waiting(int(row[0] or 0), int(row[1] or 0), row[2])
 
     def totals(self, model: ModelName) -> SampleTotals:
         row = self._db.execute(
-            "SELECT count(*), sum(bytes), count(landed) FROM sample_batch WHERE model = ?", (model,)
+            "SELECT sum(batches), sum(bytes), sum(batches - waiting) FROM sample_tally WHERE model = ?", (model,)
         ).fetchone()
-        return SampleTotals(int(row[0]), int(row[1] or 0), int(row[2]))
+        return SampleTotals(*(int(figure or 0) for figure in row))
 
-    def mark_landed(self, model: ModelName, device: DeviceId, epoch: int, n: int, job: int) -> None:
-        """All batches of this model from this device up to number `n` were taken in or turned away by `job`."""
-        self._db.execute(
-            "UPDATE sample_batch SET landed = ? WHERE model = ? AND device = ? AND epoch = ? AND n <= ?"
-            " AND landed IS NULL",
-            (job, model, device, epoch, n),
-        )
+    def mark_landed(self, model: ModelName, device: DeviceId, epoch: int, n: int) -> None:
+        """All batches of this model from this device up to number `n` were taken in or turned away. In a
+        transaction."""
+        those = "model = ? AND device = ? AND epoch = ? AND n <= ?"
+        found = (model, device, epoch, n)
+        batches, size, room = self._db.execute(
+            f"SELECT count(*), sum(bytes), sum(max(bytes, {BLOCK})) FROM sample_batch WHERE {those}",  # noqa: S608
+            found,
+        ).fetchone()
+        if batches:
+            self._db.execute(
+                "UPDATE sample_tally SET waiting = waiting - ?, waiting_bytes = waiting_bytes - ?, room = room - ?"
+                " WHERE model = ? AND device = ?",
+                (batches, size, room, model, device),
+            )
+            self._db.execute(f"DELETE FROM sample_batch WHERE {those}", found)  # noqa: S608 - no value is in the text
 
     # --- what was learned from ---
 
@@ -74,27 +103,29 @@ class SampleShelf:
         found = row.fetchone()
         return int(found[0]) if found else 0
 
-    def use(self, job: int, labelled: int) -> None:
-        """A training begins with so many labelled samples landed."""
-        self._db.execute("INSERT OR REPLACE INTO training_samples VALUES (?, ?)", (job, labelled))
+    def use(self, job: int, source: str, labelled: int) -> None:
+        """A training begins with so many labelled samples of `source` landed."""
+        self._db.execute("INSERT OR REPLACE INTO training_samples VALUES (?, ?, ?)", (job, labelled, source))
 
-    def used(self, model: ModelName) -> int:
-        """How many labelled samples had landed when the training of the newest candidate of `model` began."""
+    def used(self, model: ModelName, source: str) -> int:
+        """How many labelled samples of `source` had landed when the training of the newest candidate of `model` began:
+        none if it learned from another source."""
         row = self._db.execute(
-            "SELECT labelled FROM candidate LEFT JOIN training_samples USING (job) WHERE model = ?"
-            " ORDER BY candidate.id DESC LIMIT 1",
-            (model,),
+            "SELECT CASE WHEN source IN (?, '') THEN labelled END FROM candidate LEFT JOIN training_samples"
+            " USING (job) WHERE model = ? ORDER BY candidate.id DESC LIMIT 1",
+            (source, model),
         ).fetchone()
         return int(row[0] or 0) if row else 0
 
-    def last_ended(self, kind: str, subject: str, actor: str | None = None) -> tuple[float, bool] | None:
-        """(when, whether it did its work) of the newest ended job, of all or of those that `actor` started.
-
-        One that was lost because the core stopped does not count: it decided nothing.
-        """
-        row = self._db.execute(
-            "SELECT finished, state FROM job WHERE kind = ? AND subject = ? AND (? IS NULL OR actor = ?)"
-            " AND finished IS NOT NULL AND json_extract(result, ?) IS NULL ORDER BY id DESC LIMIT 1",
-            (kind, subject, actor, actor, f"$.{LOST}"),
-        ).fetchone()
-        return (float(row[0]), row[1] == "done") if row else None
+    def last_ended(self, kind: str, subject: str, actor: str | None = None) -> Ended | None:
+        """The newest job that ended, of all or of those that `actor` started."""
+        rows = self._db.execute(
+            "SELECT created, finished, state = 'done', json_extract(result, ?) IS NOT NULL FROM job WHERE kind = ? AND"
+            " subject = ? AND (? IS NULL OR actor = ?) AND finished IS NOT NULL ORDER BY id DESC LIMIT 2",
+            (f"$.{LOST}", kind, subject, actor, actor),
+        ).fetchall()
+        if not rows:
+            return None
+        begun, at, done, lost = rows[0]
+        twice = all(row[3] for row in rows) and len(rows) == 2
+        return Ended(begun, at, bool(done), bool(lost), not done and (not lost or twice))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 3
+VERSION = 5
 
 TABLES = """
 CREATE TABLE project (id INTEGER PRIMARY KEY, ts REAL NOT NULL, actor TEXT NOT NULL, folder TEXT NOT NULL,
@@ -59,8 +59,35 @@ CREATE TABLE decision (rollout INTEGER NOT NULL, ts REAL NOT NULL, device TEXT N
 UPDATE device SET report = NULL;
 """
 
+# A batch that has landed is one more in a count, not a row for ever; and what a training used was of one source.
+TALLIES = """
+CREATE TABLE sample_tally (model TEXT NOT NULL, device TEXT NOT NULL, batches INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    waiting INTEGER NOT NULL, waiting_bytes INTEGER NOT NULL, room INTEGER NOT NULL, PRIMARY KEY (model, device));
+INSERT INTO sample_tally SELECT model, device, count(*), sum(bytes), sum(landed IS NULL),
+    sum(CASE WHEN landed IS NULL THEN bytes ELSE 0 END),
+    sum(CASE WHEN landed IS NULL THEN max(bytes, 4096) ELSE 0 END) FROM sample_batch GROUP BY model, device;
+DELETE FROM sample_batch WHERE landed IS NOT NULL;
+ALTER TABLE training_samples ADD COLUMN source TEXT NOT NULL DEFAULT '';
+"""
+
+IDENTITIES = """
+CREATE TABLE box (serial TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, site TEXT NOT NULL, labels TEXT NOT NULL,
+    imported REAL NOT NULL);
+CREATE TABLE site_token (secret TEXT PRIMARY KEY, site TEXT NOT NULL, expires REAL NOT NULL, uses INTEGER NOT NULL,
+    used INTEGER NOT NULL, approve INTEGER NOT NULL);
+CREATE TABLE waiting (device TEXT PRIMARY KEY, serial TEXT NOT NULL, site TEXT NOT NULL, since REAL NOT NULL,
+    signing_key BLOB NOT NULL, sealing_key BLOB NOT NULL);
+CREATE TABLE certificate (serial TEXT PRIMARY KEY, device TEXT NOT NULL, epoch INTEGER NOT NULL, expires REAL NOT NULL,
+    revoked REAL, reason TEXT NOT NULL);
+CREATE INDEX certificate_device ON certificate (device);
+CREATE TABLE boot (id INTEGER PRIMARY KEY, device TEXT NOT NULL, epoch INTEGER NOT NULL, boot TEXT NOT NULL,
+    UNIQUE (device, epoch, boot));
+"""
+
 MIGRATIONS: dict[int, str] = {
     0: TABLES,
     1: "CREATE INDEX event_source ON event (source, id)",
     2: SECOND_ACT,
+    3: TALLIES,
+    4: IDENTITIES,
 }  # from version -> statements that lead to the next

@@ -24,6 +24,7 @@ from core.console.trust_state import trust_state
 from core.fleet.retraining import hops
 from core.handoffs import Rollout
 from sync import codec
+from sync.enrolment import fingerprint
 from sync.errors import Malformed
 from sync.messages import PROTOCOL
 from sync.names import DEFAULT_TENANT, BadName, ModelName, TenantId
@@ -46,6 +47,11 @@ _PEOPLE: dict[str, type[orders.Order]] = {
         orders.Force,
         orders.Label,
         orders.IssueToken,
+        orders.IssueSiteToken,
+        orders.ImportBoxes,
+        orders.Accept,
+        orders.Revoke,
+        orders.Replace,
     )
 }
 _OTHERS = {kind.__name__ for kind in orders.AnyOrder.__args__} - _PEOPLE.keys()
@@ -132,6 +138,15 @@ def _devices(shelves: Catalog) -> object:
             {**codec.builtins(row), "wanted": shelves.fleet.wanted(row.device)} for row in shelves.fleet.devices()
         ]
     }
+
+
+def _newcomers(shelves: Catalog) -> object:
+    waiting = [
+        {"device": row.device, "serial": row.serial, "site": row.site, "since": row.since,
+         "fingerprint": fingerprint(row.signing_key)}
+        for row in shelves.identities.all_waiting()
+    ]  # fmt: skip
+    return {"waiting": waiting, "boxes": shelves.identities.boxes()}
 
 
 def _releases(shelves: Catalog) -> object:
@@ -223,6 +238,7 @@ def _limit(default: int) -> int:
 _READS: dict[str, Callable[..., object]] = {
     "/v1/project": _project,
     "/v1/devices": _devices,
+    "/v1/newcomers": _newcomers,
     "/v1/releases": _releases,
     "/v1/releases/<model>/<int:number>": _release,
     "/v1/candidates": _candidates,

@@ -41,7 +41,7 @@ class Concern:
 def concerns(facts: Facts, now: float) -> tuple[Concern, ...]:
     """Alarms first, then notices, each in the order fleet, drift, rollouts, releases, work, trust."""
     found = [
-        *(c for row in facts.devices if row.state != "revoked" for c in _device(facts, row, now)),
+        *(c for row in facts.devices if row.active for c in _device(facts, row, now)),
         *_drift(facts, now),
         *_rollouts(facts, now),
         *_releases(facts),

@@ -15,7 +15,7 @@ ENVELOPE_LIMIT = 64 * 1024  # bytes
 
 def create_enrolment(ask: Ask, ca_pem: bytes) -> Flask:
     """`GET /v1/ca` gives the CA certificate (PEM), whose fingerprint stands in the token; `POST /v1/enrol` takes a
-    DSSE envelope (JSON text) and gives the EnrolAnswer document.
+    DSSE envelope (JSON text) and gives the EnrolAnswer document, or with 202 EnrolWaiting: a person has to say so.
 
     Errors are {error, code, hint}: 400 malformed, 403 not admitted, 413 too long, 503 the steward is not there.
     """
@@ -36,7 +36,7 @@ def _enrol(ask: Ask) -> Response:
         envelope = request.get_data().decode()
     except UnicodeDecodeError as error:
         raise Refusal(400, f"body: {error}", "malformed", "send the DSSE envelope as JSON text") from error
-    answer = put_order(ask, Enrol(actor="enrolment", envelope=envelope))
+    answer = put_order(ask, Enrol(actor="enrolment", envelope=envelope, source=request.remote_addr or ""))
     if answer.ok:
-        return document(answer.result)
+        return document(answer.result, 202 if "waiting" in answer.result else 200)
     raise Refusal(400 if answer.code == "malformed" else 403, answer.error, answer.code, answer.hint)

@@ -43,6 +43,13 @@ class Facts:
         """What every enrolled device last said of this model."""
         return {row.device: row.report.models.get(model) if row.report else None for row in self.devices}
 
+    def told(self) -> set[ModelName]:
+        """The models that devices report and the core knows of: a device may make up any number of names."""
+        known = {rollout.model for rollout in self.rollouts} | {row.model for row in self.releases}
+        known |= {wanted.model for those in self.wanted.values() for wanted in those}
+        known |= self.project.models.keys() if self.project else set()
+        return {name for row in self.devices if row.report for name in row.report.models} & known
+
 
 class _Lineage(msgspec.Struct, frozen=True):
     override: str = ""

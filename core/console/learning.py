@@ -53,9 +53,9 @@ class LearningCard:
 
 def drifted(facts: Facts) -> dict[ModelName, tuple[Drifted, ...]]:
     """Of each model the devices whose alarm stands, the worst first: least accurate by labels, then longest."""
-    revoked = {row.device for row in facts.devices if row.state == "revoked"}
+    revoked = {row.device for row in facts.devices if not row.active}
     found = {}
-    for name in sorted({name for row in facts.devices if row.report for name in row.report.models}):
+    for name in sorted(facts.told()):
         reports = {device: report for device, report in facts.reports(name).items() if device not in revoked}
         alarmed = alarmed_in(reports)
         if alarmed:
@@ -70,9 +70,8 @@ def next_words(hop: Hop) -> str:
 
 def cards(facts: Facts, now: float) -> tuple[LearningCard, ...]:
     """Of every model that is declared or reported, by name."""
-    told = {name for row in facts.devices if row.report for name in row.report.models}
     declared = facts.project.models.keys() if facts.project else set()
-    return tuple(_card(facts, name, now) for name in sorted(told | declared))
+    return tuple(_card(facts, name, now) for name in sorted(facts.told() | declared))
 
 
 def _card(facts: Facts, name: ModelName, now: float) -> LearningCard:

@@ -131,7 +131,7 @@ def _device(row: DeviceRow, now: float) -> list[DeviceLine]:
     report = row.report
     shared: dict[str, Any] = {
         "device": row.device,
-        "status": Badge("plain", "revoked") if row.state == "revoked" else wording.badge("status", row.status),
+        "status": wording.badge("status", row.status) if row.active else wording.badge("barred", row.state),
         "status_since": wording.moment(row.status_ts, now),
         "agent": report.agent if report else "",
         "keys": wording.badge("keys", report.key_protection) if report else Badge("plain", "not told yet"),

@@ -13,6 +13,7 @@ from sync.names import Digest
 
 Level = Literal["ok", "busy", "plain", "notice", "alarm"]
 
+AGES = 100 * 365.25 * 86_400.0  # seconds; a clock that is further off was never set
 _STEPS = ((86_400.0, "day", "days"), (3_600.0, "h", "h"), (60.0, "min", "min"))
 
 
@@ -51,6 +52,8 @@ def moment(ts: float | None, now: float) -> Moment | None:
 def relative(ts: float, now: float) -> str:
     """`just now`, `3 min ago`, `in 5 days`. Coarse on purpose: a page that does not change is not redrawn."""
     away = abs(now - ts)
+    if away > AGES:
+        return "at no known time"
     for seconds, one, many in _STEPS:
         if away >= seconds:
             count = int(away // seconds)
@@ -135,6 +138,12 @@ _KEYS: dict[str, Badge] = {
     "pkcs11": Badge("ok", "keys in token"),
 }
 
+_BARRED: dict[str, Badge] = {
+    "revoked": Badge("plain", "revoked"),
+    "replaced": Badge("notice", "waits for its new box"),
+    "cloned": Badge("alarm", "seen twice, stopped"),
+}
+
 _ROLLOUT: dict[str, Badge] = {
     "approved": Badge("busy", "approved"),
     "shadow": Badge("busy", "shadow"),
@@ -190,7 +199,7 @@ def criterion(code: str) -> str:
 
 _TABLES = {
     "status": _STATUS, "phase": _PHASES, "keys": _KEYS, "rollout": _ROLLOUT, "release": _RELEASE, "job": _JOB,
-    "severity": _SEVERITY, "decision": _DECISION,
+    "severity": _SEVERITY, "decision": _DECISION, "barred": _BARRED,
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ newest label counts, and equal windows count once.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.project import View
+from sync.names import DeviceId
 
 COLUMNS = ("prediction", "device", "entity", "label")
 BATCH = "batch"  # rises with every batch of a device
@@ -50,8 +52,8 @@ def windows(view: View, table: pa.Table, time: str, known: Iterable[npt.NDArray[
     channels = [np.asarray(table.column(c)).astype(np.float32)[rows.order] for c in view.window.channels]
     x = np.stack(channels, axis=1)[index]
     last = index[:, -1]
-    stream = np.char.add(np.char.add(rows.device[last], "/"), rows.entity[last])
-    seen = Seen(x, rows.label[last], stream, rows.time[last])
+    stream = np.char.add(np.char.add(rows.device.of(last), "/"), rows.entity.of(last))
+    seen = Seen(x, rows.label.of(last), stream, rows.time[last])
     finite = np.flatnonzero(np.isfinite(x).all(axis=(1, 2)))
     seen = _once(seen.take(finite), {fingerprint(window) for window in known})
     return seen.take(np.lexsort((seen.end, seen.stream)))
@@ -63,18 +65,32 @@ def split(seen: Seen, fit: tuple[float, float], gate: tuple[float, float], lengt
     By label, for what is done one after the other would otherwise be learned or judged, never both. A window is
     `length` seconds from its first row to its last; a gate window that shares readings with a fit window is left out.
     """
-    parts = [_stretch(seen, fit), _stretch(seen, gate)]
+    groups = _groups(seen.stream, seen.label)
+    parts = [_stretch(groups, fit), _stretch(groups, gate)]
     parts[1] = parts[1][~_touching(seen, parts[1], parts[0], length + period / 2)]
     return [seen.take(part) for part in parts]
 
 
-def _stretch(seen: Seen, stretch: tuple[float, float]) -> npt.NDArray[np.intp]:
-    """Which windows lie in this stretch of their label in their stream, in the order they have."""
-    chosen = []
-    for stream in np.unique(seen.stream):
-        for label in np.unique(seen.label[seen.stream == stream]):
-            index = np.flatnonzero((seen.stream == stream) & (seen.label == label))
-            chosen.append(index[int(len(index) * stretch[0]) : int(len(index) * stretch[1])])
+def by_device(seen: Seen) -> dict[DeviceId, int]:
+    """How many of the windows each device gave, by name."""
+    found = Counter(str(stream).partition("/")[0] for stream in seen.stream)
+    return {DeviceId(name): found[name] for name in sorted(found)}
+
+
+def _groups(*names: npt.NDArray[np.str_]) -> list[npt.NDArray[np.intp]]:
+    """Which places have the same names, in order of place each: sorted once, for a device may send any number of
+    streams."""
+    if not len(names[0]):
+        return []
+    codes = [np.unique(name, return_inverse=True)[1] for name in names]
+    order = np.lexsort((np.arange(len(names[0])), *codes[::-1]))
+    new = np.any([code[order][1:] != code[order][:-1] for code in codes], axis=0)
+    return np.split(order, 1 + np.flatnonzero(new))
+
+
+def _stretch(groups: list[npt.NDArray[np.intp]], stretch: tuple[float, float]) -> npt.NDArray[np.intp]:
+    """Which windows lie in this stretch of their group, in the order they have."""
+    chosen = [index[int(len(index) * stretch[0]) : int(len(index) * stretch[1])] for index in groups]
     return np.sort(np.concatenate(chosen or [np.empty(0, np.intp)]))
 
 
@@ -83,11 +99,12 @@ def _touching(
 ) -> npt.NDArray[np.bool_]:
     """Which of `some` end less than `reach` seconds from one of `others` in the same stream."""
     found = np.zeros(len(some), bool)
-    for stream in np.unique(seen.stream[some]):
-        here = np.flatnonzero(seen.stream[some] == stream)
-        ends = np.sort(seen.end[others[seen.stream[others] == stream]])
-        if len(ends):
-            mine = seen.end[some[here]]
+    place = np.concatenate((some, others)).astype(np.intp)
+    for group in _groups(seen.stream[place]):
+        here, there = group[group < len(some)], group[group >= len(some)]
+        if len(here) and len(there):
+            ends = np.sort(seen.end[place[there]])
+            mine = seen.end[place[here]]
             after = np.searchsorted(ends, mine)
             gap = np.minimum(abs(mine - ends[after.clip(max=len(ends) - 1)]), abs(mine - ends[(after - 1).clip(min=0)]))
             found[here] = gap < reach
@@ -99,28 +116,53 @@ def fingerprint(window: npt.NDArray[np.float32]) -> bytes:
 
 
 @dataclass(frozen=True)
+class _Words:
+    """A column of text: places among its sorted names. An array of text is in each row as wide as its longest."""
+
+    names: npt.NDArray[np.object_]
+    code: npt.NDArray[np.int32]
+
+    def of(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.str_]:
+        chosen, places = np.unique(self.code[rows], return_inverse=True)
+        return self.names[chosen].astype(np.str_)[places] if len(chosen) else np.empty(0, np.str_)
+
+    def take(self, order: npt.NDArray[np.intp]) -> _Words:
+        return _Words(self.names, self.code[order])
+
+
+@dataclass(frozen=True)
 class _Rows:
     """Columns in order of (device, prediction, batch, time); `order` brings those of the table into it."""
 
     order: npt.NDArray[np.intp]
-    device: npt.NDArray[np.str_]
-    prediction: npt.NDArray[np.str_]
-    entity: npt.NDArray[np.str_]
-    label: npt.NDArray[np.str_]
+    device: _Words
+    prediction: npt.NDArray[np.int32]
+    entity: _Words
+    label: _Words
     batch: npt.NDArray[np.int64]
     time: npt.NDArray[np.float64]
 
 
 def _order(table: pa.Table, time: str) -> _Rows:
-    prediction, device, entity, label = (_text(table.column(c)) for c in COLUMNS)
+    prediction, device, entity, label = (_words(table.column(c)) for c in COLUMNS)
     batch = np.asarray(table.column(BATCH), np.int64)
     seconds = np.asarray(table.column(time), np.float64)
-    order = np.lexsort((seconds, batch, prediction, device))
-    return _Rows(order, device[order], prediction[order], entity[order], label[order], batch[order], seconds[order])
+    order = np.lexsort((seconds, batch, prediction.code, device.code))
+    return _Rows(
+        order, device.take(order), prediction.code[order], entity.take(order), label.take(order), batch[order],
+        seconds[order],
+    )  # fmt: skip
 
 
-def _text(column: pa.ChunkedArray) -> npt.NDArray[np.str_]:
-    return np.asarray(pc.fill_null(column, "").to_pylist(), np.str_)
+def _words(column: pa.ChunkedArray) -> _Words:
+    found = pc.fill_null(column, "").combine_chunks().dictionary_encode()
+    if isinstance(found, pa.ChunkedArray):
+        found = found.combine_chunks()
+    names = np.array(found.dictionary.to_pylist(), np.object_)
+    order = np.argsort(names, kind="stable")
+    rank = np.empty(len(names), np.int32)
+    rank[order] = np.arange(len(names), dtype=np.int32)
+    return _Words(names[order], rank[np.asarray(found.indices)] if len(names) else np.empty(0, np.int32))
 
 
 def _whole(rows: _Rows, size: int) -> npt.NDArray[np.intp]:
@@ -128,13 +170,13 @@ def _whole(rows: _Rows, size: int) -> npt.NDArray[np.intp]:
     if not len(rows.batch):
         return np.empty(0, np.intp)
     new = (
-        (rows.device[1:] != rows.device[:-1])
+        (rows.device.code[1:] != rows.device.code[:-1])
         | (rows.prediction[1:] != rows.prediction[:-1])
         | (rows.batch[1:] != rows.batch[:-1])
     )
     starts = np.concatenate(([0], 1 + np.flatnonzero(new)))
     whole = np.diff(np.append(starts, len(rows.batch))) == size
-    kept: npt.NDArray[np.intp] = starts[whole & (rows.label[starts] != "")].astype(np.intp)
+    kept: npt.NDArray[np.intp] = starts[whole & (rows.label.of(starts) != "")].astype(np.intp)
     return kept
 
 
@@ -142,7 +184,7 @@ def _newest(rows: _Rows, starts: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """Of the samples of one prediction, which stand side by side, the one of the newest batch."""
     if not len(starts):
         return starts
-    same = (rows.device[starts[1:]] == rows.device[starts[:-1]]) & (
+    same = (rows.device.code[starts[1:]] == rows.device.code[starts[:-1]]) & (
         rows.prediction[starts[1:]] == rows.prediction[starts[:-1]]
     )
     last: npt.NDArray[np.intp] = starts[np.append(~same, True)]

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.features import field
-from core.handoffs import Dataset, Split
+from core.handoffs import Dataset, Learned, Split
 from core.project import Contract, Model, Source, Value, View
 from sync.names import Digest
 from sync.windows import cut
@@ -107,30 +107,32 @@ def build(
     classes = _classes(table.schema.field(view.label).type, rows.label)
     stretches = {"fit": model.fit, "gate": model.gate}
     found = {name: _windows(view, rows, stretch) for name, stretch in stretches.items()}
+    learned = Learned()
     if samples is not None:
-        found = _joined(found, _seen(view, model, classes, samples, found), only=model.samples == "only")
+        seen, learned = _seen(view, model, classes, samples, found)
+        found = _joined(found, seen, only=model.samples == "only")
     for name, (x, labels, _) in found.items():
         _require(name, stretches[name], classes, labels, len(x))
     splits = {name: _split(classes, *parts) for name, parts in found.items()}
     fit, gate = splits["fit"], splits["gate"]
-    return Dataset(view_hash, snapshot, _digest(view, classes, fit, gate), classes, view.window, fit, gate)
+    return Dataset(view_hash, snapshot, _digest(view, classes, fit, gate), classes, view.window, fit, gate, learned)
 
 
 def _seen(
     view: View, model: Model, classes: tuple[str, ...], samples: tuple[pa.Table, str], rows: dict[str, _Cut]
-) -> dict[str, _Cut]:
-    """The samples of both stretches; a window that the rows have is theirs."""
+) -> tuple[dict[str, _Cut], Learned]:
+    """The samples of both stretches; a window that the rows have is theirs.
+
+    A label that no row has is left out and counted: one device must not be able to end every training to come.
+    """
     seen = field.windows(view, *samples, known=(window for x, _, _ in rows.values() for window in x))
-    strange = sorted(set(seen.label.tolist()) - set(classes))
-    if strange:
-        raise ViewError(
-            f"samples from devices are labelled {', '.join(strange)}, a class that no chosen row has; take in rows of "
-            f'that class, or set samples = "none" for this model'
-        )
+    usual = np.isin(seen.label, classes)
+    strange, seen = seen.take(np.flatnonzero(~usual)), seen.take(np.flatnonzero(usual))
     spec = view.window
-    parts = field.split(seen, model.fit, model.gate, (spec.size - 1) * spec.period, spec.period)
-    cuts = [(part.x, part.label.tolist(), part.stream.tolist()) for part in parts]
-    return dict(zip(("fit", "gate"), cuts, strict=True))
+    fit, gate = field.split(seen, model.fit, model.gate, (spec.size - 1) * spec.period, spec.period)
+    learned = Learned(field.by_device(fit), field.by_device(gate), field.by_device(strange))
+    cuts = [(part.x, part.label.tolist(), part.stream.tolist()) for part in (fit, gate)]
+    return dict(zip(("fit", "gate"), cuts, strict=True)), learned
 
 
 def _joined(rows: dict[str, _Cut], seen: dict[str, _Cut], *, only: bool) -> dict[str, _Cut]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -35,6 +36,7 @@ from sync.topics import CORE_NAME
 
 CA_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(days=365)
+SUCCESSOR_LIFE = timedelta(minutes=10)
 BACKDATE = timedelta(days=1)  # a device whose clock is a little behind must still accept its peer
 
 
@@ -44,12 +46,25 @@ class Refused(SyncError):
     code = "enrolment-refused"
 
 
+class WrongSecret(Refused):
+    """Whoever asks does not know the token: no fault of who does."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """A certificate and its private key, both PEM."""
 
     certificate: bytes
     key: bytes
+
+
+@dataclass(frozen=True)
+class Applicant:
+    """Whoever asks to join, its request checked: it holds the key of the request, and knows the token."""
+
+    request: EnrolRequest
+    signing_key: bytes  # Ed25519 public, raw
+    sealing_key: bytes  # X25519 public, raw
 
 
 @dataclass(frozen=True)
@@ -79,9 +94,10 @@ def create_authority(tenant: TenantId, now: float) -> Pair:
     return Pair(certificate.public_bytes(Encoding.PEM), _pem(key))
 
 
-def issue_server(authority: Pair, hosts: tuple[str, ...], now: float) -> Pair:
-    """A server certificate for these host names and addresses (the broker, the enrolment listener)."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def issue_server(authority: Pair, hosts: tuple[str, ...], now: float, key_pem: bytes | None = None) -> Pair:
+    """A server certificate for these host names and addresses (the broker, the enrolment listener); for a key that is
+    there, or a new one."""
+    key = _own_key(key_pem)
     names: list[x509.GeneralName] = []
     for host in hosts:
         try:
@@ -92,12 +108,32 @@ def issue_server(authority: Pair, hosts: tuple[str, ...], now: float) -> Pair:
     return Pair(certificate, _pem(key))
 
 
-def issue_core(authority: Pair, now: float) -> Pair:
+def issue_core(authority: Pair, now: float, key_pem: bytes | None = None) -> Pair:
     """The core's own client certificate. No device's name can be taken for its."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = _own_key(key_pem)
     san: list[x509.GeneralName] = [x509.UniformResourceIdentifier("falaj:core")]
     certificate = _leaf(authority, CORE_NAME, key.public_key(), san, ExtendedKeyUsageOID.CLIENT_AUTH, now)
     return Pair(certificate, _pem(key))
+
+
+def issue_successor(authority: Pair, device: DeviceId, now: float) -> Pair:
+    """A certificate of a few minutes by which the core itself takes a device's session over, and so ends it: a broker
+    closes the older session of a name, and no word of ours closes the only one."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    san: list[x509.GeneralName] = [x509.UniformResourceIdentifier("falaj:core")]
+    certificate = _leaf(
+        authority, device, key.public_key(), san, ExtendedKeyUsageOID.CLIENT_AUTH, now, SUCCESSOR_LIFE
+    )  # fmt: skip
+    return Pair(certificate, _pem(key))
+
+
+def certify(
+    authority: Pair, tenant: TenantId, device: DeviceId, signing_key: bytes, now: float, life: timedelta
+) -> bytes:
+    """A device's certificate (PEM) for its Ed25519 public key (raw), `life` long."""
+    san: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"falaj:{tenant}:{device}")]
+    public = Ed25519PublicKey.from_public_bytes(signing_key)
+    return _leaf(authority, device, public, san, ExtendedKeyUsageOID.CLIENT_AUTH, now, life)
 
 
 def fingerprint(certificate: bytes) -> Digest:
@@ -108,6 +144,11 @@ def fingerprint(certificate: bytes) -> Digest:
 
 def empty_revocations(authority: Pair, now: float) -> bytes:
     """A CRL without entries (PEM); the broker wants one from the start, so that revoking is a reload."""
+    return revocations(authority, (), 1, now)
+
+
+def revocations(authority: Pair, revoked: Iterable[tuple[int, float]], number: int, now: float) -> bytes:
+    """The CRL (PEM) of these serial numbers and when each was revoked; `number` rises with each list."""
     ca = x509.load_pem_x509_certificate(authority.certificate)
     moment = datetime.fromtimestamp(now, UTC)
     builder = (
@@ -115,8 +156,11 @@ def empty_revocations(authority: Pair, now: float) -> bytes:
         .issuer_name(ca.subject)
         .last_update(moment - BACKDATE)
         .next_update(moment + CA_LIFE)
-        .add_extension(x509.CRLNumber(1), critical=False)
+        .add_extension(x509.CRLNumber(number), critical=False)
     )
+    for serial, when in revoked:
+        entry = x509.RevokedCertificateBuilder().serial_number(serial)
+        builder = builder.add_revoked_certificate(entry.revocation_date(datetime.fromtimestamp(when, UTC)).build())
     return builder.sign(_key(authority), hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
@@ -131,14 +175,24 @@ def peek(envelope: bytes) -> EnrolRequest:
 
 
 def admit(authority: Pair, envelope: bytes, tenant: TenantId, secret_hash: str, now: float) -> Admitted:
-    """Checks a request against the token's stored hash and issues the certificate.
+    """Checks a device's request against its token's stored hash and issues the certificate; raises as `check`."""
+    found = check(envelope, tenant, secret_hash)
+    device = found.request.device
+    if device is None:
+        raise Refused("the request names no device")
+    certificate = certify(authority, tenant, device, found.signing_key, now, LEAF_LIFE)
+    return Admitted(device, certificate, found.signing_key, found.sealing_key)
 
-    Raises Refused (token, tenant, key forms), Untrusted (the envelope is not signed by the CSR's key) or
-    Malformed. The caller has found the token row by (tenant, device) and checked its expiry and single use.
+
+def check(envelope: bytes, tenant: TenantId, secret_hash: str) -> Applicant:
+    """Checks a request against a token's stored hash.
+
+    Raises WrongSecret (secret, tenant), Refused (key forms), Untrusted (the envelope is not signed by the CSR's key)
+    or Malformed. The caller has found the token's row and checks its expiry and its uses.
     """
     request = peek(envelope)
     if request.tenant != tenant or not hmac.compare_digest(hash_secret(request.secret), secret_hash):
-        raise Refused("the token does not hold; ask for a new one with `falaj device token`")
+        raise WrongSecret("the token does not hold; ask for a new one with `falaj device token`")
     try:
         csr = x509.load_pem_x509_csr(request.csr.encode())
         public, signed = csr.public_key(), csr.is_signature_valid
@@ -150,9 +204,7 @@ def admit(authority: Pair, envelope: bytes, tenant: TenantId, secret_hash: str, 
     checked = roles.verify(envelope, ENROLMENT_TYPE, EnrolRequest, [roles.public_key(public)])
     if checked != request:
         raise Untrusted("the envelope changed between two readings")
-    san: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"falaj:{tenant}:{request.device}")]
-    certificate = _leaf(authority, request.device, public, san, ExtendedKeyUsageOID.CLIENT_AUTH, now)
-    return Admitted(request.device, certificate, public.public_bytes_raw(), sealing_key)
+    return Applicant(request, public.public_bytes_raw(), sealing_key)
 
 
 def _can_be_wrapped_to(sealing_key: bytes) -> bool:
@@ -171,11 +223,12 @@ def _leaf(
     san: list[x509.GeneralName],
     usage: x509.ObjectIdentifier,
     now: float,
+    life: timedelta = LEAF_LIFE,
 ) -> bytes:
     ca = x509.load_pem_x509_certificate(authority.certificate)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     builder = (
-        _builder(subject, ca.subject, public, now, LEAF_LIFE)
+        _builder(subject, ca.subject, public, now, life)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(ca=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -219,8 +272,12 @@ def _usage(*, ca: bool) -> x509.KeyUsage:
 def _key(authority: Pair) -> ec.EllipticCurvePrivateKey:
     key = load_pem_private_key(authority.key, None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise Untrusted("the CA key is not P-256")
+        raise Untrusted("a key of the core is not P-256")
     return key
+
+
+def _own_key(pem: bytes | None) -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1()) if pem is None else _key(Pair(b"", pem))
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from core.catalog import Catalog
+from core.catalog.samples import Ended, Waiting
 from core.fleet.drift import Drifted, drifted
 from core.project import Model, Project, Retraining
 from sync.names import ModelName
@@ -18,13 +19,14 @@ from sync.names import ModelName
 ACTOR = "retraining"  # who starts its jobs
 GATHER, TOGETHER = 5.0, 20  # batches are taken in when the oldest waited so many seconds, or so many wait
 PILE = 500  # batches that are taken in although nothing waits for them: the spool must not fill
-AGAIN = 600.0  # seconds until samples that could not be taken in are tried again
+AGAIN = 600.0  # seconds until work that came to nothing is tried again
 
 
 @dataclass(frozen=True)
 class Facts:
     """What is known of one model. `labelled` counts the samples that no candidate was made of; `trained` is when the
-    last training ended that the core started by itself, `stuck` when samples could not be taken in the last time."""
+    last training ended that the core started by itself, `failed` when it came to nothing, `stuck` when samples could
+    not be taken in the last time."""
 
     policy: str
     drifted: tuple[Drifted, ...]
@@ -37,6 +39,7 @@ class Facts:
     trained: float | None
     stuck: float | None
     now: float
+    failed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,10 @@ def decide(settings: Retraining | None, facts: Facts) -> Hop:
         return Hop("none", story)
     if not facts.rows:
         return Hop("none", f"{story}; the view's own source has no rows yet")
-    next_at = facts.trained + 3600 * settings.every_hours if facts.trained is not None else facts.now
-    if facts.now < next_at:
-        return Hop("none", f"{story}; trained already, and not again before {_moment(next_at, facts.now)}")
+    if (again := _until(facts.trained, 3600 * settings.every_hours, facts.now)) is not None:
+        return Hop("none", f"{story}; trained already, and not again before {_moment(again, facts.now)}")
+    if (again := _until(facts.failed, AGAIN, facts.now)) is not None:
+        return Hop("none", f"{story}; the last training came to nothing; tried again at {_moment(again, facts.now)}")
     return Hop("train", story)
 
 
@@ -82,12 +86,17 @@ def _ingest(settings: Retraining, facts: Facts) -> Hop | None:
     wanted = bool(facts.drifted) and facts.labelled < settings.samples
     if not wanted and facts.waiting < PILE:
         return None
-    if facts.stuck is not None and facts.now < facts.stuck + AGAIN:
-        again = _moment(facts.stuck + AGAIN, facts.now)
-        return Hop("none", f"{waiting} of samples could not be taken in; tried again at {again}")
-    if facts.waiting < TOGETHER and facts.now - facts.waiting_since < GATHER:
+    if (again := _until(facts.stuck, AGAIN, facts.now)) is not None:
+        return Hop("none", f"{waiting} of samples could not be taken in; tried again at {_moment(again, facts.now)}")
+    if facts.waiting < TOGETHER and _until(facts.waiting_since, GATHER, facts.now) is not None:
         return Hop("none", f"{waiting} of samples came up; more are waited for")
     return Hop("ingest", f"{waiting} of samples {_are(facts.waiting)} waiting")
+
+
+def _until(then: float | None, span: float, now: float) -> float | None:
+    """When `span` seconds after `then` are over; None if they are. A clock that was put back must stop nothing: what
+    then lies ahead is over too."""
+    return then + span if then is not None and 0 <= now - then < span else None
 
 
 def _drift(settings: Retraining, facts: Facts) -> str:
@@ -140,16 +149,17 @@ def stirs(catalog: Catalog, project: Project, name: ModelName) -> bool:
     model = project.models[name]
     if model.retraining is None or model.uplink.policy == "none":
         return False
-    return catalog.samples.waiting(name).batches > 0 or _fresh(catalog, project, name) >= model.retraining.samples
+    waiting = catalog.samples.waiting(_sender(project, name)).batches > 0
+    return waiting or _fresh(catalog, project, name) >= model.retraining.samples
 
 
 def facts(catalog: Catalog, project: Project, name: ModelName, now: float) -> Facts:
     """What `decide` needs of one model; reads what every device said last."""
     model = project.models[name]
-    rows = (row for row in catalog.fleet.devices() if row.state != "revoked" and row.report is not None)
+    rows = (row for row in catalog.fleet.devices() if row.active and row.report is not None)
     reports = {row.device: row.report.models.get(name) for row in rows if row.report is not None}
     running = {(job.kind, job.subject) for job in catalog.projects.unfinished()}
-    waiting, source = catalog.samples.waiting(name), _source(project, model)
+    waiting, source = catalog.samples.waiting(_sender(project, name)), _source(project, model)
     ended = catalog.samples.last_ended("train", name, ACTOR)
     taken = catalog.samples.last_ended("ingest", source) if source else None
     view = project.views.get(model.view)
@@ -162,19 +172,34 @@ def facts(catalog: Catalog, project: Project, name: ModelName, now: float) -> Fa
         rows=view is not None and bool(catalog.datasets.files(view.source)),
         ingesting=("ingest", source) in running,
         training=("train", name) in running,
-        trained=ended[0] if ended else None,
-        stuck=taken[0] if taken and not taken[1] else None,
+        trained=ended.at if ended and not ended.lost else None,
+        stuck=_stuck(taken, waiting),
         now=now,
+        failed=ended.at if ended and ended.vain else None,
     )
+
+
+def _stuck(taken: Ended | None, waiting: Waiting) -> float | None:
+    """When samples were last tried in vain: the job failed, or left behind what was there before it began."""
+    if taken is None:
+        return None
+    left = waiting.since is not None and waiting.since < taken.begun
+    return taken.at if taken.vain or (taken.done and left) else None
 
 
 def _fresh(catalog: Catalog, project: Project, name: ModelName) -> int:
     source = _source(project, project.models[name])
-    # A source that was named anew begins to count anew.
-    return max(0, catalog.samples.labelled(source) - catalog.samples.used(name)) if source else 0
+    return max(0, catalog.samples.labelled(source) - catalog.samples.used(name, source)) if source else 0
 
 
 def _source(project: Project, model: Model) -> str | None:
     """The samples source that the model learns from."""
     view = project.views.get(model.view)
     return view.samples if view and model.samples != "none" else None
+
+
+def _sender(project: Project, name: ModelName) -> ModelName:
+    """Whose samples those are: several models may learn from what came up for one."""
+    source = _source(project, project.models[name])
+    found = project.sources.get(source) if source else None
+    return found.model if found and found.model is not None else name

@@ -7,7 +7,8 @@ crash before that leaves files no reader knows of, and the rerun writes them aga
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 import pyarrow as pa
@@ -19,7 +20,9 @@ from core.lake import Lake
 from core.project import Contract, Source
 
 ROWS_PER_WRITE = 1_000_000
-ROWS_TOLD = 1_000  # rejected rows of one unit that are listed one by one; the commit is a message of limited size
+ROWS_TOLD = 1_000  # rejected rows of one origin that are listed one by one ...
+TOLD_IN_ALL = 10_000  # ... and of all of a run; the commit is a message of limited size
+TEXT_TOLD = 300  # characters of a rejection's text
 
 
 def land(
@@ -40,36 +43,30 @@ def land(
     harvest = _Harvest(name, source.time, lake)
     for done, unit in enumerate(feed.units(position), start=1):
         if unit is not None and isinstance(unit.rows, Rejection):
-            harvest.rejections.append(unit.rows)
+            harvest.reject((unit.rows,))
             # A changed file keeps the mark of what landed: it is reported until someone puts it right.
             if unit.rows.reason != "changed":
                 marks[unit.origin] = refused(unit.digest)
         elif unit is not None:
             checked = check(unit.rows, contract, source.time, unit.origin)
-            harvest.rejections += shorten(checked.rejections)
+            harvest.reject(checked.rejections)
             harvest.add(checked.good, f"{unit.origin} {unit.digest}")
             marks[unit.origin] = taken(unit.digest)
         progress(min(done / max(total, 1), 1.0))
     harvest.write()
     files = tuple(harvest.files)
-    return Landed(name, files, tuple(harvest.rejections), marks, sum(file.rows for file in files))
-
-
-def shorten(rejections: tuple[Rejection, ...]) -> tuple[Rejection, ...]:
-    """The rejections of one unit, at most ROWS_TOLD; the last one then tells how many more there are."""
-    if len(rejections) <= ROWS_TOLD:
-        return rejections
-    last = rejections[ROWS_TOLD - 1]
-    more = f"{last.text}; {len(rejections) - ROWS_TOLD} more rows of this file were turned away after this one"
-    return (*rejections[: ROWS_TOLD - 1], msgspec.structs.replace(last, text=more))
+    return Landed(name, files, harvest.rejections(), marks, sum(file.rows for file in files))
 
 
 class _Harvest:
-    """Gathers small units, so that the lake gets few large files."""
+    """Gathers small units, so that the lake gets few large files, and what was turned away, no more than a message
+    bears."""
 
     def __init__(self, name: str, time: str, lake: Lake) -> None:
         self.files: list[LakeFile] = []
-        self.rejections: list[Rejection] = []
+        self._told: dict[str, list[Rejection]] = {}
+        self._room = TOLD_IN_ALL
+        self._more: Counter[str] = Counter()
         self._name = name
         self._time = time
         self._lake = lake
@@ -81,6 +78,24 @@ class _Harvest:
         self._batch.append(unit)
         if sum(t.num_rows for t in self._tables) >= ROWS_PER_WRITE:
             self.write()
+
+    def reject(self, found: Iterable[Rejection]) -> None:
+        for one in found:
+            told = self._told.setdefault(one.origin, [])
+            # One of each origin is always listed: what it says of the rest needs a place.
+            if not told or (len(told) < ROWS_TOLD and self._room > 0):
+                told.append(msgspec.structs.replace(one, text=one.text[:TEXT_TOLD]))
+                self._room -= 1
+            else:
+                self._more[one.origin] += 1
+
+    def rejections(self) -> tuple[Rejection, ...]:
+        """In order of origins as they came; the last of an origin tells how many more there are."""
+        for origin, more in self._more.items():
+            last = self._told[origin][-1]
+            text = f"{last.text}; {more} more rows of it were turned away after this one"
+            self._told[origin][-1] = msgspec.structs.replace(last, text=text)
+        return tuple(one for told in self._told.values() for one in told)
 
     def write(self) -> None:
         tables = [table for table in self._tables if table.num_rows]

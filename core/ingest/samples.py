@@ -30,12 +30,14 @@ from core.lake import Lake
 from core.project import Contract
 from sync.errors import SyncError
 from sync.features import WindowSpec
-from sync.names import ModelName, TenantId
+from sync.names import DeviceId, ModelName, TenantId
 from sync.samples import Batch, Sample, unseal
 
 REQUIRED = ("prediction", "device", "entity", "label")
 OPTIONAL = ("release", "value", "arrived")
 BATCH = "batch"
+DAYS = 40  # of event time that one device fills in a run: each is a file of its own in the lake
+WORD = 200  # characters of a sample's texts: the longest ones that sensors and classes have stay far below
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,24 @@ class SampleFeed:
         return len(self._box.spool.entries(self._model))
 
     def units(self, position: Mapping[str, str]) -> Iterator[Unit | None]:
+        days: dict[DeviceId, set[float]] = {}
+        later: set[DeviceId] = set()  # whose other batches are for another run
         for entry in self._box.spool.entries(self._model):
-            if entry.n <= reached(position.get(entry.origin)):
+            if entry.n <= reached(position.get(entry.origin)) or entry.device in later:
                 yield None
+                continue
+            rows = self._open(entry)
+            known = days.setdefault(entry.device, set())
+            more = known | (_days(rows, self._time) if isinstance(rows, pa.Table) else set())
+            if known and len(more) > DAYS:
+                later.add(entry.device)
+                yield None
+                continue
+            if len(more) > DAYS:
+                rows = Rejection(entry.origin, -1, "time", f"batch {entry.n}: its samples lie on {len(more)} days")
             else:
-                yield Unit(entry.origin, str(entry.n), self._open(entry))
+                days[entry.device] = more
+            yield Unit(entry.origin, str(entry.n), rows)
 
     def _open(self, entry: Entry) -> pa.Table | Rejection:
         try:
@@ -93,6 +108,9 @@ class SampleFeed:
         sizes = sorted({s.shape[0] for s in batch.samples} - {self._window.size})
         if sizes:
             return "shape", f"windows of {sizes[0]} rows; the view's have {self._window.size}"
+        longest = max((len(text) for s in batch.samples for text in _texts(s)), default=0)
+        if longest > WORD:
+            return "type", f"a text of {longest} characters in a sample; {WORD} is the most"
         return None
 
     def _rows(self, batch: Batch, entry: Entry) -> pa.Table:
@@ -124,6 +142,16 @@ class SampleFeed:
                 columns[name] = pa.array(repeated, kind)
         columns[BATCH] = pa.array([entry.order] * (size * len(samples)), pa.int64())
         return pa.table(columns)
+
+
+def _days(rows: pa.Table, time: str) -> set[float]:
+    """Those of its event times that are any."""
+    seconds = np.asarray(rows.column(time), np.float64)
+    return set(np.unique(np.floor(seconds[np.isfinite(seconds)] / 86_400)).tolist())
+
+
+def _texts(sample: Sample) -> tuple[str, ...]:
+    return sample.id, sample.entity, sample.label or "", str(sample.value)
 
 
 def _windows(samples: list[Sample], size: int, channels: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

@@ -93,8 +93,11 @@ def stage(
 ) -> Staged:
     """Seals every artifact under a fresh key of its own and writes the manifest.
 
-    `override` tells who let the candidate pass against a gate's word, and why; empty if all gates passed it.
+    `override` tells who let the candidate pass against a gate's word, and why; empty if all gates passed it. Raises
+    ValueError for a refused candidate without: no manifest of one may hide what it is.
     """
+    if not candidate.accepted and not override:
+        raise ValueError(f"a candidate of {candidate.model} that its gates refused is staged by override only")
     sealed = [_seal(store, a.plain, tenant, random) for a in candidate.artifacts]
     golden = _seal(store, candidate.golden, tenant, random)
     variants = tuple(Variant(a.precision, a.needs, s.blob) for a, s in zip(candidate.artifacts, sealed, strict=True))

@@ -8,7 +8,7 @@ are waited for, never counted as failures (docs/operations.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,7 +21,8 @@ from sync.evidence import Decision as Word
 from sync.messages import Gates, ModelReport
 from sync.names import DeviceId
 
-Fleet = Mapping[DeviceId, ModelReport | None]  # every enrolled device and its last word on this model
+MOST_TOLD = 300  # characters of a device's own reason
+Fleet = Mapping[DeviceId, ModelReport | None]  # every device that belongs to the fleet, and its last word
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,12 @@ class Decision:
     heard: tuple[DeviceId, ...] = ()
 
 
-def decide(rollout: Rollout, fleet: Fleet, now: float) -> Decision:
-    """The next step; the same inputs always give the same decision. An unchanged rollout means: hold."""
+def decide(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[DeviceId] = frozenset()) -> Decision:
+    """The next step; the same inputs always give the same decision. An unchanged rollout means: hold.
+
+    Devices `behind` have not yet answered to what they were told last: that such a one serves the release says nothing
+    of this rollout, for it may have done so before. One that has left the fleet is waited for no more.
+    """
     harmed = tuple(d for d in rollout.assigned if _refused(rollout, fleet.get(d)))
     if harmed and rollout.state in (State.SHADOW, State.CANARY, State.RAMP):
         text = f"{', '.join(harmed)} gave a verdict against it: {_reason(fleet.get(harmed[0]))}"
@@ -52,14 +57,14 @@ def decide(rollout: Rollout, fleet: Fleet, now: float) -> Decision:
         case State.APPROVED:
             return _start(rollout, fleet, now)
         case State.SHADOW:
-            return _weigh(rollout, fleet, now)
-        case State.CANARY if _all_committed(rollout, rollout.assigned, fleet):
+            return _weigh(rollout, fleet, now, behind)
+        case State.CANARY if _all_committed(rollout, fleet, behind):
             rest = tuple(d for d in fleet if d not in rollout.assigned)
             moved = replace(rollout, state=State.RAMP, since=now, assigned=(*rollout.assigned, *rest),
                             reason="every canary device committed")  # fmt: skip
-            return Decision(moved, assign=rest, gates=_spoken(rollout))
+            return Decision(moved, assign=rest, gates=spoken(rollout))
         case State.RAMP | State.COMPLETE:
-            return _ramp(rollout, fleet, now)
+            return _ramp(rollout, fleet, now, behind)
         case State.REVERSED:
             return _join(rollout, fleet, back=True)
         case State.REVERSING if not any(_runs(rollout, fleet.get(d)) for d in rollout.assigned):
@@ -88,7 +93,7 @@ def _beginning(rollout: Rollout, *, paired: bool) -> str:
     return "canary assigned; a first release is judged by guardrails" if alone else "canary assigned"
 
 
-def _weigh(rollout: Rollout, fleet: Fleet, now: float) -> Decision:
+def _weigh(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[DeviceId]) -> Decision:
     """In shadow the pairs decide. A device without an incumbent of its own serves at once: if all of the canary did
     and committed, there is nobody left to compare anything."""
     judgement = judge(rollout, fleet)
@@ -99,12 +104,12 @@ def _weigh(rollout: Rollout, fleet: Fleet, now: float) -> Decision:
             return _reverse(rollout, text, now, judgement, heard)
         case Word.SAFE:
             reason = f"it does no worse than release {rollout.previous}: {judgement.text}"
-        case _ if _all_committed(rollout, rollout.assigned, fleet):
+        case _ if _all_committed(rollout, fleet, behind):
             reason = "every canary device committed it without an incumbent to compare it with"
         case _:
             return Decision(rollout)
     moved = replace(rollout, state=State.CANARY, since=now, reason=reason, decided=judgement.devices)
-    return Decision(moved, assign=rollout.assigned, gates=_spoken(rollout), judgement=judgement, heard=heard)
+    return Decision(moved, assign=rollout.assigned, gates=spoken(rollout), judgement=judgement, heard=heard)
 
 
 def _reverse(
@@ -113,16 +118,16 @@ def _reverse(
     decided = judgement.devices if judgement else rollout.decided
     moved = replace(rollout, state=State.REVERSING, since=now, reason=reason, decided=decided)
     told = tuple(dict.fromkeys((*heard, *(judgement.devices if judgement else ()))))
-    return Decision(moved, take_back=rollout.assigned, gates=_spoken(rollout), judgement=judgement, heard=told)
+    return Decision(moved, take_back=rollout.assigned, gates=spoken(rollout), judgement=judgement, heard=told)
 
 
-def _spoken(rollout: Rollout) -> Gates:
+def spoken(rollout: Rollout) -> Gates:
     """The gates of whoever comes after the evidence: it is not gathered twice, and never against a release that is
     being taken back."""
     return replace(rollout.gates, evidence="guardrails")
 
 
-def _ramp(rollout: Rollout, fleet: Fleet, now: float) -> Decision:
+def _ramp(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[DeviceId]) -> Decision:
     """Devices that enrolled meanwhile join; complete when all have committed.
 
     A complete rollout stays complete when one joins: its verdict would be its own, no reason to take back the rest.
@@ -130,7 +135,7 @@ def _ramp(rollout: Rollout, fleet: Fleet, now: float) -> Decision:
     joining = _join(rollout, fleet, back=False)
     if joining.assign:
         return joining
-    if rollout.state is State.RAMP and _all_committed(rollout, rollout.assigned, fleet):
+    if rollout.state is State.RAMP and _all_committed(rollout, fleet, behind):
         done = replace(rollout, state=State.COMPLETE, since=now, reason="every device committed")
         return Decision(done)
     return Decision(rollout)
@@ -142,12 +147,13 @@ def _join(rollout: Rollout, fleet: Fleet, *, back: bool) -> Decision:
     if not joined or (back and rollout.previous is None):
         return Decision(rollout)
     moved = replace(rollout, assigned=(*rollout.assigned, *joined))
-    gates = _spoken(rollout)
+    gates = spoken(rollout)
     return Decision(moved, take_back=joined, gates=gates) if back else Decision(moved, assign=joined, gates=gates)
 
 
-def _all_committed(rollout: Rollout, devices: tuple[DeviceId, ...], fleet: Fleet) -> bool:
-    return bool(devices) and all(_committed(rollout, fleet.get(d)) for d in devices)
+def _all_committed(rollout: Rollout, fleet: Fleet, behind: Collection[DeviceId]) -> bool:
+    there = [d for d in rollout.assigned if d in fleet]
+    return bool(there) and all(d not in behind and _committed(rollout, fleet[d]) for d in there)
 
 
 def _committed(rollout: Rollout, report: ModelReport | None) -> bool:
@@ -171,4 +177,4 @@ def _refused(rollout: Rollout, report: ModelReport | None) -> bool:
 
 
 def _reason(report: ModelReport | None) -> str:
-    return report.reason if report and report.reason else "no reason given"
+    return report.reason[:MOST_TOLD] if report and report.reason else "no reason given"

@@ -45,7 +45,8 @@ def pairs_decide(gates: Gates) -> bool:
 
 
 def judge(rollout: Rollout, reports: Mapping[DeviceId, ModelReport | None]) -> Judgement:
-    """The word of the pairs about this rollout; HOLD as long as there are none.
+    """The word of the pairs about this rollout; HOLD as long as there are none. SAFE must hold whatever the labels say
+    that are still missing: a device that lets its disagreements wait must not drop out of the evidence.
 
     Counted are trials of canary devices of just this manifest, retry generation, metric and block length; of others,
     and of counters that no device can have, nothing is taken. Raises ValueError for a margin outside 0..0.4.
@@ -54,9 +55,12 @@ def judge(rollout: Rollout, reports: Mapping[DeviceId, ModelReport | None]) -> J
     trials = {device: report.trial for device, report in told.items() if report is not None}
     devices = {device: trial for device, trial in trials.items() if trial is not None and _is_of(rollout, trial)}
     pooled = evidence.pool(Counters(t.plus, t.zero, t.minus) for t in devices.values())
+    worst = evidence.pool(Counters(*(t.worst or (t.plus, t.zero, t.minus))) for t in devices.values())
     margin = rollout.gates.margin
     decision = evidence.decide(pooled, margin)
-    harm, safe = evidence.log_harm(pooled, margin), evidence.log_safe(pooled, margin)
+    if decision is Decision.SAFE and evidence.decide(worst, margin) is not Decision.SAFE:
+        decision = Decision.HOLD
+    harm, safe = evidence.log_harm(pooled, margin), evidence.log_safe(worst, margin)
     return Judgement(decision, pooled, margin, harm, safe, devices, _words(decision, pooled, harm, safe))
 
 
@@ -66,7 +70,7 @@ def _is_of(rollout: Rollout, trial: TrialReport) -> bool:
         pairs_decide(gates)
         and (trial.manifest, trial.retry) == (rollout.manifest, rollout.retry)
         and (trial.metric, trial.block) == (gates.evidence, gates.block)
-        and all(0 <= blocks <= MOST_BLOCKS for blocks in (trial.plus, trial.zero, trial.minus))
+        and all(0 <= n <= MOST_BLOCKS for n in (trial.plus, trial.zero, trial.minus, *(trial.worst or ())))
     )
 
 

@@ -6,7 +6,7 @@ rollouts and renews what expires, `learning` starts trainings by itself, `house`
 only writer of the tenant's catalog, the only holder of the director's, snapshot's and timestamp's keys.
 """
 
-from core.steward.house import Action, House, Keys, PersistBroker, Send, StartJob
+from core.steward.house import Access, Action, Cut, House, Keys, PersistBroker, Send, StartJob
 from core.steward.walker import Steward
 
-__all__ = ["Action", "House", "Keys", "PersistBroker", "Send", "StartJob", "Steward"]
+__all__ = ["Access", "Action", "Cut", "House", "Keys", "PersistBroker", "Send", "StartJob", "Steward"]

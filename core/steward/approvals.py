@@ -14,6 +14,7 @@ from core.handoffs import ROLLOUT_ENDED, Rollout, RolloutState
 from core.release import publish
 from core.rollout import power
 from core.rollout.plans import fallback, generation, plan
+from core.steward import rounds
 from core.steward.house import House, PersistBroker
 from core.steward.refusals import Refusal, declared_model
 from sync import chunks, roles
@@ -98,9 +99,12 @@ def needed(rollout: Rollout) -> dict[str, Any]:
 
 
 def begin(house: House, rollout: Rollout, why: str, now: float) -> None:
-    """Makes it the rollout of its model: one that is under way ends here. One that was taking devices back stays a
-    reversal, so that no later rollout falls back to its release."""
+    """Makes it the rollout of its model: one that is under way ends here, and a shadow with it, for nobody would weigh
+    its pairs. One that was taking devices back stays a reversal, so that no later rollout falls back to its release."""
     for key, older in _under_way(house, rollout.model):
+        if older.state is RolloutState.SHADOW:
+            devices = [d for d in house.catalog.fleet.devices() if d.device in older.assigned]
+            rounds.take_back(house, older, devices, now)
         taken_back = older.state is RolloutState.REVERSING
         state = RolloutState.REVERSED if taken_back else RolloutState.SUPERSEDED
         reason = f"{older.reason}; {why}" if taken_back else why

@@ -5,27 +5,20 @@ An order that cannot be done is refused with a stable code and what to do next; 
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from core import orders, project
-from core.fleet import enrolment
 from core.fleet.labels import TooLong, messages
 from core.handoffs import Landed
 from core.ingest.spool import origins
 from core.orders import Answer
-from core.steward import approvals, forcing, jobs
+from core.steward import approvals, devices, enrolling, forcing, jobs, staging
 from core.steward.house import House
 from core.steward.refusals import Refusal
-from core.steward.staging import stage
-from sync import chunks, codec, topics
-from sync.enrolment import EnrolAnswer, Token
+from sync import codec, topics
 from sync.errors import SyncError
 
-TOKEN_ATTEMPTS = 5
 LABELS_WAIT = 86_400  # seconds that the broker keeps labels for a device that is away
 
 
@@ -82,50 +75,10 @@ def _label(house: House, order: orders.Label, now: float) -> dict[str, Any]:
     return {"labels": len(order.labels), "messages": len(parts)}
 
 
-def _token(house: House, order: orders.IssueToken, now: float) -> dict[str, Any]:
-    root = house.catalog.releases.trust().get("1.root.json")
-    if root is None:
-        raise Refusal("no-trust", "a device must know whom to trust", "run `falaj trust init` first")
-    secret = base64.urlsafe_b64encode(house.random(32)).decode().rstrip("=")
-    expires = now + 60 * order.minutes
-    house.catalog.fleet.put_token(order.device, enrolment.hash_secret(secret), expires)
-    token = Token(
-        url=house.enrol_url, tenant=house.tenant, device=order.device, secret=secret,
-        ca=enrolment.fingerprint(house.authority.certificate), root=chunks.digest(root), expires=expires,
-    )  # fmt: skip
-    house.event(now, "token-issued", f"for {order.device}, {order.minutes} minutes, by {order.actor}")
-    text = base64.urlsafe_b64encode(codec.encode(token)).decode().rstrip("=")
-    return {"token": text, "device": order.device, "expires": expires}
-
-
-def _enrol(house: House, order: orders.Enrol, now: float) -> dict[str, Any]:
-    """Single use, short life, few attempts; the same answer for every reason, so that nothing can be guessed."""
-    envelope = order.envelope.encode()
-    device = enrolment.peek(envelope).device
-    token = house.catalog.fleet.token(device)
-    refused = Refusal(
-        "enrolment-refused", "the token does not hold", "ask for a new one: `falaj device token NAME`", noted=True
-    )
-    if token is None or token.used is not None or now > token.expires or token.attempts >= TOKEN_ATTEMPTS:
-        house.event(now, "enrolment-refused", f"for {device}", severity="notice", source="enrolment")
-        raise refused
-    try:
-        admitted = enrolment.admit(house.authority, envelope, house.tenant, token.secret, now)
-    except SyncError as error:
-        house.catalog.fleet.token_tried(device)
-        house.event(now, "enrolment-refused", f"for {device}: {error}", severity="notice", source="enrolment")
-        raise refused from error
-    epoch = house.catalog.fleet.next_epoch(device)
-    house.catalog.fleet.token_used(device, now)
-    house.catalog.fleet.put_device(device, epoch, admitted.certificate, admitted.signing_key, admitted.sealing_key, now)
-    house.event(now, "device-enrolled", f"{device}, epoch {epoch}")
-    root = house.catalog.releases.trust()["1.root.json"]
-    host, port = house.uplink
-    document = EnrolAnswer(
-        house.tenant, device, epoch, admitted.certificate.decode(), house.authority.certificate.decode(),
-        root.decode(), host, port,
-    )  # fmt: skip
-    return dict(msgspec.to_builtins(document, enc_hook=str))
+def _replace(house: House, order: orders.Replace, now: float) -> dict[str, Any]:
+    devices.replace(house, order, now)
+    token = orders.IssueToken(actor=order.actor, device=order.device, minutes=order.minutes)
+    return enrolling.issue_token(house, token, now)
 
 
 def _progress(house: House, order: orders.JobProgress, now: float) -> dict[str, Any]:
@@ -137,7 +90,7 @@ def _commit_rows(house: House, order: orders.CommitRows, now: float) -> dict[str
     _still_open(house, order.job)
     landed = order.landed
     house.catalog.datasets.land(landed, order.job)
-    _mark_landed(house, landed, order.job)
+    _mark_landed(house, landed)
     result = {"rows": landed.rows, "files": len(landed.files), "rejections": len(landed.rejections)}
     house.catalog.projects.finish(order.job, now, result)
     severity = "notice" if landed.rejections else "info"
@@ -146,26 +99,27 @@ def _commit_rows(house: House, order: orders.CommitRows, now: float) -> dict[str
     return result
 
 
-def _mark_landed(house: House, landed: Landed, job: int) -> None:
+def _mark_landed(house: House, landed: Landed) -> None:
     """Batches of samples that the position names are done with; their files go once this is committed."""
     current = house.catalog.projects.current()
     source = current[0].sources.get(landed.source) if current else None
     if source is None or source.kind != "samples" or source.model is None:
         return
     for (device, epoch), n in origins(landed.position).items():
-        house.catalog.samples.mark_landed(source.model, device, epoch, n, job)
+        house.catalog.samples.mark_landed(source.model, device, epoch, n)
 
 
 def _commit_candidate(house: House, order: orders.CommitCandidate, now: float) -> dict[str, Any]:
     _still_open(house, order.job)
     candidate = order.candidate
     key = house.catalog.releases.add_candidate(candidate, order.job, now)
+    staging.tell_learned(house, candidate, key, now)
     if not candidate.accepted:
         reasons = "; ".join(v.text for v in candidate.verdicts if v.outcome == "fail")
         house.catalog.projects.finish(order.job, now, {"candidate": key, "accepted": False, "reasons": reasons})
         house.event(now, "candidate-refused", reasons, severity="notice", model=candidate.model)
         return {"candidate": key, "accepted": False}
-    manifest = stage(house, candidate, key, now)
+    manifest = staging.stage(house, candidate, key, now)
     result = {"candidate": key, "accepted": True, "model": manifest.model, "number": manifest.number,
               **manifest.lineage.metrics}  # fmt: skip
     house.catalog.projects.finish(order.job, now, result)
@@ -197,8 +151,13 @@ _DESKS: dict[type, Callable[[House, Any, float], dict[str, Any]]] = {
     orders.Override: forcing.override,
     orders.Force: forcing.force,
     orders.Label: _label,
-    orders.IssueToken: _token,
-    orders.Enrol: _enrol,
+    orders.IssueToken: enrolling.issue_token,
+    orders.IssueSiteToken: enrolling.issue_site_token,
+    orders.ImportBoxes: enrolling.import_boxes,
+    orders.Accept: enrolling.accept,
+    orders.Revoke: devices.revoke,
+    orders.Replace: _replace,
+    orders.Enrol: enrolling.enrol,
     orders.JobProgress: _progress,
     orders.CommitRows: _commit_rows,
     orders.CommitCandidate: _commit_candidate,

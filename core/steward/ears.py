@@ -8,35 +8,43 @@ import binascii
 from typing import Any
 
 from core.catalog.fleet import DeviceRow
+from core.fleet.renewal import NotRenewed
 from core.ingest.spool import Entry
+from core.steward import devices
 from core.steward.house import House
 from sync import codec, roles, topics
-from sync.errors import Malformed, SyncError, Untrusted
+from sync.errors import Barred, Malformed, SyncError, Untrusted
 from sync.link import Message
 from sync.messages import (
+    CSR,
     EVENT,
     REPORTED_TYPE,
     SAMPLE,
     WHY,
     Ack,
     DeviceEvent,
+    ModelReport,
     Record,
     Reported,
     SampleBatch,
     Status,
     WhyCard,
 )
-from sync.names import BadName, DeviceId, Kind
+from sync.names import BadName, DeviceId, Kind, ModelName
 from sync.topics import Address
 
 REPORT_LIMIT = 256 * 1024
 LAST_SEQ = 2**63 - 1  # what the catalog can hold
+LONGEST = 8 * 1024  # characters of a text in a report
+CARD_LIMIT = 8 * 1024  # bytes of a why card
+TEXT, WORD, FACTS = 1000, 200, 32  # characters of an event's text and of its words, and facts, that are kept
+SHARE = 4  # of the spool one device may fill one part in so many: it must not take the others' place
 
 
 def hear(house: House, message: Message, now: float) -> bool:
     """One message from a device; what does not hold is refused with an event and changes nothing else.
 
-    True if the device's reported state is another now: only that can move a rollout.
+    True if a rollout may follow from it: the device reports that it stands elsewhere now.
     """
     if not message.payload:
         return False  # a retained message was cleared, by us as a rule: it says nothing
@@ -46,6 +54,8 @@ def hear(house: House, message: Message, now: float) -> bool:
         device = house.catalog.fleet.device(address.device) if address.device else None
         if device is None or address.tenant != house.tenant:
             raise Untrusted(f"{message.topic}: no such device")
+        if not device.active:
+            raise Barred(f"{message.topic}: {device.device} is {device.state}")
         if message.retained and address.area not in topics.DEVICE_RETAINED:
             raise Untrusted(f"{message.topic}: retained where nothing may be")
         match address.area:
@@ -63,7 +73,8 @@ def hear(house: House, message: Message, now: float) -> bool:
             house.send(message.topic, b"", retain=True)  # nothing may stay planted on the broker
         with house.catalog.transaction():
             source = device.device if device else None
-            house.event(now, f"refused-{code}", str(error), severity="notice", source=source, topic=message.topic[:200])
+            text = _cut(str(error), TEXT)
+            house.event(now, f"refused-{code}", text, severity="notice", source=source, topic=message.topic[:200])
     return False
 
 
@@ -74,12 +85,42 @@ def _reported(house: House, device: DeviceRow, payload: bytes, now: float) -> bo
         raise Untrusted(f"report of {report.tenant}/{report.device}, epoch {report.epoch}, from {device.device}")
     if not 0 < report.seq <= LAST_SEQ:
         raise Malformed(f"report of {device.device}: seq {report.seq} is out of range")
+    _check(codec.builtins(report), f"report of {device.device}")
     with house.catalog.transaction():
+        if devices.seen_twice(house, device, report, now):
+            return True
         fresh = house.catalog.fleet.put_report(report, payload, now)
+        if fresh:
+            house.catalog.identities.put_boot(device.device, report.epoch, report.boot)
     if fresh:
         for digest, indices in report.missing.items():
             house.publish_missing(digest, indices, now)
-    return fresh
+    return fresh and (device.report is None or _standing(device.report) != _standing(report))
+
+
+def _check(plain: Any, what: str) -> None:
+    """Raises Malformed for a number or a text that no honest device comes near: whoever reckons with it or shows it
+    would stumble, the pages of all devices with it."""
+    if isinstance(plain, dict):
+        _check((*plain.keys(), *plain.values()), what)
+    elif isinstance(plain, list | tuple):
+        for part in plain:
+            _check(part, what)
+    elif isinstance(plain, int) and abs(plain) > LAST_SEQ:
+        raise Malformed(f"{what}: a number in it is out of range")
+    elif isinstance(plain, str) and len(plain) > LONGEST:
+        raise Malformed(f"{what}: a text of {len(plain)} characters, more than the {LONGEST} allowed")
+
+
+def _standing(report: Reported) -> tuple[object, ...]:
+    """What a rollout can follow of a report: most reports of a fleet differ in their counts of answers alone."""
+    return report.seen, {name: _stands(model) for name, model in report.models.items()}
+
+
+def _stands(model: ModelReport) -> tuple[object, ...]:
+    trial = model.trial
+    pairs = (trial.manifest, trial.retry, trial.plus, trial.zero, trial.minus) if trial else ()
+    return model.phase, model.serving, model.candidate, model.quarantined, pairs
 
 
 def _record(house: House, device: DeviceRow, address: Address, payload: bytes, now: float) -> None:
@@ -95,7 +136,7 @@ def _record(house: House, device: DeviceRow, address: Address, payload: bytes, n
     with house.catalog.transaction():
         known = house.catalog.fleet.received(device.device, record.epoch, kind)
         if record.n == known + 1 or _closes_gap(record, known):
-            _take(house, device.device, kind, record, now)
+            _take(house, device, kind, record, now)
             known = record.n
             house.catalog.fleet.set_received(device.device, record.epoch, kind, known)
     ack = codec.encode(Ack(record.epoch, known))
@@ -109,27 +150,52 @@ def _closes_gap(record: Record, known: int) -> bool:
     return record.n > known and isinstance(first, int) and first <= known + 1
 
 
-def _take(house: House, device: DeviceId, kind: Kind, record: Record, now: float) -> None:
+def _take(house: House, sender: DeviceRow, kind: Kind, record: Record, now: float) -> None:
     """A record that cannot be read is kept as an event, so that the queue behind it moves on."""
+    device = sender.device
     facts: dict[str, Any] = {"n": record.n, "device_ts": record.ts}
     body = bytes(record.body)
     try:
-        if kind == EVENT or (kind in (SAMPLE, WHY) and _is_gap(body)):
+        if kind == EVENT or (kind in (SAMPLE, WHY, CSR) and _is_gap(body)):
             _event(house, device, codec.decode(DeviceEvent, body), facts, now)
         elif kind == SAMPLE:
             _samples(house, Entry(device, record.epoch, record.n), codec.decode(SampleBatch, body), now)
         elif kind == WHY:
             _why(house, device, codec.decode(WhyCard, body), facts, now)
+        elif kind == CSR:
+            _renewal(house, sender, body, facts, now)
         else:
             house.catalog.events.add(now, device, f"record-{kind}", f"{len(body)} bytes", facts=facts)
     except Malformed as error:
-        house.catalog.events.add(now, device, "record-malformed", str(error), severity="notice", facts=facts)
+        text = _cut(str(error), TEXT)
+        house.catalog.events.add(now, device, "record-malformed", text, severity="notice", facts=facts)
+
+
+def _renewal(house: House, device: DeviceRow, body: bytes, facts: dict[str, Any], now: float) -> None:
+    try:
+        devices.renew(house, device, body, now)
+    except (NotRenewed, Untrusted) as error:
+        text = _cut(str(error), TEXT)
+        house.catalog.events.add(now, device.device, "renewal-refused", text, severity="notice", facts=facts)
 
 
 def _event(house: House, device: DeviceId, event: DeviceEvent, facts: dict[str, Any], now: float) -> None:
+    """Cut to a size of which a table full of them stays small: what is longer was written to fill a disk."""
+    told = {_cut(name, WORD): _bounded(fact) for name, fact in list(event.facts.items())[:FACTS]}
     house.catalog.events.add(
-        now, device, event.code, event.text, severity=event.severity, model=event.model, facts=facts | event.facts
-    )
+        now, device, _cut(event.code, WORD), _cut(event.text, TEXT), severity=event.severity, model=event.model,
+        facts=told | facts,
+    )  # fmt: skip
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}\u2026"
+
+
+def _bounded(fact: str | int | float) -> str | int | float:
+    if isinstance(fact, str):
+        return _cut(fact, WORD)
+    return fact if isinstance(fact, float) or abs(fact) <= LAST_SEQ else float("inf" if fact > 0 else "-inf")
 
 
 def _samples(house: House, entry: Entry, batch: SampleBatch, now: float) -> None:
@@ -139,37 +205,61 @@ def _samples(house: House, entry: Entry, batch: SampleBatch, now: float) -> None
         sealed = base64.b64decode(batch.sealed, validate=True)
     except binascii.Error as error:
         raise Malformed(f"samples of {entry.device}: not base64: {error}") from error
-    if house.catalog.samples.spooled() + len(sealed) > house.spool_bytes:
-        _drop(house, entry, batch, f"they fill their {house.spool_bytes >> 20} MiB", now)
+    if not _is_known(house, batch.model):
+        _drop(house, entry, batch, "no model of that name was ever declared or released here", now)
         return
+    samples = house.catalog.samples
+    for filled, room, whose in (
+        (samples.spooled(), house.spool_bytes, "all samples"),
+        (samples.spooled(entry.device), house.spool_bytes // SHARE, "those of this device"),
+    ):
+        if filled + len(sealed) > room:
+            text = (
+                f"{whose} that wait fill their {room >> 20} MiB; have them taken in: run `falaj ingest` on the source "
+                "of kind samples"
+            )
+            _drop(house, entry, batch, text, now)
+            return
     try:
         house.spool.put(batch.model, entry, sealed)
     except OSError as error:
         _drop(house, entry, batch, f"the disk does not take them: {error}", now)
         return
-    house.spool_full = False
-    house.catalog.samples.add(entry.device, entry.epoch, entry.n, batch.model, len(sealed), now)
+    house.dropping.discard(entry.device)
+    samples.add(entry.device, entry.epoch, entry.n, batch.model, len(sealed), now)
+
+
+def _is_known(house: House, model: ModelName) -> bool:
+    """Whether a device of ours can have been told to answer with it; names made up by a device get no folder."""
+    current = house.catalog.projects.current()
+    return (current is not None and model in current[0].models) or house.catalog.releases.next_number(model) > 1
 
 
 def _drop(house: House, entry: Entry, batch: SampleBatch, why: str, now: float) -> None:
-    """The device must not wait for ever for an acknowledgement; a loss is said once, until there is room again."""
-    if house.spool_full:
+    """The device must not wait for ever for an acknowledgement; a loss is said once, until it has room again."""
+    if entry.device in house.dropping:
         return
-    house.spool_full = True
-    text = (
-        f"newer samples are dropped, {why}; have those that wait taken in: run `falaj ingest` on the source of kind "
-        "samples"
-    )
-    house.event(now, "samples-dropped", text, severity="alarm", model=batch.model, device=entry.device)
+    house.dropping.add(entry.device)
+    # In the device's own room of the events: it could push out what the core has to say of itself.
+    house.event(
+        now, "samples-dropped", f"newer samples of {entry.device} are dropped: {why}", severity="alarm",
+        model=batch.model, source=entry.device, device=entry.device,
+    )  # fmt: skip
 
 
 def _why(house: House, device: DeviceId, card: WhyCard, facts: dict[str, Any], now: float) -> None:
     """Kept whole, and told: the device gave a verdict against a release."""
+    size = len(codec.encode(card))
+    if size > CARD_LIMIT:
+        raise Malformed(f"why card of {device}: {size} bytes, more than the {CARD_LIMIT} allowed")
+    _check(codec.builtins(card), f"why card of {device}")
+    if card.new.number < 1:
+        raise Malformed(f"why card of {device}: there is no release {card.new.number}")
     house.catalog.fleet.add_why(device, card, now)
-    told = {"criterion": card.criterion, "phase": card.phase, "number": card.new.number}
-    text = f"release {card.new.number} refused in {card.phase}: {card.text}"
+    told = {"criterion": _cut(card.criterion, WORD), "phase": _cut(card.phase, WORD), "number": card.new.number}
+    text = f"release {card.new.number} refused in {told['phase']}: {card.text}"
     house.catalog.events.add(
-        now, device, "release-refused", text, severity="alarm", model=card.model, facts=facts | told
+        now, device, "release-refused", _cut(text, TEXT), severity="alarm", model=card.model, facts=facts | told
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from core.catalog import Catalog
-from core.fleet.enrolment import Pair
+from core.fleet.enrolment import LEAF_LIFE, Pair
+from core.fleet.guesses import Guesses
 from core.ingest.spool import Spool
 from core.orders import JobSpec
 from core.release import publish
@@ -15,7 +17,7 @@ from sync import codec, topics
 from sync.chunks import split
 from sync.link import Publish
 from sync.messages import TrustIndex
-from sync.names import Digest, TenantId, TrustFile
+from sync.names import DeviceId, Digest, TenantId, TrustFile
 
 SPOOL_BYTES = 1 << 30  # what may wait in the spool of samples, all devices of the tenant together
 AGAIN = 30.0  # seconds before a chunk that was missed is published once more
@@ -40,7 +42,23 @@ class PersistBroker:
     """Have the broker write its store now: a release must survive its kill."""
 
 
-Action = Send | StartJob | PersistBroker
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Have the broker take in who may not speak: the revocation list (PEM), and the names that are denied."""
+
+    revocations: bytes
+    denied: tuple[DeviceId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """End the session of this name, by taking it over with this pair; whatever waited in it goes."""
+
+    device: DeviceId
+    pair: Pair
+
+
+Action = Send | StartJob | PersistBroker | Access | Cut
 
 
 @dataclass(frozen=True)
@@ -68,7 +86,9 @@ class House:
     uplink: tuple[str, int]  # host and port devices shall connect to
     tenant_key: str = ""  # X25519 public key (base64) that devices seal samples to
     spool_bytes: int = SPOOL_BYTES
-    spool_full: bool = False  # batches are being dropped, and that was said
+    dropping: set[DeviceId] = field(default_factory=set)  # whose samples are being dropped, and that was said
+    longevity: timedelta = LEAF_LIFE  # of devices' certificates
+    guesses: Guesses = field(default_factory=Guesses)  # at tokens
     link_up: bool = False
     actions: list[Action] = field(default_factory=list)
     resent: dict[tuple[Digest, int], float] = field(default_factory=dict)  # chunks that were missed: when sent again

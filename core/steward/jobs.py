@@ -33,7 +33,8 @@ def train(house: House, name: ModelName, actor: str, now: float) -> dict[str, An
         text = f"source {view.samples!r} has no samples yet, and {name} learns from nothing else"
         raise Refusal("no-data", text, f"run `falaj ingest {view.samples}` first")
     result = _start(house, "train", name, actor, now, current, folder, files=files, samples=samples)
-    house.catalog.samples.use(result["job"], house.catalog.samples.labelled(view.samples) if view.samples else 0)
+    if view.samples:
+        house.catalog.samples.use(result["job"], view.samples, house.catalog.samples.labelled(view.samples))
     return result
 
 

@@ -36,10 +36,10 @@ def sweep(house: House) -> None:
 
 def _step(house: House, project: Project, name: ModelName, model: Model, now: float) -> None:
     hop = retraining.decide(model.retraining, retraining.facts(house.catalog, project, name, now))
-    source = project.views[model.view].samples
-    if hop.kind == "ingest" and source is not None:
+    view = project.views.get(model.view)
+    if hop.kind == "ingest" and view is not None and view.samples is not None:
         with house.catalog.transaction():
-            jobs.ingest(house, source, retraining.ACTOR, now)
+            jobs.ingest(house, view.samples, retraining.ACTOR, now)
     elif hop.kind == "train":
         with house.catalog.transaction():
             jobs.train(house, name, retraining.ACTOR, now)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from core.catalog.fleet import ALL, DeviceRow, Wanted
-from core.handoffs import Rollout
+from core.handoffs import Rollout, RolloutState
 from core.release import publish
-from core.rollout.controller import Decision, decide
+from core.rollout.controller import Decision, decide, spoken
 from core.rollout.plans import generation
 from core.steward.house import House
 from sync import codec, roles, sealing, topics
@@ -19,13 +20,16 @@ from sync.messages import ASSIGNMENT_TYPE, Assignment, ModelOrder
 from sync.names import DeviceId, Digest
 
 ASSIGNMENT_LIFE = 7 * 86400.0  # seconds; renewed at half of it
+UNDECIDED = (RolloutState.APPROVED, RolloutState.SHADOW, RolloutState.CANARY, RolloutState.REVERSING)
 _KEPT = 16 * 1024 * 1024  # bytes of an assignment in the catalog: the wire's limit is not the catalog's
 
 
 def walk(house: House, now: float) -> None:
     """One round over the rollouts."""
     rollouts = house.catalog.fleet.rollouts(limit=ALL)
-    devices = {d.device: d for d in house.catalog.fleet.devices()} if rollouts else {}
+    if not rollouts:
+        return
+    devices = {d.device: d for d in house.catalog.fleet.devices()}
     for key, rollout in rollouts:
         _advance(house, key, rollout, devices, now)
 
@@ -34,27 +38,45 @@ def renew(house: House, now: float) -> None:
     """Assignments and online signatures of which half the life is over are signed anew, and assignments that do not
     name the tenant's sealing key of now: devices could send no samples."""
     for device in house.catalog.fleet.devices():
-        _renew_assignment(house, device, now)
+        if device.active:
+            _renew_assignment(house, device, now)
     _renew_trust(house, now)
 
 
 def _advance(house: House, key: int, rollout: Rollout, devices: dict[DeviceId, DeviceRow], now: float) -> None:
-    reports = {name: row.report.models.get(rollout.model) if row.report else None for name, row in devices.items()}
-    decision = decide(rollout, reports, now)
-    if decision.rollout == rollout:
-        return
-    with house.catalog.transaction():
-        house.catalog.fleet.put_rollout(key, decision.rollout)
-        if decision.rollout.state != rollout.state:
-            _tell(house, decision, devices, now)
-            house.catalog.decisions.keep(key, decision.heard, now)
-        for name in decision.assign:
+    there = {name: row for name, row in devices.items() if row.active}
+    reports = {name: row.report.models.get(rollout.model) if row.report else None for name, row in there.items()}
+    told = house.catalog.fleet.told()
+    behind = frozenset(name for name, row in there.items() if _is_behind(row, told.get(name)))
+    decision = decide(rollout, reports, now, behind)
+    if decision.rollout != rollout:
+        with house.catalog.transaction():
+            house.catalog.fleet.put_rollout(key, decision.rollout)
+            if decision.rollout.state != rollout.state:
+                _tell(house, decision, devices, now)
+                house.catalog.decisions.keep(key, decision.heard, now)
             wanted = Wanted(rollout.model, rollout.number, decision.mode, decision.gates, rollout.retry)
-            house.catalog.fleet.want(name, wanted)
-        for name in decision.take_back:
-            house.catalog.fleet.want(name, _way_back(house, decision))
-        for name in (*decision.assign, *decision.take_back):
-            assign(house, devices[name], now)
+            _want(house, wanted, [devices[name] for name in decision.assign if name in devices], now)
+            take_back(house, decision.rollout, [devices[name] for name in decision.take_back if name in devices], now)
+    if decision.rollout.state in UNDECIDED and rollout.previous is not None:
+        new = [there[name] for name in house.catalog.fleet.without(rollout.model) if name in there]
+        if new:  # who enrols while a rollout is open serves what the others serve
+            with house.catalog.transaction():
+                take_back(house, decision.rollout, new, now)
+
+
+def _want(house: House, wanted: Wanted, devices: Iterable[DeviceRow], now: float) -> None:
+    """Also of devices that may not speak now: it is what they get when they come back."""
+    for device in devices:
+        house.catalog.fleet.want(device.device, wanted)
+        if device.active:
+            assign(house, device, now)
+
+
+def _is_behind(device: DeviceRow, told: tuple[int, int] | None) -> bool:
+    """Whether what the device said last is older than what it was told last: it speaks of an earlier order."""
+    report = device.report
+    return told is not None and (report is None or (report.epoch, report.seen) < told)
 
 
 def _tell(house: House, decision: Decision, devices: dict[DeviceId, DeviceRow], now: float) -> None:
@@ -79,15 +101,16 @@ def _report_number(device: DeviceRow) -> dict[str, int]:
     return {"epoch": device.report.epoch, "seq": device.report.seq} if device.report else {}
 
 
-def _way_back(house: House, decision: Decision) -> Wanted:
-    """The release before, in the generation it was rolled out with: a lower one would not lift a verdict that a retry
-    of it lifted. Without one the model is switched off."""
-    rollout = decision.rollout
+def take_back(house: House, rollout: Rollout, devices: Iterable[DeviceRow], now: float) -> None:
+    """To the release before, in the generation it was rolled out with: a lower one would not lift a verdict that a
+    retry of it lifted. Without one the model is switched off. In a transaction."""
+    gates = spoken(rollout)
     if rollout.previous is None:
-        return Wanted(rollout.model, rollout.number, "off", decision.gates, rollout.retry)
-    past = (r for _, r in house.catalog.fleet.rollouts(active=False, limit=ALL) if r.model == rollout.model)
-    retry = max(0, generation(rollout.previous, past))
-    return Wanted(rollout.model, rollout.previous, "live", decision.gates, retry)
+        wanted = Wanted(rollout.model, rollout.number, "off", gates, rollout.retry)
+    else:
+        past = (r for _, r in house.catalog.fleet.rollouts(active=False, limit=ALL) if r.model == rollout.model)
+        wanted = Wanted(rollout.model, rollout.previous, "live", gates, max(0, generation(rollout.previous, past)))
+    _want(house, wanted, devices, now)
 
 
 def assign(house: House, device: DeviceRow, now: float) -> None:
@@ -99,6 +122,7 @@ def assign(house: House, device: DeviceRow, now: float) -> None:
         expires=now + ASSIGNMENT_LIFE,
         models={w.model: _order(house, device, w) for w in house.catalog.fleet.wanted(device.device)},
         tenant_key=house.tenant_key,
+        certificate=house.catalog.fleet.certificate(device.device).decode(),
     )  # fmt: skip
     envelope = roles.sign(assignment, ASSIGNMENT_TYPE, house.keys.director)
     house.catalog.fleet.put_assignment(device.device, device.epoch, seq, assignment.expires, envelope)
@@ -174,5 +198,5 @@ def restore_broker(house: House, now: float) -> None:
                     house.event(now, "blob-damaged", str(error), severity="alarm", model=manifest.model)
     for device in house.catalog.fleet.devices():
         old = house.catalog.fleet.assignment(device.device)
-        if old is not None and old[0] == device.epoch:
+        if old is not None and old[0] == device.epoch and device.active:
             house.send(topics.desired(house.tenant, device.device), old[3], retain=True)

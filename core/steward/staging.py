@@ -1,4 +1,5 @@
-"""From a candidate to a release that awaits approval: its number, its sealed blobs, its manifest."""
+"""From a candidate to a release that awaits approval: its number, its sealed blobs, its manifest; and what it was made
+of."""
 
 from __future__ import annotations
 
@@ -7,6 +8,9 @@ from core.release import registry
 from core.steward.house import House
 from core.steward.refusals import declared_model
 from sync.manifest import Manifest
+from sync.names import DeviceId
+
+SHOWN = 5  # devices that a sentence names
 
 
 def stage(house: House, candidate: Candidate, key: int, now: float, override: str = "") -> Manifest:
@@ -23,3 +27,28 @@ def stage(house: House, candidate: Candidate, key: int, now: float, override: st
         house.catalog.releases.keep_key(item.blob, item.key, candidate.model, number)
     house.catalog.releases.stage(staged.manifest, staged.payload, staged.digest, key, now)
     return staged.manifest
+
+
+def tell_learned(house: House, candidate: Candidate, key: int, now: float) -> None:
+    """Whose windows a candidate was made of: one device with more than half of them is pointed out, and so are those
+    whose labels could not be used."""
+    learned = candidate.learned
+    total, strange = sum(learned.fit.values()), sum(learned.strange.values())
+    if not total and not strange:
+        return
+    text = f"candidate {key} learned from {total} windows of the field"
+    text += f": {_shares(learned.fit)}" if total else ""
+    if strange:
+        text += f"; {strange} were left out, labelled as no row is: {_shares(learned.strange)}"
+    lopsided = len(learned.fit) > 1 and 2 * max(learned.fit.values()) > total
+    house.event(
+        now, "learned-from-field", text, model=candidate.model, severity="notice" if strange or lopsided else "info",
+        candidate=str(key), judged=str(sum(learned.gate.values())),
+    )  # fmt: skip
+
+
+def _shares(counts: dict[DeviceId, int]) -> str:
+    """`watch-1 60 %, watch-2 40 %`: the largest first."""
+    total, shown = sum(counts.values()), sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    words = [f"{name} {count / total:.0%}" for name, count in shown[:SHOWN]]
+    return ", ".join(words) + (f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")

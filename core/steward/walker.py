@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.catalog.samples import LOST
 from core.orders import Answer, AnyOrder, CommitRows
-from core.steward import desk, ears, learning, rounds
+from core.steward import desk, devices, ears, learning, rounds
 from core.steward.house import Action, House, PersistBroker
 from sync import codec, topics
 from sync.link import Message
@@ -31,6 +31,7 @@ class Steward:
                 )
                 house.event(now, "job-lost", f"{job.kind} of {job.subject}", severity="notice")
         learning.sweep(house)
+        devices.access(house, now)
         return self._done()
 
     def order(self, order: AnyOrder, now: float) -> tuple[Answer, list[Action]]:

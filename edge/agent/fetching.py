@@ -71,7 +71,8 @@ def fetch(house: House, d: Deployment, lacking: list[Blob], now: float) -> bool:
             patterns = tuple(topics.blob(tenant, blob.sealed, i) for i in again)
             house.listen(*patterns)  # subscribing anew has the broker send what it has
             house.dirty = True  # `missing` asks the core to publish them again
-            house.event(now, "download-stalled", f"{len(again)} chunks did not come", d.model, "notice")
+            waiting = len(download.asked)
+            house.event(now, "download-stalled", f"{waiting} chunks asked for have not come", d.model, "notice")
         house.listen(*(topics.blob(tenant, blob.sealed, i) for i in download.ask(now)))
     return False
 

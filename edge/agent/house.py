@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,18 @@ class Identity:
     signing_key: bytes  # PEM, the certificate's key: signs `reported`
     sealing_key: bytes  # X25519 private, raw
     key_protection: str = "none"
+    certificate: str = ""  # PEM
+    begins: float = 0.0  # from when the certificate holds (seconds since 1970) ...
+    ends: float = math.inf  # ... and to when
+
+
+@dataclass
+class Renewal:
+    """What is remembered of the certificate's renewal; all of it may be forgotten."""
+
+    asked: float = -math.inf
+    tried: str = ""  # the certificate that was handed over last
+    told: bool = False  # that it ended
 
 
 @dataclass
@@ -81,6 +94,8 @@ class House:
     labelled: Callable[[ModelName, int], LabelReport | None] = lambda model, release: None
     drift: Callable[[ModelName], DriftReport | None] = lambda model: None
     road: Callable[[ModelName], RoadReport | None] = lambda model: None
+    renewal: Renewal = field(default_factory=Renewal)
+    csr: Callable[[], str] | None = None  # makes a certificate request (PEM) for the key this device has
     label: Callable[[str, str], str | None] = lambda prediction_id, label: None  # why it is not kept, or None
 
     def write(

@@ -6,10 +6,12 @@ from __future__ import annotations
 from edge.agent.house import CLOCK_FLOOR, House
 from edge.states import Deployment, Phase, Slot
 from sync import codec, roles, topics
-from sync.messages import REPORTED_TYPE, ModelReport, Release, Reported, Status
+from sync.messages import REPORTED_TYPE, SAMPLE, ModelReport, Release, Reported, Status
 from sync.names import Digest, Kind, ModelName
 
-RESEND = 30.0  # seconds after which a record that was not acknowledged is sent again
+RESEND = 30.0  # seconds after which a record that was not acknowledged is sent again ...
+RESEND_SAMPLE = 600.0  # ... and a batch of samples, which is large; of these only the oldest, the core waits for it
+PAUSE = 1.0  # seconds between two reports of mere progress: each is signed, numbered and synced to the disk
 IN_FLIGHT = 100  # records sent and not acknowledged, at most
 
 
@@ -18,6 +20,7 @@ class Reporter:
 
     def __init__(self) -> None:
         self._sent: dict[tuple[Kind, int], float] = {}
+        self._told = float("-inf")  # when the state was last sent
 
     def session_opened(self, house: House, now: float) -> None:
         """Status and the whole state, anew: the broker may have lost both."""
@@ -32,8 +35,9 @@ class Reporter:
         """Sends what is due; nothing while the link is down."""
         if not house.link_up:
             return
-        if house.dirty or self._progress(house) != house.told:
-            identity, progress = house.identity, self._progress(house)
+        progress = self._progress(house)
+        if house.dirty or (progress != house.told and abs(now - self._told) >= PAUSE):
+            identity, self._told = house.identity, now
             envelope = roles.sign(reported(house, now), REPORTED_TYPE, identity.signing_key)
             house.told, house.dirty = progress, False
             house.send(topics.reported(identity.tenant, identity.device), envelope, retain=True)
@@ -42,8 +46,12 @@ class Reporter:
     def _forward(self, house: House, now: float) -> None:
         pending = house.outbox.pending(IN_FLIGHT)
         self._sent = {(k, n): self._sent[k, n] for k, n, _ in pending if (k, n) in self._sent}
+        oldest = next((n for kind, n, _ in pending if kind == SAMPLE), None)
         for kind, n, document in pending:
-            if now - self._sent.get((kind, n), float("-inf")) < RESEND:
+            last = self._sent.get((kind, n))
+            pause = RESEND_SAMPLE if kind == SAMPLE else RESEND
+            # A clock that was set back keeps nothing waiting.
+            if last is not None and (0 <= now - last < pause or (kind == SAMPLE and n != oldest)):
                 continue
             self._sent[kind, n] = now
             house.send(topics.up(house.identity.tenant, house.identity.device, kind), document)

@@ -23,6 +23,8 @@ def count(house: House, model: ModelName) -> None:
 def resume(house: House, model: ModelName, now: float) -> None:
     """The load of whoever answers, or the loop breaker; after `count`. May be repeated after a write that failed."""
     d = house.deployments[model]
+    if d.phase in AT_REST:
+        house.trials.close(model)  # a cut between the end of a trial and this leaves its books behind
     looping = d.phase is Phase.PROBATION and health.looping(d.starts, leaving.gates_of(d))
     if looping:
         failure = Failure(FailureClass.VERDICT, "crash-loop", looping)

@@ -20,8 +20,10 @@ from sync.messages import Validated
 def shadow(house: House, d: Deployment, now: float) -> bool:
     """Runs the candidate beside the incumbent until the order says `live`; without an incumbent there is nothing to
     wait for."""
-    if d.candidate is None or d.order is None or superseded(house, d):
+    if d.candidate is None or d.order is None:
         return withdraw(house, d, now)
+    if superseded(house, d):  # by the core's own judgement, perhaps: what this device's pairs say is not lost with it
+        return _harmed(house, d, now) or withdraw(house, d, now)
     held = house.shadows.get(d.model)
     if held is None or held[0].slot.release != d.candidate.release:
         return _load(house, d, now)
@@ -44,7 +46,7 @@ def shadow(house: House, d: Deployment, now: float) -> bool:
 def probation(house: House, d: Deployment, now: float) -> bool:
     """Counts answers and breaches, and pairs where they are asked for; commits, or goes home at once."""
     if superseded(house, d):
-        return withdraw(house, d, now)
+        return _harmed(house, d, now) or withdraw(house, d, now)
     paired = _beside(house, d, now)
     counted = house.serving.health(d.model)
     event, reason = health.judge(counted, gates_of(d))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from edge import trust
-from edge.agent import intake, reporting, resuming, steps
+from edge.agent import intake, renewing, reporting, resuming, steps
 from edge.agent.house import House
 from edge.agent.reporting import Reporter
 from edge.database import obstacle
@@ -111,6 +111,7 @@ class Agent:
                     break
             else:
                 raise RuntimeError(f"{model} moved {ROUNDS} times at once: {house.deployments[model].phase}")
+        renewing.look_after(house, now)
         house.tell_why(now)
         self._reporter.tell(house, now)
         if refused:

@@ -8,13 +8,13 @@ answer carry the release number and the digest of the artifact that computed it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from edge.http import tensors, wire
 from edge.http.wire import Request, Response
-from edge.serving import Answer, BadInput, Loaded, Serving
+from edge.serving import Answer, BadInput, Loaded, NoModel, Serving
 from sync.features import TensorSpec
 from sync.golden import Arrays
 from sync.names import BadName, ModelName
@@ -23,17 +23,20 @@ JSON_LENGTH = "inference-header-content-length"
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 
 
+Parameters = dict[str, Any] | None  # some clients write null for what they leave out
+
+
 class InputTensor(msgspec.Struct, frozen=True):
     name: str
     shape: list[int]
     datatype: str
-    parameters: dict[str, Any] = {}
+    parameters: Parameters = None
     data: list[Any] | None = None
 
 
 class WantedOutput(msgspec.Struct, frozen=True):
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: Parameters = None
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -41,11 +44,17 @@ class Question(msgspec.Struct, frozen=True):
 
     inputs: list[InputTensor]
     id: str | None = None
-    parameters: dict[str, Any] = {}
-    outputs: list[WantedOutput] = []
+    parameters: Parameters = None
+    outputs: list[WantedOutput] | None = None
+
+
+class IndexWish(msgspec.Struct, frozen=True):
+    ready: bool = False
 
 
 _question = msgspec.json.Decoder(Question)
+_index = msgspec.json.Decoder(IndexWish)
+_RAW = Question([], parameters={"binary_data_output": True})  # a request without a JSON part: its body is the one input
 
 
 def server_metadata(version: str) -> Response:
@@ -67,13 +76,14 @@ def model_metadata(name: str, loaded: Loaded) -> Response:
 def repository_index(serving: Serving, request: Request) -> Response:
     """All models of the device; `{"ready": true}` in the request leaves out those that do not serve now."""
     try:
-        only_ready = request.body and msgspec.json.decode(request.body, type=dict[str, Any]).get("ready") is True
+        only_ready = bool(request.body) and _index.decode(request.body).ready
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"the request is not as the protocol says: {error}") from error
     entries = []
     for name, loaded in serving.models().items():
         if loaded is not None:
-            entries.append({"name": name, "version": str(loaded.slot.release.number), "state": "READY"})
+            number = str(loaded.slot.release.number)
+            entries.append({"name": name, "version": number, "state": "READY", "reason": ""})
         elif not only_ready:
             entries.append({"name": name, "state": "UNAVAILABLE", "reason": "no release serves now"})
     return wire.json(entries)
@@ -83,8 +93,9 @@ def infer(serving: Serving, model: str, version: str | None, request: Request) -
     """Answers an inference request; raises what `live` and `Serving.predict` do, BadInput if misspelt."""
     loaded = live(serving, model, version)
     question, tail = _split(request)
-    inputs = _inputs(question, tail)
-    answer = serving.predict(ModelName(model), inputs, loaded.slot.release.number if version else None)
+    inputs = _whole_body(loaded, tail) if question is _RAW else _inputs(question, tail)
+    name = cast(ModelName, model)  # something serves under it, so it is one
+    answer = serving.predict(name, inputs, loaded.slot.release.number if version else None)
     wanted = list(_wanted(question, answer.outputs))
     return _written(model, question, answer, wanted)
 
@@ -92,9 +103,13 @@ def infer(serving: Serving, model: str, version: str | None, request: Request) -
 def live(serving: Serving, model: str, version: str | None) -> Loaded:
     """What serves under this name and version; raises NoModel, or Refused (404) for another version."""
     try:
-        loaded = serving.loaded(ModelName(model))
-    except BadName as error:
-        raise wire.Refused(404, str(error)) from error
+        loaded = serving.loaded(model)
+    except NoModel:
+        try:
+            ModelName(model)
+        except BadName as error:
+            raise wire.Refused(404, str(error)) from error
+        raise
     if version is not None and version != str(loaded.slot.release.number):
         text = f"{model} has no version {version!r} here; version {loaded.slot.release.number} serves"
         raise wire.Refused(404, text)
@@ -109,6 +124,8 @@ def _split(request: Request) -> tuple[Question, bytes]:
         if not (stated.isascii() and stated.isdecimal() and len(stated) <= 9 and int(stated) <= length):
             raise BadInput(f"Inference-Header-Content-Length is {stated!r}, the body has {length} bytes")
         length = int(stated)
+        if length == 0 and request.body:
+            return _RAW, request.body
     try:
         question = _question.decode(request.body[:length])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -124,7 +141,7 @@ def _inputs(question: Question, tail: bytes) -> Arrays:
         if tensor.name in arrays:
             raise BadInput(f"input {tensor.name!r} is given twice")
         shape = tensors.checked_shape(tensor.name, tensor.shape)
-        size = tensor.parameters.get("binary_data_size")
+        size = (tensor.parameters or {}).get("binary_data_size")
         if size is None:
             arrays[tensor.name] = tensors.from_json(tensor.name, tensor.datatype, shape, tensor.data)
             continue
@@ -138,15 +155,33 @@ def _inputs(question: Question, tail: bytes) -> Arrays:
     return arrays
 
 
+def _whole_body(loaded: Loaded, body: bytes) -> Arrays:
+    """The one input of a model whose shape the size of the body tells: at most one dimension is free."""
+    specs = loaded.session.inputs
+    if len(specs) != 1:
+        raise BadInput(f"a body without a JSON part is for a model with one input; this one takes {len(specs)}")
+    return {specs[0].name: tensors.from_whole(specs[0], body)}
+
+
 def _wanted(question: Question, outputs: Arrays) -> Iterator[tuple[str, bool]]:
     """(output, whether in binary), in the order asked for; without a wish all of them."""
-    binary = question.parameters.get("binary_data_output") is True
-    for output in question.outputs or [WantedOutput(name) for name in outputs]:
+    binary = _flag("parameter", question.parameters, "binary_data_output", False)
+    if not question.outputs:
+        yield from ((name, binary) for name in outputs)
+        return
+    for output in question.outputs:
         if output.name not in outputs:
             raise BadInput(f"there is no output {output.name!r}; outputs are {', '.join(outputs)}")
-        if "classification" in output.parameters:
+        if "classification" in (output.parameters or {}):
             raise BadInput(f"output {output.name!r}: the classification extension is not offered")
-        yield output.name, output.parameters.get("binary_data", binary) is True
+        yield output.name, _flag(f"output {output.name!r}:", output.parameters, "binary_data", binary)
+
+
+def _flag(where: str, parameters: Parameters, name: str, default: bool) -> bool:
+    flag = (parameters or {}).get(name, default)
+    if not isinstance(flag, bool):
+        raise BadInput(f"{where} {name!r} is true or false, not {flag!r}")
+    return flag
 
 
 def _written(model: str, question: Question, answer: Answer, wanted: list[tuple[str, bool]]) -> Response:

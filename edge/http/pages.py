@@ -74,6 +74,8 @@ class Pages:
     def _route(self, request: Request) -> Response:
         serving = self._serving
         match request.path.strip("/").split("/"):
+            case ["v2", "models", model, *rest]:
+                return self._model(request, model, rest)
             case ["v2"]:
                 return _get(request) or oip.server_metadata(self._version)
             case ["v2", "health", "live"]:
@@ -82,8 +84,8 @@ class Pages:
                 return _get(request) or self._readiness()
             case ["v2", "repository", "index"]:
                 return _post(request) or oip.repository_index(serving, request)
-            case ["v2", "models", model, *rest]:
-                return self._model(request, model, rest)
+            case ["v2", "repository", "models", model, "load" | "unload" as verb]:
+                return _post(request) or _not_by_http(model, verb)
             case ["v1", "status"]:
                 return _get(request) or wire.json(codec.builtins(self._status()))
             case ["v1", "why"]:
@@ -130,6 +132,11 @@ class Pages:
         if self._ready():
             return wire.json({"ready": True})
         return wire.error(503, "no model serves on this device yet; it keeps trying", _RETRY)
+
+
+def _not_by_http(model: str, verb: str) -> Response:
+    text = f"no {verb} of {model!r} over HTTP: models come and go by signed assignments; `falaj` on the core makes them"
+    return wire.error(403, text)
 
 
 def _get(request: Request) -> Response | None:

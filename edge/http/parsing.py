@@ -1,8 +1,8 @@
 """One connection: bytes in, requests in order, responses in the same order out (HTTP/1.1, keep-alive, pipelining).
 
 Limits are enforced while bytes arrive, so that nobody can fill memory or hold a connection by sending slowly.
-Small requests are answered on the loop itself, which is fastest; large ones in a thread, so that they hold up
-nobody else.
+Small requests are answered on the loop itself, which is fastest; large ones, and those to a path that was seen
+to be slow, in a thread, so that they hold up nobody else. What may wait is bounded: more is told to come back.
 """
 
 from __future__ import annotations
@@ -11,37 +11,23 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import partial
 
 import httptools
+import msgspec
 
 from edge.http import wire
+from edge.http.capacity import Capacity
 from edge.http.wire import Request, Response
 
 log = logging.getLogger("falaj.http")
 
-Handle = Callable[[Request], Response]
-_INLINE = 64 * 1024  # bytes of a body answered on the loop
 _LINGER_S = 5.0
 _PIPELINED = 32  # requests read ahead of the one being answered
+_RETRY = ("Retry-After", "1")  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one client may ask of the server. Bytes and seconds."""
-
-    body: int = 16 * 1024 * 1024
-    head: int = 16 * 1024
-    idle_s: float = 75.0  # between requests
-    request_s: float = 30.0  # from a request's first byte to its last, and for taking the response
-    connections: int = 256
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
+class _Turn(msgspec.Struct, frozen=True):
     """What is to be answered next: a request, or a response that is settled already."""
 
     what: Request | Response
@@ -50,17 +36,10 @@ class _Turn:
 
 
 class Connection(asyncio.Protocol):
-    """Speaks with one client. `hosts` are the names it may call us by; None takes any."""
+    """Speaks with one client."""
 
-    def __init__(
-        self,
-        handle: Handle,
-        limits: Limits,
-        pool: Executor,
-        peers: set[Connection],
-        hosts: frozenset[str] | None,
-    ) -> None:
-        self._handle, self._limits, self._pool, self._peers, self._hosts = handle, limits, pool, peers, hosts
+    def __init__(self, capacity: Capacity, peers: set[Connection]) -> None:
+        self._capacity, self._limits, self._peers = capacity, capacity.limits, peers
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._turns: deque[_Turn] = deque()
@@ -80,13 +59,13 @@ class Connection(asyncio.Protocol):
         self._peers.add(self)
         self._set_deadline(self._limits.idle_s)
         if len(self._peers) > self._limits.connections:
-            self._refuse(503, f"more than {self._limits.connections} connections", ("Retry-After", "1"))
+            self._refuse(503, f"more than {self._limits.connections} connections", _RETRY)
             self._advance()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._peers.discard(self)
         self._done = True
-        self._turns.clear()
+        self._let_go()
 
     def data_received(self, data: bytes) -> None:
         if self._mute:
@@ -97,6 +76,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             pass  # answered as plain HTTP; `on_message_complete` saw to it that the connection ends then
         except httptools.HttpParserError as error:
+            self._in_message = True  # more of it may be on its way
             self._refuse(400, f"this is no HTTP/1.1: {error}")
         if was_in_head and self._in_head:
             self._raw_head += len(data)
@@ -106,7 +86,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Whoever only shuts its sending side down still gets its answers."""
-        self._mute = True
+        self._mute, self._in_message = True, False  # of a half-sent one nothing more will come
         if self._done:
             self._transport.close()
         elif not self._busy and not self._turns:
@@ -146,7 +126,7 @@ class Connection(asyncio.Protocol):
         host = self._headers.get("host", "localhost").rpartition(":")
         name = host[0] if host[0] and host[2].isdecimal() else "".join(host)
         length = self._headers.get("content-length", "0")
-        if self._hosts is not None and name.lower() not in self._hosts:
+        if self._capacity.hosts is not None and name.lower() not in self._capacity.hosts:
             self._refuse(421, f"this server answers to localhost, not to {name!r}")
         elif length.isdecimal() and int(length) > self._limits.body:
             self._refuse_body()
@@ -157,9 +137,12 @@ class Connection(asyncio.Protocol):
         if self._mute:
             return
         self._body_bytes += len(body)
+        self._capacity.held += len(body)
         self._body.append(body)
         if self._body_bytes > self._limits.body:
             self._refuse_body()
+        elif self._capacity.held > self._limits.held:
+            self._refuse(503, "too many bodies are held already; send it again soon", _RETRY)
 
     def on_message_complete(self) -> None:
         if self._mute:
@@ -168,6 +151,7 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method().decode("latin-1")
         path = self._url.partition(b"?")[0].decode("latin-1")
         request = Request(method, path, self._headers, b"".join(self._body))
+        self._body, self._body_bytes = [], 0  # the turn holds it now
         keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
         self._turns.append(_Turn(request, keep_alive, method == "HEAD"))
         self._mute = not keep_alive
@@ -209,6 +193,7 @@ class Connection(asyncio.Protocol):
         """In its turn, the last thing said on this connection."""
         if not self._mute:
             self._mute = True
+            self._drop_body()
             self._turns.append(_Turn(wire.error(status, text, *headers), keep_alive=False, head=False))
 
     def _advance(self) -> None:
@@ -216,12 +201,8 @@ class Connection(asyncio.Protocol):
             turn = self._turns.popleft()
             if isinstance(turn.what, Response):
                 self._write(turn, turn.what)
-            elif len(turn.what.body) <= _INLINE:
-                self._write(turn, self._answer(turn.what))
             else:
-                self._busy, self.deadline = True, math.inf
-                future = self._loop.run_in_executor(self._pool, self._answer, turn.what)
-                future.add_done_callback(partial(self._resume, turn))
+                self._take(turn, turn.what)
         if self._done:
             return
         if len(self._turns) > _PIPELINED or self._full:
@@ -229,7 +210,27 @@ class Connection(asyncio.Protocol):
         elif not self._transport.is_reading():
             self._transport.resume_reading()
 
-    def _resume(self, turn: _Turn, answered: asyncio.Future[Response]) -> None:
+    def _take(self, turn: _Turn, request: Request) -> None:
+        """Answers here, or hands over to a thread; if too much waits for one already, says so."""
+        capacity = self._capacity
+        if capacity.inline(request):
+            began = self._loop.time()
+            response = self._answer(request)
+            capacity.learn(request, self._loop.time() - began)
+            capacity.held -= len(request.body)
+            self._write(turn, response)
+        elif capacity.waiting >= self._limits.waiting:
+            capacity.held -= len(request.body)
+            self._write(turn, wire.error(503, "too many requests wait already; send it again soon", _RETRY))
+        else:
+            capacity.waiting += 1
+            self._busy, self.deadline = True, math.inf
+            future = self._loop.run_in_executor(capacity.pool, self._answer, request)
+            future.add_done_callback(partial(self._resume, turn, request))
+
+    def _resume(self, turn: _Turn, request: Request, answered: asyncio.Future[Response]) -> None:
+        self._capacity.waiting -= 1
+        self._capacity.held -= len(request.body)
         self._busy = False
         self._set_deadline(self._limits.request_s)
         if not self._done:
@@ -238,7 +239,7 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, request: Request) -> Response:
         try:
-            return self._handle(request)
+            return self._capacity.handle(request)
         except Exception:  # the border of the process to its clients: reported, and the connection lives on
             log.exception("%s %s failed", request.method, request.path)
             return wire.error(500, "this server failed to answer; its log says why")
@@ -252,13 +253,23 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         self._done = self._mute = True
-        self._turns.clear()
+        self._let_go()
         self._set_deadline(_LINGER_S)
         if self._in_message and self._transport.can_write_eof():
             # The client is still sending what was refused; a reset now would eat the refusal on its way.
             self._transport.write_eof()
         else:
             self._transport.close()
+
+    def _drop_body(self) -> None:
+        self._capacity.held -= self._body_bytes
+        self._body, self._body_bytes = [], 0
+
+    def _let_go(self) -> None:
+        """Forgets what was read but will not be answered."""
+        self._drop_body()
+        self._capacity.held -= sum(len(turn.what.body) for turn in self._turns if isinstance(turn.what, Request))
+        self._turns.clear()
 
     def _set_deadline(self, seconds: float) -> None:
         """While an answer is being computed there is none: that time is ours, not the client's."""

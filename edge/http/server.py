@@ -9,7 +9,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from edge.http.parsing import Connection, Handle, Limits
+from edge.http.capacity import Capacity, Handle, Limits
+from edge.http.parsing import Connection
 
 HOST = "127.0.0.1"
 # Names a browser may send for a loopback address. A foreign one means a page that had its own name point here.
@@ -70,9 +71,10 @@ class HttpServer:
         self._stopping = asyncio.Event()
         hosts = _OUR_NAMES if self._unix is None else None
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="falaj-http") as pool:
+            capacity = Capacity(self._handle, self._limits, pool, hosts)
 
             def connect() -> Connection:
-                return Connection(self._handle, self._limits, pool, self._peers, hosts)
+                return Connection(capacity, self._peers)
 
             if self._unix is None:
                 server = await self._loop.create_server(connect, sock=listener)

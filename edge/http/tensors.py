@@ -13,24 +13,28 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.runtime import DTYPES, BadInput
-from sync.features import Datatype
+from sync.features import Datatype, TensorSpec
 
 Array = npt.NDArray[np.generic]
 
 NAMES: dict[np.dtype[np.generic], Datatype] = {dtype: name for name, dtype in DTYPES.items()}
 _BY_NAME: dict[str, np.dtype[np.generic]] = {str(name): dtype for name, dtype in DTYPES.items()}
+_UNSERVED = frozenset({"UINT16", "UINT32", "UINT64", "INT16", "FP16", "BF16"})  # a graph that takes one is not loaded
 _KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}  # kinds a JSON list may have for each kind of tensor
 _MOST_ELEMENTS = 1 << 24
 _MOST_DIMENSIONS = 32
 
 
-def checked_shape(name: str, shape: object) -> tuple[int, ...]:
-    """The shape a request states; raises BadInput unless it is a list of positive integers of sane product."""
-    if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
-        raise BadInput(f"input {name!r}: 'shape' must be a list of positive integers")
+def checked_shape(name: str, shape: list[int]) -> tuple[int, ...]:
+    """The shape a request states; raises BadInput unless its numbers are positive and of sane product."""
     if len(shape) > _MOST_DIMENSIONS:
         raise BadInput(f"input {name!r}: {len(shape)} dimensions, at most {_MOST_DIMENSIONS} are taken")
-    if prod(shape) > _MOST_ELEMENTS:
+    count = 1
+    for n in shape:
+        if n < 1:
+            raise BadInput(f"input {name!r}: 'shape' must be a list of positive integers")
+        count *= n
+    if count > _MOST_ELEMENTS:
         raise BadInput(f"input {name!r}: more than {_MOST_ELEMENTS} elements")
     return tuple(shape)
 
@@ -39,7 +43,8 @@ def dtype_of(name: str, datatype: str) -> np.dtype[np.generic]:
     """The dtype of a datatype a request states; raises BadInput for one that is not served."""
     dtype = _BY_NAME.get(datatype)
     if dtype is None:
-        raise BadInput(f"input {name!r}: datatype {datatype!r} is not one of {', '.join(DTYPES)}")
+        why = "of the protocol is not served: no model here takes it" if datatype in _UNSERVED else "is none"
+        raise BadInput(f"input {name!r}: datatype {datatype!r} {why}; those served are {', '.join(DTYPES)}")
     return dtype
 
 
@@ -69,6 +74,22 @@ def from_binary(name: str, datatype: str, shape: tuple[int, ...], data: bytes) -
     return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
 
 
+def from_whole(spec: TensorSpec, data: bytes) -> Array:
+    """The array of a model's input that `data` is, all of it; raises BadInput unless that tells one shape.
+
+    One free dimension is told by the size; a string is one element.
+    """
+    dtype = DTYPES[spec.datatype]
+    if dtype.kind == "O":
+        data = struct.pack("<I", len(data)) + data
+    count = 1 if dtype.kind == "O" else len(data) // dtype.itemsize
+    fixed = prod(n for n in spec.shape if n != -1)
+    if spec.shape.count(-1) > 1 or fixed == 0:
+        raise BadInput(f"the size of a body cannot tell shape {list(spec.shape)}: send it with a JSON part")
+    shape = tuple(count // fixed if n == -1 else n for n in spec.shape)
+    return from_binary(spec.name, spec.datatype, checked_shape(spec.name, list(shape)), data)
+
+
 def to_json(array: Array) -> list[object]:
     """The elements, flat, row-major."""
     if array.dtype.kind == "O":
@@ -95,11 +116,11 @@ def _numbers(name: str, data: list[object], dtype: np.dtype[np.generic]) -> Arra
         limits = np.iinfo(dtype)  # type: ignore[type-var]  # the kind says it is an integer
         if plain.size and not (limits.min <= int(plain.min()) and int(plain.max()) <= limits.max):
             raise BadInput(f"input {name!r}: a number does not fit the stated datatype")
-    with np.errstate(over="ignore"):
-        array: Array = plain.astype(dtype)
-    if dtype.kind == "f" and np.isinf(array.astype(np.float64)).any():
-        raise BadInput(f"input {name!r}: a number is beyond what the stated datatype holds")
-    return array
+    try:
+        with np.errstate(over="raise"):
+            return plain.astype(dtype)
+    except FloatingPointError as error:
+        raise BadInput(f"input {name!r}: a number is beyond what the stated datatype holds") from error
 
 
 def _strings(name: str, data: list[object]) -> Array:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
 
+import msgspec
 import orjson
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
+_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One request. `path` is without query and decoded no further; header names are lowercase."""
 
     method: str
     path: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """One response; length and connection headers are added where it is written."""
 
     status: int
@@ -51,13 +50,12 @@ def error(status: int, text: str, *headers: tuple[str, str]) -> Response:
 
 def encode(response: Response, *, keep_alive: bool, head: bool = False) -> bytes:
     """The bytes of an HTTP/1.1 response; `head` leaves the body out, as HEAD asks."""
-    lines = [
-        f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}",
-        f"content-type: {response.content_type}",
-        f"content-length: {len(response.body)}",
-    ]
-    lines += [f"{name}: {value}" for name, value in response.headers]
+    first = (
+        f"{_LINES[response.status]}content-type: {response.content_type}\r\ncontent-length: {len(response.body)}\r\n"
+    )
+    for name, value in response.headers:
+        first += f"{name}: {value}\r\n"
     if not keep_alive:
-        lines.append("connection: close")
-    first = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-    return first if head else first + response.body
+        first += "connection: close\r\n"
+    start = (first + "\r\n").encode("latin-1")
+    return start if head else start + response.body

@@ -35,7 +35,7 @@ CHANNELS: dict[str, _Channel] = {
     "up": (
         "d/{device}/up/{kind}", "device", False,
         "Numbered records of the outbox; the body of kind `event` is a DeviceEvent, of `why` a WhyCard, of `sample` a "
-        "SampleBatch.",
+        "SampleBatch, of `csr` a RenewalRequest in a DSSE envelope.",
         (messages.Record, messages.DeviceEvent, messages.WhyCard, messages.SampleBatch), _JSON,
     ),
     "ack": ("d/{device}/ack/{kind}", "core", False, "All up to `n` is committed.", (messages.Ack,), _JSON),
@@ -58,6 +58,7 @@ def document() -> dict[str, Any]:
     """The whole description."""
     kinds = [k for _, _, _, _, documents, _ in CHANNELS.values() for k in documents]
     kinds += [messages.Prediction, enrolment.Token, enrolment.EnrolRequest, enrolment.EnrolAnswer]
+    kinds += [enrolment.EnrolWaiting, enrolment.RenewalRequest]
     _, schemas = msgspec.json.schema_components(kinds, schema_hook=_named, ref_template="#/components/schemas/{name}")
     return {
         "asyncapi": "3.0.0",

@@ -269,6 +269,8 @@ def test_the_broker_takes_from_a_device_what_the_table_lets_it_write(uplink: Upl
     eventually(lambda: fence in uplink.core.came, "the fence behind it")
     allowed = topics.device_may("write", TENANT, DEVICE, topic)
     assert (uplink.core.came.count(topic) > before) == allowed
+    if not allowed:  # on the device's own session, which the fence on the core's says nothing of
+        eventually(lambda: len(uplink.device.refused) > refused, "the word that it was refused")
     assert (len(uplink.device.refused) > refused) != allowed, "a refused publish is told"
 
 

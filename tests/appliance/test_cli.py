@@ -491,12 +491,13 @@ def test_candidates_show_what_refused_them_and_the_way_past() -> None:
     card = {"scores": [{"precision": "fp32", "accuracy": 0.61}], "chosen": "fp32", "rows": 266}
     verdict = {"gate": "quality", "outcome": "fail", "text": "accuracy 0.61, wanted 0.9"}
     row = {"id": 4, "model": "m", "accepted": False, "ts": 0.0, "scorecard": card, "verdicts": [verdict]}
-    assert verdicts.candidate_lines([row]) == [
+    assert verdicts.candidate_lines([row], {}) == [
         "   4  m  refused   1970-01-01 00:00:00  accuracy 0.610 of 266 rows",
         "      quality: accuracy 0.61, wanted 0.9",
         "      stage it all the same: `falaj candidate override 4 --reason TEXT`",
     ]
-    assert verdicts.candidate_lines([{**row, "accepted": True}])[0].startswith("   4  m  accepted")
+    assert verdicts.candidate_lines([row], {row["id"]: 7})[-1].endswith("staged all the same, as release m@7")
+    assert verdicts.candidate_lines([{**row, "accepted": True}], {})[0].startswith("   4  m  accepted")
 
 
 def test_drift_and_the_reason_are_one_line_a_model() -> None:

@@ -50,6 +50,8 @@ def test_a_fit_machine_has_nothing_to_do() -> None:
         (replace(FIT, free_mb=1_000), "disk", "warn"),
         (replace(FIT, free_mb=100), "disk", "fail"),
         (replace(FIT, open_keys=("/k/director.pem",)), "key-files", "fail"),
+        (replace(FIT, certificates=(("device.pem", 1.8e9),)), "certificate", "fail"),
+        (replace(FIT, certificates=(("device.pem", 1.8e9 + 86_400),)), "certificate", "warn"),
     ],
 )
 def test_one_bad_fact_gives_one_bad_finding_with_a_way_out(facts: Facts, code: str, level: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,10 +13,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from msgspec.structs import replace
 
-from appliance.edge_rooms import CHECKPOINT, WAITING, Rooms, open_house, open_rooms
+from appliance.edge_rooms import BEHIND, CHECKPOINT, WAITING, Rooms, open_house, open_rooms
 from appliance.edge_state import EdgeFolder
 from appliance.keys import TenantKeys
 from edge.agent import House, Identity
+from edge.budget import DAY
 from edge.outbox import Outbox
 from edge.predictions import Refusal
 from edge.road import PAUSE
@@ -116,6 +117,7 @@ def test_what_the_outbox_did_not_take_goes_later(box: Box) -> None:
     box.tick()
     box.house.outbox._db.execute("PRAGMA query_only = OFF")
     assert box.arrived() == []
+    box.house.disk.works()  # as the walker finds out
     box.tick()
     assert box.arrived() == [1]
 
@@ -184,6 +186,17 @@ def test_an_outbox_that_nobody_empties_is_not_flooded(box: Box) -> None:
     assert box.arrived() == list(range(WAITING + 2, 2 * WAITING)), "all that waited, in one batch"
 
 
+def test_an_outbox_that_refuses_costs_one_batch_of_the_budget(box: Box) -> None:
+    box.predict(1)
+    box.house.outbox._db._db.execute("PRAGMA query_only = ON")
+    box.tick()
+    assert box.house.disk.reason and box.house.outbox.dropped() == 1
+    spent = box.rooms.budget.spent(MODEL, int(box.now // DAY))
+    for _ in range(5):
+        box.tick()
+    assert 0 < box.rooms.budget.spent(MODEL, int(box.now // DAY)) == spent
+
+
 def test_a_label_reaches_ring_and_trial_and_a_typo_neither(box: Box) -> None:
     model = graphs.classifier()
     new, old = (Loaded(load(model), graphs.slot(number, model)) for number in (2, 1))
@@ -198,6 +211,39 @@ def test_a_label_reaches_ring_and_trial_and_a_typo_neither(box: Box) -> None:
     assert box.house.label(said.id, CLASSES[0]) is None
     trial, ring = box.house.trials.report(MODEL), box.house.labelled(MODEL, 1)
     assert trial is not None and trial.labels == 1 and ring is not None and ring.labels == 1
+
+
+def test_a_label_that_the_ring_forgot_is_still_taken_by_the_trial_that_waits_for_it(box: Box) -> None:
+    model = graphs.classifier()
+    new, old = (Loaded(load(model), graphs.slot(number, model)) for number in (2, 1))
+    box.rooms.trials.open(MODEL, new, old, Gates("labels"), 0)
+    said = box.predict(1, label=None)
+    box.rooms.predictions._db.execute("DELETE FROM prediction")
+    assert box.house.label(said.id, "wlak") is Refusal.UNKNOWN_ID
+    assert box.house.label(said.id, CLASSES[0]) is None
+    trial = box.house.trials.report(MODEL)
+    assert trial is not None and (trial.labels, trial.waiting) == (1, 0)
+    assert box.house.label(said.id, CLASSES[0]) is Refusal.UNKNOWN_ID, "it has it, and nobody else wants it"
+
+
+def test_whoever_answers_waits_for_no_release_beside_it_and_what_waits_is_bounded(box: Box) -> None:
+    calls: list[Callable[[], None]] = []
+    box.rooms.later = calls.append
+    box.predict(1)
+    assert calls == [], "no trial, nothing to do"
+    model = graphs.classifier()
+    new, old = (Loaded(load(model), graphs.slot(number, model)) for number in (2, 1))
+    box.rooms.trials.open(MODEL, new, old, Gates("labels"), 0)
+    for number in range(2, BEHIND + 5):
+        box.predict(number)  # labelled at once, faster than it is paired
+    trial = box.house.trials.report(MODEL)
+    assert trial is not None and trial.pairs == 0 and len(calls) == BEHIND and box.told == ["trial-behind"]
+    for call in calls:
+        call()
+    trial = box.house.trials.report(MODEL)
+    assert trial is not None and trial.pairs == trial.labels == BEHIND
+    box.predict(BEHIND + 5)
+    assert len(calls) == BEHIND + 1, "there is room again"
 
 
 def test_a_trial_is_written_down_now_and_then_and_at_the_end(box: Box) -> None:

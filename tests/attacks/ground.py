@@ -16,10 +16,11 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from appliance import broker as brokers
-from appliance.broker import Broker, BrokerFiles, NoBroker, uplink_acl, uplink_config
+from appliance.broker import Broker, BrokerFiles, NoBroker, end_session, uplink_acl, uplink_config, write_access
 from appliance.keys import new_device_keys, write_private
 from core.fleet import enrolment
 from core.fleet.enrolment import Pair
+from core.steward import Access, Action, Cut, Send
 from sync import topics
 from sync.enrolment import Token
 from sync.link import Message, Publish
@@ -212,3 +213,18 @@ def greet(port: int, context: ssl.SSLContext) -> int | None:
         except (ssl.SSLError, ConnectionError):
             return None
     return answer[3] if len(answer) > 3 and answer[0] == 0x20 else None
+
+
+def obey(ground: Ground, core: Session | None, actions: list[Action]) -> None:
+    """Carries out what a steward wants done to the broker, as its process does."""
+    for action in actions:
+        match action:
+            case Send(message) if core is not None:
+                core.link.publish(message)
+            case Access(revocations, denied):
+                write_private(ground.folder / "revoked.pem", revocations)
+                write_access(ground.broker.folder, TENANT, denied)
+                ground.broker.reload()
+            case Cut(device, pair):
+                at = At("127.0.0.1", ground.broker.port, device)
+                assert end_session(at, ground.folder / "ca.pem", pair.certificate, pair.key, ground.folder)

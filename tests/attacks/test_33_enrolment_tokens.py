@@ -79,15 +79,30 @@ def test_33_a_token_is_for_its_device_and_tenant(world: World, client: FlaskClie
     assert world.catalog.fleet.devices() == []
 
 
-def test_33_guessing_ends_after_five_attempts_and_teaches_nothing(world: World, client: FlaskClient) -> None:
+def test_33_guessing_teaches_nothing_and_burns_nothing(world: World, client: FlaskClient) -> None:
+    """A secret has 256 random bits: what would end with the fifth guess is not the guessing but the honest device."""
     token = world.token(ONE)
-    answers = {str(ask(client, token, secret=f"guess {i}")) for i in range(5)}
-    answers.add(str(ask(client, token)))  # the right one, too late: nobody can tell
+    answers = {str(ask(client, token, secret=f"guess {i}")) for i in range(50)}
     answers.add(str(ask(client, token, device="never-heard-of")))
     assert len(answers) == 1 and "enrolment-refused" in answers.pop()
     assert world.catalog.fleet.devices() == []
+    assert ask(client, token)[0] == 200, "from the address that the guesses came from"
+
+
+def test_33_a_flood_of_guesses_is_told_once_an_hour(world: World, client: FlaskClient) -> None:
+    token = world.token(ONE)
+    for i in range(50):
+        ask(client, token, secret=f"guess {i}")
+    assert [c for c in world.codes() if c.startswith("enrolment")] == ["enrolment-refused"] * 5 + ["enrolment-flood"]
+
+
+def test_33_bad_requests_of_who_knows_the_secret_burn_it(world: World, client: FlaskClient) -> None:
+    token = world.token(ONE)
+    answers = {str(ask(client, token, sealing_key="AA==")) for _ in range(5)}
+    answers.add(str(ask(client, token)))
+    assert len(answers) == 1
     row = world.catalog.fleet.token(ONE)
-    assert row is not None and row.attempts == 5
+    assert row is not None and row.attempts == 5 and world.catalog.fleet.devices() == []
 
 
 def test_33_a_new_token_replaces_the_old(world: World, client: FlaskClient) -> None:

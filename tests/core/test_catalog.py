@@ -139,8 +139,8 @@ def test_batches_wait_until_they_have_landed(path: Path) -> None:
     catalog.samples.add(ONE, 1, 4, ModelName("other"), 50, START)
     assert catalog.samples.waiting(MODEL) == Waiting(3, 9300, START + 1)
     assert catalog.samples.spooled() == 9000 + 3 * 4096, "a file takes a block of the disk at least"
-    catalog.samples.mark_landed(MODEL, ONE, 1, 2, 7)
-    catalog.samples.mark_landed(MODEL, DeviceId("nobody"), 1, 9, 7)
+    catalog.samples.mark_landed(MODEL, ONE, 1, 2)
+    catalog.samples.mark_landed(MODEL, DeviceId("nobody"), 1, 9)
     assert catalog.samples.waiting(MODEL) == Waiting(1, 200, START + 3)
     assert catalog.samples.totals(MODEL) == SampleTotals(3, 9300, 2)
     catalog.close()

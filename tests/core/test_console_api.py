@@ -25,7 +25,8 @@ from sync.errors import Malformed
 from sync.features import WindowSpec
 from sync.manifest import Lineage, Manifest, Profile, Variant
 from sync.messages import Gates, ModelReport, Release, Reported, Validated
-from sync.names import DeviceId, ModelName, TenantId
+from sync.names import DeviceId, ModelName, SiteId, TenantId
+from tests.core.newcomers import boxes
 
 KEY = bytes(range(32))
 NOW = 1.8e9
@@ -220,6 +221,11 @@ PEOPLE = (
     orders.Force(actor="amal", model=MODEL, number=2, reason="a test"),
     orders.Label(device=DeviceId("watch-1"), labels={"p1": "walk"}),
     orders.IssueToken(device=DeviceId("watch-1")),
+    orders.IssueSiteToken(site=SiteId("north"), uses=3),
+    orders.ImportBoxes(boxes=boxes(2)),
+    orders.Accept(devices=(DeviceId("watch-1"),)),
+    orders.Revoke(device=DeviceId("watch-1"), reason="stolen"),
+    orders.Replace(device=DeviceId("watch-1")),
 )
 OTHERS = (
     orders.Enrol(envelope="{}"),

@@ -46,7 +46,13 @@ def test_an_envelope_goes_to_the_steward_and_its_answer_comes_back(client: Flask
     envelope = '{"payload": "eyJ9", "payloadType": "t", "signatures": []}'
     response = client.post("/v1/enrol", data=envelope)
     assert (response.status_code, response.get_json()) == (200, {"device": "watch-1", "epoch": 1})
-    assert steward.orders == [Enrol(actor="enrolment", envelope=envelope)]
+    assert steward.orders == [Enrol(actor="enrolment", envelope=envelope, source="127.0.0.1")]
+
+
+def test_who_waits_for_a_person_is_told_so_by_another_status(client: FlaskClient, steward: Steward) -> None:
+    steward.answer = Answer(True, {"waiting": "box-7", "fingerprint": "ab12"})
+    response = client.post("/v1/enrol", data="{}")
+    assert (response.status_code, response.get_json()) == (202, {"waiting": "box-7", "fingerprint": "ab12"})
 
 
 @pytest.mark.parametrize(("code", "status"), [("enrolment-refused", 403), ("untrusted", 403), ("malformed", 400)])

@@ -104,7 +104,8 @@ def test_a_road_that_is_declared_opens_with_the_next_release(
     assert "No road yet: labelled predictions go up" in section(page(operator), "learning")
 
 
-def test_a_time_that_is_no_date_stops_no_page(operator: FlaskClient, catalog: Catalog) -> None:
+def test_a_time_that_is_no_date_stops_no_page(operator: FlaskClient, catalog: Catalog, tmp_path: Path) -> None:
+    declare(catalog, tmp_path)
     add_device(catalog, "watch-1", {MODEL: drifting(1e300, 3)})
     assert "second 1e+300" in section(page(operator), "learning")
     assert moment(1e300, NOW).clock == ""

@@ -27,6 +27,7 @@ from tests.core.console_world import (
     add_release,
     add_trust,
     artifact,
+    declare,
     release,
     steady,
 )  # fmt: skip
@@ -277,8 +278,11 @@ def test_severities_are_worded_not_only_coloured(operator: FlaskClient, catalog:
         ),
     ],
 )
-def test_a_model_in_trouble_is_named(operator: FlaskClient, catalog: Catalog, model: ModelReport, said: str) -> None:
+def test_a_model_in_trouble_is_named(
+    operator: FlaskClient, catalog: Catalog, tmp_path: Path, model: ModelReport, said: str
+) -> None:
     add_trust(catalog)
+    declare(catalog, tmp_path)
     add_device(catalog, "watch-1", {MODEL: model})
     text = concerns(page(operator))
     assert f"watch-1, activity {said}" in text

@@ -10,9 +10,11 @@ import pytest
 from msgspec.structs import replace
 
 from core import orders
+from core.handoffs import Learned
 from core.handoffs import RolloutState as State
 from core.orders import Answer, AnyOrder
 from core.project import Project
+from core.steward.staging import stage
 from sync import codec
 from sync.manifest import LIMIT, Manifest
 from sync.messages import ModelReport
@@ -168,3 +170,24 @@ def test_a_release_that_one_device_lacks_can_be_forced(fleet: Fleet) -> None:
     fleet.world.hear(fleet.two.report({MODEL: serving(fleet.old[1], phase="no_model", quarantined={fleet.old[1]: 0})}))
     assert fleet.rollout().state is State.COMPLETE
     assert fleet.world.must(force(fleet.old[0]))["retry"] == 1
+
+
+def test_no_manifest_of_a_refused_candidate_hides_it(world: World) -> None:
+    refused = world.ready().candidate(accepted=False)
+    with pytest.raises(ValueError, match="by override only"), world.catalog.transaction():
+        stage(world.house, refused, 1, world.now)
+    assert world.catalog.releases.releases() == []
+
+
+def test_whose_windows_a_candidate_was_made_of_is_told(world: World) -> None:
+    learned = Learned({ONE: 90, TWO: 10}, {ONE: 20}, {TWO: 5})
+    made = replace(world.ready().candidate(), learned=learned)
+    world.must(orders.CommitCandidate(job=world.job(), candidate=made))
+    event = next(e for e in world.catalog.events.newest() if e.code == "learned-from-field")
+    assert event.severity == "notice"
+    assert event.text == (
+        "candidate 1 learned from 100 windows of the field: watch-1 90%, watch-2 10%; "
+        "5 were left out, labelled as no row is: watch-2 100%"
+    )
+    kept = world.catalog.releases.candidate(1)
+    assert kept is not None and kept.learned == learned

@@ -88,7 +88,7 @@ def test_a_flood_of_bad_rows_is_counted_not_listed(place: Place) -> None:
     place.put("a.csv", GOOD + "0.04,99,1,ABD\n" * 1500)
     landed = place.run()
     assert landed.rows == 2 and len(landed.rejections) == 1000
-    assert landed.rejections[-1].text.endswith("500 more rows of this file were turned away after this one")
+    assert landed.rejections[-1].text.endswith("500 more rows of it were turned away after this one")
 
 
 @pytest.mark.parametrize(

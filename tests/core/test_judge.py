@@ -105,3 +105,19 @@ def test_it_says_counts_and_threshold_in_words() -> None:
     harm = judge(ROLLOUT, {CANARY[0]: told(replace(MINE, plus=30, zero=3, minus=0))})
     assert harm.decision is Decision.HARM and "of 33 blocks; harm at 4.61, stands at " in harm.text
     assert (safe.harm_at, safe.safe_at) == pytest.approx((math.log(100), math.log(20)))
+
+
+def test_disagreements_that_wait_keep_it_from_being_safe() -> None:
+    """A device whose labels do not come must not be taken for one where both releases agree."""
+    counted = replace(MINE, plus=0, zero=80, minus=0)
+    assert judge(ROLLOUT, {CANARY[0]: told(counted)}).decision is Decision.SAFE
+    waits = replace(counted, waiting=20, worst=(2, 80, 0))
+    found = judge(ROLLOUT, {CANARY[0]: told(waits)})
+    assert found.decision is Decision.HOLD and found.log_safe < found.safe_at
+    late = replace(counted, zero=160, waiting=20, worst=(2, 160, 0))
+    assert judge(ROLLOUT, {CANARY[0]: told(late)}).decision is Decision.SAFE, "they are outweighed in the end"
+
+
+def test_harm_is_counted_on_labels_that_came_only() -> None:
+    waits = replace(MINE, plus=0, zero=5, minus=0, waiting=400, worst=(40, 5, 0))
+    assert judge(ROLLOUT, {CANARY[0]: told(waits)}).decision is Decision.HOLD

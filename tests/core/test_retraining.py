@@ -25,7 +25,7 @@ from core.ingest.spool import LABELLED, Entry
 from core.project import Column, Contract, Project, Retraining, Source, problems
 from sync.manifest import Uplink
 from sync.messages import SAMPLE, DriftReport, SampleBatch
-from sync.names import DeviceId, Digest
+from sync.names import DeviceId, Digest, ModelName
 from tests.core.world import MODEL, ONE, START, TWO, Device, World, project, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +81,12 @@ CASES: dict[str, tuple[Retraining | None, Facts, str, str]] = {
     "tried again": (SETTINGS, facts(SHORT, waiting=9, waiting_since=0.0, stuck=NOON - 601), "ingest", "9 batches"),
     "enough is here": (SETTINGS, facts(READY, waiting=30, waiting_since=NOON - 900), "train", "2 devices drifted"),
     "a clock that was never set": (SETTINGS, facts(READY, drifted=moved(1e300, 5.0)), "train", "since 1970-01-01"),
+    "a clock that was put back": (SETTINGS, facts(READY, trained=NOON + 9e6, failed=NOON + 9e6), "train", "2 devices"),
+    "a clock that was put back, batches": (
+        SETTINGS, facts(SHORT, waiting=1, waiting_since=NOON + 9e6, stuck=NOON + 9e6), "ingest", "1 batch",
+    ),
+    "a training that came to nothing": (SETTINGS, facts(READY, failed=NOON), "none", "the last training came to noth"),
+    "tried once more": (SETTINGS, facts(READY, failed=NOON - 601), "train", "2 devices drifted"),
     "no date at all": (SETTINGS, facts(READY, drifted=moved(1e300, 1e301)), "train", "since second 1e+300"),
 }  # fmt: skip
 
@@ -395,3 +401,87 @@ def test_a_sweep_leaves_what_has_not_landed(learner: Learner) -> None:
     assert learner.world.house.spool.entries(MODEL) == [Entry(ONE, 1, 2)]
     assert learner.world.catalog.samples.waiting(MODEL).batches == 1
     assert retraining.stirs(learner.world.catalog, learning_project(), MODEL)
+
+
+def test_a_training_that_fails_is_not_started_every_second(learner: Learner) -> None:
+    learner.apply(every_hours=0)
+    learner.rows()
+    learner.drift()
+    learner.send()
+    learner.world.tick(6)
+    learner.commit(labelled=5)
+    started = 0
+    for _ in range(20):
+        learner.world.tick(60)
+        for job in learner.world.catalog.projects.unfinished():
+            started += 1
+            learner.world.must(orders.JobFailed(job=job.id, error="killed"))
+    assert 2 <= started <= 3, "once in ten minutes"
+
+
+def test_a_training_that_takes_the_core_along_is_not_started_at_once_again(learner: Learner) -> None:
+    learner.rows()
+    learner.drift()
+    learner.send()
+    learner.world.tick(6)
+    learner.commit(labelled=5)
+    for _ in range(5):
+        learner.world.reopen()
+        learner.world.tick()
+    assert len([job for job in learner.world.jobs if job.kind == "train"]) == 2, "one more try"
+    learner.world.tick(601)
+    assert learner.running() == [f"train {MODEL}"]
+
+
+def test_batches_that_no_job_finds_are_not_looked_for_every_second(learner: Learner) -> None:
+    learner.drift()
+    learner.send()
+    for file in (learner.world.folder / "samples").rglob("*-*"):
+        if file.is_file():
+            file.unlink()
+    started = 0
+    for _ in range(20):
+        learner.world.tick(60)
+        for job in learner.world.catalog.projects.unfinished():
+            started += 1
+            learner.world.must(orders.CommitRows(job=job.id, landed=Landed("field", (), (), {}, 0)))
+    assert 2 <= started <= 3 and "could not be taken in" in learner.hop().reason
+
+
+def test_a_source_that_was_named_anew_counts_anew(learner: Learner) -> None:
+    learner.rows()
+    learner.drift()
+    learner.send()
+    learner.world.tick(6)
+    learner.commit(labelled=500)
+    learner.finish()
+    made = learning_project(every_hours=0)
+    renamed = replace(
+        made,
+        sources={"watches": made.sources["watches"], "road": made.sources["field"]},
+        views={"windows": replace(made.views["windows"], samples="road")},
+    )
+    learner.world.must(orders.ApplyProject(project=renamed, folder=str(learner.world.folder)))
+    learner.send()
+    learner.world.tick(6)
+    (job,) = learner.world.catalog.projects.unfinished()
+    file = LakeFile("day=2026-01-01/1.parquet", 4, Digest("5" * 64))
+    position = {f"{ONE}/{learner.device.epoch}": str(learner.sent), LABELLED: "5"}
+    learner.world.must(orders.CommitRows(job=job.id, landed=Landed("road", (file,), (), position, 4)))
+    assert learner.running() == [f"train {MODEL}"]
+
+
+def test_a_model_that_learns_from_the_samples_of_another_takes_in_those(learner: Learner) -> None:
+    made = learning_project()
+    second = ModelName("second")
+    both = replace(made, models={MODEL: replace(made.models[MODEL], retraining=None), second: made.models[MODEL]})
+    assert problems(both) == []
+    learner.world.must(orders.ApplyProject(project=both, folder=str(learner.world.folder)))
+    said = DriftReport("alarm", 900, 5.0, ("x",), START - 60)
+    learner.world.hear(learner.device.report({second: serving(Digest("a" * 64), drift=said)}))
+    learner.send()
+    learner.world.tick(6)
+    assert learner.running() == ["ingest field"]
+    learner.commit(labelled=1)
+    learner.world.tick(6)
+    assert learner.running() == []

@@ -21,6 +21,7 @@ from core.handoffs import Dataset, LakeFile, Landed
 from core.ingest import samples as samples_room
 from core.ingest import spool as spool_room
 from core.ingest.interface import SourceError
+from core.ingest.landing import ROWS_TOLD
 from core.ingest.samples import Box
 from core.ingest.spool import LABELLED, Entry, Spool, origins
 from core.lake import Lake
@@ -376,13 +377,59 @@ def test_samples_are_added_to_the_rows_or_stand_in_for_them(road: Field) -> None
     assert add.classes == ("rest", "walk")
 
 
-def test_a_class_that_no_row_has_is_named(road: Field) -> None:
+def test_a_class_that_no_row_has_is_left_out_and_counted(road: Field) -> None:
     streams(road)
-    road.send(sample("odd", 900.0, "wlak", seed=9000))
     road.run()
-    with pytest.raises(views.ViewError, match="labelled wlak, a class that no chosen row has"):
-        dataset(road)
-    assert len(dataset(road, "none").fit.x) == 8
+    before = dataset(road)
+    road.send(sample("odd", 900.0, "wlak", seed=9000), device=TWO)
+    road.run()
+    after = dataset(road)
+    assert after.digest == before.digest, "one device must not end every training to come"
+    assert after.learned.strange == {TWO: 1} and before.learned.strange == {}
+    assert sum(after.learned.fit.values()) == len(after.fit.x) - len(dataset(road, "none").fit.x)
+
+
+def test_texts_that_would_fill_the_memory_of_every_training_are_turned_away(road: Field) -> None:
+    long = "x" * 5000
+    road.send(sample("p1", 100.0), sample(long, 102.0))
+    road.send(sample("p1", 100.0, entity=long))
+    road.send(sample("p1", 100.0, label=long))
+    road.send(sample("p1", 100.0, value=long))
+    road.send(sample("p2", 102.0, entity="x" * samples_room.WORD))
+    landed = road.run()
+    assert [r.reason for r in landed.rejections] == ["type"] * 4 and landed.rows == 4
+
+
+def test_a_device_that_fills_days_without_end_gets_a_few_in_each_run(road: Field) -> None:
+    road.send(sample("p0", 100.0), *(sample(f"q{i}", 86_400.0 * i) for i in range(1, samples_room.DAYS + 2)))
+    for i in range(samples_room.DAYS + 5):
+        road.send(sample(f"p{i}", 86_400.0 * i + 100.0))
+    road.send(sample("other", 100.0), device=TWO)
+    landed = road.run()
+    assert [r.reason for r in landed.rejections] == ["time"] and len(landed.files) == samples_room.DAYS
+    assert origins(landed.position) == {(ONE, 1): 1 + samples_room.DAYS, (TWO, 1): 1}
+    assert len(road.run().files) == 5, "a device that was away for months has the rest taken in by the next run"
+
+
+def test_what_is_turned_away_of_one_device_or_of_all_fits_one_message(road: Field) -> None:
+    for device in (ONE, TWO, DeviceId("watch-3")):
+        for batch in range(6):
+            road.send(*(sample(f"p{batch}-{i}", 100.0, seed=2e6) for i in range(100)), device=device)
+    landed = road.run()
+    told = [r.origin for r in landed.rejections]
+    assert landed.rows == 0 and {told.count(origin) for origin in set(told)} == {ROWS_TOLD}
+    assert landed.rejections[-1].text.endswith("1400 more rows of it were turned away after this one")
+
+
+def test_any_number_of_streams_is_split_at_once() -> None:
+    count = 20_000
+    seen = field.Seen(
+        np.zeros((count, 4, 2), np.float32), np.full(count, "rest"),
+        np.array([f"watch-1/{i}" for i in range(count)]), np.arange(count, dtype=np.float64),
+    )  # fmt: skip
+    fit, gate = field.split(seen, (0.0, 1.0), (0.0, 1.0), 1.5, 0.5)
+    assert len(fit.x) == count and len(gate.x) == 0
+    assert field.by_device(fit) == {ONE: count}
 
 
 def test_learning_from_samples_alone_needs_them_of_every_class(road: Field) -> None:

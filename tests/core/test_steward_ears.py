@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from appliance.keys import new_device_keys
 from core.catalog.fleet import WHYS_KEPT
 from core.catalog.samples import Waiting
+from core.steward.ears import SHARE
 from core.steward.house import AGAIN
 from sync import codec, roles, topics
 from sync.errors import Untrusted
@@ -342,7 +343,7 @@ def test_samples_that_cannot_be_read_do_not_stop_the_queue(world: World, device:
 
 
 def test_a_full_spool_drops_says_so_once_and_keeps_no_device_waiting(world: World, device: Device) -> None:
-    world.house.spool_bytes = 3 * 4096
+    world.house.spool_bytes = SHARE * 3 * 4096
     for n in range(1, 7):
         world.hear(device.record(batch(b"x" * 4096), n, kind="sample"))
     assert [n for n, _ in spooled(world)] == [1, 2, 3]
@@ -350,7 +351,7 @@ def test_a_full_spool_drops_says_so_once_and_keeps_no_device_waiting(world: Worl
     events = [e for e in world.catalog.events.newest() if e.code == "samples-dropped"]
     assert [(e.severity, e.model, e.facts["device"]) for e in events] == [("alarm", MODEL, ONE)]
     with world.catalog.transaction():
-        world.catalog.samples.mark_landed(MODEL, ONE, 1, 2, 9)
+        world.catalog.samples.mark_landed(MODEL, ONE, 1, 2)
     for n in (7, 8, 9):
         world.hear(device.record(batch(b"y" * 4096), n, kind="sample"))
     assert [n for n, _ in spooled(world)][-2:] == [7, 8]

@@ -14,7 +14,7 @@ from sync import roles
 from sync.evidence import Decision
 from sync.messages import REPORTED_TYPE, Reported
 from tests.core.pairs import Fleet, begun, desired, paired, shadowing
-from tests.core.world import DAY, MODEL, ONE, TWO, World, serving
+from tests.core.world import DAY, MODEL, ONE, THREE, TWO, World, serving
 
 
 @pytest.fixture
@@ -177,3 +177,72 @@ def test_assignments_of_an_older_core_are_signed_anew_with_the_tenants_key(fleet
         older.models.keys(),
     )
     assert world.tick() == [], "once"
+
+
+def test_a_shadow_that_is_superseded_ends_at_once_on_every_device(tmp_path: Path) -> None:
+    fleet = begun(World(tmp_path))
+    world, old = fleet.world, fleet.old
+    world.release(b"second")
+    assert fleet.told(ONE).mode == "shadow"
+    world.must(orders.ApplyProject(project=paired((TWO,)), folder=str(world.folder)))
+    third = world.release(b"third")
+    assert (fleet.told(ONE).manifest, fleet.told(ONE).mode) == (old[1], "live"), "nobody would weigh its pairs"
+    assert (fleet.told(TWO).manifest, fleet.told(TWO).mode) == (third[1], "shadow")
+    world.catalog.close()
+
+
+def test_who_enrols_while_a_rollout_is_open_serves_what_the_others_serve(fleet: Fleet) -> None:
+    world, old = fleet.world, fleet.old
+    new = world.release(b"new")
+    late = world.enrol(THREE)
+    assert (fleet.told(THREE).manifest, fleet.told(THREE).mode) == (old[1], "live")
+    seq = desired(world, THREE).seq
+    world.hear(late.report({MODEL: serving(old[1], old[0])}))
+    world.tick()
+    assert desired(world, THREE).seq == seq, "once"
+    world.hear(fleet.one.report({MODEL: shadowing(new, old, zero=80)}))
+    world.hear(fleet.one.report({MODEL: serving(new[1], new[0])}))
+    assert fleet.told(THREE).manifest == new[1], "and it is part of the ramp"
+
+
+def test_a_device_that_enrols_again_in_shadow_is_told_the_same_for_its_new_keys(fleet: Fleet) -> None:
+    world = fleet.world
+    world.release(b"new")
+    before = fleet.told()
+    world.enrol(ONE)
+    again = desired(world, ONE)
+    assert (again.epoch, again.models[MODEL].mode, again.models[MODEL].manifest) == (2, "shadow", before.manifest)
+
+
+def test_what_a_device_said_before_it_was_told_is_no_commitment(fleet: Fleet) -> None:
+    world, old = fleet.world, fleet.old
+    third = world.enrol(THREE)
+    world.hear(third.report({MODEL: serving(old[1], old[0])}))
+    new = world.release(b"new")
+    world.hear(fleet.one.report({MODEL: shadowing(new, old, zero=80)}))
+    world.hear(fleet.one.report({MODEL: serving(new[1], new[0])}, seen=desired(world, ONE).seq))
+    assert fleet.rollout().state is State.RAMP
+    world.hear(fleet.two.report({MODEL: serving(old[1], old[0], quarantined={new[1]: 0})}))
+    assert fleet.rollout().state is State.REVERSING, "and the canary has not yet heard of it"
+    heard = desired(world, ONE).seq
+    world.must(orders.Force(actor="owner", model=MODEL, number=new[0], reason="again"))
+    world.tick()
+    said = {MODEL: serving(new[1], new[0])}
+    world.hear(fleet.one.report(said, seen=heard))
+    assert (fleet.rollout().state, fleet.rollout().retry) == (State.CANARY, 1), "that was the rollout before"
+    world.hear(fleet.one.report(said, seen=desired(world, ONE).seq))
+    assert fleet.rollout().state is State.RAMP
+
+
+def test_a_device_that_left_the_fleet_holds_nobody_up(tmp_path: Path) -> None:
+    fleet = begun(World(tmp_path), canary=(ONE, TWO))
+    world, old = fleet.world, fleet.old
+    new = world.release(b"new")
+    world.catalog._db.execute("UPDATE device SET state = 'revoked' WHERE device = ?", (TWO,))
+    world.hear(fleet.one.report({MODEL: shadowing(new, old, zero=80)}))
+    told = len(world.sent)
+    world.hear(fleet.one.report({MODEL: serving(new[1], new[0])}))
+    world.tick()
+    assert fleet.rollout().state is State.COMPLETE
+    assert not any(m.topic.endswith(f"{TWO}/desired") for m in world.sent[told:])
+    world.catalog.close()

@@ -33,6 +33,7 @@ ONE, TWO, THREE = DeviceId("watch-1"), DeviceId("watch-2"), DeviceId("watch-3")
 START = 1_790_000_000.0
 DAY = 86_400.0
 WINDOW = WindowSpec(4, 2, 1.0, ("x", "y"), 2.0)
+SEEN = 1 << 40  # what a device says that has taken in every assignment so far
 CATALOG_KEY = bytes(range(32))
 
 _online = {name: roles.new_signing_key() for name in ("director", "snapshot", "timestamp")}
@@ -72,8 +73,9 @@ class Device:
     def report(self, models: dict[ModelName, ModelReport] | None = None, *, at: float = START, **other: Any) -> Message:
         """Its next `reported`, signed; `other` fields lie."""
         self.seq += 1
-        said: dict[str, Any] = {"tenant": TENANT, "device": self.name, "epoch": self.epoch, "seq": self.seq} | other
-        document = Reported(ts=at, boot="b", seen=1, models=models or {}, **said)
+        said: dict[str, Any] = {"tenant": TENANT, "device": self.name, "epoch": self.epoch, "seq": self.seq}
+        said |= {"seen": SEEN, "boot": "b"} | other
+        document = Reported(ts=at, models=models or {}, **said)
         return self.message("reported", roles.sign(document, REPORTED_TYPE, self.keys.signing))
 
     def record(self, body: object, n: int, kind: str = "event", epoch: int | None = None) -> Message:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from edge.agent.reporting import overview
 from edge.states import Phase
 from sync import topics
-from sync.evidence import ALPHA_HARM
+from sync.evidence import ALPHA_HARM, Decision
 from sync.messages import Gates, TrialReport, WhyCard
 from tests.edge.device import Device, committed, new_device
 from tests.edge.power import Fuse, PowerCut
@@ -131,6 +131,19 @@ def test_harm_in_shadow_is_a_verdict_and_the_incumbent_never_stopped(field: Fiel
     field.order(device, 3)
     device.settle(4)
     assert committed(device, 1), "not again in the same generation"
+
+
+def test_harm_that_the_core_saw_first_is_still_this_devices_verdict(field: Field, device: Device) -> None:
+    """Labels come between a look at the pairs and the report of them: the core decides on what was reported."""
+    field.order(device, 3)
+    device.settle(4)
+    while device.house.trials.decision(MODEL)[0] is not Decision.HARM:
+        device.feel(0, TRUTH)
+    field.order(device, 1, mode="live")
+    device.settle(2)
+    assert committed(device, 1) and verdicts(device) == {field.shipped[3].digest: 0}
+    (card,) = device.house.journal.why()
+    check(card, "shadow", field)
 
 
 def check(card: WhyCard, phase: str, field: Field) -> None:
@@ -301,6 +314,35 @@ def test_the_report_is_rewritten_with_blocks_and_not_with_pairs(field: Field, de
     assert device.reported().seq == first and trial(device).plus == 3
     live(device, 1)
     assert (device.reported().seq, trial(device).plus) == (first + 1, 4)
+
+
+def test_blocks_alone_rewrite_the_report_at_most_once_a_second(field: Field, device: Device) -> None:
+    field.order(device, 2)
+    device.settle(4)
+    live(device, 1)
+    first = device.reported().seq
+    for n in range(8):
+        device.feel(0, TRUTH)
+        device.carry_out(device.agent.tick(device.now + n / 10))
+        device.core.hub.run()
+    assert device.reported().seq == first, "a number is a write to the disk"
+    device.settle(1)
+    assert (device.reported().seq, trial(device).pairs) == (first + 1, 9)
+
+
+def test_books_that_a_cut_left_behind_end_with_the_next_start(field: Field, device: Device) -> None:
+    field.order(device, 2)
+    device.settle(4)
+    live(device, 2)
+    books = device.folder / "trials" / MODEL
+    left = books.read_bytes()
+    field.order(device, 2, mode="live", gates=replace(LABELS, evidence="guardrails"))
+    device.settle(6, ask=0)
+    assert committed(device, 2) and not books.exists()
+    books.write_bytes(left)
+    device.cut_power()
+    device.boot().settle(1)
+    assert committed(device, 2) and not books.exists()
 
 
 def test_a_release_that_takes_the_agent_down_in_shadow_is_given_up_but_not_for_power_cuts(

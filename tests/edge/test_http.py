@@ -16,9 +16,9 @@ import pytest
 from onnx import TensorProto
 
 from edge.bindings import conclude
+from edge.http.capacity import Limits
 from edge.http.metrics import Metrics
 from edge.http.pages import Pages
-from edge.http.parsing import Limits
 from edge.http.server import CannotListen, HttpServer
 from edge.http.wire import Request, Response
 from edge.predictions import Refusal

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.pairing import SEEN, SEEN_KEPT, WAITING, About, Books, Pair, Tally, fresh
+from edge.pairing import SEEN, SEEN_KEPT, WAITING, WAITING_ALL, About, Books, Pair, Tally, fresh
 from sync.evidence import BlockCounter, Blocks, Counters
 from sync.messages import Evidence
 from sync.sketch import pack, unpack
@@ -80,6 +80,36 @@ def test_counters_only_grow_and_never_run_ahead_of_a_missing_label(
         assert tally.counters.merge(before) == tally.counters
         before = tally.counters
     assert sum((before.plus, before.zero, before.minus)) <= sum((full.plus, full.zero, full.minus))
+
+
+@given(streams, st.sets(st.integers(0, 60)), st.integers(1, 4))
+def test_the_worst_case_is_what_labels_against_the_candidate_would_make_of_it(
+    stream: list[tuple[str, Said]], labelled: set[int], block: int
+) -> None:
+    tally = Tally(fresh(about(block=block)))
+    feed(tally, stream)
+    told = [
+        (entity, (new, old, truth) if n in labelled or new == old else (None, old, old or "run"))
+        for n, (entity, (new, old, truth)) in enumerate(stream)
+    ]
+    for n in labelled & set(range(len(stream))):
+        tally.label(f"p{n}", stream[n][1][2])
+    worst = by_hand([(entity, said) for entity, said in told], block)
+    if all(old is not None for _, (_, old, _) in stream):
+        assert tally.worst() == worst
+    assert reopened(tally).worst() == tally.worst()
+    assert tally.worst().merge(tally.counters) == tally.worst(), "nothing is counted twice"
+
+
+def test_the_rows_that_wait_are_bounded_over_all_entities_and_over_a_restart() -> None:
+    tally = Tally(fresh(about(block=1)))
+    for n in range(WAITING_ALL):
+        assert tally.pair(f"w{n % 500}", float(n), Pair(f"p{n}", "rest", "walk"))
+    assert not tally.pair("another", 0.0, Pair("late", "rest", "walk"))
+    tally = reopened(tally)
+    assert not tally.pair("another", 0.0, Pair("late", "rest", "walk")) and tally.report().waiting == WAITING_ALL
+    assert tally.label("p0", "walk") and tally.report().waiting == WAITING_ALL - 1
+    assert tally.pair("another", 0.0, Pair("late", "rest", "walk"))
 
 
 def test_a_disagreement_holds_up_its_own_entity_only() -> None:

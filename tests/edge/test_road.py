@@ -183,6 +183,9 @@ def test_releases_with_other_windows_or_another_policy_stay_out() -> None:
     same, wider = manifest(number=2), manifest(number=1, channels=("x", "y", "z"))
     silent = manifest(Uplink(), number=1)
     assert releases(serving, (same, wider)) == (2, 3) and releases(serving, (same, silent)) == (2, 3)
+    for other in (Uplink("labelled", "alarm"), Uplink("labelled", region="eu"), Uplink("labelled", data_class="x")):
+        assert releases(serving, (manifest(other, number=2),)) == (3,), "promised otherwise"
+    assert releases(serving, (manifest(replace(LABELLED, daily_bytes=7), number=2),)) == (2, 3)
     choice = pick(serving, None, (same,))
     assert choice is not None and choice.releases == (2, 3) and choice.labelled
     assert pick(replace(serving, window=None), None) is None

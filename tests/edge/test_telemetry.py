@@ -92,6 +92,24 @@ def test_a_restart_goes_on_where_it_was(told: Told) -> None:
     assert len(told.alarms) == 1
 
 
+def test_single_readings_say_what_whole_messages_say_also_over_a_restart(told: Told, tmp_path: Path) -> None:
+    rows = np.random.default_rng(5).normal(0, 1.0, (90 * DRIFT.window, 2)).astype(np.float32)
+    other = Told(tmp_path / "other")
+    for one in (told, other):
+        one.telemetry.watch(release())
+    for i, row in enumerate(rows):
+        told.telemetry.observe(MODEL, float(i), [tuple(row.tolist())])
+        if i in (7, 1111):  # in the middle of a window
+            told.telemetry.close()
+            told.start()
+            told.telemetry.watch(release())
+        if i == 33 * DRIFT.window - 1:
+            found = told.telemetry.report(MODEL)
+            assert found is not None and found.windows == 33, "a window counts with its last row"
+    other.telemetry.observe(MODEL, 1.0, rows)
+    assert told.telemetry.report(MODEL) == other.telemetry.report(MODEL) and not told.reports
+
+
 def test_a_kill_costs_no_more_than_the_windows_since_the_last_checkpoint(told: Told) -> None:
     told.telemetry.watch(release())
     told.feel(97, seed=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from secrets import token_bytes
@@ -14,12 +15,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from edge.kept import Kept
-from edge.runtime import load
+from edge.runtime import Session, load
 from edge.serving import Loaded
 from edge.states import Health
-from edge.trials import KEEP_EVERY, Trials
+from edge.trials import KEEP_EVERY, LATE, Trials
 from sync.chunks import digest
 from sync.evidence import Decision
+from sync.golden import Arrays
 from sync.messages import Gates, Prediction, Release, TrialReport
 from sync.names import ModelName
 from tests.edge import graphs
@@ -119,6 +121,74 @@ def test_an_equal_candidate_is_safe_in_the_end(tmp_path: Path) -> None:
     bench = Bench(tmp_path, gates=replace(LABELS, margin=0.2))
     bench.stream(100, REST)
     assert bench.trials.decision(MODEL)[0] is Decision.SAFE
+
+
+def test_entities_whose_disagreements_wait_do_not_drop_out_of_safe(tmp_path: Path) -> None:
+    """Those that agree go on; left alone they would say safe of a candidate that is wrong everywhere else."""
+    bench = Bench(tmp_path, WORSE, replace(LABELS, margin=0.2))
+    held = [bench.see(0.0, RUN, f"bad{n}") for n in range(60)]
+    held += [bench.see(float(SIZE), RUN, f"bad{n}") for n in range(60)]
+    for n in range(100):
+        bench.see(SIZE * n, REST, "good")
+    assert bench.blocks == (0, 50, 0), "enough to be safe, if these were all"
+    decision, _, safe = bench.trials.decision(MODEL)
+    assert decision is Decision.HOLD and safe < 0
+    for number in held:
+        bench.trials.label(number, "rest")
+    assert bench.trials.decision(MODEL)[0] is Decision.SAFE, "they spoke for it"
+
+
+def test_of_releases_without_classes_no_block_is_counted(tmp_path: Path) -> None:
+    """A label is never the very number, so both would be wrong alike, whatever they say."""
+    new, old = (replace_classes(one, ()) for one in (NEW, OLD))
+    bench = Bench(tmp_path, gates=replace(LABELS, margin=0.2, block=1))
+    bench.trials.open(MODEL, new, old, bench.gates, 0)
+    bench.trials.open(MODEL, new, old, bench.gates, 0)
+    bench.stream(100, REST)
+    assert bench.trials.decision(MODEL)[0] is Decision.HOLD and bench.blocks == (0, 0, 0)
+    assert bench.reports == ["trial-not-paired"]
+
+
+def replace_classes(one: Loaded, classes: tuple[str, ...]) -> Loaded:
+    return Loaded(one.session, replace(one.slot, manifest=replace(one.slot.manifest, classes=classes)))
+
+
+def test_a_label_that_is_no_class_changes_nothing(bench: Bench) -> None:
+    number = bench.see(0.0)
+    assert not bench.trials.label(number, "wlak") and bench.report.labels == 0
+    assert bench.trials.label(number, "rest") and not bench.trials.label(number, "rest")
+
+
+class Endless(Session):
+    """A release that begins to answer, and goes on when it is let."""
+
+    def __init__(self, like: Session) -> None:
+        self._like, self.inputs, self.outputs = like, like.inputs, like.outputs
+        self.begun, self.let = threading.Event(), threading.Event()
+
+    def run(self, inputs: Arrays) -> Arrays:
+        self.begun.set()
+        assert self.let.wait(20)
+        return self._like.run(inputs)
+
+
+def test_a_candidate_that_never_answers_has_failed_and_holds_up_nobody(tmp_path: Path) -> None:
+    session, now = Endless(NEW.session), [0.0]
+    kept = Kept(tmp_path, TENANT, bytes(32), "trial", token_bytes, lambda code, text: None)
+    trials = Trials(kept, clock=lambda: now[0])
+    trials.open(MODEL, Loaded(session, NEW.slot), OLD, LABELS, 0)
+    said = Prediction("p", MODEL, 3.0, "ok", "rest", release=1, entity="w1")
+    with ThreadPoolExecutor(1) as beside:
+        seen = beside.submit(trials.see, said, np.full((SIZE, 2), (3.0, 0.0), np.float32))
+        assert session.begun.wait(20)
+        now[0] = LATE - 1
+        assert trials.health(MODEL) == Health() and trials.decision(MODEL)[0] is Decision.HOLD
+        now[0] = LATE
+        assert trials.health(MODEL) == Health(errors=1)
+        trials.close(MODEL)
+        session.let.set()
+        seen.result()
+    assert trials.report(MODEL) is None and not list(tmp_path.iterdir())
 
 
 def test_in_probation_the_one_before_is_asked(tmp_path: Path) -> None:

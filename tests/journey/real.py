@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,20 +158,21 @@ def kill(device: Device) -> None:
     device.process.wait()
 
 
-def kill_core(machines: Machines) -> dict[str, int]:
+def kill_core(machines: Machines) -> set[str]:
     """kill -9 of the supervisor and of all that stands below it; only the tenant's broker stays (ADR 0011).
 
-    Returns what was killed: the words behind `falaj core`, and its process id.
+    Returns what was killed, by the words behind `falaj core`.
     """
     assert machines.core is not None
     broker = int((CoreFolder(machines.core_folder, DEFAULT_TENANT).broker / "mosquitto.pid").read_text())
-    found = {_called(pid): pid for pid in (machines.core.pid, *_below(machines.core.pid)) if pid != broker}
-    for pid in found.values():
-        os.kill(pid, signal.SIGKILL)
+    found = {pid: _called(pid) for pid in (machines.core.pid, *_below(machines.core.pid)) if pid != broker}
+    for pid in found:
+        with suppress(ProcessLookupError):  # whoever started it is dead already, and the kernel was quicker
+            os.kill(pid, signal.SIGKILL)
     machines.core.wait()
-    until(lambda: not any(_called(pid) for pid in found.values()), 10, "all of the core to be dead")
+    until(lambda: not any(_called(pid) for pid in found), 10, "all of the core to be dead")
     assert _called(broker), "the broker has outlived it"
-    return found
+    return set(found.values())
 
 
 def _below(pid: int) -> list[int]:
@@ -216,20 +217,31 @@ def kill_reverting(device: Device, manifest: str, retry: int, patience: float) -
     """kill -9 as soon as the journal says that this release is given up, in this retry generation; returns the phase
     that it was left in.
 
-    Between that write and the next there are a few milliseconds: the journal is looked at from outside, read only, far
-    more often than the status could be asked for.
+    Between that write and the next there are a few milliseconds: the journal is looked at far more often than the
+    status could be asked for.
     """
-    with closing(sqlite3.connect(f"file:{device.folder.journal}?mode=ro", uri=True)) as db:
+    with _journal(device) as db:
         end = time.monotonic() + patience
         while not db.execute(_GIVEN_UP, (manifest, retry)).fetchone():
             assert time.monotonic() < end, f"waited {patience} s for the verdict of {device.name}"
             time.sleep(0.0002)
         kill(device)
+    return left_in(device)
+
+
+def left_in(device: Device) -> str:
+    """The phase that a dead agent's journal says."""
+    with _journal(device) as db:
         (document,) = db.execute("SELECT document FROM deployment WHERE model = ?", (MODEL,)).fetchone()
     return codec.decode(Deployment, bytes(document), 1 << 24).phase.value
 
 
+def _journal(device: Device) -> closing[sqlite3.Connection]:
+    """Looked at from outside, read only; closed with the block."""
+    return closing(sqlite3.connect(f"file:{device.folder.journal}?mode=ro", uri=True))
+
+
 __all__ = [
-    "MARK", "MODEL", "Stage", "Watch", "act_one", "kill", "kill_core", "kill_reverting", "model", "phase",
+    "MARK", "MODEL", "Stage", "Watch", "act_one", "kill", "kill_core", "kill_reverting", "left_in", "model", "phase",
     "play", "until",
 ]  # fmt: skip

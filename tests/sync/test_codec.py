@@ -67,6 +67,18 @@ def test_a_document_comes_back_as_it_was(document: msgspec.Struct) -> None:
     assert codec.encode(again) == payload
 
 
+@given(assignments | reports | simple)
+def test_plain_values_become_the_document_again(document: msgspec.Struct) -> None:
+    plain = msgspec.json.decode(codec.encode(document))
+    assert codec.typed(type(document), plain) == document
+    assert codec.typed(type(document), codec.builtins(document)) == document
+
+
+def test_plain_values_are_checked_too() -> None:
+    with pytest.raises(Malformed, match="model"):
+        codec.typed(messages.Prediction, {"id": "x", "model": "../watch", "ts": 1.0, "quality": "ok"})
+
+
 @given(st.binary(max_size=200))
 def test_foreign_bytes_are_malformed(payload: bytes) -> None:
     with pytest.raises(Malformed):

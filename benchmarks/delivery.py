@@ -1,0 +1,213 @@
+"""Measures delivery: releases as retained chunks against three other ways of carrying the same bytes.
+
+    python benchmarks/delivery.py [--sizes 5,20] [--agents 1,10,40] [--runs 3] [--idle 150] [--only near,far,quiet]
+
+In one run, on one Mosquitto with TLS 1.3 and the access rules of a core; the HTTP server speaks TLS too:
+
+    falaj  a window of chunks, each checked, written and flushed; the digest of the whole, the key unwrapped, the blob
+           unsealed, the digest of the plaintext
+    a      the same bytes as plain retained chunks: one subscription to all, each hashed, written and flushed
+    a'     the same, flushed once at the end
+    b      one chunk asked for after the other, each answered by the core: hashed, written and flushed
+    c      one HTTP download: hashed, written, flushed once at the end
+
+Agents are light (see `carriers.py`): one process holds them all, so its Python is what many agents wait for. Times are
+from the moment all sessions are up until the last agent is done; HTTP connections are opened within them. The ways go
+in turn, so that a disturbance meets all alike. `near` is loopback, `far` 20 ms there and back (10 ms each way) through
+the proxy of tests/faults; `quiet` is a whole agent that has nothing to fetch. Needs the development set-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.carriers import PATIENCE, Asking, Cargo, Client, Falaj, Plain, Site, Steward, Web, web
+from sync import codec, topics
+from sync.link import Publish
+from sync.messages import Ack
+from sync.mqtt import Broker as At
+from tests.attacks.ground import open_ground
+from tests.core.world import TENANT
+from tests.edge.world import DEVICE, EPOCH, NOW, new_identity
+from tests.faults.field import Wired, WiredCore
+from tests.faults.proxy import CLEAR, FaultProxy, Weather
+
+FAR = Weather(delay=0.01)
+DAY = 86_400.0
+Make = Callable[[Site, str, Cargo, int], Client | Web]
+WAYS: dict[str, Make] = {
+    "falaj": Falaj,
+    "a": Plain,
+    "a'": functools.partial(Plain, flush=False),
+    "b": Asking,
+    "c": Web,
+}
+
+
+def verdict(name: str, figure: float, bound: float, *, least: bool = False, unit: str = "x") -> None:
+    """One line: what was measured, what was promised."""
+    met = figure >= bound if least else figure <= bound
+    sign = ">=" if least else "<="
+    print(f"  {name:64} {figure:8.2f} {unit:3} (target {sign} {bound:g}) {'met' if met else 'MISSED'}", flush=True)
+
+
+def timed(site: Site, make: Make, agents: int, cargo: Cargo, port: int) -> tuple[float, float]:
+    """Seconds until the last of `agents` is done, and bytes that each received per byte of the blob."""
+    clients = [make(site, f"box-{k}", cargo, port) for k in range(agents)]
+    begun = perf_counter()
+    for client in clients:
+        client.begin()
+    for client in clients:
+        if not client.done.wait(PATIENCE):
+            raise SystemExit(f"{type(client).__name__}: {client.name} is not done after {PATIENCE:.0f} s")
+    took = perf_counter() - begun
+    for client in clients:
+        client.end()
+    return took, sum(c.came for c in clients) / agents / len(cargo.sealed)
+
+
+@contextmanager
+def published(site: Site, size: int) -> Iterator[Cargo]:
+    """A blob on the broker and in the web server's folder. Prints what the core sent for it."""
+    cargo = Cargo.of(size)
+    with FaultProxy(site.ground.broker.port) as line:
+        steward = Steward(site, line.port)
+        before = line.traffic.up
+        steward.publish(cargo)
+        (site.folder / "web" / cargo.blob.sealed).write_bytes(cargo.sealed)
+        verdict(
+            "core egress, bytes on its socket / bytes of the blob", (line.traffic.up - before) / len(cargo.sealed), 1.02
+        )
+        yield cargo
+        steward.publish(cargo, clear=True)
+        steward.link.stop()
+
+
+def compare(site: Site, sizes: Sequence[int], agents: Sequence[int], runs: int, weather: Weather) -> None:
+    """Times of all ways and the promised ratios, per size and number of agents; medians over runs."""
+    server = web(site)
+    for size in sizes:
+        print(f"{size} MB", flush=True)
+        with published(site, size * 1_000_000) as cargo:
+            for count in agents:
+                one_place(site, cargo, count, runs, weather, server.server_address[1])
+    server.shutdown()
+
+
+def one_place(site: Site, cargo: Cargo, count: int, runs: int, weather: Weather, web_port: int) -> None:
+    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    shares: list[float] = []
+    for _ in range(runs):
+        for way, make in WAYS.items():
+            end = web_port if way == "c" else site.ground.broker.port
+            if weather is CLEAR:
+                took, share = timed(site, make, count, cargo, end)
+            else:
+                with FaultProxy(end, weather) as line:
+                    took, share = timed(site, make, count, cargo, line.port)
+            times[way].append(took)
+            shares += [share] if way == "falaj" else []
+    middle = {way: statistics.median(found) for way, found in times.items()}
+    row = ", ".join(f"{way} {found:.2f} s" for way, found in middle.items())
+    where = "loopback" if weather is CLEAR else f"{2000 * weather.delay:.0f} ms there and back"
+    print(f"  {count} agents, {where}: {row}", flush=True)
+    verdict("  bytes received per agent / bytes of the blob", max(shares), 1.02)
+    if weather is CLEAR:
+        verdict("  time of falaj / time of a", middle["falaj"] / middle["a"], 1.5)
+    else:
+        verdict("  time of b / time of falaj", middle["b"] / middle["falaj"], 5.0, least=True)
+
+
+def quiet(site: Site, seconds: float) -> None:
+    """A whole agent with nothing to fetch: what a refresh costs, and what a day would."""
+    core = WiredCore().connect(site.core_at(site.ground.broker.port))
+    shipped = core.ship_large(1, 1_000_000)
+    with FaultProxy(site.ground.broker.port) as line:
+        at = At("127.0.0.1", line.port, DEVICE, site.tls(DEVICE))
+        device = Wired(core, site.new_folder("whole"), new_identity(core.root), at=at).boot()
+        core.assign(shipped, device.identity)
+        device.until(lambda: device.has(1), "the release", ask=0)
+        for kind, n, _ in device.house.outbox.pending():  # as a core does that has committed them: they are not resent
+            core.link.publish(Publish(topics.ack(TENANT, DEVICE, kind), codec.encode(Ack(EPOCH, n))))
+        rest(device, 2.0, ask=None)
+
+        before = line.traffic.up + line.traffic.down
+        core.now = NOW + 60.0
+        core.renew()
+        core.publish_trust()
+        rest(device, 2.0, ask=None)
+        spent = line.traffic.up + line.traffic.down - before
+        verdict("refresh, nothing changed but the timestamp: bytes, both ways", spent, 1024, unit="B")
+
+        pings, _ = idle(device, line, seconds, None)
+        spent, reports = idle(device, line, min(seconds, 20.0), 0)
+        told = (spent - pings) * min(seconds, 20.0) / max(reports, 1)
+        print(f"  idle: {pings * DAY / 1024:.1f} KiB a day for pings, measured over {seconds:.0f} s", flush=True)
+        print(
+            f"  {told:.0f} bytes a report; one for each doubling of the answers: 17 on a day of one a second",
+            flush=True,
+        )
+        print(
+            f"  idle, a day in all: {(pings * DAY + 17 * told) / 1024:.0f} KiB, without TCP and IP headers", flush=True
+        )
+        before = line.traffic.up + line.traffic.down
+        line.cut()
+        device.until(lambda: device.sessions > 1, "the next session")
+        rest(device, 2.0, ask=None)
+        print(f"  a lost session and the next: {line.traffic.up + line.traffic.down - before} bytes, TLS and state")
+        device.cut_power()
+    core.link.stop()
+
+
+def idle(device: Wired, line: FaultProxy, seconds: float, ask: int | None) -> tuple[float, int]:
+    """Bytes a second on the socket, both ways, while the device has nothing to do but to answer; and reports sent."""
+    before, begun = line.traffic.up + line.traffic.down, perf_counter()
+    reports = device.house.journal.counter("reported_seq")
+    rest(device, seconds, ask)
+    spent = line.traffic.up + line.traffic.down - before
+    return spent / (perf_counter() - begun), device.house.journal.counter("reported_seq") - reports
+
+
+def rest(device: Wired, seconds: float, ask: int | None) -> None:
+    over = perf_counter() + seconds
+    device.until(lambda: perf_counter() > over, "time to pass", ask=ask, patience=seconds + 60.0)
+
+
+def numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=numbers, default=[5, 20], help="MB, with commas")
+    parser.add_argument("--agents", type=numbers, default=[1, 10, 40], help="with commas")
+    parser.add_argument("--runs", type=int, default=3, help="medians are over so many")
+    parser.add_argument(
+        "--idle", type=float, default=150.0, help="seconds of each idle measurement; two, of 60 s pings"
+    )
+    parser.add_argument("--only", default="near,far,quiet")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        site = Site(open_ground(Path(place) / "ground"), Path(place))
+        try:
+            if "near" in chosen.only:
+                compare(site, chosen.sizes, chosen.agents, chosen.runs, CLEAR)
+            if "far" in chosen.only:
+                compare(site, chosen.sizes[:1], chosen.agents[:1], chosen.runs, FAR)
+            if "quiet" in chosen.only:
+                quiet(site, chosen.idle)
+        finally:
+            site.ground.broker.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""One prediction a request, over HTTP: the agent's door, a bare uvicorn application, LitServe and MLServer.
+
+    python3 -m venv /tmp/bench-venv
+    /tmp/bench-venv/bin/pip install mlserver litserve uvicorn onnxruntime orjson
+    .venv/bin/python benchmarks/serving.py --rivals /tmp/bench-venv/bin/python [--write]
+
+Each server has core 0 to itself, this client core 1; the same client, body and graphs for all; keep-alive, one
+request under way a connection. Every answer must be 200, and the first of each is compared with the graph's own.
+Rounds go over all servers in turn, so that a disturbance meets all alike; the table shows medians over rounds.
+`--write` puts it into RESULTS.md. Ends 1 if a server did not start or answered wrongly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.rivals import graphs
+from benchmarks.rivals.client import Load, load_test
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "RESULTS.md"
+CONNECTIONS = (1, 16, 64)
+SHAPES = {"mlp": (1, graphs.WIDTHS[0]), "cnn": (1, *graphs.WINDOW)}
+TITLES = {"mlp": "MLP 32-64-64-6", "cnn": "the demo's 1D-CNN, 100 x 6"}
+OURS, ASGI, LIT, MLSERVER = "Falaj's agent", "bare uvicorn + ORT", "LitServe", "MLServer"
+PATIENCE_S = 60.0
+
+
+class Failed(Exception):
+    """A server that cannot be measured honestly."""
+
+
+# --- servers ----------------------------------------------------------------------------------------------------
+
+
+def commands(rivals: Path | None, folder: Path, port: int) -> dict[str, list[str]]:
+    """The servers' commands by name."""
+    place = [str(folder), str(port)]
+    found = {OURS: [sys.executable, "-m", "benchmarks.rivals.ours", *place]}
+    if rivals is not None:
+        found[ASGI] = [str(rivals), str(HERE / "rivals" / "asgi.py"), *place]
+        found[LIT] = [str(rivals), str(HERE / "rivals" / "lit.py"), *place]
+        found[MLSERVER] = [str(rivals.parent / "mlserver"), "start", str(folder)]
+    return found
+
+
+def prepare_mlserver(folder: Path, port: int) -> None:
+    quiet = {"debug": False, "parallel_workers": 0, "http_port": port, "grpc_port": free_port(), "host": "127.0.0.1"}
+    (folder / "settings.json").write_text(json.dumps({**quiet, "metrics_port": free_port()}))
+    for name in SHAPES:
+        settings = {
+            "name": name,
+            "implementation": "mlserver_model.Onnx",
+            "parameters": {"uri": str(folder / f"{name}.onnx")},
+        }
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "model-settings.json").write_text(json.dumps(settings))
+
+
+@contextmanager
+def running(name: str, command: list[str], port: int, probe: bytes) -> Iterator[None]:
+    """A server on core 0, from its first good answer on."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE / 'rivals'}"}
+    pinned = ["taskset", "-c", "0", *command]
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(pinned, env=env, stdout=log, stderr=log, start_new_session=True) as process,
+    ):
+        try:
+            began = time.monotonic()
+            while answer(port, probe) is None:
+                if process.poll() is not None or time.monotonic() - began > PATIENCE_S:
+                    log.seek(0)
+                    raise Failed(f"{name} does not answer: {log.read()[-1500:].decode(errors='replace')}")
+                time.sleep(0.1)
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def answer(port: int, request: bytes) -> list[float] | None:
+    """The numbers a server answers with; None while there is no good answer."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as peer:
+            peer.sendall(request.replace(b"keep-alive", b"close"))
+            received = b""
+            while piece := peer.recv(65536):
+                received += piece
+    except OSError:
+        return None
+    head, _, body = received.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        return None
+    numbers: list[float] = np.ravel(json.loads(body)["outputs"][0]["data"]).tolist()
+    return numbers
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# --- measuring --------------------------------------------------------------------------------------------------
+
+
+def question(name: str, model: str) -> bytes:
+    """The request of a model as a server wants it; the same numbers for all."""
+    rows = np.random.default_rng(3).normal(size=SHAPES[model]).round(4)
+    tensor = {"name": "x", "datatype": "FP32", "shape": rows.shape, "data": rows.ravel().tolist()}
+    path = "/predict" if name == LIT else f"/v2/models/{model}/infer"
+    body = json.dumps({"inputs": [tensor], **({"model": model} if name == LIT else {})}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: keep-alive\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def in_process(folder: Path, model: str, calls: int = 4000) -> tuple[list[float], float]:
+    """The graph's own answer, and how many a second it gives with nothing around it (on this client's core)."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(str(folder / f"{model}.onnx"), options, providers=["CPUExecutionProvider"])
+    tensor = json.loads(question(OURS, model).partition(b"\r\n\r\n")[2])["inputs"][0]
+    x = {"x": np.array(tensor["data"], np.float32).reshape(tensor["shape"])}
+    truth: list[float] = session.run(["y"], x)[0].ravel().tolist()
+    began = time.perf_counter()
+    for _ in range(calls):
+        session.run(["y"], x)
+    return truth, calls / (time.perf_counter() - began)
+
+
+Row = tuple[str, str, int]  # server, model, connections
+
+
+def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[Row, list[Load]], dict[str, list[float]]]:
+    """Loads by row, one a round; and calls a second of the bare graphs."""
+    loads: dict[Row, list[Load]] = {}
+    bare: dict[str, list[float]] = {}
+    for _ in range(args.rounds):
+        truth = {}
+        for model in SHAPES:
+            truth[model], rate = in_process(folder, model)
+            bare.setdefault(model, []).append(rate)
+        port = free_port()
+        prepare_mlserver(folder, port)
+        for name, command in commands(args.rivals, folder, port).items():
+            with running(name, command, port, question(name, "mlp")):
+                for model in SHAPES:
+                    request = question(name, model)
+                    if not np.allclose(answer(port, request) or [], truth[model], atol=1e-5):
+                        raise Failed(f"{name} answers {model} wrongly")
+                    for connections in CONNECTIONS:
+                        load = asyncio.run(load_test(port, request, connections, args.seconds))
+                        if load.wrong or not load.latencies:
+                            raise Failed(f"{name}, {model}, {connections} connections: {load.wrong} wrong answers")
+                        loads.setdefault((name, model, connections), []).append(load)
+                        print(
+                            f"  {name}, {model}, {connections}: {len(load.latencies) / load.seconds:,.0f}/s", flush=True
+                        )
+    return loads, bare
+
+
+def table(model: str, loads: dict[Row, list[Load]], bare: dict[str, list[float]]) -> list[str]:
+    """One Markdown table: requests a second and milliseconds, medians over rounds."""
+    rates = {row: statistics.median(len(x.latencies) / x.seconds for x in found) for row, found in loads.items()}
+    rate = statistics.median(bare[model])
+    lines = [f"{TITLES[model]}; ORT alone, in process: {rate:,.0f} a second.", ""]
+    lines += [
+        "| server | connections | requests/s | p50 ms | p99 ms | to uvicorn | to MLServer |",
+        "|---|" + "---:|" * 6,
+    ]
+    for (name, of, connections), found in loads.items():
+        if of != model:
+            continue
+        p50, p99 = (statistics.median(1000 * np.percentile(x.latencies, p) for x in found) for p in (50, 99))
+        rate = rates[(name, of, connections)]
+        others = (rates.get((other, of, connections)) for other in (ASGI, MLSERVER))
+        ratios = [f"{rate / other:.2f}" if other else "not measured" for other in others]
+        lines.append(f"| {name} | {connections} | {rate:,.0f} | {p50:.2f} | {p99:.2f} | {ratios[0]} | {ratios[1]} |")
+    return [*lines, ""]
+
+
+def versions(rivals: Path | None) -> str:
+    ours = f"Python {platform.python_version()}, onnxruntime {ort.__version__}"
+    if rivals is None:
+        return f"{ours}; no other servers were measured."
+    wanted = ("mlserver", "litserve", "uvicorn", "uvloop", "fastapi", "onnxruntime")
+    code = f"from importlib.metadata import version as v; print(', '.join(f'{{n}} {{v(n)}}' for n in {wanted!r}))"
+    told = subprocess.run([str(rivals), "-c", code], capture_output=True, text=True, check=True)
+    return f"{ours}; rivals: {told.stdout.strip()}."
+
+
+def write(section: str) -> None:
+    """Puts the section into RESULTS.md, in the place of the one before."""
+    text = RESULTS.read_text()
+    start = text.find("## Serving over HTTP")
+    end = text.find("\n## ", start + 1)
+    before, after = (text[:start], text[end + 1 :] if end >= 0 else "") if start >= 0 else (text.rstrip() + "\n\n", "")
+    RESULTS.write_text(f"{before}{section}\n{after}".rstrip() + "\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rivals", type=Path, help="Python of an environment with mlserver, litserve, uvicorn")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--machine", default="2-core VM", help="as RESULTS.md calls it")
+    parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md")
+    args = parser.parse_args()
+    os.sched_setaffinity(0, {1})
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home)
+        for name, graph in (("mlp", graphs.mlp()), ("cnn", graphs.cnn())):
+            (folder / f"{name}.onnx").write_bytes(graph)
+        try:
+            loads, bare = measure(args, folder)
+        except Failed as error:
+            print(error, file=sys.stderr)
+            return 1
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    lines = [f"## Serving over HTTP (`python benchmarks/serving.py --rivals ...`), {today}, {args.machine}", ""]
+    lines += [
+        "One prediction a request, JSON in and out, keep-alive. Server on one core, client on the other. Median of"
+    ]
+    lines += [f"{args.rounds} rounds of {args.seconds:g} s each. {versions(args.rivals)}", ""]
+    for model in SHAPES:
+        lines += table(model, loads, bare)
+    section = "\n".join(lines)
+    print(section)
+    if args.write:
+        write(section)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

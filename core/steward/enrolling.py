@@ -1,0 +1,230 @@
+"""The orders by which devices join: tokens for one or for a site, boxes that are expected, requests from the network,
+and a person's word on those that wait."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from core import orders
+from core.catalog.fleet import ACTIVE
+from core.catalog.identities import SiteTokenRow, WaitingRow
+from core.fleet import boxes, enrolment, renewal
+from core.fleet.enrolment import Applicant, WrongSecret
+from core.fleet.guesses import Word
+from core.steward import devices
+from core.steward.house import House
+from core.steward.refusals import Refusal
+from sync import chunks, codec
+from sync.enrolment import EnrolAnswer, EnrolRequest, EnrolWaiting, Token, fingerprint
+from sync.errors import SyncError
+from sync.names import BadName, DeviceId, SiteId
+
+TOKEN_ATTEMPTS = 5  # bad requests of somebody who knows the token
+
+
+# --- tokens and lists -------------------------------------------------------------------------------------------
+
+
+def issue_token(house: House, order: orders.IssueToken, now: float) -> dict[str, Any]:
+    """A token for one device."""
+    secret = _secret(house)
+    expires = now + 60 * order.minutes
+    text = _token(house, secret, expires, order.device, None)
+    house.catalog.fleet.put_token(order.device, enrolment.hash_secret(secret), expires)
+    house.event(now, "token-issued", f"for {order.device}, {order.minutes} minutes, by {order.actor}")
+    return {"token": text, "device": order.device, "expires": expires}
+
+
+def issue_site_token(house: House, order: orders.IssueSiteToken, now: float) -> dict[str, Any]:
+    """A token for so many boxes of a site."""
+    if order.uses < 1:
+        raise Refusal("no-uses", "a token for no box opens nothing", "give --uses, the number of boxes")
+    secret = _secret(house)
+    expires = now + 60 * order.minutes
+    text = _token(house, secret, expires, None, order.site)
+    house.catalog.identities.put_site_token(
+        enrolment.hash_secret(secret), order.site, expires, order.uses, approve=order.approve
+    )
+    house.event(
+        now, "token-issued", f"for {order.uses} boxes of {order.site}, {order.minutes} minutes, by {order.actor}"
+    )
+    return {"token": text, "site": order.site, "uses": order.uses, "expires": expires}
+
+
+def _secret(house: House) -> str:
+    return base64.urlsafe_b64encode(house.random(32)).decode().rstrip("=")
+
+
+def _token(house: House, secret: str, expires: float, device: DeviceId | None, site: SiteId | None) -> str:
+    root = house.catalog.releases.trust().get("1.root.json")
+    if root is None:
+        raise Refusal("no-trust", "a device must know whom to trust", "run `falaj trust init` first")
+    token = Token(
+        url=house.enrol_url, tenant=house.tenant, device=device, secret=secret,
+        ca=enrolment.fingerprint(house.authority.certificate), root=chunks.digest(root), expires=expires, site=site,
+    )  # fmt: skip
+    return base64.urlsafe_b64encode(codec.encode(token)).decode().rstrip("=")
+
+
+def import_boxes(house: House, order: orders.ImportBoxes, now: float) -> dict[str, Any]:
+    """All boxes of the list, or none: a name or a serial number that is another's already refuses it whole."""
+    shelf = house.catalog.identities
+    names = {row.name: row.serial for row in shelf.boxes()}
+    for box in order.boxes:
+        known, owner = shelf.box(box.serial), names.get(box.name)
+        if owner is not None and owner != box.serial:
+            text = f"{box.name} is the name of the box {owner} already, and cannot be that of {box.serial}"
+            raise Refusal("box-taken", text, "give the box another name; `falaj device replace` hands a name on")
+        if known is not None and known.name != box.name and house.catalog.fleet.device(known.name) is not None:
+            text = f"the box {box.serial} is enrolled as {known.name} and cannot become {box.name}"
+            raise Refusal("box-taken", text, "correct the line; an enrolled device keeps its name")
+    for box in order.boxes:
+        shelf.put_box(box.serial, box.name, box.site, box.labels, now)
+    house.event(now, "boxes-imported", f"{len(order.boxes)} boxes are expected, by {order.actor}")
+    return {"boxes": len(order.boxes), "sites": sorted({box.site for box in order.boxes})}
+
+
+# --- requests from the network ----------------------------------------------------------------------------------
+
+
+def enrol(house: House, order: orders.Enrol, now: float) -> dict[str, Any]:
+    """A newcomer's request. Who does not know the token gets the same answer for every reason, and can use up nothing
+    of it: only what the token's holder does counts against it."""
+    asked = enrolment.peek(order.envelope.encode())
+    if asked.site is not None:
+        return _enrol_box(house, order, asked, asked.site, now)
+    token = house.catalog.fleet.token(asked.device) if asked.device else None
+    if asked.device is None or token is None:
+        raise _turned_away(house, order, f"for {asked.device}", now)
+    if token.used is not None or now > token.expires or token.attempts >= TOKEN_ATTEMPTS:
+        raise _turned_away(house, order, f"for {asked.device}: the token is used, expired or tried too often", now)
+    try:
+        found = enrolment.check(order.envelope.encode(), house.tenant, token.secret)
+    except WrongSecret as error:
+        raise _turned_away(house, order, f"for {asked.device}: {error}", now) from error
+    except SyncError as error:
+        house.catalog.fleet.token_tried(asked.device)
+        raise _turned_away(house, order, f"for {asked.device}: {error}", now) from error
+    house.catalog.fleet.token_used(asked.device, now)
+    return _join(house, asked.device, found.signing_key, found.sealing_key, now)
+
+
+def _enrol_box(house: House, order: orders.Enrol, asked: EnrolRequest, site: SiteId, now: float) -> dict[str, Any]:
+    """A box of a site. It may ask again with the same keys as often as it likes: an answer can be lost on its way."""
+    secret = enrolment.hash_secret(asked.secret)
+    token = house.catalog.identities.site_token(secret)
+    if token is None or token.site != site:
+        raise _turned_away(house, order, f"for {asked.serial} of {site}", now)
+    try:
+        found = enrolment.check(order.envelope.encode(), house.tenant, secret)
+    except SyncError as error:
+        raise _turned_away(house, order, f"for {asked.serial} of {site}: {error}", now) from error
+    name = _name(house, token, found, now)
+    device, waiting = house.catalog.fleet.device(name), house.catalog.identities.waiting(name)
+    if device is not None and (device.state, device.signing_key) == (ACTIVE, found.signing_key):
+        return _answer(house, name, device.epoch)
+    if device is None and waiting is not None and waiting.signing_key == found.signing_key:
+        return _waits(name, found.signing_key)
+    if device is not None or waiting is not None:
+        raise _taken(house, found, name, now)
+    if now > token.expires or token.used >= token.uses:
+        raise _turned_away(house, order, f"for {asked.serial} of {site}: the token is used up or expired", now)
+    house.catalog.identities.site_token_used(secret)
+    if not token.approve:
+        return _join(house, name, found.signing_key, found.sealing_key, now)
+    assert asked.serial is not None
+    row = WaitingRow(name, asked.serial, site, now, found.signing_key, found.sealing_key)
+    house.catalog.identities.put_waiting(row)
+    told = fingerprint(found.signing_key)
+    house.event(
+        now, "device-waiting", f"{name}, serial number {asked.serial} at {site}, fingerprint {told}: "
+        f"`falaj device accept {name}` admits it", severity="notice",
+    )  # fmt: skip
+    return _waits(name, found.signing_key)
+
+
+def _name(house: House, token: SiteTokenRow, found: Applicant, now: float) -> DeviceId:
+    """What this box is called: as it was imported for this site, else, where a person looks at each, by its number."""
+    serial = found.request.serial
+    box = house.catalog.identities.box(serial) if serial is not None else None
+    try:
+        if box is not None and box.site == token.site:
+            return box.name
+        if serial is not None and box is None and token.approve:
+            return boxes.proposed(serial)
+    except BadName as error:
+        text = f"no name follows from the serial number {serial}: {error}"
+        raise _say(house, "serial-unknown", text, "import the box under a name, then try again", now) from error
+    text = f"no box with the serial number {serial} is expected at {token.site}"
+    raise _say(house, "serial-unknown", text, "add it to the list and import it: `falaj device import`", now)
+
+
+def _taken(house: House, found: Applicant, name: DeviceId, now: float) -> Refusal:
+    text = f"a box with other keys says that it is {found.request.serial}, and {name} is enrolled or waits already"
+    hint = f"is it the same box made anew, `falaj device replace {name}`; if not, find out who holds the site's token"
+    return _say(house, "serial-taken", text, hint, now, "alarm")
+
+
+def _say(house: House, code: str, text: str, hint: str, now: float, severity: str = "notice") -> Refusal:
+    """For somebody who knows the token: what is wrong may be said. Repeated tries are counted like guesses."""
+    if house.guesses.wrong(code, now) is Word.TELL:
+        house.event(now, code, text, severity=severity, source="enrolment")
+    return Refusal(code, text, hint, noted=True)
+
+
+def _turned_away(house: House, order: orders.Enrol, text: str, now: float) -> Refusal:
+    match house.guesses.wrong(order.source, now):
+        case Word.TELL:
+            house.event(now, "enrolment-refused", text, severity="notice", source="enrolment", origin=order.source)
+        case Word.FLOOD:
+            flood = f"more of these from {order.source or 'one address'} are not told for an hour: {text}"
+            house.event(now, "enrolment-flood", flood, severity="alarm", source="enrolment", origin=order.source)
+    hint = "ask for a new one: `falaj device token NAME`"
+    return Refusal("enrolment-refused", "the token does not hold", hint, noted=True)
+
+
+# --- admitted ---------------------------------------------------------------------------------------------------
+
+
+def accept(house: House, order: orders.Accept, now: float) -> dict[str, Any]:
+    """Boxes that wait get their certificates; a device that was seen twice, and was not, may speak again."""
+    named = order.devices or tuple(row.device for row in house.catalog.identities.all_waiting())
+    for name in named:
+        waiting, device = house.catalog.identities.waiting(name), house.catalog.fleet.device(name)
+        if waiting is not None and device is None:
+            _join(house, name, waiting.signing_key, waiting.sealing_key, now)
+        elif device is not None and device.state == "cloned":
+            devices.lift(house, device, order.actor, now)
+        else:
+            raise Refusal("not-waiting", f"no box waits as {name}", "`falaj device list` shows who waits")
+    return {"accepted": list(named)}
+
+
+def _join(house: House, device: DeviceId, signing: bytes, sealing: bytes, now: float) -> dict[str, Any]:
+    """The device under its next epoch. What bore its name before cannot speak any more."""
+    fleet, before = house.catalog.fleet, house.catalog.fleet.device(device)
+    if before is not None:
+        devices.end_certificates(house, before, "another box has the name", now)
+    certificate = enrolment.certify(house.authority, house.tenant, device, signing, now, house.longevity)
+    epoch = fleet.next_epoch(device)
+    fleet.put_device(device, epoch, certificate, signing, sealing, now)
+    life = renewal.life(certificate)
+    house.catalog.identities.add_certificate(life.serial, device, epoch, life.ends)
+    house.catalog.identities.drop_waiting(device)
+    house.event(now, "device-enrolled", f"{device}, epoch {epoch}")
+    if before is not None:
+        devices.cut(house, device, now)
+    return _answer(house, device, epoch)
+
+
+def _answer(house: House, device: DeviceId, epoch: int) -> dict[str, Any]:
+    host, port = house.uplink
+    return dict(codec.builtins(EnrolAnswer(
+        house.tenant, device, epoch, house.catalog.fleet.certificate(device).decode(),
+        house.authority.certificate.decode(), house.catalog.releases.trust()["1.root.json"].decode(), host, port,
+    )))  # fmt: skip
+
+
+def _waits(name: DeviceId, signing: bytes) -> dict[str, Any]:
+    return dict(codec.builtins(EnrolWaiting(name, fingerprint(signing))))

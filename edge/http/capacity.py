@@ -1,0 +1,66 @@
+"""What one server takes on: the limits for a client, and what all connections share of memory and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from edge.http.wire import Request, Response
+
+Handle = Callable[[Request], Response]
+_INLINE = 64 * 1024  # bytes of a body answered on the loop
+_SLOW_S = 0.005  # an answer that takes longer on the loop holds up the others
+_OFTEN = 3  # so often in a row, and its path is answered aside: once may be the machine's doing
+_PROBE = 64  # answers aside until the loop tries again
+_PATHS = 64  # remembered; strangers may invent paths
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be asked of the server. Bytes and seconds."""
+
+    body: int = 16 * 1024 * 1024
+    head: int = 16 * 1024
+    idle_s: float = 75.0  # between requests
+    request_s: float = 10.0  # from a request's first byte to its last, and for taking the response
+    connections: int = 256
+    held: int = 64 * 1024 * 1024  # bytes of bodies in memory, of all connections together
+    waiting: int = 64  # requests that wait for a thread or are in one
+
+
+@dataclass(slots=True)
+class Capacity:
+    """What the connections of one server share; touched on its loop alone. `hosts` are the names a client may call
+    the server by; None takes any."""
+
+    handle: Handle
+    limits: Limits
+    pool: Executor
+    hosts: frozenset[str] | None = None
+    held: int = 0  # bytes
+    waiting: int = 0
+    _suspects: dict[str, int] = field(default_factory=dict)  # by path: slow answers in a row
+    _aside: dict[str, int] = field(default_factory=dict)  # by path: answers until the loop tries again
+
+    def inline(self, request: Request) -> bool:
+        """Whether this one is answered on the loop itself: it is small, and its path has been quick. Ask once each."""
+        if len(request.body) > _INLINE:
+            return False
+        left = self._aside.get(request.path)
+        if left is not None:
+            self._aside[request.path] = _PROBE if left == 0 else left - 1
+        return not left
+
+    def learn(self, request: Request, seconds: float) -> None:
+        """What an answer on the loop took decides where the next ones to its path are given."""
+        path = request.path
+        if seconds > _SLOW_S:
+            slow = self._suspects.pop(path, 0) + 1
+            if slow < _OFTEN and len(self._suspects) < _PATHS:
+                self._suspects[path] = slow
+            elif slow >= _OFTEN and len(self._aside) < _PATHS:
+                self._aside[path] = _PROBE
+        elif self._suspects or self._aside:
+            self._suspects.pop(path, None)
+            self._aside.pop(path, None)

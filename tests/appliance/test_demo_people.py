@@ -1,0 +1,99 @@
+"""Who labels is patient: a device that is away for a moment gets its labels afterwards, each window's once or again."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from appliance.demo.counting import Count, Expected
+from appliance.demo.field import Away, Watch
+from appliance.demo.fleet import Device, StoryFailed, free_ports
+from appliance.demo.people import Wearer
+from appliance.demo.recordings import Recording
+from appliance.edge_state import EdgeFolder
+from sync.messages import Prediction
+from sync.names import ModelName
+
+MODEL = ModelName("exercise")
+WINDOW = Expected(100.0, "PEN")
+
+
+def answered(windows: list[Expected]) -> dict[float, list[Prediction]]:
+    """Every window answered, under the id of its event time."""
+    return {w.end: [Prediction(f"id-{w.end}", MODEL, w.end, "ok", "PEN", (1.0,), ("PEN",))] for w in windows}
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    """A device that is away: nobody listens on its ports."""
+    folder = EdgeFolder(tmp_path / "watch-1")
+    folder.broker.mkdir(parents=True)
+    (folder.broker / "app.password").write_text("secret")
+    return Device("watch-1", folder, *free_ports(2))
+
+
+@contextmanager
+def back(device: Device, unknown: tuple[str, ...] = ()) -> Iterator[list[dict[str, str]]]:
+    """The device answers again; what it was told."""
+    told: list[dict[str, str]] = []
+
+    class Labels(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.extend(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["labels"])
+            body = json.dumps({"unknown": list(unknown)}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on the terminal."""
+
+    with HTTPServer(("127.0.0.1", device.http_port), Labels) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield told
+        server.shutdown()
+        thread.join()
+
+
+def test_away_is_told_apart_from_a_device_that_forgot(device: Device) -> None:
+    watch = Watch(device, MODEL, ())
+    count = Count(expected=[WINDOW], mqtt=answered([WINDOW]))
+    with pytest.raises(Away):
+        watch.tell_labels(count, count.expected)
+    with back(device, unknown=("id-100.0",)), pytest.raises(StoryFailed) as forgot:
+        watch.tell_labels(count, count.expected)
+    assert not isinstance(forgot.value, Away)
+    with back(device) as told:
+        assert watch.tell_labels(count, count.expected) == 1
+    assert told == [{"id": "id-100.0", "label": "PEN"}]
+
+
+def test_labels_wait_until_the_device_is_back(device: Device) -> None:
+    recording = Recording("r", 1, "right", "PEN", np.zeros((400, 6)))
+    wearer = Wearer(device, MODEL, (recording,), 1000.0, (1,))
+    wearer.begin(50.0, samples=100, labels=True)
+    count = wearer.count
+    deadline = time.monotonic() + 10
+    while not count.expected:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    count.mqtt.update(answered(count.expected))
+    time.sleep(0.7)  # one delivery is tried in vain
+    with back(device) as told:
+        while not told:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        wearer.finish()
+    wearer.close()
+    assert [t["id"] for t in told] == [f"id-{w.end}" for w in count.expected]
+    assert wearer.windows == wearer.labels == len(count.expected) == 1

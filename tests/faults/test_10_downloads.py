@@ -1,0 +1,95 @@
+"""Fault 10: a bad line under a download. It ends whole, is proved and committed, and costs what the release weighs."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from edge.download import TOP
+from sync.chunks import CHUNK
+from tests.faults.conftest import Field
+from tests.faults.field import hurried, size_of
+from tests.faults.proxy import Mishaps, Weather
+
+pytestmark = pytest.mark.broker
+SIZE = 3_000_000  # bytes of the model: 31 chunks
+TENTH = 10 * CHUNK + 20_000  # ten chunks and what is around them: handshake, trust files, headers
+
+
+def test_10_cut_every_ten_chunks_nothing_comes_twice(field: Field) -> None:
+    shipped = field.core.ship_large(1, SIZE)
+    with field.over(Weather(cut_after=TENTH)) as (line, device):
+        field.core.assign(shipped, device.identity)
+        device.until(lambda: device.has(1), "the release", ask=0)
+        assert line.traffic.cuts >= 3 and device.sessions > 3
+        assert device.chunk_ratio(shipped) <= 1.15
+        assert line.traffic.down / size_of(shipped) <= 1.15, "counted on the line, with all that is around the chunks"
+
+
+def test_10_killed_in_between_it_goes_on_from_what_lies_on_the_disk(field: Field) -> None:
+    shipped = field.core.ship_large(1, SIZE)
+    with field.over(Weather(rate=3_000_000, buffered=CHUNK)) as (_, device):
+        field.core.assign(shipped, device.identity)
+        for kept in (8, 16):
+            device.until(lambda kept=kept: len(device.came) > kept, "some chunks")  # type: ignore[misc]
+            device.cut_power()
+            device.boot()
+        device.until(lambda: device.has(1), "the release", ask=0)
+        again = sum(device.came.values()) - len(device.came)
+        assert again <= 2 * TOP, "only what was under way"
+
+
+def test_10_throttled_nothing_comes_twice(field: Field) -> None:
+    """By the agent's clock the line carries 16 kB a second: 6 s a chunk, longer than its first patience."""
+    shipped = field.core.ship_large(1, SIZE // 3)
+    with field.over(Weather(rate=480_000, buffered=CHUNK // 2)) as (_, device):
+        device.clock = hurried(30.0)
+        field.core.assign(shipped, device.identity)
+        device.until(lambda: device.has(1), "the release", ask=0)
+        assert device.chunk_ratio(shipped) <= 1.02
+
+
+def test_10_frozen_and_thawed_nothing_comes_twice(field: Field) -> None:
+    """No end is told: the agent sees silence, asks for one chunk more, and then waits."""
+    shipped = field.core.ship_large(1, SIZE)
+    with field.over(Weather(rate=2_000_000, buffered=CHUNK)) as (line, device):
+        device.clock = hurried(10.0)
+        field.core.assign(shipped, device.identity)
+        device.until(lambda: len(device.came) > 5, "some chunks")
+        line.freeze()
+        over = time.monotonic() + 1.0
+        device.until(lambda: time.monotonic() > over, "ten seconds by the agent's clock")
+        assert "download-stalled" in device.codes() and not device.has(1)
+        line.thaw()
+        device.until(lambda: device.has(1), "the release", ask=0)
+        assert device.chunk_ratio(shipped) <= 1.02 and device.sessions == 1
+
+
+def test_10_far_away_nothing_comes_twice(field: Field) -> None:
+    shipped = field.core.ship_large(1, SIZE)
+    with field.over(Weather(delay=0.05)) as (line, device):
+        field.core.assign(shipped, device.identity)
+        device.until(lambda: device.has(1), "the release", ask=0)
+        assert device.chunk_ratio(shipped) <= 1.02
+        assert line.traffic.down / size_of(shipped) <= 1.02
+
+
+def test_10_what_the_line_repeats_and_swaps_is_taken_once(open_field: Field) -> None:
+    shipped, mishaps = open_field.core.ship_large(1, SIZE), Mishaps("/blob/", repeat=3, swap=7)
+    with open_field.over(packets=mishaps) as (_, device):
+        open_field.core.assign(shipped, device.identity)
+        device.until(lambda: device.has(1), "the release", ask=0)
+        assert "chunk-damaged" not in device.codes()
+    assert mishaps.repeated > 5 and mishaps.swapped > 2
+    assert sum(device.came.values()) - len(device.came) == mishaps.repeated, "what was asked for came once"
+
+
+def test_10_what_is_lost_on_a_living_line_is_asked_for_again_alone(open_field: Field) -> None:
+    shipped, mishaps = open_field.core.ship_large(1, SIZE), Mishaps("/blob/", drop=9)
+    with open_field.over(packets=mishaps) as (_, device):
+        device.clock = hurried(10.0)
+        open_field.core.assign(shipped, device.identity)
+        device.until(lambda: device.has(1), "the release", ask=0)
+    assert mishaps.dropped >= 3
+    assert sum(device.came.values()) - len(device.came) <= 1, "a chunk to find it out, at most"
