@@ -9,7 +9,7 @@ import pytest
 from edge.download import TOP
 from sync.chunks import CHUNK
 from tests.faults.conftest import Field
-from tests.faults.field import hurried, size_of
+from tests.faults.field import Wired, hurried
 from tests.faults.proxy import Mishaps, Weather
 
 pytestmark = pytest.mark.broker
@@ -17,14 +17,18 @@ SIZE = 3_000_000  # bytes of the model: 31 chunks
 TENTH = 10 * CHUNK + 20_000  # ten chunks and what is around them: handshake, trust files, headers
 
 
-def test_10_cut_every_ten_chunks_nothing_comes_twice(field: Field) -> None:
+def again(device: Wired) -> int:
+    """Chunks that came though they had come before."""
+    return sum(device.came.values()) - len(device.came)
+
+
+def test_10_cut_every_ten_chunks_it_goes_on(field: Field) -> None:
     shipped = field.core.ship_large(1, SIZE)
     with field.over(Weather(cut_after=TENTH)) as (line, device):
         field.core.assign(shipped, device.identity)
         device.until(lambda: device.has(1), "the release", ask=0)
         assert line.traffic.cuts >= 3 and device.sessions > 3
-        assert device.chunk_ratio(shipped) <= 1.15
-        assert line.traffic.down / size_of(shipped) <= 1.15, "counted on the line, with all that is around the chunks"
+        assert again(device) <= line.traffic.cuts * TOP, "only what was under way; benchmarks/delivery.py has the share"
 
 
 def test_10_killed_in_between_it_goes_on_from_what_lies_on_the_disk(field: Field) -> None:
@@ -36,21 +40,20 @@ def test_10_killed_in_between_it_goes_on_from_what_lies_on_the_disk(field: Field
             device.cut_power()
             device.boot()
         device.until(lambda: device.has(1), "the release", ask=0)
-        again = sum(device.came.values()) - len(device.came)
-        assert again <= 2 * TOP, "only what was under way"
+        assert again(device) <= 2 * TOP, "only what was under way"
 
 
-def test_10_throttled_nothing_comes_twice(field: Field) -> None:
+def test_10_throttled_it_ends_whole(field: Field) -> None:
     """By the agent's clock the line carries 16 kB a second: 6 s a chunk, longer than its first patience."""
     shipped = field.core.ship_large(1, SIZE // 3)
     with field.over(Weather(rate=480_000, buffered=CHUNK // 2)) as (_, device):
         device.clock = hurried(30.0)
         field.core.assign(shipped, device.identity)
         device.until(lambda: device.has(1), "the release", ask=0)
-        assert device.chunk_ratio(shipped) <= 1.02
+        assert again(device) <= TOP, "never more than one window, however long its patience was"
 
 
-def test_10_frozen_and_thawed_nothing_comes_twice(field: Field) -> None:
+def test_10_frozen_and_thawed_it_goes_on(field: Field) -> None:
     """No end is told: the agent sees silence, asks for one chunk more, and then waits."""
     shipped = field.core.ship_large(1, SIZE)
     with field.over(Weather(rate=2_000_000, buffered=CHUNK)) as (line, device):
@@ -63,16 +66,15 @@ def test_10_frozen_and_thawed_nothing_comes_twice(field: Field) -> None:
         assert "download-stalled" in device.codes() and not device.has(1)
         line.thaw()
         device.until(lambda: device.has(1), "the release", ask=0)
-        assert device.chunk_ratio(shipped) <= 1.02 and device.sessions == 1
+        assert again(device) <= TOP and device.sessions == 1
 
 
-def test_10_far_away_nothing_comes_twice(field: Field) -> None:
+def test_10_far_away_it_ends_whole(field: Field) -> None:
     shipped = field.core.ship_large(1, SIZE)
-    with field.over(Weather(delay=0.05)) as (line, device):
+    with field.over(Weather(delay=0.05)) as (_, device):
         field.core.assign(shipped, device.identity)
         device.until(lambda: device.has(1), "the release", ask=0)
-        assert device.chunk_ratio(shipped) <= 1.02
-        assert line.traffic.down / size_of(shipped) <= 1.02
+        assert again(device) <= TOP
 
 
 def test_10_what_the_line_repeats_and_swaps_is_taken_once(open_field: Field) -> None:
