@@ -1,6 +1,6 @@
 """Measures delivery: releases as retained chunks against three other ways of carrying the same bytes.
 
-    python benchmarks/delivery.py [--sizes 5,20] [--agents 1,10,40] [--runs 3] [--idle 150] [--only near,far,quiet]
+    python benchmarks/delivery.py [--sizes 5,20] [--agents 1,10,40] [--runs 3] [--idle 150] [--only near,far,cut,quiet]
 
 In one run, on one Mosquitto with TLS 1.3 and the access rules of a core; the HTTP server speaks TLS too:
 
@@ -14,7 +14,8 @@ In one run, on one Mosquitto with TLS 1.3 and the access rules of a core; the HT
 Agents are light (see `carriers.py`): one process holds them all, so its Python is what many agents wait for. Times are
 from the moment all sessions are up until the last agent is done; HTTP connections are opened within them. The ways go
 in turn, so that a disturbance meets all alike. `near` is loopback, `far` 20 ms there and back (10 ms each way) through
-the proxy of tests/faults; `quiet` is a whole agent that has nothing to fetch. Needs the development set-up.
+the proxy of tests/faults; `cut` is a whole agent whose line is cut every ten chunks, `quiet` one that has nothing to
+fetch. Needs the development set-up.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ from time import perf_counter
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.carriers import PATIENCE, Asking, Cargo, Client, Falaj, Plain, Site, Steward, Web, web
 from sync import codec, topics
+from sync.chunks import CHUNK
 from sync.link import Publish
 from sync.messages import Ack
 from sync.mqtt import Broker as At
 from tests.attacks.ground import open_ground
 from tests.core.world import TENANT
 from tests.edge.world import DEVICE, EPOCH, NOW, new_identity
-from tests.faults.field import Wired, WiredCore
+from tests.faults.field import Wired, WiredCore, size_of
 from tests.faults.proxy import CLEAR, FaultProxy, Weather
 
 FAR = Weather(delay=0.01)
@@ -127,6 +129,22 @@ def one_place(site: Site, cargo: Cargo, count: int, runs: int, weather: Weather,
         verdict("  time of b / time of falaj", middle["b"] / middle["falaj"], 5.0, least=True)
 
 
+def cut_often(site: Site, size: int) -> None:
+    """A whole agent whose line is cut every ten chunks: what came, per byte of the release."""
+    core = WiredCore().connect(site.core_at(site.ground.broker.port))
+    shipped = core.ship_large(1, size)
+    with FaultProxy(site.ground.broker.port, Weather(cut_after=10 * CHUNK + 20_000)) as line:
+        at = At("127.0.0.1", line.port, DEVICE, site.tls(DEVICE))
+        device = Wired(core, site.new_folder("cut"), new_identity(core.root), at=at).boot()
+        core.assign(shipped, device.identity)
+        device.until(lambda: device.has(1), "the release", ask=0)
+        print(f"{size // 1_000_000} MB, one whole agent, {line.traffic.cuts} cuts", flush=True)
+        verdict("bytes of chunks received / bytes of the release", device.chunk_ratio(shipped), 1.15)
+        verdict("bytes on the line / bytes of the release", line.traffic.down / size_of(shipped), 1.15)
+        device.cut_power()
+    core.link.stop()
+
+
 def quiet(site: Site, seconds: float) -> None:
     """A whole agent with nothing to fetch: what a refresh costs, and what a day would."""
     core = WiredCore().connect(site.core_at(site.ground.broker.port))
@@ -194,7 +212,7 @@ def main() -> None:
     parser.add_argument(
         "--idle", type=float, default=150.0, help="seconds of each idle measurement; two, of 60 s pings"
     )
-    parser.add_argument("--only", default="near,far,quiet")
+    parser.add_argument("--only", default="near,far,cut,quiet")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         site = Site(open_ground(Path(place) / "ground"), Path(place))
@@ -203,6 +221,9 @@ def main() -> None:
                 compare(site, chosen.sizes, chosen.agents, chosen.runs, CLEAR)
             if "far" in chosen.only:
                 compare(site, chosen.sizes[:1], chosen.agents[:1], chosen.runs, FAR)
+            if "cut" in chosen.only:
+                for size in chosen.sizes:
+                    cut_often(site, size * 1_000_000)
             if "quiet" in chosen.only:
                 quiet(site, chosen.idle)
         finally:
