@@ -16,6 +16,7 @@ import secrets
 import shutil
 import ssl
 import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import sleep, time
@@ -109,7 +110,7 @@ class Sink:
         return done
 
 
-class Client:
+class Client(ABC):
     """One agent of any kind: a session, a thread of its own, and the moment it was done."""
 
     def __init__(self, site: Site, name: str, cargo: Cargo, port: int) -> None:
@@ -132,13 +133,13 @@ class Client:
         self.link.stop()
         shutil.rmtree(self.folder)
 
+    @abstractmethod
     def ask(self) -> None:
         """The first request."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, message: Message) -> bool:
         """True once all is here."""
-        raise NotImplementedError
 
     def _run(self) -> None:
         self.ask()
