@@ -16,7 +16,7 @@ demo:  ## the whole system on this machine: install, train, sign, roll out, pred
 test:  ## everything a change must pass: set-up, checks, all tests that are not slow
 	@$(PYTHON) appliance/bootstrap.py --dev
 	@$(MAKE) --no-print-directory check
-	$(BIN)/python -P -m pytest -q -m "not slow" $(ARGS)
+	$(BIN)/python -P -m pytest -q -n auto --dist loadfile -m "not slow" $(ARGS)
 
 check:  ## the house rules alone: style, types, import contracts
 	$(BIN)/ruff check .

@@ -153,7 +153,7 @@ def change_targets(repo: Repository, change: Callable[[dict[str, Any]], None]) -
         ("paths", [f"{MODEL}/[12]/*"]),
         ("path_hash_prefixes", ["00"]),
     ],
-    ids=lambda value: str(value).strip("[]'\"")[:12] or "none",
+    ids=lambda value: str(value).replace(key("owner").public_key.keyid, "own").strip("[]'\"")[:12] or "none",
 )
 def test_a_delegation_that_does_not_hold(scene: Scene, field: str, value: Any) -> None:
     def attack(repo: Repository, old: Files) -> None:

@@ -82,7 +82,7 @@ def test_the_protocol_page_names_every_document(document: str) -> None:
     assert f"`{document}`" in PROTOCOL
 
 
-@pytest.mark.parametrize("text", [*MEDIA_TYPES, *{p for _, p in topics.DEVICE_RULES}])
+@pytest.mark.parametrize("text", [*MEDIA_TYPES, *sorted({p for _, p in topics.DEVICE_RULES})])
 def test_the_protocol_page_has_the_words_of_the_code(text: str) -> None:
     assert text in PROTOCOL
 
@@ -130,7 +130,7 @@ def test_every_runtime_dependency_stands_in_the_notices() -> None:
     declared = re.findall(
         r'^    "([a-z0-9-]+)(?:\[[a-z]+\])?[<>=]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
     )
-    tools = {"hypothesis", "import-linter", "mypy", "pytest", "ruff"}
+    tools = {"hypothesis", "import-linter", "mypy", "pytest", "pytest-xdist", "ruff"}
     assert len(declared) > 15
     for package in set(declared) - tools:
         assert f"| {package} |" in notices, f"{package} is missing in THIRD-PARTY-NOTICES.md"
