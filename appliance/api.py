@@ -58,7 +58,7 @@ class Api:
         return dict(found["result"])
 
     def _call(self, method: str, path: str, body: bytes | None) -> Any:
-        connection = _UnixConnection(self._path)
+        connection = UnixConnection(self._path)
         try:
             connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
             response = connection.getresponse()
@@ -79,7 +79,9 @@ class Api:
         return document
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over the Unix socket at `path`."""
+
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=PATIENCE)
         self._socket_path = path

@@ -43,6 +43,7 @@ class BrokerFiles:
     revocations: Path
 
 
+ROOM = 512 << 20  # bytes of the broker's memory beside the blobs: sessions, queues, trust files, reports
 TAKE_OVER = 10.0  # seconds until it is given up to end a session
 SBIN = ("/usr/sbin", "/usr/local/sbin")  # where Debian keeps servers; not on every PATH
 
@@ -95,8 +96,9 @@ def end_session(at: At, ca: Path, certificate: bytes, key: bytes, folder: Path) 
     return done
 
 
-def uplink_config(folder: Path, listen: str, port: int, files: BrokerFiles) -> str:
-    """A tenant's broker: TLS 1.3 with client certificates; the certificate's name is user and client id."""
+def uplink_config(folder: Path, listen: str, port: int, files: BrokerFiles, retained: int = 1 << 30) -> str:
+    """A tenant's broker: TLS 1.3 with client certificates; the certificate's name is user and client id. `retained` is
+    what it may keep of blobs (bytes): with ROOM for all else beside it is its memory."""
     return f"""\
 per_listener_settings false
 user {getpass.getuser()}
@@ -116,7 +118,11 @@ acl_file {folder}/acl
 set_tcp_nodelay true
 max_keepalive 120
 max_packet_size 2097152
+message_size_limit 1048576
+# What waits for one client, and all together: a device that does not read, or many, must not fill the machine.
 max_queued_messages 4096
+max_queued_bytes 33554432
+memory_limit {retained + ROOM}
 persistent_client_expiration 30d
 persistence true
 persistence_location {folder}/store/
@@ -143,9 +149,8 @@ max_inflight_messages 64
 max_queued_messages 0
 max_queued_bytes 67108864
 persistent_client_expiration 7d
-persistence true
-persistence_location {folder}/store/
-autosave_interval 60
+# Readings never lie readable on this device's disk: what waits for the agent waits in memory, while it restarts.
+persistence false
 log_dest stderr
 log_type error
 log_type warning

@@ -48,14 +48,31 @@ def ends_of(files: list[Path]) -> tuple[tuple[str, float], ...]:
     return tuple(found)
 
 
-def check_successor(pem: bytes, before: Certificate, key: bytes, authority: bytes) -> Certificate:
-    """The next certificate of the device of `before`: for the private `key` (PEM) it has, by the same `authority`
-    (PEM), and longer. Raises WrongCertificate."""
+def authorities(pem: bytes) -> tuple[str, ...]:
+    """Each certificate of a PEM file, in its order; raises ValueError where there is none."""
+    return tuple(one.public_bytes(Encoding.PEM).decode() for one in x509.load_pem_x509_certificates(pem))
+
+
+def check_issued(pem: bytes, authority: bytes) -> x509.Certificate:
+    """A certificate by the authority (PEM), or by one of several. Raises WrongCertificate."""
     try:
         found = x509.load_pem_x509_certificate(pem)
-        found.verify_directly_issued_by(x509.load_pem_x509_certificate(authority))
-    except (ValueError, TypeError, InvalidSignature) as error:
+        issuers = x509.load_pem_x509_certificates(authority)
+    except ValueError as error:
         raise WrongCertificate(f"the certificate that came is not by this device's authority: {error}") from error
+    for issuer in issuers:
+        try:
+            found.verify_directly_issued_by(issuer)
+        except (ValueError, TypeError, InvalidSignature):  # not this one: the next, or the refusal below
+            continue
+        return found
+    raise WrongCertificate("the certificate that came is not by this device's authority")
+
+
+def check_successor(pem: bytes, before: Certificate, key: bytes, authority: bytes) -> Certificate:
+    """The next certificate of the device of `before`: for the private `key` (PEM) it has, by the `authority` (PEM, or
+    one of several), and longer. Raises WrongCertificate."""
+    found = check_issued(pem, authority)
     told = read(pem)
     if told.name != before.name:
         raise WrongCertificate(f"the certificate that came is {told.name}'s, and this is {before.name}")

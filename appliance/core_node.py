@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from appliance import clock
-from appliance.broker import Broker, uplink_config, write_access
-from appliance.core_state import CoreFolder, catalog_key, open_authority, open_keys, prepare, renew_servers
+from appliance.authorities import certificates
+from appliance.broker import Broker, NoBroker, uplink_config, write_access
+from appliance.core_state import CoreFolder, authority_folder, catalog_key, open_keys, prepare, renew_servers
 from appliance.errors import Trouble
 from appliance.keys import write_private
 from appliance.notify import notify
-from appliance.processes import check_port_free, hold, listens, spawn, stop, tail
+from appliance.processes import PortTaken, check_port_free, hold, listens, spawn, stop, tail
 from appliance.settings import CoreSettings
 
 log = logging.getLogger("falaj.core")
@@ -107,8 +108,9 @@ class CoreNode:
     def _start_broker(self) -> None:
         write_access(self.folder.broker, self.folder.tenant)
         config = uplink_config(
-            self.folder.broker, self.settings.listen, self.settings.ports.uplink, self.folder.broker_files()
-        )
+            self.folder.broker, self.settings.listen, self.settings.ports.uplink, self.folder.broker_files(),
+            self.settings.broker.retained_bytes,
+        )  # fmt: skip
         self.broker.start(config)
 
     def _keep(self, name: str, secret: bytes | None = None) -> None:
@@ -120,10 +122,22 @@ class CoreNode:
 
         self._kept.append(_Kept(name, start, start()))
 
+    def _follow_authorities(self) -> None:
+        """The steward brought a next authority, or put it in force. A broker adds whom it trusts when it is told, and
+        forgets nobody until it starts anew; the devices' sessions and what is retained outlast that."""
+        told = b"".join(certificates(self.folder.pki))
+        if told == self.folder.trusted.read_bytes():
+            return
+        self._renew()
+        self.broker.stop()
+        write_private(self.folder.trusted, told)  # last but the start: cut before it, the next look does all again
+        self._start_broker()
+        log.warning("the broker was started anew: the tenant's authorities have changed")
+
     def _renew(self) -> None:
         """Certificates of the core's own servers, before they end. The steward finds its own by itself."""
         self._renewed = clock.ticks()
-        authority = open_authority(self.folder, open_keys(self.folder))
+        authority, _ = authority_folder(self.folder, open_keys(self.folder)).held()
         for name in renew_servers(self.folder, self.settings, authority, clock.now()):
             log.warning("the certificate %s was renewed", name)
             if name == "broker":
@@ -135,9 +149,13 @@ class CoreNode:
     def _look_after(self) -> None:
         if clock.ticks() - self._renewed > RENEW:
             self._renew()
+        self._follow_authorities()
         if not self.broker.alive():
             log.warning("the broker ended; starting it anew")
-            self._start_broker()
+            try:
+                self._start_broker()
+            except (NoBroker, PortTaken) as error:  # whoever is up goes on, and it is tried again at the next look
+                log.error("%s", error)
         for kept in self._kept:
             code = kept.child.poll()
             if code is None:

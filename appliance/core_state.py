@@ -8,16 +8,19 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from appliance import keys
+from appliance.authorities import AuthorityFolder, certificates
 from appliance.broker import BrokerFiles
 from appliance.keys import TenantKeys, write_private
 from appliance.settings import CoreSettings
 from core.fleet import enrolment, renewal
 from core.fleet.enrolment import Pair
+from core.orders import OnlineRole
 from core.steward import Keys
 from sync import roles
 from sync.names import TenantId
 
-SAMPLES_KEY = "samples"  # X25519, among the secrets: what devices seal samples to
+SAMPLES_KEY = "samples"  # X25519, among the secrets: what devices seal samples to ...
+REPORTS_KEY = "reports"  # ... and what they seal all else to that they say
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,11 @@ class CoreFolder:
         return self.home / "pki"
 
     @property
+    def trusted(self) -> Path:
+        """Whose certificates the broker takes: the authority in force, and the next one if there is one."""
+        return self.pki / "trusted.pem"
+
+    @property
     def console_token(self) -> Path:
         return self.run / "console.token"
 
@@ -87,7 +95,7 @@ class CoreFolder:
 
     def broker_files(self) -> BrokerFiles:
         pki = self.pki
-        return BrokerFiles(pki / "ca.pem", pki / "broker.pem", pki / "broker.key", pki / "revoked.pem")
+        return BrokerFiles(self.trusted, pki / "broker.pem", pki / "broker.key", pki / "revoked.pem")
 
 
 def open_keys(folder: CoreFolder) -> TenantKeys:
@@ -96,14 +104,15 @@ def open_keys(folder: CoreFolder) -> TenantKeys:
 
 
 def renew_servers(folder: CoreFolder, settings: CoreSettings, authority: Pair, now: float) -> tuple[str, ...]:
-    """Issues those of `broker`, `enrol` and `core` anew of which a third of their life is left, or whose address is
-    another now; the keys stay, so that one file replaces one. Returns which."""
+    """Issues those of `broker`, `enrol` and `core` anew of which a third of their life is left, or whose address or
+    authority is another now; the keys stay, so that one file replaces one. Returns which."""
     renewed = []
     for name in ("broker", "enrol", "core"):
         path = folder.pki / f"{name}.pem"
         present, key = path.read_bytes(), (folder.pki / f"{name}.key").read_bytes()
         moved = name != "core" and {*map(_spelt, renewal.hosts(present))} != {*map(_spelt, _hosts(settings))}
-        if not moved and not renewal.life(present).due(now):
+        ours = renewal.issued_by(present, authority.certificate)
+        if ours and not moved and not renewal.life(present).due(now):
             continue
         pair = (
             enrolment.issue_core(authority, now, key)
@@ -128,7 +137,7 @@ def _spelt(host: str) -> str:
 
 
 def prepare(folder: CoreFolder, settings: CoreSettings, tenant_keys: TenantKeys, now: float) -> None:
-    """Makes what is missing: online keys, the key of samples, CA, certificates of broker, listener and core.
+    """Makes what is missing: online keys, those of samples and reports, CA, certificates of broker, listener and core.
 
     Nothing is replaced but certificates that end soon; an installation of an older version gets what it lacks.
     """
@@ -138,15 +147,15 @@ def prepare(folder: CoreFolder, settings: CoreSettings, tenant_keys: TenantKeys,
         path = folder.home / "keys" / name
         if not path.exists():
             tenant_keys.keep_secret(path, roles.new_signing_key())
-    samples = folder.home / "keys" / SAMPLES_KEY
-    if not samples.exists():
-        tenant_keys.keep_secret(samples, keys.new_box_key())
-    ca_key = folder.home / "keys" / "ca"
-    if not ca_key.exists():
-        pair = enrolment.create_authority(folder.tenant, now)
-        tenant_keys.keep_secret(ca_key, pair.key)
-        write_private(folder.pki / "ca.pem", pair.certificate)
-    authority = open_authority(folder, tenant_keys)
+    for name in (SAMPLES_KEY, REPORTS_KEY):
+        path = folder.home / "keys" / name
+        if not path.exists():
+            tenant_keys.keep_secret(path, keys.new_box_key())
+    authorities = authority_folder(folder, tenant_keys)
+    if not (folder.pki / "ca.pem").exists():
+        authorities.begin(enrolment.create_authority(folder.tenant, now))
+    authority, _ = authorities.held()
+    write_private(folder.trusted, b"".join(certificates(folder.pki)))
     for name in ("broker", "enrol"):
         if not (folder.pki / f"{name}.pem").exists():
             _write_pair(folder.pki, name, enrolment.issue_server(authority, _hosts(settings), now))
@@ -158,12 +167,43 @@ def prepare(folder: CoreFolder, settings: CoreSettings, tenant_keys: TenantKeys,
 
 
 def open_authority(folder: CoreFolder, tenant_keys: TenantKeys) -> Pair:
-    return Pair((folder.pki / "ca.pem").read_bytes(), tenant_keys.read_secret(folder.home / "keys" / "ca"))
+    """The one in force."""
+    return authority_folder(folder, tenant_keys).held()[0]
+
+
+def authority_folder(folder: CoreFolder, tenant_keys: TenantKeys) -> AuthorityFolder:
+    return AuthorityFolder(folder.pki, folder.home / "keys", tenant_keys)
 
 
 def online_keys(folder: CoreFolder, tenant_keys: TenantKeys) -> Keys:
     secrets = folder.home / "keys"
-    return Keys(*(tenant_keys.read_secret(secrets / name) for name in ("director", "snapshot", "timestamp")))
+    names = ("director", "snapshot", "timestamp", REPORTS_KEY)
+    return Keys(*(tenant_keys.read_secret(secrets / name) for name in names))
+
+
+@dataclass(frozen=True)
+class OnlineFiles:
+    """The online keys on disk, two files a role: which of them counts, the root in force says."""
+
+    secrets: Path
+    tenant_keys: TenantKeys
+
+    def held(self, role: OnlineRole) -> tuple[bytes, ...]:
+        """The keys of a role, PEM."""
+        return tuple(self.tenant_keys.read_secret(path) for path in self._paths(role) if path.exists())
+
+    def bring(self, role: OnlineRole, pem: bytes, keep: bytes) -> None:
+        """Keeps a further key beside `keep`, in the place of any other."""
+        first, second = self._paths(role)
+        place = second if self.tenant_keys.read_secret(first) == keep else first
+        self.tenant_keys.keep_secret(place, pem)
+
+    def _paths(self, role: OnlineRole) -> tuple[Path, Path]:
+        return self.secrets / role, self.secrets / f"{role}.next"
+
+
+def online_files(folder: CoreFolder, tenant_keys: TenantKeys) -> OnlineFiles:
+    return OnlineFiles(folder.home / "keys", tenant_keys)
 
 
 def tenant_key(folder: CoreFolder, tenant_keys: TenantKeys) -> str:

@@ -13,26 +13,30 @@ import random
 import signal
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from appliance import certificates, clock
 from appliance.broker import Broker, local_config, write_passwords
 from appliance.certificates import WrongCertificate
-from appliance.edge_rooms import open_house, open_rooms
+from appliance.edge_doors import Doors
+from appliance.edge_rooms import log_disk, open_house, open_rooms
 from appliance.edge_state import EdgeFolder, identity, install
 from appliance.errors import Trouble
+from appliance.guard import Guard
 from appliance.keys import tenant_keys
 from appliance.notify import notify
-from appliance.processes import check_port_free, hold
+from appliance.processes import hold
+from appliance.proofs import Proofs
 from appliance.pump import Pump
 from appliance.settings import EdgeSettings
-from edge import proving
+from appliance.visits import Visits
 from edge.agent import Agent, renewing
-from edge.bindings import Bindings
+from edge.bindings import Bindings, Requests
 from edge.buffers import Buffers
 from edge.http.metrics import Metrics
 from edge.http.pages import Pages
-from edge.http.server import HttpServer
+from edge.metering import Meter
 from edge.serving import Serving
 from edge.states import Action, Drifted, Install, LinkChanged, Listen, Prove, Proved, Send, Unlisten
 from sync import codec, topics
@@ -47,7 +51,6 @@ log = logging.getLogger("falaj.edge")
 IDLE = 60.0  # seconds; whoever compares releases has nothing to do but what it is given
 TICK = 0.25  # seconds: how soon a soak or a stall is seen
 BROKER_AGAIN = 30.0  # seconds between two tries to start the local broker
-PROOF_DEADLINE = 60.0  # seconds until the proving child is killed
 LOCAL_USERS = ("falaj", "app")  # the agent's own and the applications'
 
 
@@ -67,50 +70,71 @@ class EdgeNode:
         self.buffers = Buffers(folder.buffers, own.tenant, keys.derive("buffers"), report=self._report)
         self.local_broker: Broker | None = None
         self.local = self._local_link()
+        self.guard = Guard(folder)
         self.pairs = Pump("trials", lambda: None, IDLE)
+        self.proofs = Proofs(self._proved)
         self.rooms = open_rooms(folder, own, keys, clock.now, self._drifted, self._report, self.pairs.submit)
         self.bindings = Bindings(
             own.tenant, own.device, self.serving, self.buffers, self.local.publish, clock.now,
             self.rooms.telemetry.observe, self.rooms.remember, lambda: self.local.settled,
+            self.rooms.lookups,
         )  # fmt: skip
+        record, heard = self.rooms.recorder.record, self.bindings.subscriptions
+        self.requests = Requests(own.device, self.serving, self.local.publish, clock.now, record, heard)
+        self.local.subscribe(*self.requests.subscriptions())
         self.house = open_house(folder, own, self.serving, self.boot, self._rebind, self.rooms)
+        self.house.labels = frozenset(settings.labels)
+        self.house.meter = Meter(settings.uplink.daily_bytes, settings.uplink.bytes_per_second, self.rooms.budget)
         self.house.csr = lambda: certificates.request(own.device, own.signing_key)
         self.agent = Agent(self.house)
         self.uplink = self._uplink()
         self._status: dict[str, object] = {}
-        self._broker_due = math.inf  # when the local broker is tried again
+        self._broker_due = math.inf  # when the local broker is tried again, by `clock.ticks`
         self._disk = ""  # what the disk said when it was last logged
-        pages = Pages(self.serving, self.metrics, self._document, self.house.agent_version, label=self.rooms.label)
-        self.http = HttpServer(pages.handle, port=settings.http_port)
+        pages = Pages(
+            self.serving, self.metrics, self._document, self.house.agent_version, label=self.rooms.label,
+            record=record, predict=self.bindings.predict,
+        )  # fmt: skip
+        self.http = Doors(settings, folder.root, pages.handle, pages.handle_all, self._report)
+        self.guard.watch(self.house, settings.models_mb, self.http.answers)
+        self.visits = Visits(
+            self.house, lambda said: self._carry_out(self.agent.handle(said, clock.now())),
+            self._uplink_stands, clock.now, clock.ticks, self._document, self.pump.submit,
+        )  # fmt: skip
         self._ended = threading.Event()
 
     def run(self) -> None:
         """Until SIGTERM: local serving first, the uplink last; it is not needed to answer."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._ended.set())
-        check_port_free("127.0.0.1", self.settings.http_port, "http_port in edge.toml")
-        self._start_local_broker()
+        signal.signal(signal.SIGTERM, lambda *_: self._ended.set())
+        signal.signal(signal.SIGINT, lambda *_: self._ended.set())
+        self.http.check()
+        self.guard.start()
         self.pump.start()
         self.pairs.start()
         self.pump.submit(lambda: self._carry_out(self.agent.start(clock.now()))).result()
         self.http.start()
+        self._start_local_broker()  # after HTTP, which needs none: a restart is an outage only until that answers
         self.local.start(self._local_received, lambda up, reason: log.info("local broker: %s", reason))
         self.uplink.start(self._received, self._link_changed)
+        self.visits.listen(self.folder.door)
         notify("READY=1")
-        log.info("agent of %s/%s answers on port %s", self.identity.tenant, self.identity.device, self.http.port)
+        log.info("agent of %s/%s answers on %s", self.identity.tenant, self.identity.device, self.http.place)
         self._ended.wait()
         self._stop()
 
     def _stop(self) -> None:
         notify("STOPPING=1")
-        own = self.identity
-        status = Status("stopped", clock.now(), self.boot, self.house.journal.counter("session"))
-        self.uplink.publish(Publish(topics.status(own.tenant, own.device), codec.encode(status), retain=True))
-        self.http.stop()
-        self.local.stop()
-        self.uplink.stop()
+        own, session = self.identity, self.house.journal.counter("session")
+        status = codec.encode(Status("stopped", clock.now(), self.boot, session))
+        self.uplink.publish(Publish(topics.status(own.tenant, own.device), status, retain=True))
+        self.visits.close()
+        with ThreadPoolExecutor() as links:  # up to a second each
+            links.map(MqttLink.stop, (self.local, self.uplink))
+        self.http.stop()  # whoever asks is answered all the while
+        self.pump.submit(lambda: self.agent.stop(clock.now()))
         self.pump.stop()
         self.pairs.stop()
+        self.guard.stop()
         self.buffers.close()
         self.rooms.close()
         self.house.outbox.close()
@@ -146,92 +170,95 @@ class EdgeNode:
             manual_ack=True,
             queue_when_down=True,
             refused=lambda text: log.warning("local broker: %s", text),
-            confirmed=lambda: self.pump.submit(self.bindings.settle),
+            confirmed=lambda: self.bindings.waits and self.pump.submit(self.bindings.settle),
         )
 
     def _start_local_broker(self) -> None:
         at = self.settings.local_broker
         if at.managed:
             broker = Broker(self.folder.broker, "127.0.0.1", at.port, "local_broker.port in edge.toml")
-            self._broker_due = 0.0
             try:
                 broker.start(local_config(self.folder.broker, at.port))
             except OSError as error:  # the disk refuses: no reason not to answer
+                self._broker_due = -math.inf
                 log.error("the local broker does not start, HTTP serves without it: %s; check the disk", error)
                 return
             self.local_broker, self._broker_due = broker, math.inf
 
-    def _start_local_broker_again(self, now: float) -> None:
+    def _start_local_broker_again(self) -> None:
         """The disk kept it from starting; here nothing about it ends the agent, which answers already."""
         try:
             self._start_local_broker()
         except Trouble as error:
             log.error("the local broker does not start: %s", error)
         if self.local_broker is None:
-            self._broker_due = now + BROKER_AGAIN
+            self._broker_due = clock.ticks() + BROKER_AGAIN
 
     # --- the pump's thread ---
 
     def _tick(self) -> None:
         now = clock.now()
-        self.rooms.tick(self.house, now)
+        self.visits.expire()
+        self.rooms.tick(self.house, self.house.time.at(now))
         self._carry_out(self.agent.tick(now))
-        if now >= self._broker_due and not self.house.disk.reason:
-            self._start_local_broker_again(now)
+        self._status = self.agent.overview()  # not for every message: a download has many
+        if clock.ticks() >= self._broker_due and not self.house.disk.reason:
+            self._start_local_broker_again()
         self.bindings.settle(everything=True)  # readings of a stream that fell silent are acknowledged too
-        notify("WATCHDOG=1")
+        self.guard.walked()
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
+            self.visits.carry(action)
             match action:
                 case Send(message):
                     self.uplink.publish(message)
-                case Listen(patterns):
-                    self.uplink.subscribe(*patterns)
+                case Listen(patterns, session):
+                    self.uplink.subscribe(*self.visits.leaves(patterns), session=session)
                 case Unlisten(patterns):
                     self.uplink.unsubscribe(*patterns)
-                case Install(certificate):
-                    self._install(certificate)
+                case Install():
+                    self._install(action)
                 case Prove():
-                    threading.Thread(target=self._prove, args=(action,), name="prover", daemon=True).start()
+                    self.proofs.begin(action)
         self.rooms.watch(self.house)
-        self._status = self.agent.overview()
-        self._log_disk(self.house.disk.reason)
+        self._status = self._status or self.agent.overview()
+        self._disk = log_disk(self._disk, self.house.disk.reason)
 
-    def _install(self, certificate: str) -> None:
+    def _install(self, asked: Install) -> None:
         """The next certificate; the session is opened anew with it, and begins as after any cut."""
         try:
-            own = install(self.folder, self.house.identity, certificate)
+            own = install(self.folder, self.house.identity, asked.certificate, asked.authorities)
         except (WrongCertificate, OSError) as error:
             log.error("the certificate of before is kept: %s", error)
-            renewing.refused(self.house, str(error), clock.now())
+            renewing.refused(self.house, str(error), self._now())
             return
-        renewing.installed(self.house, own, clock.now())
-        self.uplink.stop()
+        renewing.installed(self.house, own, self._now())
+        threading.Thread(target=self._reopen, name="reopen", daemon=True).start()
+
+    def _reopen(self) -> None:
+        self.uplink.stop()  # not on the pump: it waits for the link's thread, which may wait for room in the pump
+        self.pump.submit(self._open_uplink)
+
+    def _open_uplink(self) -> None:
         self.uplink = self._uplink()
         self.uplink.start(self._received, self._link_changed)
 
-    def _log_disk(self, said: str) -> None:
-        if said and not self._disk:
-            log.error("the disk refuses, nothing is installed or reported, serving goes on: %s; check the disk", said)
-        elif self._disk and not said:
-            log.warning("the disk works again")
-        self._disk = said
-
     def _rebind(self) -> None:
-        for deployment in self.house.deployments.values():
-            slot = deployment.serving or deployment.candidate
+        for slot in (one.serving or one.candidate for one in self.house.deployments.values()):
             if slot is not None:
                 self.bindings.bind(slot.manifest)
-        wanted = self.bindings.subscriptions()
+        wanted = self.requests.subscriptions() + self.bindings.subscriptions()
         self.local.unsubscribe(*(self.local.listening - set(wanted)))
         self.local.subscribe(*wanted)
 
+    def _now(self) -> float:
+        """The time, on a box without a clock as well."""
+        return self.house.time.at(clock.now())
+
     # --- other threads ---
 
-    def _prove(self, job: Prove) -> None:
-        outcome = proving.prove(job.request, PROOF_DEADLINE)
-        result = Proved(job.model, job.artifact, outcome)
+    def _proved(self, result: Proved) -> None:
         self.pump.submit(lambda: self._carry_out(self.agent.handle(result, clock.now())))
 
     def _received(self, message: Message) -> None:
@@ -239,29 +266,34 @@ class EdgeNode:
 
     def _link_changed(self, up: bool, reason: str) -> None:
         log.info("uplink: %s", reason)
+        changed = LinkChanged(up, False, self.uplink.session, self.uplink.limit)
         if not up and renewing.state(self.house.identity, clock.now()) == "ended":
             log.error("the certificate %s", renewing.words(self.house.identity, clock.now()))
-        self.pump.submit(lambda: self._carry_out(self.agent.handle(LinkChanged(up), clock.now())))
+        self.pump.submit(lambda: self._carry_out(self.agent.handle(self.visits.beside(changed), clock.now())))
+
+    def _uplink_stands(self) -> LinkChanged:
+        return LinkChanged(self.uplink.wait_until_up(0), False, self.uplink.session, self.uplink.limit)
 
     def _local_received(self, message: Message) -> None:
         def ack() -> None:
             if message.qos:
                 self.local.acknowledge(message.receipt, message.qos)
 
-        if message.retained:  # an old reading, stored by the broker: it says nothing of now
+        if message.retained:  # an old reading or question, stored by the broker: it says nothing of now
             ack()
-            return
-        self.bindings.handle(message.topic, message.payload, message.qos, ack)
+        elif self.requests.hears(message.topic):
+            self.requests.handle(message, ack)
+        else:
+            self.bindings.handle(message.topic, message.payload, message.qos, ack)
 
     def _drifted(self, model: ModelName, found: DriftReport) -> None:
-        told = Drifted(model, found)
-        self.pump.submit(lambda: self._carry_out(self.agent.handle(told, clock.now())))
+        self.pump.submit(lambda: self._carry_out(self.agent.handle(Drifted(model, found), clock.now())))
 
     def _report(self, code: str, text: str) -> None:
         log.warning("%s: %s", code, text)
-        self.pump.submit(lambda: self.house.event(clock.now(), code, text, severity="notice"))
+        self.pump.submit(lambda: self.house.event(self._now(), code, text, severity="notice"))
 
     def _document(self) -> dict[str, object]:
-        own, now = self.house.identity, clock.now()
+        own, now = self.house.identity, self._now()
         paper = {"state": renewing.state(own, now), "text": renewing.words(own, now)}
         return {**self._status, "certificate": paper, "listening": sorted(self.local.listening)}

@@ -1,12 +1,13 @@
 """The rooms of a device beside its walker, composed from its folder: drift, predictions, trials and the road.
 
-What is predicted goes to the ring and then to the trial, a label to both; what may leave the device goes from the ring
-to the outbox. No thread begins here.
+What is predicted goes to the ring and then to the trial (over HTTP by way of `edge.recording`), a label to both; what
+may leave the device goes from the ring to the outbox. No thread begins here.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import secrets
 import sqlite3
 import threading
@@ -23,8 +24,10 @@ from edge.budget import DAY, Budget
 from edge.database import obstacle
 from edge.journal import Journal
 from edge.kept import Kept
+from edge.lookups import Lookups
 from edge.outbox import Outbox
 from edge.predictions import Predictions, Refusal
+from edge.recording import Recorder
 from edge.road import Road
 from edge.runtime import cpu_flags
 from edge.serving import Serving
@@ -34,6 +37,8 @@ from edge.trials import Trials
 from sync.messages import SAMPLE, DriftReport, Prediction
 from sync.names import ModelName
 from sync.windows import Rows
+
+log = logging.getLogger("falaj.edge")
 
 WAITING = 20  # batches in the outbox, of at most 64 KiB each, beyond which none is added
 CHECKPOINT = 5.0  # seconds between two checkpoints of the trials
@@ -58,8 +63,10 @@ class Rooms:
     trials: Trials
     budget: Budget
     road: Road
+    recorder: Recorder
     report: Report
     later: Later  # has the pairs of trials made: a release that is slow costs whoever answers nothing
+    lookups: Lookups = field(default_factory=Lookups)
     kept: float = 0.0  # when the trials were last written down
     room: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(BEHIND))
     behind: bool = False  # that there was no room was reported
@@ -81,6 +88,8 @@ class Rooms:
         A trial may wait for a label for longer than the ring remembers, and goes on where the ring's disk refuses.
         """
         refusal = self.predictions.label(prediction_id, label)
+        if refusal is Refusal.UNKNOWN_ID and self.write_down():
+            refusal = self.predictions.label(prediction_id, label)
         if refusal is Refusal.UNKNOWN_LABEL:
             return refusal
         taken = self.trials.label(prediction_id, label)
@@ -93,10 +102,12 @@ class Rooms:
                 self.telemetry.watch(deployment.serving.manifest)
 
     def tick(self, house: House, now: float) -> None:
-        """Time has passed, on the walker's thread: batches that are due are handed over, trials written down.
+        """Time has passed, on the walker's thread: what HTTP was answered is written down, batches that are due are
+        handed over, trials written down.
 
         While the disk refuses, nothing leaves the device.
         """
+        self.write_down()
         try:
             for model in house.deployments:
                 if house.disk.reason or house.outbox.waiting(SAMPLE) > WAITING:
@@ -110,6 +121,13 @@ class Rooms:
             self.kept = now
             self.trials.checkpoint()
 
+    def write_down(self) -> int:
+        """How many predictions of HTTP went into the ring just now."""
+        found = self.recorder.drain()
+        for prediction, window in found:
+            self.remember(prediction, window)
+        return len(found)
+
     def _see(self, prediction: Prediction, window: Rows) -> None:
         try:
             self.trials.see(prediction, window)
@@ -118,6 +136,7 @@ class Rooms:
 
     def close(self) -> None:
         """A last checkpoint of everything."""
+        self.write_down()
         self.telemetry.close()
         self.trials.checkpoint()
         self.predictions.close()
@@ -140,14 +159,18 @@ def open_rooms(
     predictions = Predictions(folder.predictions, own.tenant, keys.derive("predictions"), nonces, now, report)
     budget = Budget(folder.budget, int(now() // DAY), report)
     trials = Kept(folder.trials, own.tenant, keys.derive("trials"), "trial", nonces, report)
+    telemetry = Telemetry(Kept(folder.drift, own.tenant, keys.derive("drift"), "drift", nonces, report), drifted)
+    lookups = Lookups(now)
     return Rooms(
-        Telemetry(Kept(folder.drift, own.tenant, keys.derive("drift"), "drift", nonces, report), drifted),
+        telemetry,
         predictions,
-        Trials(trials, predictions.label_of, clock.ticks),
+        Trials(trials, predictions.label_of, clock.ticks, lookups),
         budget,
         Road(predictions, budget, own.tenant, own.device, report),
+        Recorder(secrets.token_hex(10), now, telemetry.observe),
         report,
         later,
+        lookups,
     )
 
 
@@ -177,8 +200,17 @@ def open_house(
     )
     if rooms is not None:
         house.trials, house.drift, house.labelled = rooms.trials, rooms.telemetry.report, rooms.predictions.report
-        house.road, house.label = rooms.road.report, rooms.label
+        house.road, house.label, house.lookups = rooms.road.report, rooms.label, rooms.lookups
     return house
+
+
+def log_disk(before: str, said: str) -> str:
+    """Logs once that the disk refuses (`said` is what it says, empty: it works), and once that it works again."""
+    if said and not before:
+        log.error("the disk refuses, nothing is installed or reported, serving goes on: %s; check the disk", said)
+    elif before and not said:
+        log.warning("the disk works again")
+    return said
 
 
 def haul(house: House, road: Road, model: ModelName, now: float) -> None:

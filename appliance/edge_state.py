@@ -11,7 +11,14 @@ import msgspec
 from appliance import certificates
 from appliance.certificates import Certificate
 from appliance.errors import Trouble
-from appliance.keys import PROTECTION, DeviceKeys, check_private, sync_folder, write_private
+from appliance.keys import (
+    PROTECTION,
+    DeviceKeys,
+    certificate_fingerprint,
+    check_private,
+    sync_folder,
+    write_private,
+)
 from edge.agent import Identity
 from sync import codec
 from sync.enrolment import EnrolAnswer
@@ -31,6 +38,7 @@ class Enrolment(msgspec.Struct, frozen=True):
     epoch: int
     uplink_host: str
     uplink_port: int
+    reports_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,16 @@ class EdgeFolder:
         return self.root / "trust"
 
     @property
+    def door(self) -> Path:
+        """The agent's Unix socket, for whoever comes with a folder."""
+        return self.root / "agent.sock"
+
+    @property
+    def hold(self) -> Path:
+        """While a person's file of this name is here, nothing new is tried and nothing switched."""
+        return self.root / "hold"
+
+    @property
     def broker(self) -> Path:
         return self.root / "broker"
 
@@ -124,7 +142,9 @@ def keep(folder: EdgeFolder, keys: DeviceKeys, answer: EnrolAnswer) -> None:
     write_private(own / "device.pem", answer.certificate.encode())
     write_private(own / "ca.pem", answer.ca.encode())
     write_private(own / "root.json", answer.root.encode())
-    kept = Enrolment(answer.tenant, answer.device, answer.epoch, answer.uplink_host, answer.uplink_port)
+    kept = Enrolment(
+        answer.tenant, answer.device, answer.epoch, answer.uplink_host, answer.uplink_port, answer.reports_key
+    )
     write_private(own / "enrolment.json", codec.encode(kept))  # last: half an identity is none
     if folder.identity.exists():
         shutil.rmtree(folder.identity.with_name("identity.old"), ignore_errors=True)
@@ -160,16 +180,31 @@ def identity(folder: EdgeFolder) -> Identity:
         sealing_key=(own / "sealing.key").read_bytes(),
         key_protection=PROTECTION,
         certificate=certificate.decode(),
+        fingerprint=certificate_fingerprint(certificate),
+        authorities=certificates.authorities((own / "ca.pem").read_bytes()),
+        reports_key=kept.reports_key,
         begins=life.begins,
         ends=life.ends,
     )
 
 
-def install(folder: EdgeFolder, own: Identity, certificate: str) -> Identity:
-    """Keeps the next certificate, for the key that is there: one file replaces one, so that any cut leaves a pair that
-    fits. Raises WrongCertificate, and then nothing has changed."""
-    before = Certificate(own.device, own.begins, own.ends)
-    authority = (folder.identity / "ca.pem").read_bytes()
-    found = certificates.check_successor(certificate.encode(), before, own.signing_key, authority)
-    write_private(folder.identity / "device.pem", certificate.encode())
-    return replace(own, certificate=certificate, begins=found.begins, ends=found.ends)
+def install(folder: EdgeFolder, own: Identity, certificate: str, authorities: tuple[str, ...] = ()) -> Identity:
+    """Keeps the next certificate, for the key that is there, and whom to believe to be the broker (none: as before).
+
+    One file replaces one, the authorities first: any cut leaves a pair that fits, and the rest follows at the next
+    start. Raises WrongCertificate, and then nothing has changed.
+    """
+    trusted = "".join(authorities).encode() or (folder.identity / "ca.pem").read_bytes()
+    found = Certificate(own.device, own.begins, own.ends)
+    if certificate == own.certificate:
+        certificates.check_issued(certificate.encode(), trusted)  # who trusts another authority alone is cut off
+    else:
+        found = certificates.check_successor(certificate.encode(), found, own.signing_key, trusted)
+    if authorities and authorities != own.authorities:
+        write_private(folder.identity / "ca.pem", trusted)
+    if certificate != own.certificate:
+        write_private(folder.identity / "device.pem", certificate.encode())
+    return replace(
+        own, certificate=certificate, fingerprint=certificate_fingerprint(certificate.encode()),
+        authorities=authorities or own.authorities, begins=found.begins, ends=found.ends,
+    )  # fmt: skip

@@ -80,7 +80,7 @@ def enrol(
     `serial` is who the box says it is, wanted by a token of a site. `again`: in place of the identity that is there,
     by a token for the same name; what it keeps sealed stays readable.
     """
-    _check(folder, token, now, serial, again=again)
+    check(folder, token, now, serial, again=again)
     ca = _request(token, "GET", "/v1/ca", None, _trusting_nobody())
     try:
         shown = certificate_fingerprint(ca)
@@ -90,7 +90,7 @@ def enrol(
         raise EnrolFailed(f"{token.url} shows another CA than the token names: this is not your core, or it was reset")
     context = ssl.create_default_context(cadata=ca.decode())
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    keys = _keys(folder, token, serial, again=again)
+    keys = keys_of(folder, token, serial, again=again, kept=token.site is not None)
     sealing_key = base64.b64encode(keys.sealing_public).decode()
     request = EnrolRequest(
         token.tenant, token.device, token.secret, keys.csr.decode(), sealing_key, token.site, serial
@@ -106,7 +106,8 @@ def enrol(
     return answer
 
 
-def _check(folder: EdgeFolder, token: Token, now: float, serial: Serial | None, *, again: bool) -> None:
+def check(folder: EdgeFolder, token: Token, now: float, serial: Serial | None, *, again: bool) -> None:
+    """Raises EnrolFailed where this box has no use for this token."""
     if folder.enrolled() and not again:
         raise EnrolFailed(f"{folder.root} is enrolled already as {folder.enrolment().device}: use another --dir")
     if again and folder.enrolled() and folder.enrolment().device != token.device:
@@ -119,18 +120,18 @@ def _check(folder: EdgeFolder, token: Token, now: float, serial: Serial | None, 
         raise EnrolFailed("this is a site's token, and the box has to say who it is: give --serial")
 
 
-def _keys(folder: EdgeFolder, token: Token, serial: Serial | None, *, again: bool) -> DeviceKeys:
-    """Fresh ones; those of the first try where the box may have to ask twice, and the sealing key of before where what
-    is kept was sealed to it."""
+def keys_of(folder: EdgeFolder, token: Token, serial: Serial | None, *, again: bool, kept: bool) -> DeviceKeys:
+    """Fresh ones; those of the first try where the box may have to ask twice (`kept`), and the sealing key of before
+    where what is kept was sealed to it."""
     name = str(token.device or serial)
-    if token.site is not None and (folder.asking / "device.key").exists():
+    if kept and (folder.asking / "device.key").exists():
         signing, sealing = (folder.asking / "device.key").read_bytes(), (folder.asking / "sealing.key").read_bytes()
         return DeviceKeys(signing, sealing, box_public(sealing), certificates.request(name, signing).encode())
     keys = new_device_keys(name)
     if again and folder.enrolled():
         sealing = (folder.identity / "sealing.key").read_bytes()
         keys = replace(keys, sealing=sealing, sealing_public=box_public(sealing))
-    if token.site is not None:
+    if kept:
         write_private(folder.asking / "sealing.key", keys.sealing)
         write_private(folder.asking / "device.key", keys.signing)  # last: both are there, or none is used
     return keys

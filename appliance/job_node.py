@@ -13,10 +13,10 @@ from appliance.errors import Trouble
 from appliance.keys import TenantKeys
 from appliance.orders_socket import LINE_LIMIT, ask
 from core.lake import Lake
-from core.orders import CommitCandidate, CommitRows, JobProgress, JobSpec
+from core.orders import CommitCandidate, CommitLookup, CommitRows, JobProgress, JobSpec
 from core.release.registry import ArtifactStore
 from sync import codec
-from sync.names import ModelName
+from sync.names import LookupName, ModelName
 
 log = logging.getLogger("falaj.job")
 
@@ -41,10 +41,22 @@ def run(folder: CoreFolder) -> int:
 
 def work(
     folder: CoreFolder, keys: TenantKeys, spec: JobSpec, progress: Callable[[str, float], None]
-) -> CommitRows | CommitCandidate:
+) -> CommitRows | CommitLookup | CommitCandidate:
     """Does the job; the order that commits its result."""
+    if spec.kind == "lookup":
+        return _lookup(spec, progress)
     lake = Lake(folder.lake, keys.wrap, keys.unwrap)
     return (_ingest if spec.kind == "ingest" else _train)(folder, keys, spec, lake, progress)
+
+
+def _lookup(spec: JobSpec, progress: Callable[[str, float], None]) -> CommitLookup:
+    from core.ingest.lookups import read
+    from sync import lookups
+
+    name = LookupName(spec.subject)
+    found = read(name, spec.project.lookups[name], Path(spec.folder))
+    progress("rows", 1.0)
+    return CommitLookup(actor="job", job=spec.job, name=name, content=lookups.encode(found))
 
 
 def _ingest(
@@ -74,14 +86,17 @@ def _train(
     from appliance import training_job
     from appliance.prover import bless
     from edge.runtime import cpu_flags
+    from sync import lookups
 
     model = ModelName(spec.subject)
     store = ArtifactStore(folder.artifacts, folder.tenant, keys.object_key("artifact"))
     # What the owner declared stands in the graph; it is sealed with it, and never on the wire in plain.
     metadata = {**spec.project.models[model].metadata, "falaj.tenant": folder.tenant, "falaj.job": str(spec.job)}
+    tables = {name: [lookups.decode(store.get(plain)) for plain in versions] for name, versions in spec.tables.items()}
     candidate = training_job.run(
-        spec.project, model, lake, spec.files, store.put, bless, progress, metadata, cpu_flags(), samples=spec.samples
-    )
+        spec.project, model, lake, spec.files, store.put, bless, progress, metadata, cpu_flags(), samples=spec.samples,
+        tables=tables,
+    )  # fmt: skip
     return CommitCandidate(actor="job", job=spec.job, candidate=candidate)
 
 

@@ -181,7 +181,7 @@ def new_box_key() -> bytes:
 
 def box_public(private: bytes) -> bytes:
     """The public half of an X25519 private key, 32 raw bytes each."""
-    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+    return sealing.public_half(private)
 
 
 def certificate_fingerprint(pem: bytes) -> str:

@@ -1,32 +1,32 @@
-"""The owner's side of trust, in the owner's process: the release key is a file of the person at the command line,
-and the core never sees it. Profile `single-owner`: one key signs root, targets and releases, 1-of-1."""
+"""The owners' side of trust, in their own processes: what is signed is made here, from what was checked here, with key
+files that the core never sees. A signature is handed to the core, which waits until there are enough."""
 
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from appliance.api import Api
 from appliance.errors import Trouble
-from appliance.keys import check_private, write_private
-from core.orders import Approve, TrustInit, TrustKeys
-from core.release import publish
+from appliance.key_ring import RELEASE, KeyRing
+from core.orders import Approve, ChangeTrust, OnlineRole, RevokeRelease, TrustInit, TrustKeys
+from core.release import layout as layouts
+from core.release import metadata, signing
+from core.release.layout import Layout, Quorum
+from core.release.signing import Drafts
 from sync import chunks, codec, roles
 from sync.manifest import LIMIT, Manifest
 from sync.names import ModelName
 
-PROFILE = "single-owner"
-
-
-class NoReleaseKey(Trouble):
-    """There is no release key here."""
-
 
 @dataclass(frozen=True)
 class Signed:
-    """What was signed, in words a person can compare; `needs`: what evidence its rollout waits for, if any."""
+    """What was signed, in words a person can compare; `needs`: what evidence its rollout waits for, if any; `lacks`:
+    which signatures are missing, empty once it is in force."""
 
     model: ModelName
     number: int
@@ -35,48 +35,238 @@ class Signed:
     key: str
     needs: dict[str, Any] | None = None
     override: str = ""  # who let it pass against a gate's word, and why
+    lacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A change of keys: what it says, and which signatures are missing, none once it is in force."""
+
+    text: tuple[str, ...]
+    lacks: tuple[str, ...]
+    keys: tuple[str, ...] = ()  # ids of those that signed here
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A change of keys that waits for signatures: what it does, and the bytes that do it."""
+
+    text: tuple[str, ...]
+    drafts: Drafts
+    files: metadata.Files
+
+
+# --- the first root ---------------------------------------------------------------------------------------------
 
 
 def init(api: Api, folder: Path, actor: str, now: float) -> dict[str, Any]:
-    """Makes the release key and the first root and targets, and hands them to the core."""
-    key_file = folder / "release.key"
-    if not key_file.exists():
-        write_private(key_file, roles.new_signing_key())
-    owner = _signer(folder)
-    online = api.order(TrustKeys(actor=actor))
-    snapshot, timestamp, director = (_public(online[name]) for name in ("snapshot", "timestamp", "director"))
-    root = publish.first_root(owner, snapshot, timestamp, director, now)
-    targets = publish.first_targets(owner, now)
-    result = api.order(TrustInit(actor=actor, root=root.decode(), targets=targets.decode()))
-    return {**result, "profile": PROFILE, "release_key": str(key_file), "keyid": owner.public_key.keyid}
+    """Profile `single-owner`: makes the release key, the first root and targets, and hands them to the core."""
+    ring = KeyRing(folder)
+    mine = ring.public(str(ring.make(RELEASE, "owner")))
+    alone = Quorum((mine,), 1)
+    result = _begin(api, ring, Layout(alone, alone, _online(api)), actor, now)
+    return {**result, "profile": "single-owner", "release_key": str(folder / f"{RELEASE}.key"), "keyid": mine.keyid}
+
+
+def init_organisation(api: Api, folder: Path, root: Quorum, releases: Quorum, actor: str, now: float) -> dict[str, Any]:
+    """Profile `organisation` from the first root on; it comes in force when enough of its keys have signed it."""
+    ring = KeyRing(folder)
+    result = _begin(api, ring, organisation(root, releases, _online(api)), actor, now)
+    return {**result, "profile": "organisation"}
+
+
+def organisation(root: Quorum, releases: Quorum, online: Mapping[OnlineRole, roles.Key]) -> Layout:
+    """The layout of that profile; raises BadLayout for a root that one person could sign."""
+    if root.threshold < 2 or len(root.keys) < 3:
+        raise layouts.BadLayout("an organisation's root needs two of three keys at least: name three with --root")
+    return Layout(root, releases, online)
+
+
+def _begin(api: Api, ring: KeyRing, layout: Layout, actor: str, now: float) -> dict[str, Any]:
+    drafts = signing.sign({}, signing.beginning(layout, _until(now)), ring.signers())
+    order = TrustInit(actor=actor, root=drafts["root"].decode(), targets=drafts["targets"].decode())
+    result = api.order(order)
+    if not result.get("waiting"):
+        ring.check(signing.as_files(drafts))
+    return result
+
+
+# --- releases ---------------------------------------------------------------------------------------------------
 
 
 def approve(api: Api, folder: Path, model: ModelName, number: int, actor: str, now: float) -> Signed:
     """Signs one release. The bytes that are signed are the bytes that were read: checked here, not at the core."""
-    owner = _signer(folder)
+    ring = KeyRing(folder)
+    signers = ring.signers()
     found = api.get(f"/v1/releases/{model}/{number}")
     payload = base64.b64decode(found["manifest_base64"])
     manifest = codec.decode(Manifest, payload, LIMIT)
     if (manifest.model, manifest.number) != (model, number):
         raise Trouble(f"the core sent the manifest of {manifest.model} {manifest.number}: nothing was signed")
-    files = {name: base64.b64decode(text) for name, text in api.get("/v1/trust")["files"].items()}
-    targets, role = publish.approve(files, model, number, payload, owner, now)
-    order = Approve(
-        actor=actor, model=model, number=number, role=role.decode(), targets=targets.decode() if targets else None
-    )
-    result = api.order(order)
-    digest, lineage = chunks.digest(payload), manifest.lineage
-    return Signed(model, number, digest, lineage.metrics, owner.public_key.keyid, result.get("needs"), lineage.override)
+    trust = _Trust.read(api)
+    ring.check(trust.files)
+
+    def make(until: datetime) -> Drafts:
+        return signing.approval(trust.files, model, number, payload, until)
+
+    drafts, ids = trust.signed(f"{model}@{number}", make, signers, now)
+    result = api.order(Approve(actor=actor, model=model, number=number, metadata=drafts))
+    return Signed(
+        model, number, chunks.digest(payload), manifest.lineage.metrics, ids[0], result.get("needs"),
+        manifest.lineage.override, _lacks(result),
+    )  # fmt: skip
 
 
-def _signer(folder: Path) -> roles.CryptoSigner:
-    key_file = folder / "release.key"
-    if not key_file.exists():
-        raise NoReleaseKey(f"no release key at {key_file}: `falaj trust init` makes one, --keys names another folder")
-    check_private(key_file)
-    return roles.signer(key_file.read_bytes())
+def revoke(
+    api: Api, folder: Path, model: ModelName, number: int, reason: str, actor: str, now: float
+) -> tuple[str, ...]:
+    """Takes a release out of the signed ones for good; which signatures are missing, none once it is in force."""
+    ring, trust = KeyRing(folder), _Trust.read(api)
+    signers = ring.signers()
+    ring.check(trust.files)
+
+    def make(until: datetime) -> Drafts:
+        return signing.revocation(trust.files, model, number, until)
+
+    drafts, _ = trust.signed(f"revoke {model}@{number}", make, signers, now)
+    order = RevokeRelease(actor=actor, model=model, number=number, metadata=drafts, reason=reason)
+    return _lacks(api.order(order))
+
+
+# --- keys -------------------------------------------------------------------------------------------------------
+
+
+def harden(api: Api, folder: Path, root: Quorum, releases: Quorum, actor: str, now: float) -> Changed:
+    """From `single-owner` to `organisation`: devices follow by themselves."""
+    ring, trust = KeyRing(folder), _Trust.read(api)
+    ring.check(trust.files)
+    layout = trust.layout()
+    if layout.profile == "organisation":
+        raise Trouble("this tenant's profile is organisation already: `falaj trust rotate` replaces a key")
+    return _change(api, ring, trust, organisation(root, releases, layout.online), actor, now)
+
+
+def rotate(api: Api, folder: Path, old: str, new: str, actor: str, now: float) -> Changed:
+    """Another key in the place of a person's, wherever that stands. `old` is a name or the beginning of a key's id,
+    `new` a `.pub` file."""
+    ring, trust = KeyRing(folder), _Trust.read(api)
+    ring.check(trust.files)
+    layout = trust.layout()
+    found = [key for key in layout.people if layouts.name_of(key) == old or key.keyid.startswith(old)]
+    if len(found) != 1:
+        have = ", ".join(f"{layouts.name_of(key)} ({key.keyid[:12]})" for key in layout.people)
+        raise Trouble(f"{old!r} is {'no' if not found else 'more than one'} key of this tenant; there are: {have}")
+    return _change(api, ring, trust, layout.replaced(found[0], ring.public(new)), actor, now)
+
+
+def rotate_online(api: Api, folder: Path, role: OnlineRole, actor: str, now: float) -> Changed:
+    """A new key of the core's own: the core makes it, people put it into the root."""
+    ring, trust = KeyRing(folder), _Trust.read(api)
+    ring.check(trust.files)
+    layout = trust.layout()
+    fresh = {**layout.online, role: _online(api, role)[role]}
+    return _change(api, ring, trust, replace(layout, online=fresh), actor, now)
+
+
+def renew(api: Api, folder: Path, actor: str, now: float) -> Changed:
+    """Root, targets and model roles signed anew with the same keys, before they expire."""
+    ring, trust = KeyRing(folder), _Trust.read(api)
+    ring.check(trust.files)
+    return _change(api, ring, trust, trust.layout(), actor, now, releases=True)
+
+
+def pending(api: Api, folder: Path) -> Pending | None:
+    """The change of keys that waits, told by what it really does; raises Untrusted if it does something besides."""
+    trust = _Trust.read(api)
+    drafts = trust.waiting.get("root")
+    if drafts is None:
+        return None
+    before = metadata.root_in_force(trust.files)
+    if before is not None:
+        KeyRing(folder).check(trust.files)
+    layout = signing.check_change(trust.files, drafts)
+    old = layouts.read(before) if before is not None else None
+    return Pending(layouts.told(old, layout), drafts, trust.files)
+
+
+def sign(api: Api, folder: Path, shown: Pending, actor: str, now: float) -> Changed:
+    """A further signature under a change of keys: under the very bytes that were shown."""
+    signed, ids = _signed(shown.files, shown.drafts, KeyRing(folder).signers())
+    return Changed(shown.text, _lacks(api.order(ChangeTrust(actor=actor, metadata=signed))), ids)
+
+
+def _change(
+    api: Api, ring: KeyRing, trust: _Trust, layout: Layout, actor: str, now: float, *, releases: bool = False
+) -> Changed:
+    def make(until: datetime) -> Drafts:
+        return signing.change(trust.files, layout, until, releases=releases)
+
+    drafts, ids = trust.signed("root", make, ring.signers(), now)
+    result = api.order(ChangeTrust(actor=actor, metadata=drafts))
+    return Changed(layouts.told(trust.layout(), layout), _lacks(result), ids)
+
+
+@dataclass(frozen=True)
+class _Trust:
+    """What the core shows: metadata in force, and what waits for signatures."""
+
+    files: dict[str, bytes]
+    waiting: dict[str, dict[str, bytes]]
+
+    @classmethod
+    def read(cls, api: Api) -> _Trust:
+        found = api.get("/v1/trust")
+        files = {name: base64.b64decode(text) for name, text in found["files"].items()}
+        waiting = {one["subject"]: _bytes(one["metadata"]) for one in found["waiting"]}
+        return cls(files, waiting)
+
+    def layout(self) -> Layout:
+        root = metadata.root_in_force(self.files)
+        if root is None:
+            raise Trouble("this tenant has no root of trust yet: run `falaj trust init` first")
+        return layouts.read(root)
+
+    def signed(
+        self, subject: str, make: Callable[[datetime], Drafts], signers: Iterable[roles.CryptoSigner], now: float
+    ) -> tuple[dict[str, str], tuple[str, ...]]:
+        """What `make` makes, signed: as others have signed it already if that is the same, else anew; and by whom."""
+        drafts, waits = make(_until(now)), self.waiting.get(subject)
+        if waits is not None and signing.ends(waits) <= _until(now):
+            again = make(signing.ends(waits))
+            drafts = again if signing.same(again, waits) else drafts
+        return _signed(self.files, drafts, signers)
+
+
+def _signed(
+    files: metadata.Files, drafts: Drafts, signers: Iterable[roles.CryptoSigner]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    given = {signer.public_key.keyid: signer for signer in signers}
+    drafts = signing.sign(files, drafts, given.values())
+    ids = {key.keyid for tallies in signing.tally(files, drafts).values() for one in tallies for key in one.signed}
+    if not ids & given.keys():
+        raise Trouble("none of your keys is asked for here: `falaj trust status` shows whose are; --keys names "
+                      "another folder")  # fmt: skip
+    return {name: data.decode() for name, data in drafts.items()}, tuple(sorted(ids & given.keys()))
+
+
+def _online(api: Api, *fresh: OnlineRole) -> dict[OnlineRole, roles.Key]:
+    """The core's own public keys, new ones for the roles that are named."""
+    found = api.order(TrustKeys(fresh=fresh))
+    return {role: _public(found[role]) for role in layouts.ONLINE}
 
 
 def _public(fields: dict[str, Any]) -> roles.Key:
     body = dict(fields)
     return roles.key_from_dict(body.pop("keyid"), body)
+
+
+def _lacks(result: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(result.get("waiting", {}).get("lacks", ()))
+
+
+def _bytes(texts: Mapping[str, str]) -> dict[str, bytes]:
+    return {name: text.encode() for name, text in texts.items()}
+
+
+def _until(now: float) -> datetime:
+    return metadata.later(now, signing.LIFE)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from appliance.settings import BadSettings, convert, read_toml
-from core.project import Project, problems
+from core.consistency import problems
+from core.project import Project
 
 
 def read_project(file: Path) -> Project:

@@ -44,6 +44,12 @@ class Ports(_Part, frozen=True, kw_only=True):
             raise ValueError("uplink, enrol and console need three different ports")
 
 
+class BrokerLimits(_Part, frozen=True, kw_only=True):
+    """`[broker]` of core.toml: bytes of sealed blobs that the tenant's broker may keep; it keeps them in memory."""
+
+    retained_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 1 << 30
+
+
 class CoreSettings(_Part, frozen=True, kw_only=True):
     """`core.toml`. `host` is the name or address devices use; `listen` the address the core binds."""
 
@@ -52,6 +58,7 @@ class CoreSettings(_Part, frozen=True, kw_only=True):
     listen: str = "127.0.0.1"
     certificate_days: Annotated[int, msgspec.Meta(ge=1, le=825)] = 365  # of devices; renewed when a third is left
     ports: Ports = Ports()
+    broker: BrokerLimits = BrokerLimits()
 
 
 class LocalBroker(_Part, frozen=True, kw_only=True):
@@ -65,12 +72,37 @@ class LocalBroker(_Part, frozen=True, kw_only=True):
     password_file: str | None = None
 
 
+class Network(_Part, frozen=True, kw_only=True):
+    """`[network]`: predictions over HTTP for other machines, never without TLS (`certificate` and `key`, PEM) and a
+    token, which is in `token_file`, made at the first start. Paths are relative to the agent's folder."""
+
+    listen: str
+    certificate: str
+    key: str
+    port: Port = 8444
+    token_file: str = ""
+
+
+class Uplink(_Part, frozen=True, kw_only=True):
+    """`[uplink]`: what the site lets its line carry down of releases and tables; 0: no limit. The rest waits for the
+    next day (of UTC); alarms and reports go at once. A release of which one chunk (96 KiB) exceeds it never comes."""
+
+    daily_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
 class EdgeSettings(_Part, frozen=True, kw_only=True):
-    """`edge.toml`. `http_port` serves the Open Inference Protocol on loopback."""
+    """`edge.toml`. The Open Inference Protocol is served on `http_port` of loopback, or instead on the Unix socket
+    `http_socket`; for other machines there is `network` besides."""
 
     http_port: Port = 8000
+    http_socket: str = ""
+    network: Network | None = None
     local_broker: LocalBroker = LocalBroker()
+    uplink: Uplink = Uplink()
     threads: Annotated[int, msgspec.Meta(ge=1)] = 1
+    labels: tuple[str, ...] = ()  # what this box is, as `class=press`: a release may be signed for such boxes alone
+    models_mb: Annotated[int, msgspec.Meta(ge=1)] = 768  # MiB for all models together, as their proofs measured them
 
 
 def load(kind: type[T], path: Path, prefix: str, environment: Mapping[str, str] = os.environ) -> T:

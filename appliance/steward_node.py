@@ -14,7 +14,15 @@ from datetime import timedelta
 from appliance import clock
 from appliance.broker import Broker as MosquittoProcess
 from appliance.broker import end_session, write_access
-from appliance.core_state import CoreFolder, catalog_key, online_keys, open_authority, open_keys, tenant_key
+from appliance.core_state import (
+    CoreFolder,
+    authority_folder,
+    catalog_key,
+    online_files,
+    online_keys,
+    open_keys,
+    tenant_key,
+)
 from appliance.keys import TenantKeys, write_private
 from appliance.orders_socket import OrderServer
 from appliance.processes import last_words, spawn
@@ -41,11 +49,16 @@ RENEW = 600.0  # seconds between two looks at what expires
 
 def open_house(folder: CoreFolder, settings: CoreSettings, keys: TenantKeys) -> House:
     """What one tenant's steward holds, from its folder."""
+    authorities = authority_folder(folder, keys)
+    authority, successor = authorities.held()
     return House(
         tenant=folder.tenant,
         catalog=open_catalog(folder.catalog, catalog_key(keys)),
         keys=online_keys(folder, keys),
-        authority=open_authority(folder, keys),
+        online=online_files(folder, keys),
+        authority=authority,
+        authorities=authorities,
+        successor=successor,
         artifacts=ArtifactStore(folder.artifacts, folder.tenant, keys.object_key("artifact")),
         blobs=BlobStore(folder.blobs),
         spool=Spool(folder.samples),
@@ -53,6 +66,7 @@ def open_house(folder: CoreFolder, settings: CoreSettings, keys: TenantKeys) -> 
         enrol_url=f"https://{settings.host}:{settings.ports.enrol}",
         uplink=(settings.host, settings.ports.uplink),
         tenant_key=tenant_key(folder, keys),
+        retained_bytes=settings.broker.retained_bytes,
         longevity=timedelta(days=settings.certificate_days),
     )
 
@@ -93,7 +107,7 @@ class StewardNode:
 
     def _link(self) -> MqttLink:
         will = CoreStatus("offline", clock.now())
-        self._certificate = (self.folder.pki / "core.pem").read_bytes()
+        self._shown = self._files()
         return MqttLink(
             self._address(),
             Publish(topics.core_status(self.folder.tenant), codec.encode(will), retain=True),
@@ -102,13 +116,17 @@ class StewardNode:
             chance=random.random,
         )
 
+    def _files(self) -> tuple[bytes, bytes]:
+        """Who it says it is, and whom it believes to be the broker."""
+        return (self.folder.pki / "core.pem").read_bytes(), self.folder.trusted.read_bytes()
+
     def _address(self) -> Broker:
         pki, listen = self.folder.pki, self.settings.listen
         return Broker(
             host="127.0.0.1" if listen in ("0.0.0.0", "::") else listen,  # noqa: S104 - compared only
             port=self.settings.ports.uplink,
             client_id=topics.CORE_NAME,
-            tls=Tls(pki / "ca.pem", pki / "core.pem", pki / "core.key"),
+            tls=Tls(self.folder.trusted, pki / "core.pem", pki / "core.key"),
             clean_start=True,
             session_expiry=0,
         )
@@ -131,15 +149,19 @@ class StewardNode:
 
     def _link_changed(self, up: bool, reason: str) -> None:
         log.info("uplink broker: %s", reason)
-        self.pump.submit(lambda: self._carry_out(self.steward.link_changed(up, clock.now())))
+        self.pump.submit(lambda: self._carry_out(self.steward.link_changed(up, clock.now(), self.link.limit)))
 
     def _tick(self) -> None:
         self._carry_out(self.steward.tick(clock.now()))
         self._persist_broker()
+        self._follow_certificate()
 
     def _renew(self) -> None:
         self._carry_out(self.steward.renew(clock.now()))
-        if (self.folder.pki / "core.pem").read_bytes() != self._certificate:  # renewed by the supervisor
+        self._follow_certificate()
+
+    def _follow_certificate(self) -> None:
+        if self._files() != self._shown:  # renewed by the supervisor
             self.link.stop()
             self.link = self._link()
             self._open_link()
@@ -162,7 +184,7 @@ class StewardNode:
 
     def _end(self, device: DeviceId, pair: Pair) -> None:
         at = dataclasses.replace(self._address(), client_id=device)
-        done = end_session(at, self.folder.pki / "ca.pem", pair.certificate, pair.key, self.folder.run)
+        done = end_session(at, self.folder.trusted, pair.certificate, pair.key, self.folder.run)
         log.warning("the session of %s %s", device, "has ended" if done else "could not be taken over: no broker?")
 
     def _broker(self) -> MosquittoProcess:

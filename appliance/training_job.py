@@ -14,20 +14,23 @@ import msgspec
 import numpy as np
 
 from core.features import views
+from core.features.lookups import Joined
 from core.handoffs import Artifact, Candidate, Dataset, LakeFile, Scorecard, Verdict
 from core.lake import Lake, snapshot_id
-from core.project import Contract, Model, Project, Source, View, declared
+from core.project import Contract, Model, Project, Source, View, accepted, declared
 from core.release import export, gates, quantize, scorecard
 from core.training import loop
 from sync import golden
+from sync.lookups import Table
 from sync.manifest import Precision, Profile
-from sync.names import Digest, ModelName
+from sync.names import Digest, LookupName, ModelName
 
 Put = Callable[[bytes], Digest]
 Bless = Callable[[bytes, bytes, Precision, Profile], Verdict]
 StageProgress = Callable[[str, float], None]
 
 GENERATED_WINDOWS = 64
+NO_TABLES: Mapping[LookupName, Sequence[Table]] = {}
 # The CPU flags that make int8 fast; those this machine measured with become an int8 variant's `needs`.
 INT8_FLAGS = ("avx512_vnni", "avx_vnni", "asimddp")
 
@@ -55,9 +58,12 @@ def run(
     clock: Callable[[], float] = time.perf_counter,
     threads: int = 1,
     samples: Sequence[LakeFile] = (),
+    tables: Mapping[LookupName, Sequence[Table]] = NO_TABLES,
 ) -> Candidate:
     """Dataset, training, export, quantization, measurement and gates for one model, from the snapshot
     `files` of its view's source and `samples` of its view's samples source.
+
+    `tables` has all versions of each of the view's lookups, oldest first.
 
     `put` stores a model file or golden vectors and returns the digest of what it was given. `bless` is the
     edge's proof of (model, golden vectors, precision, profile) on this machine: the verdict of gate G8.
@@ -66,7 +72,9 @@ def run(
     ExportError).
     """
     model = declared("model", model_name, project.models)
-    dataset = _dataset(project, model, lake, files, samples, progress)
+    view = declared("view", model.view, project.views)
+    joined = Joined(accepted(project, view), tables)
+    dataset = _dataset(project, model, lake, files, samples, joined, progress)
     trained = loop.train(dataset, model.training, lambda done: progress("training", done), threads)
     made = _release_files(model, dataset, trained, metadata, clock, progress)
     artifacts = tuple(
@@ -77,7 +85,7 @@ def run(
     for i, (precision, data) in enumerate(made.shipped.items()):
         verdicts += (bless(data, made.golden, precision, model.profile),)
         progress("proving", (i + 1) / len(made.shipped))
-    taken, given = export.specs(dataset.window, dataset.classes)
+    _, given = export.specs(dataset.window, dataset.classes)
     return Candidate(
         model=model_name,
         snapshot=dataset.snapshot,
@@ -86,8 +94,8 @@ def run(
         recipe=model.training.recipe,
         seed=model.training.seed,
         classes=dataset.classes,
-        window=dataset.window,
-        inputs=(taken,),
+        window=view.window,
+        inputs=export.inputs(view.window, dataset.lookups),
         outputs=(given,),
         artifacts=artifacts,
         golden=put(made.golden),
@@ -95,6 +103,7 @@ def run(
         verdicts=verdicts,
         accepted=gates.accepted(verdicts),
         learned=dataset.learned,
+        lookups=dataset.lookups,
     )
 
 
@@ -104,6 +113,7 @@ def _dataset(
     lake: Lake,
     files: Sequence[LakeFile],
     samples: Sequence[LakeFile],
+    joined: Joined,
     progress: StageProgress,
 ) -> Dataset:
     view = declared("view", model.view, project.views)
@@ -121,10 +131,9 @@ def _dataset(
         seen = lake.read(view.samples, (file.name for file in samples), wanted), described[0].time
     elif model.samples == "only":
         raise views.TooFewRows("no samples have come up yet, and this model learns from nothing else")
-    name = views.view_hash(view, source, contract, described)
-    dataset = views.build(
-        view, name, snapshot_id((*files, *samples) if seen else files), table, model, source.time, seen
-    )
+    name = views.view_hash(view, source, contract, described, joined.accepted)
+    snapshot = joined.snapshot(snapshot_id((*files, *samples) if seen else files))
+    dataset = views.build(view, name, snapshot, table, model, source.time, seen, joined)
     progress("rows", 1.0)
     return dataset
 
@@ -150,7 +159,7 @@ def _release_files(
     normalised = (dataset.fit.x - trained.mean) / trained.deviation
     candidates = quantize.candidates(bare, normalised)
     whole = {
-        precision: export.assemble(data, trained.mean, trained.deviation, metadata)
+        precision: export.assemble(data, trained.mean, trained.deviation, metadata, dataset.lookups)
         for precision, data in candidates.models.items()
     }
     progress("quantization", 1.0)
@@ -159,8 +168,9 @@ def _release_files(
     chosen: tuple[Precision, ...] = ("fp32",) if card.chosen == "fp32" else (card.chosen, "fp32")
     shipped = {precision: whole[precision] for precision in chosen}
     made_up = export.generated_windows(
-        trained, dataset.window, GENERATED_WINDOWS, np.random.default_rng(model.training.seed)
-    )
+        trained, dataset.window, GENERATED_WINDOWS, np.random.default_rng(model.training.seed),
+        sum(len(one.columns) for one in dataset.lookups),
+    )  # fmt: skip
     answers = scorecard.probabilities(scorecard.open_session(whole["fp32"]), made_up)
     facts = gates.Facts(
         graphs=tuple(scorecard.inspect(precision, data) for precision, data in shipped.items()),

@@ -189,7 +189,7 @@ class Falaj(Client):
                     self.link.unsubscribe(*patterns)
         if whole:
             key = sealing.unwrap(self.wrapped, house.identity.sealing_key, self.context)
-            sealing.unseal_artifact(house.artifacts.read(blob), key, TENANT, blob.plain)
+            house.artifacts.opened(blob, lambda sealed: sealing.unseal_artifact(sealed, key, TENANT, blob.plain))
         return whole
 
 

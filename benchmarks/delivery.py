@@ -1,6 +1,7 @@
 """Measures delivery: releases as retained chunks against three other ways of carrying the same bytes.
 
-    python benchmarks/delivery.py [--sizes 5,20] [--agents 1,10,40] [--runs 3] [--idle 150] [--only near,far,cut,quiet]
+    python benchmarks/delivery.py [--quick] [--write] [--sizes 5,20] [--agents 1,10,40] [--runs 3] [--idle 150]
+                                  [--only near,far,cut,quiet]
 
 In one run, on one Mosquitto with TLS 1.3 and the access rules of a core; the HTTP server speaks TLS too:
 
@@ -15,20 +16,25 @@ Agents are light (see `carriers.py`): one process holds them all, so its Python 
 from the moment all sessions are up until the last agent is done; HTTP connections are opened within them. The ways go
 in turn, so that a disturbance meets all alike. `near` is loopback, `far` 20 ms there and back (10 ms each way) through
 the proxy of tests/faults; `cut` is a whole agent whose line is cut every ten chunks, `quiet` one that has nothing to
-fetch. Needs the development set-up.
+fetch. `--quick` takes about a minute and shows that it runs; `--write` puts the tables into benchmarks/RESULTS.md.
+Needs the development set-up.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import platform
+import re
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.carriers import PATIENCE, Asking, Cargo, Client, Falaj, Plain, Site, Steward, Web, web
@@ -45,6 +51,8 @@ from tests.faults.proxy import CLEAR, FaultProxy, Weather
 
 FAR = Weather(delay=0.01)
 DAY = 86_400.0
+REPORTS = 17  # of a day of one answer a second: one for each doubling
+RESULTS = Path(__file__).with_name("RESULTS.md")
 Make = Callable[[Site, str, Cargo, int], Client | Web]
 WAYS: dict[str, Make] = {
     "falaj": Falaj,
@@ -55,26 +63,41 @@ WAYS: dict[str, Make] = {
 }
 
 
-def verdict(name: str, figure: float, bound: float, *, least: bool = False, unit: str = "x") -> None:
+@dataclass
+class Found:
+    """What a run measured, as the rows of its two tables."""
+
+    times: list[str] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
+
+
+FOUND = Found()
+
+
+def verdict(name: str, figure: float, bound: float, *, least: bool = False, unit: str = "x", row: bool = True) -> str:
     """One line: what was measured, what was promised."""
     met = figure >= bound if least else figure <= bound
-    sign = ">=" if least else "<="
-    print(f"  {name:64} {figure:8.2f} {unit:3} (target {sign} {bound:g}) {'met' if met else 'MISSED'}", flush=True)
+    word, sign = "met" if met else "MISSED", ">=" if least else "<="
+    print(f"  {name:64} {figure:8.2f} {unit:3} (target {sign} {bound:g}) {word}", flush=True)
+    if row:
+        FOUND.figures.append(f"| {name.strip()} | {figure:.2f} {unit} | {sign} {bound:g} | {word.lower()} |")
+    return f"{figure:.2f} ({word.lower()})"
 
 
-def timed(site: Site, make: Make, agents: int, cargo: Cargo, port: int) -> tuple[float, float]:
-    """Seconds until the last of `agents` is done, and bytes that each received per byte of the blob."""
+def timed(site: Site, make: Make, agents: int, cargo: Cargo, port: int) -> tuple[float, float, float]:
+    """Seconds until the last of `agents` is done, bytes that each received per byte of the blob, and the seconds of CPU
+    that took in this process."""
     clients = [make(site, f"box-{k}", cargo, port) for k in range(agents)]
-    begun = perf_counter()
+    begun, worked = perf_counter(), process_time()
     for client in clients:
         client.begin()
     for client in clients:
         if not client.done.wait(PATIENCE):
             raise SystemExit(f"{type(client).__name__}: {client.name} is not done after {PATIENCE:.0f} s")
-    took = perf_counter() - begun
+    took, cpu = perf_counter() - begun, process_time() - worked
     for client in clients:
         client.end()
-    return took, sum(c.came for c in clients) / agents / len(cargo.sealed)
+    return took, sum(c.came for c in clients) / agents / len(cargo.sealed), cpu
 
 
 @contextmanager
@@ -86,9 +109,8 @@ def published(site: Site, size: int) -> Iterator[Cargo]:
         before = line.traffic.up
         steward.publish(cargo)
         (site.folder / "web" / cargo.blob.sealed).write_bytes(cargo.sealed)
-        verdict(
-            "core egress, bytes on its socket / bytes of the blob", (line.traffic.up - before) / len(cargo.sealed), 1.02
-        )
+        sent = (line.traffic.up - before) / len(cargo.sealed)
+        verdict(f"core egress, bytes on its socket / bytes of the blob, {size // 1_000_000} MB", sent, 1.02)
         yield cargo
         steward.publish(cargo, clear=True)
         steward.link.stop()
@@ -107,26 +129,34 @@ def compare(site: Site, sizes: Sequence[int], agents: Sequence[int], runs: int, 
 
 def one_place(site: Site, cargo: Cargo, count: int, runs: int, weather: Weather, web_port: int) -> None:
     times: dict[str, list[float]] = {way: [] for way in WAYS}
+    cpus: dict[str, list[float]] = {way: [] for way in WAYS}
     shares: list[float] = []
     for _ in range(runs):
         for way, make in WAYS.items():
             end = web_port if way == "c" else site.ground.broker.port
             if weather is CLEAR:
-                took, share = timed(site, make, count, cargo, end)
+                took, share, cpu = timed(site, make, count, cargo, end)
             else:
                 with FaultProxy(end, weather) as line:
-                    took, share = timed(site, make, count, cargo, line.port)
+                    took, share, cpu = timed(site, make, count, cargo, line.port)
             times[way].append(took)
+            cpus[way].append(cpu)
             shares += [share] if way == "falaj" else []
     middle = {way: statistics.median(found) for way, found in times.items()}
     row = ", ".join(f"{way} {found:.2f} s" for way, found in middle.items())
     where = "loopback" if weather is CLEAR else f"{2000 * weather.delay:.0f} ms there and back"
     print(f"  {count} agents, {where}: {row}", flush=True)
-    verdict("  bytes received per agent / bytes of the blob", max(shares), 1.02)
+    name = f"{len(cargo.sealed) // 1_000_000} MB, {count} agents, {where}"
+    verdict(f"bytes received per agent / bytes of the blob, {name}", max(shares), 1.02)
+    effort = statistics.median(cpus["falaj"]) / statistics.median(cpus["a"])
+    print(f"  CPU of falaj / CPU of a: {effort:.2f}", flush=True)
     if weather is CLEAR:
-        verdict("  time of falaj / time of a", middle["falaj"] / middle["a"], 1.5)
+        told = "falaj / a " + verdict("time of falaj / time of a", middle["falaj"] / middle["a"], 1.5, row=False)
     else:
-        verdict("  time of b / time of falaj", middle["b"] / middle["falaj"], 5.0, least=True)
+        pace = middle["b"] / middle["falaj"]
+        told = "b / falaj " + verdict("time of b / time of falaj", pace, 5.0, least=True, row=False)
+    cells = " | ".join(f"{found:.2f}" for found in middle.values())
+    FOUND.times.append(f"| {name} | {cells} | {told} | {effort:.2f} |")
 
 
 def cut_often(site: Site, size: int) -> None:
@@ -139,8 +169,9 @@ def cut_often(site: Site, size: int) -> None:
         core.assign(shipped, device.identity)
         device.until(lambda: device.has(1), "the release", ask=0)
         print(f"{size // 1_000_000} MB, one whole agent, {line.traffic.cuts} cuts", flush=True)
-        verdict("bytes of chunks received / bytes of the release", device.chunk_ratio(shipped), 1.15)
-        verdict("bytes on the line / bytes of the release", line.traffic.down / size_of(shipped), 1.15)
+        name = f"{size // 1_000_000} MB, cut every ten chunks, {line.traffic.cuts} cuts"
+        verdict(f"bytes of chunks received / bytes of the release, {name}", device.chunk_ratio(shipped), 1.15)
+        verdict(f"bytes on the line / bytes of the release, {name}", line.traffic.down / size_of(shipped), 1.15)
         device.cut_power()
     core.link.stop()
 
@@ -168,36 +199,54 @@ def quiet(site: Site, seconds: float) -> None:
 
         pings, _ = idle(device, line, seconds, None)
         spent, reports = idle(device, line, min(seconds, 20.0), 0)
-        told = (spent - pings) * min(seconds, 20.0) / max(reports, 1)
-        print(f"  idle: {pings * DAY / 1024:.1f} KiB a day for pings, measured over {seconds:.0f} s", flush=True)
-        print(
-            f"  {told:.0f} bytes a report; one for each doubling of the answers: 17 on a day of one a second",
-            flush=True,
-        )
-        print(
-            f"  idle, a day in all: {(pings * DAY + 17 * told) / 1024:.0f} KiB, without TCP and IP headers", flush=True
-        )
+        for way, quiet_rate, busy_rate, bound in zip(("up", "down"), pings, spent, (1.0, 0.3), strict=True):
+            told = (busy_rate - quiet_rate) * min(seconds, 20.0) / max(reports, 1)
+            print(f"  {way}: {quiet_rate * DAY / 1024:.1f} KiB of pings a day, {told:.0f} bytes a report", flush=True)
+            day = (quiet_rate * DAY + REPORTS * told) / 1e6
+            verdict(
+                f"idle, MB a day {way}: keepalive over {seconds:.0f} s, TLS, {REPORTS} reports", day, bound, unit="MB"
+            )
         before = line.traffic.up + line.traffic.down
         line.cut()
         device.until(lambda: device.sessions > 1, "the next session")
         rest(device, 2.0, ask=None)
-        print(f"  a lost session and the next: {line.traffic.up + line.traffic.down - before} bytes, TLS and state")
+        again = line.traffic.up + line.traffic.down - before
+        print(f"  a lost session and the next: {again} bytes, TLS and state")
+        FOUND.figures.append(f"| a lost session and the next, TLS and state | {again} bytes | | |")
         device.cut_power()
     core.link.stop()
 
 
-def idle(device: Wired, line: FaultProxy, seconds: float, ask: int | None) -> tuple[float, int]:
-    """Bytes a second on the socket, both ways, while the device has nothing to do but to answer; and reports sent."""
-    before, begun = line.traffic.up + line.traffic.down, perf_counter()
+def idle(device: Wired, line: FaultProxy, seconds: float, ask: int | None) -> tuple[tuple[float, float], int]:
+    """Bytes a second on the socket, up and down, while the device has nothing to do but to answer; and reports sent."""
+    up, down, begun = line.traffic.up, line.traffic.down, perf_counter()
     reports = device.house.journal.counter("reported_seq")
     rest(device, seconds, ask)
-    spent = line.traffic.up + line.traffic.down - before
-    return spent / (perf_counter() - begun), device.house.journal.counter("reported_seq") - reports
+    took = perf_counter() - begun
+    spent = ((line.traffic.up - up) / took, (line.traffic.down - down) / took)
+    return spent, device.house.journal.counter("reported_seq") - reports
 
 
 def rest(device: Wired, seconds: float, ask: int | None) -> None:
     over = perf_counter() + seconds
     device.until(lambda: perf_counter() > over, "time to pass", ask=ask, patience=seconds + 60.0)
+
+
+def write(runs: int) -> None:
+    """The section of RESULTS.md, in place of the one before. Prose that stands below its tables goes with it."""
+    machine = f"{platform.machine()}, {platform.system()} {platform.release()}, CPython {platform.python_version()}"
+    lines = [
+        f"## Delivery (`python benchmarks/delivery.py`), {datetime.now(UTC):%Y-%m-%d}, 2-core VM", "",
+        f"Medians of {runs} runs on {machine}. All agents live in one process, which opens what it received (unwraps, "
+        "unseals, checks the digest again);\nthe plain ways only hash, write and flush. The script says what each way "
+        "does.", "",
+        "| seconds until the last agent is done | falaj | a: plain retained chunks | a': flushed once "
+        "| b: asked for one by one | c: HTTPS | target: falaj / a <= 1.5, far: b / falaj >= 5 | CPU falaj / a |",
+        "|---|---|---|---|---|---|---|---|", *FOUND.times, "",
+        "| figure | measured | target | |", "|---|---|---|---|", *FOUND.figures, "",
+    ]  # fmt: skip
+    text = RESULTS.read_text()
+    RESULTS.write_text(re.sub(r"## Delivery \(.*?(?=\n## )", lambda _: "\n".join(lines), text, count=1, flags=re.S))
 
 
 def numbers(text: str) -> list[int]:
@@ -213,7 +262,11 @@ def main() -> None:
         "--idle", type=float, default=150.0, help="seconds of each idle measurement; two, of 60 s pings"
     )
     parser.add_argument("--only", default="near,far,cut,quiet")
+    parser.add_argument("--quick", action="store_true", help="5 MB, 1 and 10 agents, one run, a short idle time")
+    parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/RESULTS.md")
     chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.sizes, chosen.agents, chosen.runs, chosen.idle = [5], [1, 10], 1, 10.0
     with tempfile.TemporaryDirectory() as place:
         site = Site(open_ground(Path(place) / "ground"), Path(place))
         try:
@@ -226,6 +279,8 @@ def main() -> None:
                     cut_often(site, size * 1_000_000)
             if "quiet" in chosen.only:
                 quiet(site, chosen.idle)
+            if chosen.write:
+                write(chosen.runs)
         finally:
             site.ground.broker.stop()
 

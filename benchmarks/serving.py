@@ -7,7 +7,12 @@
 Each server has core 0 to itself, this client core 1; the same client, body and graphs for all; keep-alive, one
 request under way a connection. Every answer must be 200, and the first of each is compared with the graph's own.
 Rounds go over all servers in turn, so that a disturbance meets all alike; the table shows medians over rounds.
-`--write` puts it into RESULTS.md. Ends 1 if a server did not start or answered wrongly.
+The agent has everything on that it has in the field: metrics, drift telemetry, the sealed ring of predictions, and a
+candidate in shadow whose pairs are counted. Then it is asked for 64 rows at a time as binary tensors, and over MQTT in
+turn with a minimal paho loop around the same ORT call (`--only mqtt` does this alone); what telemetry costs a
+prediction is timed in this process. `--write` puts all into RESULTS.md, `--quick` only looks whether
+it runs.
+Ends 1 if a server did not start or answered wrongly.
 """
 
 from __future__ import annotations
@@ -24,25 +29,32 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.rivals import graphs
+from appliance.broker import Broker, local_config, write_passwords
+from benchmarks.rivals import graphs, ours
+from benchmarks.rivals.asker import Asker
 from benchmarks.rivals.client import Load, load_test
 
 HERE = Path(__file__).parent
+TITLE = "## Serving over HTTP"
 RESULTS = HERE / "RESULTS.md"
 CONNECTIONS = (1, 16, 64)
 SHAPES = {"mlp": (1, graphs.WIDTHS[0]), "cnn": (1, *graphs.WINDOW)}
 TITLES = {"mlp": "MLP 32-64-64-6", "cnn": "the demo's 1D-CNN, 100 x 6"}
 OURS, ASGI, LIT, MLSERVER = "Falaj's agent", "bare uvicorn + ORT", "LitServe", "MLServer"
+LOOP = "a paho loop"
 PATIENCE_S = 60.0
+ROWS = 64  # of a batched request
 
 
 class Failed(Exception):
@@ -77,8 +89,8 @@ def prepare_mlserver(folder: Path, port: int) -> None:
 
 
 @contextmanager
-def running(name: str, command: list[str], port: int, probe: bytes) -> Iterator[None]:
-    """A server on core 0, from its first good answer on."""
+def running(name: str, command: list[str], ready: Callable[[], bool]) -> Iterator[None]:
+    """A server on core 0, from when it is ready: its first good answer."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE / 'rivals'}"}
     pinned = ["taskset", "-c", "0", *command]
     with (
@@ -87,7 +99,7 @@ def running(name: str, command: list[str], port: int, probe: bytes) -> Iterator[
     ):
         try:
             began = time.monotonic()
-            while answer(port, probe) is None:
+            while not ready():
                 if process.poll() is not None or time.monotonic() - began > PATIENCE_S:
                     log.seek(0)
                     raise Failed(f"{name} does not answer: {log.read()[-1500:].decode(errors='replace')}")
@@ -118,6 +130,10 @@ def answer(port: int, request: bytes) -> list[float] | None:
     return numbers
 
 
+def answers(port: int, request: bytes) -> bool:
+    return answer(port, request) is not None
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -137,11 +153,16 @@ def question(name: str, model: str) -> bytes:
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-def in_process(folder: Path, model: str, calls: int = 4000) -> tuple[list[float], float]:
-    """The graph's own answer, and how many a second it gives with nothing around it (on this client's core)."""
+def single() -> ort.SessionOptions:
+    """One thread, as every server has."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(str(folder / f"{model}.onnx"), options, providers=["CPUExecutionProvider"])
+    return options
+
+
+def in_process(folder: Path, model: str, calls: int = 4000) -> tuple[list[float], float]:
+    """The graph's own answer, and how many a second it gives with nothing around it (on this client's core)."""
+    session = ort.InferenceSession(str(folder / f"{model}.onnx"), single(), providers=["CPUExecutionProvider"])
     tensor = json.loads(question(OURS, model).partition(b"\r\n\r\n")[2])["inputs"][0]
     x = {"x": np.array(tensor["data"], np.float32).reshape(tensor["shape"])}
     truth: list[float] = session.run(["y"], x)[0].ravel().tolist()
@@ -166,12 +187,12 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[Row, list[Load
         port = free_port()
         prepare_mlserver(folder, port)
         for name, command in commands(args.rivals, folder, port).items():
-            with running(name, command, port, question(name, "mlp")):
+            with running(name, command, partial(answers, port, question(name, "mlp"))):
                 for model in SHAPES:
                     request = question(name, model)
                     if not np.allclose(answer(port, request) or [], truth[model], atol=1e-5):
                         raise Failed(f"{name} answers {model} wrongly")
-                    for connections in CONNECTIONS:
+                    for connections in args.connections:
                         load = asyncio.run(load_test(port, request, connections, args.seconds))
                         if load.wrong or not load.latencies:
                             raise Failed(f"{name}, {model}, {connections} connections: {load.wrong} wrong answers")
@@ -180,6 +201,114 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[Row, list[Load
                             f"  {name}, {model}, {connections}: {len(load.latencies) / load.seconds:,.0f}/s", flush=True
                         )
     return loads, bare
+
+
+def batch(model: str) -> tuple[bytes, np.ndarray]:
+    """A request with `ROWS` rows, binary both ways, and the rows."""
+    shape = (ROWS, *SHAPES[model][1:])
+    rows = np.random.default_rng(5).normal(size=shape).astype("<f4")
+    wish = {"name": "x", "datatype": "FP32", "shape": shape, "parameters": {"binary_data_size": rows.nbytes}}
+    text = json.dumps({"inputs": [wish], "parameters": {"binary_data_output": True}}).encode()
+    head = f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text) + rows.nbytes}\r\n"
+    return f"{head}Inference-Header-Content-Length: {len(text)}\r\n\r\n".encode() + text + rows.tobytes(), rows
+
+
+def batched(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Rows a second in batched requests to the agent, beside the graph's own; a line for each model."""
+    rates: dict[str, list[tuple[float, float]]] = {}
+    port = free_port()
+    with running(OURS, commands(None, folder, port)[OURS], partial(answers, port, question(OURS, "mlp"))):
+        for _, model in product(range(args.rounds), SHAPES):
+            request, rows = batch(model)
+            load = asyncio.run(load_test(port, request, 4, args.seconds))
+            if load.wrong or not load.latencies:
+                raise Failed(f"batched requests: {load.wrong} wrong answers")
+            session = ort.InferenceSession(str(folder / f"{model}.onnx"), single(), providers=["CPUExecutionProvider"])
+            calls, began = 0, time.perf_counter()
+            while calls < 2000 and time.perf_counter() - began < args.seconds:
+                session.run(["y"], {"x": rows})
+                calls += 1
+            alone = calls / (time.perf_counter() - began)
+            rates.setdefault(model, []).append((ROWS * len(load.latencies) / load.seconds, ROWS * alone))
+    lines = [f"Batched: {ROWS} rows a request, binary tensors, 4 connections; ratio to ORT alone (target 0.5):", ""]
+    for model, found in rates.items():
+        served, alone = (statistics.median(rate) for rate in zip(*found, strict=True))
+        lines.append(f"- {TITLES[model]}: {served:,.0f} rows/s, alone {alone:,.0f}, ratio {served / alone:.2f}")
+    return [*lines, ""]
+
+
+@contextmanager
+def broker() -> Iterator[tuple[str, str, str]]:
+    """A device's own Mosquitto, on the client's core: port, user and password file."""
+    with tempfile.TemporaryDirectory() as home:
+        folder, port = Path(home) / "broker", free_port()
+        write_passwords(folder, ("falaj", "app"))
+        found = Broker(folder, "127.0.0.1", port, "a free port")
+        found.start(local_config(folder, port))
+        try:
+            yield str(port), "falaj", str(folder / "falaj.password")
+        finally:
+            found.stop()
+
+
+def mqtt(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Questions a second over MQTT, the agent and a minimal paho loop in turn; a line for each model and load."""
+    rates: dict[tuple[str, int], dict[str, list[Load]]] = {}
+    module = [sys.executable, "-m"]
+    with broker() as place, Asker(int(place[0]), "app", Path(place[2]).with_name("app.password")) as asker:
+        loops = {
+            OURS: [*module, "benchmarks.rivals.ours", str(folder), str(free_port()), *place],
+            LOOP: [*module, "benchmarks.rivals.paho_loop", str(folder), *place],
+        }
+        bodies = {model: question(OURS, model).partition(b"\r\n\r\n")[2] for model in SHAPES}
+        for number, model in product(range(args.rounds), SHAPES):
+            for name in (OURS, LOOP) if number % 2 else (LOOP, OURS):
+                topic = f"falaj/local/bench/infer/{model}"
+                with running(name, loops[name], partial(answers_mqtt, asker, topic, bodies[model])):
+                    asker.drain()
+                    told = json.loads(asker.ask(topic, bodies[model], 5))["outputs"][0]["data"]
+                    if not np.allclose(told, in_process(folder, model, 1)[0], atol=1e-5):
+                        raise Failed(f"{name} answers {model} wrongly over MQTT")
+                    for under_way in (1, 16):
+                        load = asker.load_test(topic, bodies[model], under_way, args.seconds)
+                        if load.wrong or not load.latencies:
+                            raise Failed(f"{name}, {model} over MQTT: {load.wrong} wrong answers")
+                        rates.setdefault((model, under_way), {}).setdefault(name, []).append(load)
+    lines = [
+        "MQTT 5, QoS 0, through Mosquitto; ratio to a minimal paho loop around the same ORT call (target 0.8):",
+        "",
+    ]
+    for (model, under_way), found in rates.items():
+        ours, loop = (statistics.median(len(x.latencies) / x.seconds for x in found[name]) for name in (OURS, LOOP))
+        p99, of = (statistics.median(1000 * np.percentile(x.latencies, 99) for x in found[n]) for n in (OURS, LOOP))
+        lines.append(
+            f"- {TITLES[model]}, {under_way} under way: {ours:,.0f}/s (p99 {p99:.2f} ms), "
+            f"loop {loop:,.0f}/s ({of:.2f} ms), ratio {ours / loop:.2f}"
+        )
+    return [*lines, ""]
+
+
+def answers_mqtt(asker: Asker, topic: str, body: bytes) -> bool:
+    """Whether somebody answers questions on this topic."""
+    try:
+        return b'"outputs"' in asker.ask(topic, body, 0.3)
+    except TimeoutError:
+        return False
+
+
+def telemetry(width: int = graphs.WIDTHS[0], count: int = 20_000) -> list[str]:
+    """Processor time to watch a prediction of `width` features, at full rate: the best of a few rounds; one line."""
+    rows = np.random.default_rng(6).normal(size=(count, 1, width)).astype(np.float32)
+    best = float("inf")
+    with tempfile.TemporaryDirectory() as home:
+        watched = ours.watched(Path(home), width)
+        watched.observe(ours.WATCHED, 0.0, np.concatenate([*rows, *rows])[: ours.BASELINE])
+        for _ in range(5):
+            began = time.thread_time()
+            for row in rows:
+                watched.observe(ours.WATCHED, 0.0, row)
+            best = min(best, (time.thread_time() - began) / count)
+    return [f"Telemetry: {1e6 * best:.2f} us a prediction of {width} features, one row at a time (target 3).", ""]
 
 
 def table(model: str, loads: dict[Row, list[Load]], bare: dict[str, list[float]]) -> list[str]:
@@ -212,10 +341,10 @@ def versions(rivals: Path | None) -> str:
     return f"{ours}; rivals: {told.stdout.strip()}."
 
 
-def write(section: str) -> None:
-    """Puts the section into RESULTS.md, in the place of the one before."""
+def write(section: str, title: str = TITLE) -> None:
+    """Puts the section into RESULTS.md, in the place of the one before whose heading begins with `title`."""
     text = RESULTS.read_text()
-    start = text.find("## Serving over HTTP")
+    start = text.find(title)
     end = text.find("\n## ", start + 1)
     before, after = (text[:start], text[end + 1 :] if end >= 0 else "") if start >= 0 else (text.rstrip() + "\n\n", "")
     RESULTS.write_text(f"{before}{section}\n{after}".rstrip() + "\n")
@@ -226,27 +355,37 @@ def main() -> int:
     parser.add_argument("--rivals", type=Path, help="Python of an environment with mlserver, litserve, uvicorn")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
+    parser.add_argument("--quick", action="store_true", help="one short round with 16 connections")
+    parser.add_argument("--only", choices=["mqtt"], help="this part alone, printed")
     parser.add_argument("--machine", default="2-core VM", help="as RESULTS.md calls it")
     parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md")
     args = parser.parse_args()
+    if args.quick:
+        args.rounds, args.seconds, args.connections = 1, 0.5, [16]
     os.sched_setaffinity(0, {1})
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home)
         for name, graph in (("mlp", graphs.mlp()), ("cnn", graphs.cnn())):
             (folder / f"{name}.onnx").write_bytes(graph)
         try:
+            if args.only:
+                print("\n".join(mqtt(args, folder)))
+                return 0
             loads, bare = measure(args, folder)
+            beside = [*batched(args, folder), *mqtt(args, folder), *telemetry()]
         except Failed as error:
             print(error, file=sys.stderr)
             return 1
     today = f"{datetime.now(UTC):%Y-%m-%d}"
-    lines = [f"## Serving over HTTP (`python benchmarks/serving.py --rivals ...`), {today}, {args.machine}", ""]
+    lines = [f"{TITLE} (`python benchmarks/serving.py --rivals ...`), {today}, {args.machine}", ""]
     lines += [
         "One prediction a request, JSON in and out, keep-alive. Server on one core, client on the other. Median of"
     ]
     lines += [f"{args.rounds} rounds of {args.seconds:g} s each. {versions(args.rivals)}", ""]
     for model in SHAPES:
         lines += table(model, loads, bare)
+    lines += beside
     section = "\n".join(lines)
     print(section)
     if args.write:

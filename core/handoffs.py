@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sync.features import TensorSpec, WindowSpec
-from sync.manifest import Precision
+from sync.manifest import Lookup, Precision
 from sync.messages import Gates, TrialReport
 from sync.names import DeviceId, Digest, ModelName, Serial, SiteId
 
@@ -66,16 +66,19 @@ class Split:
 
 class Learned(msgspec.Struct, frozen=True):
     """What the field gave, in labelled windows of each device: `fit` to learn from, `gate` to judge by. `strange` ones
-    were left out, for they are labelled as no chosen row is."""
+    were left out, for they are labelled as no chosen row is, and `surplus` ones to learn from, for no device may
+    outweigh the others."""
 
     fit: dict[DeviceId, int] = {}
     gate: dict[DeviceId, int] = {}
     strange: dict[DeviceId, int] = {}
+    surplus: dict[DeviceId, int] = {}
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Reproducible from (view, snapshot): the same pair gives the same `digest` of content."""
+    """Reproducible from (view, snapshot): the same pair gives the same `digest` of content. With lookups the
+    windows have their columns as channels too, and so has `window` (`core.features.lookups`)."""
 
     view: str  # hash of the view's definition
     snapshot: str  # id of the lake snapshot
@@ -85,6 +88,7 @@ class Dataset:
     fit: Split
     gate: Split
     learned: Learned = field(default_factory=Learned)
+    lookups: tuple[Lookup, ...] = ()
 
 
 # --- training -> release ----------------------------------------------------------------------------------------
@@ -148,6 +152,7 @@ class Candidate(msgspec.Struct, frozen=True):
     verdicts: tuple[Verdict, ...]
     accepted: bool
     learned: Learned = Learned()
+    lookups: tuple[Lookup, ...] = ()  # the tables it was trained with, as its release shall accept them
 
 
 # --- release -> rollout -----------------------------------------------------------------------------------------
@@ -185,6 +190,8 @@ class Rollout(msgspec.Struct, frozen=True):
     retry: int = 0  # the generation of its assignments: a higher one lifts the quarantine of the release
     forced: str = ""  # who had it serve without a shadow's word, and why
     decided: dict[DeviceId, TrialReport] = {}  # what each device's pairs said when they decided
+    held: tuple[DeviceId, ...] = ()  # too few to take it back, whose verdicts keep it from going on: a person decides
+    aside: tuple[DeviceId, ...] = ()  # whose verdicts a person called their own: neither counted nor waited for
 
 
 # --- who shall join ---------------------------------------------------------------------------------------------

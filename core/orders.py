@@ -5,13 +5,15 @@ Each is a frozen document tagged with its name, carried over the steward's Unix 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from core.handoffs import Box, Candidate, LakeFile, Landed
 from core.project import Project
-from sync.names import DeviceId, ModelName, SiteId
+from sync.names import DeviceId, Digest, LookupName, ModelName, SiteId
+
+OnlineRole = Literal["snapshot", "timestamp", "director"]  # whose keys the core holds itself
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, tag_field="order", tag=True):
@@ -31,7 +33,7 @@ class ApplyProject(Order, frozen=True, kw_only=True):
 
 
 class Ingest(Order, frozen=True, kw_only=True):
-    """Run one source of the project."""
+    """Run one source of the project, or read one of its lookups."""
 
     source: str
 
@@ -43,7 +45,10 @@ class Train(Order, frozen=True, kw_only=True):
 
 
 class TrustKeys(Order, frozen=True, kw_only=True):
-    """Ask for the public halves of director, snapshot and timestamp, which the owner's first root must name."""
+    """Ask for the public halves of director, snapshot and timestamp, which a root must name; for `fresh` roles those of
+    new keys, made now and used once a root names them."""
+
+    fresh: tuple[OnlineRole, ...] = ()
 
 
 class TrustInit(Order, frozen=True, kw_only=True):
@@ -53,14 +58,29 @@ class TrustInit(Order, frozen=True, kw_only=True):
     targets: str
 
 
+class ChangeTrust(Order, frozen=True, kw_only=True):
+    """The next root and what is signed anew with it: role -> metadata (JSON text), with signatures made in people's own
+    processes. Waits until every threshold is met."""
+
+    metadata: dict[str, str]
+
+
 class Approve(Order, frozen=True, kw_only=True):
-    """A release approved by its owner: the model role's next metadata and, when it is new, the targets that
-    delegate to it (JSON texts), both signed in the owner's process."""
+    """A release approved by an owner: the model role's next metadata and, when it is new, the targets that delegate to
+    it (role -> JSON text), signed in the owner's process. Waits until every threshold is met."""
 
     model: ModelName
     number: int
-    role: str
-    targets: str | None = None
+    metadata: dict[str, str]
+
+
+class RevokeRelease(Order, frozen=True, kw_only=True):
+    """The model role's next metadata without this release, signed and collected likewise. It never comes back."""
+
+    model: ModelName
+    number: int
+    metadata: dict[str, str]
+    reason: str
 
 
 class Override(Order, frozen=True, kw_only=True):
@@ -76,6 +96,23 @@ class Force(Order, frozen=True, kw_only=True):
 
     model: ModelName
     number: int
+    reason: str
+
+
+class Reverse(Order, frozen=True, kw_only=True):
+    """Take every device back from a release that is on its way or has arrived; who and why are told for good."""
+
+    model: ModelName
+    number: int
+    reason: str
+
+
+class SetAside(Order, frozen=True, kw_only=True):
+    """Call a device's verdict its own: the rollout neither counts it nor waits for that device any more."""
+
+    model: ModelName
+    number: int
+    device: DeviceId
     reason: str
 
 
@@ -129,11 +166,37 @@ class Replace(Order, frozen=True, kw_only=True):
     minutes: int = 60
 
 
+class Authority(Order, frozen=True, kw_only=True):
+    """How a change of the certificate authority stands; to begin one; to finish it, without the devices of `strand`."""
+
+    step: Literal["look", "begin", "finish"] = "look"
+    strand: tuple[DeviceId, ...] = ()
+
+
 class Enrol(Order, frozen=True, kw_only=True):
     """An enrolment request as it came over HTTPS: a DSSE envelope (JSON text)."""
 
     envelope: str
     source: str = ""  # the address it came from
+
+
+class EnrolByFolder(Order, frozen=True, kw_only=True):
+    """An enrolment request (a DSSE envelope) from a folder: it proves that it knows a token, and never says it."""
+
+    envelope: str
+
+
+class CarryIn(Order, frozen=True, kw_only=True):
+    """What a device said in a folder: one bundle, a DSSE envelope (JSON text). It is heard as on the line."""
+
+    device: DeviceId
+    bundle: str
+
+
+class CarryOut(Order, frozen=True, kw_only=True):
+    """What a device shall be told in a folder, signed now, so that it has its whole life before it."""
+
+    device: DeviceId
 
 
 # --- from workers -----------------------------------------------------------------------------------------------
@@ -152,6 +215,14 @@ class CommitRows(Order, frozen=True, kw_only=True):
 
     job: int
     landed: Landed
+
+
+class CommitLookup(Order, frozen=True, kw_only=True):
+    """A table was read; it becomes a version if it says something new. `content` are its bytes (`sync.lookups`)."""
+
+    job: int
+    name: LookupName
+    content: bytes
 
 
 class CommitCandidate(Order, frozen=True, kw_only=True):
@@ -175,9 +246,13 @@ AnyOrder = (
     | Train
     | TrustKeys
     | TrustInit
+    | ChangeTrust
     | Approve
+    | RevokeRelease
     | Override
     | Force
+    | Reverse
+    | SetAside
     | Label
     | IssueToken
     | IssueSiteToken
@@ -185,9 +260,14 @@ AnyOrder = (
     | Accept
     | Revoke
     | Replace
+    | Authority
     | Enrol
+    | EnrolByFolder
+    | CarryIn
+    | CarryOut
     | JobProgress
     | CommitRows
+    | CommitLookup
     | CommitCandidate
     | JobFailed
 )
@@ -210,10 +290,11 @@ class JobSpec(msgspec.Struct, frozen=True):
     """Everything a job process is told, on its standard input; it opens no catalog."""
 
     job: int
-    kind: str  # "ingest" | "train"
-    subject: str  # source or model
+    kind: str  # "ingest" | "lookup" | "train"
+    subject: str  # source, lookup or model
     project: Project
     folder: str
     position: dict[str, str] = {}
     files: tuple[LakeFile, ...] = ()
     samples: tuple[LakeFile, ...] = ()  # of the view's samples source
+    tables: dict[LookupName, tuple[Digest, ...]] = {}  # of the view's lookups: artifacts of all versions, oldest first

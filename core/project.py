@@ -11,9 +11,9 @@ from typing import Literal, TypeVar
 import msgspec
 
 from sync.features import WindowSpec
-from sync.manifest import Binding, Drift, Profile, Uplink
+from sync.manifest import Binding, Drift, Lookup, LookupColumn, Profile, Requires, Uplink, Variable
 from sync.messages import Evidence
-from sync.names import BadName, DeviceId, ModelName, Name
+from sync.names import DeviceId, LookupName, ModelName, SiteId
 
 Value = str | int | float
 _T = TypeVar("_T")
@@ -54,6 +54,48 @@ class Source(_Part, frozen=True, kw_only=True):
     time: str
 
 
+class Range(_Part, frozen=True, kw_only=True):
+    """What a column of a lookup may hold: finite numbers, `min` and `max` inclusive."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+class LookupSource(_Part, frozen=True, kw_only=True):
+    """A table of values by entity: a file, CSV or Parquet, relative to the project file, with one row a key. Its
+    versions go to the devices whose release asks for it; `sync.manifest.Lookup` says what `stale` and `default` mean.
+    """
+
+    path: str
+    key: str
+    columns: dict[str, Range]
+    ttl_hours: float
+    stale: Literal["answer", "abstain"] = "abstain"
+    default: dict[str, float] | None = None
+
+    def accepted(self, name: LookupName) -> Lookup:
+        """What a release that is trained with this table accepts; raises ValueError for what makes no sense."""
+        columns = tuple(LookupColumn(column, rule.min, rule.max) for column, rule in self.columns.items())
+        default = None if self.default is None else tuple(self.default[column] for column in self.columns)
+        return Lookup(name, columns, self.ttl_hours * 3600, self.stale, default)
+
+
+class Word(_Part, frozen=True, kw_only=True):
+    """A variable of a model's bindings: text that is one level of a topic, or a number from `min` to `max`."""
+
+    default: str | float
+    min: float | None = None
+    max: float | None = None
+
+
+class Config(_Part, frozen=True, kw_only=True):
+    """The values of variables: for all devices, for those of a site, for one; the narrowest counts."""
+
+    variables: dict[str, str | float] = {}
+    sites: dict[SiteId, dict[str, str | float]] = {}
+    devices: dict[DeviceId, dict[str, str | float]] = {}
+
+
 class View(_Part, frozen=True, kw_only=True):
     """A feature view: windows over the rows of one entity, labelled by a column that is constant in a window.
 
@@ -65,6 +107,7 @@ class View(_Part, frozen=True, kw_only=True):
     entity: str
     label: str
     window: WindowSpec
+    lookups: tuple[LookupName, ...] = ()  # whose values of the entity the model is given beside each window
 
 
 class Training(_Part, frozen=True, kw_only=True):
@@ -131,8 +174,10 @@ class Model(_Part, frozen=True, kw_only=True):
     drift: Drift | None = None  # without it the devices do not watch for drift
     metadata: dict[str, str] = {}  # written into the graph: owner, purpose, licence, ...
     bindings: tuple[Binding, ...] = ()
+    variables: dict[str, Word] = {}  # written {name} in the bindings
     uplink: Uplink = Uplink()  # what rows may leave a device; none unless said
     retraining: Retraining | None = None  # without it only people start a training
+    requires: Requires = Requires()  # what a device must be to run it; any unless said
     rollout: Rollout
 
 
@@ -143,11 +188,8 @@ class Project(_Part, frozen=True, kw_only=True):
     contracts: dict[str, Contract] = {}
     views: dict[str, View] = {}
     models: dict[ModelName, Model] = {}
-
-
-# What rows of samples have beside time and channels (`core.ingest.samples`); the first four are always there.
-_TEXTS = ("prediction", "device", "entity", "label")
-_SAMPLE_TYPES = dict.fromkeys((*_TEXTS, "value"), "string") | {"release": "int64", "arrived": "float64"}
+    lookups: dict[LookupName, LookupSource] = {}
+    config: Config = Config()
 
 
 class UnknownPart(LookupError):
@@ -164,137 +206,11 @@ def declared(what: str, name: _Name, table: Mapping[_Name, _T]) -> _T:
     return table[name]
 
 
-def problems(project: Project) -> list[str]:
-    """What does not fit together, one sentence each, with the place and the fix; empty if all is well."""
-    found = []
-    for name, contract in project.contracts.items():
-        for column, rule in contract.columns.items():
-            if rule.min is not None and rule.max is not None and rule.min > rule.max:
-                found.append(f"contracts.{name}.columns.{column}: min {rule.min:g} is above max {rule.max:g}")
-    for name, source in project.sources.items():
-        found += _source_problems(project, name, source)
-    for name, view in project.views.items():
-        found += _view_problems(project, name, view)
-    for name, model in project.models.items():
-        found += _model_problems(project, name, model)
-    return found
+def accepted(project: Project, view: View) -> tuple[Lookup, ...]:
+    """What a model of this view is given beside its windows, in order. Raises UnknownPart."""
+    return tuple(declared("lookup", name, project.lookups).accepted(name) for name in view.lookups)
 
 
-def _source_problems(project: Project, name: str, source: Source) -> list[str]:
-    found = []
-    try:
-        Name(name)
-    except BadName as error:
-        found.append(f"sources.{name}: {error}")
-    if source.contract not in project.contracts:
-        found.append(_missing(f"sources.{name}.contract", source.contract, project.contracts))
-    elif source.time not in project.contracts[source.contract].columns:
-        found.append(_missing(f"sources.{name}.time", source.time, project.contracts[source.contract].columns))
-    elif project.contracts[source.contract].columns[source.time].type == "string":
-        found.append(f"sources.{name}.time: {source.time!r} is text; event time is a number, in seconds")
-    elif source.kind == "samples":
-        found += _sample_columns(project, name, source)
-    if source.kind == "files":
-        if not source.path or source.model is not None:
-            found.append(f"sources.{name}: a source of files has a `path` and no `model`")
-    elif source.path or source.model is None:
-        found.append(f"sources.{name}: a source of samples has a `model`, whose samples it takes in, and no `path`")
-    elif source.model not in project.models:
-        found.append(_missing(f"sources.{name}.model", source.model, project.models))
-    elif (first := next(n for n, s in project.sources.items() if s.model == source.model)) != name:
-        found.append(f"sources.{name}.model: {first!r} takes in the samples of {source.model!r} already")
-    return found
-
-
-def _sample_columns(project: Project, name: str, source: Source) -> list[str]:
-    """A contract of samples has the columns that samples have, and the channels of its model's view."""
-    columns, place = project.contracts[source.contract].columns, f"sources.{name}.contract: {source.contract!r}"
-    model = project.models.get(source.model) if source.model is not None else None
-    if model is None or model.view not in project.views:
-        return []  # said elsewhere
-    channels = project.views[model.view].window.channels
-    found = [f"{place} lacks {c!r}; every sample has one" for c in (*_TEXTS, *channels) if c not in columns]
-    for column, rule in columns.items():
-        wanted = _SAMPLE_TYPES.get(column)
-        if column in channels:
-            if column in (*_TEXTS, "batch"):
-                found.append(f"{place}: samples have a {column!r} of their own; give the channel another name")
-        elif wanted is None and column != source.time:
-            known = ", ".join(_SAMPLE_TYPES)
-            found.append(f"{place}: no sample has {column!r}; beside channels and time there are {known}")
-        elif wanted is not None and rule.type != wanted:
-            found.append(f"{place}: {column!r} of a sample is of type {wanted}, not {rule.type}")
-    return found
-
-
-def _model_problems(project: Project, name: str, model: Model) -> list[str]:
-    found = []
-    if model.view not in project.views:
-        found.append(_missing(f"models.{name}.view", model.view, project.views))
-    if not 0 <= model.gates.min_accuracy <= 1:
-        found.append(f"models.{name}.gates.min_accuracy: a share from 0 to 1, not {model.gates.min_accuracy:g}")
-    found += _learning_problems(project, name, model)
-    if not 0 <= model.rollout.margin <= 0.4:
-        found.append(f"models.{name}.rollout.margin: a share of blocks from 0 to 0.4, not {model.rollout.margin:g}")
-    if model.rollout.block < 1:
-        found.append(f"models.{name}.rollout.block: at least 1 input window, not {model.rollout.block}")
-    if not model.rollout.canary:
-        found.append(f"models.{name}.rollout.canary: name at least one device; nothing starts without a canary")
-    for key, (low, high) in (("fit", model.fit), ("gate", model.gate)):
-        if not 0 <= low < high <= 1:
-            found.append(f"models.{name}.{key}: needs 0 <= from < to <= 1, not [{low}, {high}]")
-    if model.fit[1] > model.gate[0] and model.gate[1] > model.fit[0]:
-        found.append(f"models.{name}: fit and gate overlap; the gate would judge rows it was trained on")
-    for binding in model.bindings:
-        if binding.topic.split("/").count("{entity}") != 1:
-            found.append(f"models.{name}.bindings: topic {binding.topic!r} needs one level '{{entity}}'")
-        elif binding.output == binding.topic:
-            found.append(f"models.{name}.bindings: output and topic are both {binding.topic!r}: it would hear itself")
-    return found
-
-
-def _learning_problems(project: Project, name: str, model: Model) -> list[str]:
-    """The road up, and what is learned from it."""
-    found = []
-    view = project.views.get(model.view)
-    field = view.samples if view else None
-    if model.samples == "only" and view is not None and field is None:
-        found.append(f'models.{name}.samples: "only" needs samples; views.{model.view}.samples names their source')
-    settings = model.retraining
-    if settings is None:
-        return found
-    place = f"models.{name}.retraining"
-    if settings.devices < 1 or settings.samples < 1:
-        found.append(f"{place}: devices and samples are at least 1, not {settings.devices} and {settings.samples}")
-    if not settings.every_hours >= 0:
-        found.append(f"{place}.every_hours: 0 hours or more, not {settings.every_hours:g}")
-    if model.uplink.policy == "none":
-        found.append(f"{place}: without a road nothing comes up to learn from; set models.{name}.uplink.policy")
-    elif view is not None and (field is None or model.samples == "none"):
-        found.append(f"{place}: it learns from samples; views.{model.view}.samples names none, or this model uses none")
-    return found
-
-
-def _view_problems(project: Project, name: str, view: View) -> list[str]:
-    found = []
-    if view.samples is not None and view.samples not in project.sources:
-        found.append(_missing(f"views.{name}.samples", view.samples, project.sources))
-    elif view.samples is not None and project.sources[view.samples].kind != "samples":
-        found.append(f"views.{name}.samples: {view.samples!r} is a source of files, not of samples")
-    source = project.sources.get(view.source)
-    if source is None:
-        return [*found, _missing(f"views.{name}.source", view.source, project.sources)]
-    if source.kind != "files":
-        found.append(f"views.{name}.source: {view.source!r} holds samples; a view begins with rows of files")
-    contract = project.contracts.get(source.contract)
-    if contract is None:
-        return found  # said at the source already
-    wanted = (view.entity, view.label, *view.window.channels)
-    missing = [_missing(f"views.{name}", c, contract.columns) for c in wanted if c not in contract.columns]
-    texts = [c for c in view.window.channels if c in contract.columns and contract.columns[c].type == "string"]
-    return found + missing + [f"views.{name}.window.channels: {c!r} is text; a channel is a number" for c in texts]
-
-
-def _missing(place: str, given: str, known: object) -> str:
-    names = ", ".join(sorted(known)) or "none" if isinstance(known, dict) else "none"
-    return f"{place}: {given!r} is not declared; declared are: {names}"
+def variables(model: Model) -> tuple[Variable, ...]:
+    """The words of a model's bindings, as its release declares them."""
+    return tuple(Variable(name, word.default, word.min, word.max) for name, word in sorted(model.variables.items()))

@@ -1,20 +1,26 @@
 """Sealed blobs on disk, by the digest of their sealed bytes. Nothing here is ever plaintext.
 
 A blob under way lies in `{digest}.part`, each chunk at its offset; after a restart its chunks are hashed again, so
-there is no bitmap that could lie. A finished blob is renamed into place after fsync, so a file without `.part` is
-whole, or a disk error that the next load will find.
+there is no bitmap that could lie, and a chunk that a power cut took before it was flushed only comes once more. A
+finished blob is flushed and then renamed into place, so a file without `.part` is whole, or a disk error that the next
+load will find.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sync import chunks
 from sync.errors import Damaged
 from sync.manifest import Blob
 from sync.names import Digest
+
+FLUSH = 16  # chunks between two flushes: what a power cut costs, and how long the last flush can take
 
 
 class Rotten(Damaged):
@@ -23,11 +29,21 @@ class Rotten(Damaged):
     code = "blob-rotten"
 
 
+@dataclass
+class _Progress:
+    """What is known of a part without reading it again; all of it may be forgotten."""
+
+    hashed: int = 0  # chunks from the first on that `whole` has seen
+    unflushed: int = 0
+    whole: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+
 class Artifacts:
     """The folder of sealed blobs of one device."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._progress: dict[Digest, _Progress] = {}
         with contextlib.suppress(OSError):  # a disk that refuses: `put` makes it, or says why not
             self._make()
 
@@ -48,42 +64,56 @@ class Artifacts:
 
     def put(self, blob: Blob, index: int, payload: bytes) -> None:
         """Writes one chunk that was checked by `chunks.fits`; OSError if the disk refuses."""
-        offset, _ = chunks.span(blob, index)
-        self._make()
-        descriptor = os.open(self._part(blob), os.O_CREAT | os.O_WRONLY, 0o600)
+        progress = self._progress.setdefault(blob.sealed, _Progress())
+        descriptor = self._open_part(blob)
         try:
-            written = 0
+            offset, written = index * blob.chunk, 0
             while written < len(payload):  # a disk that fills up takes a part, and refuses the next
                 written += os.pwrite(descriptor, payload[written:], offset + written)
-            os.fsync(descriptor)
+            progress.unflushed += 1
+            if progress.unflushed >= FLUSH:
+                os.fsync(descriptor)
+                progress.unflushed = 0
         finally:
             os.close(descriptor)
+        if index == progress.hashed:
+            progress.whole.update(payload)
+            progress.hashed += 1
 
     def finish(self, blob: Blob) -> None:
-        """All chunks are here: checks the digest of the whole and moves it into place.
+        """All chunks are here: checks the digest of the whole, flushes it and moves it into place.
 
-        Raises Damaged if the whole does not match; the part is removed then, to be fetched anew. Raises OSError if
-        the disk refuses.
+        Only what came out of order is read again for it. Raises Damaged if the whole does not match; the part is
+        removed then, to be fetched anew. Raises OSError if the disk refuses.
         """
-        part = self._part(blob)
-        if chunks.digest(part.read_bytes()) != blob.sealed:
-            part.unlink()
-            raise Damaged(f"blob {blob.sealed[:12]}: chunks fit, the whole does not")
+        part, progress = self._part(blob), self._progress.pop(blob.sealed, _Progress())
+        with part.open("rb") as file:
+            file.seek(progress.hashed * blob.chunk)
+            while piece := file.read(blob.chunk):
+                progress.whole.update(piece)
+            if progress.whole.hexdigest() != blob.sealed:
+                part.unlink()
+                raise Damaged(f"blob {blob.sealed[:12]}: chunks fit, the whole does not")
+            os.fsync(file.fileno())
         part.replace(self.folder / blob.sealed)
         _sync_folder(self.folder)
 
-    def read(self, blob: Blob) -> bytes:
-        """The sealed bytes; raises Rotten if they are missing, unreadable or changed. What is no good is removed,
-        to be fetched anew."""
+    def opened(self, blob: Blob, unseal: Callable[[bytes], bytes]) -> bytes:
+        """What `unseal` makes of the sealed bytes, which authenticates each of them; only if it raises Damaged are they
+        doubted. Raises Rotten if they are missing, unreadable or changed, and what is no good is removed, to be fetched
+        anew; else what `unseal` raised."""
         try:
             sealed = (self.folder / blob.sealed).read_bytes()
         except OSError as error:
             self._give_up(blob)
             raise Rotten(f"blob {blob.sealed[:12]}: {error.strerror}") from error
-        if chunks.digest(sealed) != blob.sealed:
+        try:
+            return unseal(sealed)
+        except Damaged as error:
+            if chunks.digest(sealed) == blob.sealed:
+                raise
             self._give_up(blob)
-            raise Rotten(f"blob {blob.sealed[:12]} changed on disk and is fetched anew")
-        return sealed
+            raise Rotten(f"blob {blob.sealed[:12]} changed on disk and is fetched anew") from error
 
     def discard(self, blob: Blob) -> None:
         """Removes a damaged blob, so that it is fetched again."""
@@ -92,6 +122,7 @@ class Artifacts:
     def prune(self, keep: set[Digest]) -> None:
         """Removes everything that no deployment names any more; what the disk does not let go of stays till the next
         time."""
+        self._progress = {digest: at for digest, at in self._progress.items() if digest in keep}
         for path in self._files():
             if path.name.removesuffix(".part") not in keep:
                 with contextlib.suppress(OSError):  # room is not made: whoever needs it hears so from the disk
@@ -103,6 +134,14 @@ class Artifacts:
 
     def _make(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def _open_part(self, blob: Blob) -> int:
+        flags = os.O_CREAT | os.O_WRONLY
+        try:
+            return os.open(self._part(blob), flags, 0o600)
+        except FileNotFoundError:
+            self._make()
+            return os.open(self._part(blob), flags, 0o600)
 
     def _files(self) -> list[Path]:
         return list(self.folder.iterdir()) if self.folder.is_dir() else []

@@ -1,4 +1,5 @@
-"""What the road may still take of a day: bytes sealed for each model and UTC day, safe from a power cut.
+"""What the line may still take of a day: bytes of each account and UTC day, safe from a power cut. The road upstream
+has an account for each model, what comes down has one (`edge.metering`).
 
 One small SQLite file of its own, for it must be surer than the ring of predictions. Where it was lost, nobody knows
 what went upstream today: that day counts as spent. A disk that refuses closes the road, and is told once.
@@ -10,7 +11,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from edge.database import Schema, open_or_memory
+from edge.database import FileOrMemory, Schema
 from sync.names import ModelName
 
 DAY = 86_400  # seconds of a UTC day; days are counted since 1970
@@ -22,17 +23,22 @@ class Budget:
 
     def __init__(self, path: Path, today: int, report: Callable[[str, str], None]) -> None:
         self._report, self._failing = report, False
-        self._db = self._open(path, today)
+        self._today = today
+        self._file = self._open(path)
 
-    def spend(self, model: ModelName, day: int, size: int) -> bool:
+    def spend(self, model: str, day: int, size: int) -> bool:
         """Takes `size` bytes from a day; false if that cannot be written: then nothing may go."""
         return self._write(_SPEND, (model, day, size))
 
-    def spent(self, model: ModelName, day: int) -> int:
+    def spent(self, model: str, day: int) -> int:
         """Bytes taken from a day; of a day that cannot be read there is nothing left."""
+        if self._file.returned():
+            self._report("budget-lost", "the disk takes the accounts again: what is left of today may go")
+        if self._file.forgets and day == self._today:
+            return _ALL
         return self._read("SELECT sum(bytes) FROM spent WHERE model IN (?, '') AND day = ?", (model, day), _ALL)
 
-    def exhausted(self, model: ModelName, day: int) -> bool:
+    def exhausted(self, model: str, day: int) -> bool:
         """Notes that a day's budget did not suffice; true the first time, also over restarts."""
         if self._read("SELECT told FROM spent WHERE model = ? AND day = ?", (model, day), 1):
             return False
@@ -49,18 +55,23 @@ class Budget:
     def close(self) -> None:
         self._db.close()
 
-    def _open(self, path: Path, today: int) -> sqlite3.Connection:
+    @property
+    def _db(self) -> sqlite3.Connection:
+        return self._file.db
+
+    def _open(self, path: Path) -> FileOrMemory:
         lost: list[tuple[str, bool]] = []
-        db = open_or_memory(path, _SCHEMA, lambda text, memory: lost.append((text, memory)))
+        file = FileOrMemory(path, _SCHEMA, lambda text, memory: lost.append((text, memory)))
         if lost:
             text, memory = lost[-1]
-            with db:
-                db.execute("INSERT INTO spent VALUES ('', ?, ?, 1)", (today, _ALL))
             if memory:
-                db.execute("PRAGMA query_only = ON")  # what the next start would not know of must not go
-            until = "the next start" if memory else "tomorrow"
-            self._report("budget-lost", f"no samples go upstream before {until}: {text}")
-        return db
+                file.db.execute("PRAGMA query_only = ON")  # what the next start would not know of must not go
+            else:
+                with file.db:
+                    file.db.execute("INSERT INTO spent VALUES ('', ?, ?, 1)", (self._today, _ALL))
+            until = "the disk works" if memory else "tomorrow"
+            self._report("budget-lost", f"what has a budget, samples and downloads, waits till {until}: {text}")
+        return file
 
     def _write(self, statement: str, values: tuple[str | int, ...]) -> bool:
         try:
@@ -83,7 +94,7 @@ class Budget:
     def _complain(self, error: sqlite3.Error) -> None:
         if not self._failing:
             self._failing = True
-            text = f"no samples go upstream, their budget cannot be kept: {error}; check the disk"
+            text = f"what a day has a budget for waits, samples and downloads: {error}; check the disk"
             self._report("budget-not-kept", text)
 
 

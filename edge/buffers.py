@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edge.database import Schema, open_or_memory
+from edge.database import FileOrMemory, Schema
 from sync.errors import Damaged
 from sync.features import WindowSpec
 from sync.names import ModelName, TenantId
@@ -53,6 +53,10 @@ def _unreported(code: str, text: str) -> None:
     """Nobody listens."""
 
 
+class Unheard(LookupError):
+    """No sensor of that name was heard for that model; the message says what is known."""
+
+
 class Buffers:
     """The kernels of one device. Thread-safe; `report` is told of what was lost or could not be written."""
 
@@ -76,9 +80,9 @@ class Buffers:
         self._crowded: set[ModelName] = set()
         self._dirty: dict[_Place, None] = {}
         self._held: deque[Callable[[], None]] = deque()
-        self._failing = self._forgets = False  # memory serves: nothing held is ever safe
+        self._failing = False
         self._lock = threading.RLock()
-        self._db = open_or_memory(path, _SCHEMA, self._lost)
+        self._file = FileOrMemory(path, _SCHEMA, self._lost)
 
     def push(
         self, model: ModelName, spec: WindowSpec, entity: str, ts: Sequence[float], rows: Sequence[Sequence[float]]
@@ -94,6 +98,12 @@ class Buffers:
             self._dirty[(model, entity)] = None
             return windows
 
+    def latest(self, model: ModelName, spec: WindowSpec, entity: str) -> Window | None:
+        """The newest rows of an entity as a window; None if no row of it was ever taken in."""
+        with self._lock:
+            kernels = self._known(model)
+            return self._kernel(model, spec, entity).latest() if entity in kernels else None
+
     def hold(self, ack: Callable[[], None]) -> bool:
         """Keeps `ack` until the next checkpoint; true if one is due because enough messages wait."""
         with self._lock:
@@ -103,7 +113,9 @@ class Buffers:
     def checkpoint(self) -> None:
         """Writes every kernel that changed, then acknowledges, in order, every message held."""
         with self._lock:
-            if not self._write() or self._forgets:
+            if self._file.returned():
+                self._report("buffers-in-memory", "the disk can be written again: windows outlive a restart")
+            if not self._write() or self._file.forgets:  # what memory holds is not safe
                 while len(self._held) > self._max_unacked:
                     self.let_go += 1
                     self._held.popleft()()
@@ -125,9 +137,7 @@ class Buffers:
             self._db.close()
 
     def _kernel(self, model: ModelName, spec: WindowSpec, entity: str) -> WindowKernel:
-        kernels = self._kernels.get(model)
-        if kernels is None:
-            kernels = self._kernels[model] = OrderedDict.fromkeys(self._stored(model))
+        kernels = self._known(model)
         kernel = kernels.get(entity)
         if kernel is None:
             kernel = WindowKernel(spec, self._restore(model, spec, entity))
@@ -139,6 +149,12 @@ class Buffers:
             self._evict(model, kernels)
         return kernel
 
+    def _known(self, model: ModelName) -> OrderedDict[str, WindowKernel | None]:
+        kernels = self._kernels.get(model)
+        if kernels is None:
+            kernels = self._kernels[model] = OrderedDict.fromkeys(self._stored(model))
+        return kernels
+
     def _evict(self, model: ModelName, kernels: OrderedDict[str, WindowKernel | None]) -> None:
         if model not in self._crowded:
             self._crowded.add(model)
@@ -148,6 +164,10 @@ class Buffers:
             idle, _ = kernels.popitem(last=False)
             self._dirty.pop((model, idle), None)
             self._execute("DELETE FROM checkpoints WHERE model = ? AND entity = ?", [(model, idle)])
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        return self._file.db
 
     def _write(self) -> bool:
         rows = []
@@ -200,7 +220,6 @@ class Buffers:
         return msgspec.json.encode(("falaj/1 window", str(self._tenant), str(model), entity))
 
     def _lost(self, text: str, memory: bool) -> None:
-        self._forgets = memory
         if memory:
             self._report("buffers-in-memory", f"all windows start again: {text}")
         else:

@@ -22,6 +22,7 @@ _HOST = frozenset({
 
 Values = Sequence[str | bytes | int | float | None]
 Factory = type[sqlite3.Connection]
+FILE_AGAIN = 64  # questions put to memory before the file is tried again
 
 
 def _as_it_is(db: sqlite3.Connection) -> None:
@@ -98,16 +99,14 @@ def put_aside(path: Path) -> Path:
 
 
 def open_or_memory(path: Path, schema: Schema, lost: Callable[[str, bool], None]) -> sqlite3.Connection:
-    """For rooms that may forget: a new file where the old one was spoilt, and memory until the next start where the
-    host refuses; `lost` is told why, and whether it is memory."""
+    """For rooms that may forget: a new file where the old one was spoilt, and memory where the host refuses; `lost` is
+    told why, and whether it is memory."""
     for _ in range(2):
         try:
             return connect(path, schema)
         except (sqlite3.Error, OSError) as error:
             if obstacle(error):
-                lost(
-                    f"{path.name} cannot be written: {error}; memory serves until the next start, check the disk", True
-                )
+                lost(f"{path.name} cannot be written: {error}; memory serves, check the disk", True)
                 break
             try:
                 lost(f"{path.name} was damaged and is kept as {put_aside(path).name}: {error}", False)
@@ -117,20 +116,69 @@ def open_or_memory(path: Path, schema: Schema, lost: Callable[[str, bool], None]
     return connect(None, schema)
 
 
+class FileOrMemory:
+    """The database of a room that may forget: its file, or memory in its place until the file can be written again.
+    `lost` as `open_or_memory` has it. Any thread may use it, one at a time."""
+
+    def __init__(self, path: Path, schema: Schema, lost: Callable[[str, bool], None]) -> None:
+        self.forgets = False  # memory serves
+        self._path, self._schema, self._lost, self._until = path, schema, lost, FILE_AGAIN
+        self.db = open_or_memory(path, schema, self._begin)
+
+    def returned(self) -> bool:
+        """Whether the file has just taken over from memory, with all that memory held; tried now and then."""
+        self._until -= self.forgets
+        if self._until:
+            return False
+        self._until = FILE_AGAIN
+        file = back_to_file(self.db, self._path, self._schema)
+        if file is None:
+            return False
+        self.db, self.forgets = file, False
+        return True
+
+    def _begin(self, text: str, memory: bool) -> None:
+        self.forgets = memory
+        self._lost(text, memory)
+
+
+def back_to_file(memory: sqlite3.Connection, path: Path, schema: Schema) -> sqlite3.Connection | None:
+    """The file in place of memory, where the host lets it be written again, with all that memory holds (of rows with
+    the same key, memory's); None while it does not."""
+    try:
+        db = connect(path, schema)
+    except (sqlite3.Error, OSError):
+        return None  # told when memory began to serve; a spoilt file is for the next start
+    try:
+        with db:
+            tables = memory.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            for (table,) in tables:
+                rows = memory.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608 - a name of our own schema
+                if not rows:
+                    continue
+                marks = ", ".join("?" * len(rows[0]))
+                db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)  # noqa: S608
+    except sqlite3.Error:
+        db.close()
+        return None
+    memory.close()
+    return db
+
+
 def last_written(aside: Path) -> int:
     """Milliseconds since 1970 at which a file put aside was last written: more than any device ever counted to."""
     parts = (aside.with_name(aside.name + suffix) for suffix in ("", "-wal"))
     return max(int(part.stat().st_mtime * 1000) for part in parts if part.exists())
 
 
-def copy(path: Path, schema: Schema) -> sqlite3.Connection:
-    """What a file holds, in memory, refusing every write (SQLITE_READONLY); empty where there is no file.
+def copy(path: Path | None, schema: Schema) -> sqlite3.Connection:
+    """What a file holds, in memory, refusing every write (SQLITE_READONLY); empty for None, or where there is no file.
 
     Raises sqlite3.Error where it cannot even be read.
     """
     db = sqlite3.connect(":memory:", check_same_thread=False)
     try:
-        if path.exists():
+        if path is not None and path.exists():
             log = path.with_name(path.name + "-wal")
             # A file without a log is whole, and then SQLite needs no other file beside it, which it could not make.
             whole = "" if log.exists() and log.stat().st_size else "&immutable=1"
@@ -162,6 +210,7 @@ class Database:
     ) -> None:
         self.put_aside: Path | None = None  # where an unreadable predecessor went, to be reported
         self._path, self._schema, self._replaced, self._factory = path, schema, replaced, factory
+        self.unreadable = False  # it is spoilt, and the host does not let it be put aside yet: nothing is known
         self._owed = False  # `replaced` is not written yet
         self._reads_only = False
         self._db = self._open()
@@ -174,6 +223,7 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All that is written in it is durable when it ends, or nothing is: then it raises sqlite3.Error or OSError."""
         if self._reads_only:
+            self._begin_anew()
             fresh = self._connect()
             self._db.close()
             self._db, self._reads_only = fresh, False
@@ -185,6 +235,12 @@ class Database:
                 self._let_go()
             raise
 
+    def settle(self) -> None:
+        """Puts an unreadable file aside if that is still owed; raises sqlite3.Error or OSError while it cannot."""
+        if self.unreadable:
+            with self.transaction():
+                pass  # a new file begins with it
+
     def close(self) -> None:
         self._db.close()
 
@@ -192,15 +248,19 @@ class Database:
         try:
             return self._connect()
         except (sqlite3.Error, OSError) as error:
-            if obstacle(error):
-                return self._copy()
-        self.put_aside, self._owed = put_aside(self._path), True
+            self.unreadable = not obstacle(error)
         try:
+            self._begin_anew()
             return self._connect()
         except (sqlite3.Error, OSError) as error:
             if not obstacle(error):
                 raise
             return self._copy()
+
+    def _begin_anew(self) -> None:
+        if self.unreadable:
+            self.put_aside, self._owed = put_aside(self._path), True
+            self.unreadable = False
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,7 +283,13 @@ class Database:
 
     def _copy(self) -> sqlite3.Connection:
         self._reads_only = True
-        return copy(self._path, self._schema)
+        try:
+            return copy(None if self.unreadable else self._path, self._schema)
+        except sqlite3.Error as error:
+            if obstacle(error):
+                raise
+            self.unreadable = True
+            return copy(None, self._schema)
 
 
 def _check(db: sqlite3.Connection, schema: Schema) -> None:

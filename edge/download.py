@@ -16,7 +16,7 @@ from sync import chunks
 from sync.manifest import Blob
 
 START, TOP = 4, 16  # chunks under way at once
-FEW = 4  # the window is filled up when a quarter of it is free: a packet and its answer for a few chunks, not for each
+FEW = 2  # the window is filled up when half of it is free: a packet and its answer for a few chunks, not for each
 STALL = 5.0  # seconds without a chunk, doubled per stall in a row up to LONGEST
 LONGEST = 300.0
 
@@ -36,6 +36,7 @@ class Download:
     _turns: dict[int, int] = field(default_factory=dict)  # chunk -> when it was last asked for, as a running number
     _turn: int = 0
     _answered: int = 0  # the latest turn that was answered
+    _wrong: bool = False  # the newest that came was
     _lost: frozenset[int] = frozenset()  # as of the last stall
 
     @property
@@ -47,12 +48,12 @@ class Download:
         """What the core should publish again; known only after a stall."""
         return tuple(sorted(self._lost & self.asked)) if self.stalls else ()
 
-    def ask(self, now: float) -> tuple[int, ...]:
-        """Chunks to subscribe to now, to fill the window."""
+    def ask(self, now: float, most: int) -> tuple[int, ...]:
+        """Chunks to subscribe to now, to fill the window: `most` at most."""
         if not self.asked:
             self.last = self._came = now
         room = self.window - len(self.asked)
-        return self._ask(room) if room >= self.window // FEW or not self.asked else ()
+        return self._ask(min(room, most)) if room >= self.window // FEW or not self.asked else ()
 
     def arrived(self, index: int, payload: bytes, now: float) -> bool:
         """Whether the chunk is right and lacking; a wrong one changes nothing.
@@ -66,20 +67,25 @@ class Download:
         self.window = min(TOP, self.window + 1)
         self._answered = max(self._answered, self._turns.get(index, 0))
         self._pace = max(now - self._came, self._pace / 2)
-        self.stalls, self.last, self._came = 0, now, now
+        self.stalls, self.last, self._came, self._wrong = 0, now, now, False
         return True
+
+    def first_wrong(self) -> bool:
+        """Whether a wrong chunk is the first since a right one came: whoever sends them without end is told of once."""
+        first, self._wrong = not self._wrong, True
+        return first
 
     def refused(self, index: int) -> None:
         """The disk did not take this chunk: it counts as asked for, so it comes again after a stall, not at once."""
         self.have.discard(index)
         self.asked.add(index)
 
-    def stalled(self, now: float) -> tuple[int, ...]:
-        """The chunks to ask for again (subscribe anew) after a stall; empty while things move."""
+    def stalled(self, now: float, most: int) -> tuple[int, ...]:
+        """The chunks to ask for again (subscribe anew) after a stall, `most` at most; empty while things move."""
         if now < self.last:  # the clock was set back: what was measured by it is no duration
             self.last = self._came = now
         patience = min(LONGEST, max(STALL, 2 * self._pace) * 2 ** min(self.stalls, 10))
-        if not self.asked or now - self.last < patience:
+        if not self.asked or not most or now - self.last < patience:
             return ()
         self.window = max(1, self.window // 2)
         self.stalls, self.last = self.stalls + 1, now
@@ -88,6 +94,7 @@ class Download:
         if not again:
             fresh = self._ask(1) if self.stalls == 1 else ()
             again = fresh or (max(self.asked, key=self._when),)
+        again = again[:most]
         for index in again:
             self._asking(index)
         return again

@@ -5,8 +5,13 @@ Hard guardrails act at once and need no statistics; losing the broker or the cor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from enum import StrEnum
+
 from edge.states import Event, Health
 from sync.messages import Gates
+
+DAY = 86_400.0  # seconds
 
 
 def judge(health: Health, gates: Gates) -> tuple[Event | None, str]:
@@ -18,6 +23,44 @@ def judge(health: Health, gates: Gates) -> tuple[Event | None, str]:
     if health.answers >= gates.soak_answers:
         return Event.SOAKED, f"{health.answers} answers without a breach"
     return None, ""
+
+
+def greedy(grown_mb: float, share_mb: float) -> str:
+    """A reason if this process has grown by more than the share of the release on trial since it came in, else empty.
+    Only one release of a device is on trial at a time: what grows then is held to be it."""
+    if grown_mb <= share_mb:
+        return ""
+    return f"the agent has grown by {grown_mb:.0f} MiB since it came in, its share is {share_mb:.0f}"
+
+
+class Pace(StrEnum):
+    """Why answers take longer than the profile allows."""
+
+    UNKNOWN = "unknown"  # too few runs side by side as yet
+    RELEASE = "release"  # the one on trial is slow where the one before it is not
+    HOST = "host"  # not the release: something else has the processor
+
+
+PACED = 20  # runs of each, in turn, before anybody is held to be slow
+
+
+def pace(new_ms: Sequence[float], old_ms: Sequence[float], allowed_ms: float) -> Pace:
+    """Who is slow: `new_ms` of the release on trial and `old_ms` of the one before it, run in turn on the same input.
+
+    The release is, if at least half of its runs were too long and at most one in twenty of the other's: what slows
+    down both is the host.
+    """
+    if min(len(new_ms), len(old_ms)) < PACED:
+        return Pace.UNKNOWN
+    new, old = (sum(ms > allowed_ms for ms in runs) / len(runs) for runs in (new_ms, old_ms))
+    return Pace.RELEASE if new >= 0.5 and old <= 0.05 else Pace.HOST
+
+
+def crashing(crashes: tuple[float, ...], now: float, gates: Gates) -> str:
+    """A reason if the release ended the agent's process too often within a day, else empty; however well it answered in
+    between, and whether or not it was committed."""
+    lately = sum(abs(now - at) < DAY for at in crashes)
+    return f"it crashed the agent {lately} times within a day" if lately >= gates.crashes else ""
 
 
 def looping(starts: int, gates: Gates) -> str:

@@ -16,7 +16,7 @@ from typing import Literal, Self
 import msgspec
 
 from edge.database import Database, Factory, Schema, last_written
-from edge.states import Deployment
+from edge.states import Deployment, HeldPiece
 from edge.trust import Record
 from sync import codec
 from sync.errors import Malformed
@@ -27,8 +27,9 @@ SCHEMA = 1
 CARDS = 20  # why cards kept
 _LIMIT = 16 * 1024 * 1024
 _LAST = 2**63 - 1  # what a column holds
+FOR_GOOD = _LAST  # the retry generation of a verdict that none lifts
 
-Counter = Literal["epoch", "desired_seq", "reported_seq", "session", "proof"]
+Counter = Literal["epoch", "desired_seq", "reported_seq", "session", "proof", "time", "signed_time", "stopped"]
 
 
 class Quarantined(msgspec.Struct, frozen=True):
@@ -58,6 +59,10 @@ class Journal:
     def put_aside(self) -> Path | None:
         """Where an unreadable predecessor went, to be reported."""
         return self._db.put_aside
+
+    def settle(self) -> None:
+        """Puts an unreadable file aside where the host did not let that be done before; raises what it says."""
+        self._db.settle()
 
     def prove(self) -> None:
         """Writes something; raises what the disk says if it does not take it."""
@@ -96,15 +101,16 @@ class Journal:
         row = self._db.execute("SELECT envelope FROM assignment").fetchone()
         return bytes(row[0]) if row else None
 
-    def take_assignment(self, envelope: bytes, epoch: int, seq: int) -> None:
-        """The assignment and its place in the order, in one transaction; raises Malformed for a place beyond 63
-        bits."""
+    def take_assignment(self, envelope: bytes, epoch: int, seq: int, signed: float = 0.0) -> None:
+        """The assignment, its place in the order and when it was signed, in one transaction; raises Malformed for a
+        place beyond 63 bits."""
         if not 0 <= epoch <= _LAST or not 0 <= seq <= _LAST:
             raise Malformed(f"assignment ({epoch}, {seq}) is beyond what a place may be")
         with self._db.transaction() as db:
             db.execute("DELETE FROM assignment")
             db.execute("INSERT INTO assignment VALUES (?)", (envelope,))
-            for name, value in (("epoch", epoch), ("desired_seq", seq)):
+            latest = max(self.counter("signed_time"), int(min(max(signed, 0.0), _LAST)))
+            for name, value in (("epoch", epoch), ("desired_seq", seq), ("signed_time", latest)):
                 db.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (name, value))
 
     # --- deployments ---
@@ -141,8 +147,8 @@ class Journal:
     def adopt(self, root: bytes, mark: Mapping[str, int], *, orders_void: bool) -> None:
         """A newer root and the high-water mark under it, in one transaction; nothing else ever lowers the mark.
 
-        `orders_void`: no director of before is named any more, so the assignment and its place in the order go: the
-        new director may count from anywhere, and what the old one signed is refused by its signature.
+        `orders_void`: no director of before is named any more, so the assignment, its place in the order and its time
+        go: the new director may count from anywhere, and what the old one signed is refused by its signature.
         """
         with self._db.transaction() as db:
             db.execute("DELETE FROM root")
@@ -151,7 +157,7 @@ class Journal:
             db.executemany("INSERT INTO high_water VALUES (?, ?)", mark.items())
             if orders_void:
                 db.execute("DELETE FROM assignment")
-                db.execute("DELETE FROM counter WHERE name IN ('epoch', 'desired_seq')")
+                db.execute("DELETE FROM counter WHERE name IN ('epoch', 'desired_seq', 'signed_time')")
 
     # --- accepted releases ---
 
@@ -162,12 +168,17 @@ class Journal:
                 "INSERT OR REPLACE INTO accepted VALUES (?, ?, ?)",
                 (model, number, msgspec.msgpack.encode(record)),
             )
-            for role, version in versions.items():
-                db.execute(
-                    "INSERT INTO high_water VALUES (?, ?) ON CONFLICT (role)"
-                    " DO UPDATE SET version = max(version, excluded.version)",
-                    (role, version),
-                )
+            _raise(db, versions)
+
+    def raise_mark(self, versions: Mapping[str, int]) -> None:
+        """What was seen of the metadata, where no release was accepted by it."""
+        with self._db.transaction() as db:
+            _raise(db, versions)
+
+    def forget(self, model: ModelName, number: int) -> None:
+        """The accepted-release record goes: the release can never be loaded again."""
+        with self._db.transaction() as db:
+            db.execute("DELETE FROM accepted WHERE model = ? AND number = ?", (model, number))
 
     def record(self, model: ModelName, number: int) -> Record:
         """The accepted-release record; raises Malformed if there is none that can be read."""
@@ -187,6 +198,20 @@ class Journal:
             (model,),
         )
         return tuple(Quarantined(Digest(a), Digest(m), retry, reason) for a, m, retry, reason in rows)
+
+    # --- tables and config ---
+
+    def pieces(self) -> dict[str, HeldPiece]:
+        """What is held of each table and of the config, by name."""
+        rows = self._db.execute("SELECT name, document FROM piece ORDER BY name").fetchall()
+        return {name: codec.decode(HeldPiece, bytes(document), _LIMIT) for name, document in rows}
+
+    def put_piece(self, name: str, held: HeldPiece | None) -> None:
+        """What is held now; None: nothing any more."""
+        with self._db.transaction() as db:
+            db.execute("DELETE FROM piece WHERE name = ?", (name,))
+            if held is not None:
+                db.execute("INSERT INTO piece VALUES (?, ?)", (name, codec.encode(held)))
 
     # --- why ---
 
@@ -208,6 +233,14 @@ class Journal:
             db.execute("UPDATE why SET told = 1 WHERE id = ?", (card,))
 
 
+def _raise(db: sqlite3.Connection, versions: Mapping[str, int]) -> None:
+    db.executemany(
+        "INSERT INTO high_water VALUES (?, ?)"
+        " ON CONFLICT (role) DO UPDATE SET version = max(version, excluded.version)",
+        versions.items(),
+    )
+
+
 def _card(document: bytes) -> WhyCard | None:
     """The card, None if this version cannot read it: it is for people, nothing else depends on it."""
     try:
@@ -225,6 +258,7 @@ CREATE TABLE IF NOT EXISTS deployment (model TEXT PRIMARY KEY, document BLOB NOT
 CREATE TABLE IF NOT EXISTS accepted (
     model TEXT, number INTEGER, record BLOB NOT NULL, PRIMARY KEY (model, number)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS piece (name TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS quarantine (
     model TEXT, manifest TEXT, artifact TEXT NOT NULL, retry INTEGER NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (model, manifest)
@@ -242,6 +276,8 @@ def _prepare(db: sqlite3.Connection) -> None:
     try:
         for (document,) in db.execute("SELECT document FROM deployment"):
             codec.decode(Deployment, bytes(document), _LIMIT)
+        for (document,) in db.execute("SELECT document FROM piece"):
+            codec.decode(HeldPiece, bytes(document), _LIMIT)
     except Malformed as error:
         raise sqlite3.DatabaseError(f"journal: {error}") from error
     if version != SCHEMA:  # a file that is only read must not need a write

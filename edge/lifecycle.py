@@ -19,6 +19,7 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
     (Phase.STAGED, Event.ALLOWED): Phase.PROVING,
     (Phase.STAGED, Event.REFUSED): Phase.REVERTING,
     (Phase.STAGED, Event.WITHDRAWN): Phase.REVERTING,
+    (Phase.PROVING, Event.UNFIT): Phase.FETCHING,
     (Phase.PROVING, Event.PROVED): Phase.SHADOW,
     (Phase.PROVING, Event.REFUSED): Phase.REVERTING,
     (Phase.PROVING, Event.WITHDRAWN): Phase.REVERTING,

@@ -6,6 +6,10 @@ never come are stood for by one *gap*: an event (code `topics.GAP`) under the la
 where records were dropped, where an unreadable file was put aside (nobody knows how far it had counted), and where
 the core knows less than it once acknowledged (it was restored from a backup). A disk that refuses costs records,
 counted in `dropped`, never the agent: what lies here already is read all the while.
+
+A record that nobody can take in would hold up all behind it for good. It is *quarantined*: kept aside for a person,
+its number stood for by a gap, told by an event. That happens at once to one that is no document the wire lets through,
+and to any other when the core has said often enough that it stands right before it (`edge.agent.reporting` counts).
 """
 
 from __future__ import annotations
@@ -18,10 +22,12 @@ import msgspec
 from edge.database import Database, Factory, Schema, last_written, obstacle
 from sync import codec, topics
 from sync.errors import Malformed
-from sync.messages import DeviceEvent, Record
+from sync.messages import EVENT, DeviceEvent, Record
 from sync.names import Kind
 
 CAPACITY = 10_000  # records of all kinds
+ASIDE = 20  # quarantined records kept, the newest
+POISONED = "record-poisoned"  # the event that tells of one
 
 
 class Outbox:
@@ -30,6 +36,7 @@ class Outbox:
     def __init__(self, path: Path, epoch: int, boot: str, factory: Factory = sqlite3.Connection) -> None:
         self._refused = 0  # records the disk did not take
         self._behind: dict[Kind, int] = {}  # where the core said it stands, though we are further
+        self._answers: dict[Kind, int] = {}  # where it said it stands, and nobody has asked `answer` since
         self._db = Database(path, _SCHEMA, _lose, factory)
         self.epoch, self.boot = epoch, boot
 
@@ -38,14 +45,17 @@ class Outbox:
         """Where an unreadable predecessor went, to be reported."""
         return self._db.put_aside
 
+    def settle(self) -> None:
+        """Puts an unreadable file aside where the host did not let that be done before; raises what it says."""
+        self._db.settle()
+
     def add(self, kind: Kind, body: object, now: float) -> bool:
         """Stores one record durably; false for one that the disk refuses, which is counted as dropped."""
         try:
-            with self._db.transaction() as db:
-                (n,) = db.execute(_NEXT, (self.epoch, kind)).fetchone()
-                if n == 1:
-                    n = self._begin(kind, now)
-                self._put(kind, n, self._record(n, now, msgspec.Raw(codec.encode(body))))
+            with self._db.transaction():
+                n, document = self._append(kind, body, now)
+                if (why := _unfit(document)) is not None:
+                    self._set_aside(kind, n, document, why, now)
                 self._trim(now)
         except (sqlite3.Error, OSError) as error:
             if not obstacle(error):
@@ -60,10 +70,9 @@ class Outbox:
         return int(self._db.execute(query, (self.epoch, kind)).fetchone()[0])
 
     def pending(self, limit: int = 100) -> list[tuple[Kind, int, bytes]]:
-        """(kind, number, document) of records not acknowledged yet, oldest first."""
-        rows = self._db.execute(
-            "SELECT kind, n, document FROM record WHERE epoch = ? ORDER BY rowid LIMIT ?", (self.epoch, limit)
-        )
+        """(kind, number, document) of records not acknowledged yet, oldest first; events, of which there may be
+        thousands, after the few of all other kinds."""
+        rows = self._db.execute(_PENDING, (self.epoch, EVENT, limit))
         return [(Kind(kind), n, bytes(document)) for kind, n, document in rows]
 
     def acknowledged(self, kind: Kind, epoch: int, n: int) -> None:
@@ -71,6 +80,7 @@ class Outbox:
         ignored."""
         if epoch != self.epoch or not 0 <= n <= _LAST:
             return
+        self._answers[kind] = n
         try:
             with self._db.transaction() as db:
                 db.execute("DELETE FROM record WHERE epoch = ? AND kind = ? AND n <= ?", (epoch, kind, n))
@@ -79,6 +89,45 @@ class Outbox:
             if not obstacle(error):
                 raise  # else: the core acknowledges again when it is sent again
 
+    def answer(self, kind: Kind) -> int | None:
+        """Where the core said it stands, once: None until it says so again."""
+        return self._answers.pop(kind, None)
+
+    def quarantine(self, kind: Kind, n: int, why: str, now: float) -> bool:
+        """Takes a record out of the way that the core will never take in, with an event; a gap is left alone. `why` is
+        for people. False where the disk refuses: then the record stays as it is."""
+        try:
+            with self._db.transaction() as db:
+                query = "SELECT document FROM record WHERE epoch = ? AND kind = ? AND n = ?"
+                row = db.execute(query, (self.epoch, kind, n)).fetchone()
+                if row is not None and not _is_gap(bytes(row[0])):
+                    self._set_aside(kind, n, bytes(row[0]), why, now)
+        except (sqlite3.Error, OSError) as error:
+            if not obstacle(error):
+                raise
+            return False
+        return True
+
+    def quarantined(self) -> list[tuple[Kind, int, str, bytes]]:
+        """(kind, number, why, document) of the newest that were, oldest first."""
+        rows = self._db.execute("SELECT kind, n, why, document FROM poison ORDER BY id")
+        return [(Kind(kind), n, why, bytes(document)) for kind, n, why, document in rows]
+
+    def last(self, kind: Kind) -> int:
+        """The newest number of this kind; 0 before the first."""
+        row = self._db.execute("SELECT n FROM numbered WHERE epoch = ? AND kind = ?", (self.epoch, kind)).fetchone()
+        return int(row[0]) if row else 0
+
+    def after(self, kind: Kind, n: int) -> list[bytes]:
+        """The documents of this kind with higher numbers that wait, oldest first."""
+        query = "SELECT document FROM record WHERE epoch = ? AND kind = ? AND n > ? ORDER BY n"
+        return [bytes(document) for (document,) in self._db.execute(query, (self.epoch, kind, n))]
+
+    def mark(self) -> tuple[int, int]:
+        """Another one whenever a record came or went: whoever has said all that waits need not read it again."""
+        count, newest = self._db.execute("SELECT count(*), coalesce(max(rowid), 0) FROM record").fetchone()
+        return int(count), int(newest)
+
     def dropped(self) -> int:
         """How many records were given up for want of room, here or on the disk."""
         row = self._db.execute("SELECT n FROM dropped").fetchone()
@@ -86,6 +135,15 @@ class Outbox:
 
     def close(self) -> None:
         self._db.close()
+
+    def _append(self, kind: Kind, body: object, now: float) -> tuple[int, bytes]:
+        """The record under the next number of its kind; in a transaction."""
+        (n,) = self._db.execute(_NEXT, (self.epoch, kind)).fetchone()
+        if n == 1:
+            n = self._begin(kind, now)
+        document = self._record(n, now, msgspec.Raw(codec.encode(body)))
+        self._put(kind, n, document)
+        return n, document
 
     def _begin(self, kind: Kind, now: float) -> int:
         """The first number of a kind: after an unreadable predecessor a gap stands for all it may have given out."""
@@ -113,6 +171,16 @@ class Outbox:
         self._put(Kind(kind), last, self._gap(first, last, now), rowid=victims[0][0])
         self._db.execute(_COUNT, (real,))
 
+    def _set_aside(self, kind: Kind, n: int, document: bytes, why: str, now: float) -> None:
+        """In a transaction: the record is kept, a gap takes its place, an event tells."""
+        self._db.execute("INSERT INTO poison (kind, n, why, document) VALUES (?, ?, ?, ?)", (kind, n, why, document))
+        self._db.execute("DELETE FROM poison WHERE id <= (SELECT max(id) FROM poison) - ?", (ASIDE,))
+        where = (self._gap(n, n, now), self.epoch, kind, n)
+        self._db.execute("UPDATE record SET document = ? WHERE epoch = ? AND kind = ? AND n = ?", where)
+        text = f"record {n} of kind {kind} ({len(document)} bytes) can never be taken in and is kept aside: {why}"
+        facts: dict[str, str | int | float] = {"kind": kind, "number": n, "bytes": len(document)}
+        self._append(EVENT, DeviceEvent(POISONED, text, None, "alarm", facts), now)
+
     def _bridge(self, kind: Kind, n: int) -> None:
         """Where the core stands at `n` and the next record is further on, a gap leads there."""
         where = "SELECT rowid, n, document FROM record WHERE epoch = ? AND kind = ? ORDER BY n LIMIT 1"
@@ -139,7 +207,10 @@ class Outbox:
         return codec.encode(Record(self.epoch, n, now, self.boot, body))
 
     def _gap(self, first: int, last: int, now: float) -> bytes:
-        text = f"records {first} to {last} are gone: no room, an unreadable outbox, or a core restored from a backup"
+        text = (
+            f"records {first} to {last} are gone: no room, an unreadable outbox, one that nobody could take in, or a "
+            "core restored from a backup"
+        )
         event = DeviceEvent(topics.GAP, text, None, "notice", {"first": first, "last": last})
         return self._record(last, now, msgspec.Raw(codec.encode(event)))
 
@@ -154,7 +225,26 @@ def _first(n: int, document: bytes) -> int:
     return first if event.code == topics.GAP and isinstance(first, int) else n
 
 
+def _is_gap(document: bytes) -> bool:
+    try:
+        return codec.decode(DeviceEvent, bytes(codec.decode(Record, document, len(document)).body)).code == topics.GAP
+    except Malformed:
+        return False
+
+
+def _unfit(document: bytes) -> str | None:
+    """Why no core could read it, None if one could."""
+    if len(document) > codec.LIMIT:
+        return f"a record has {codec.LIMIT} bytes at most"
+    try:
+        codec.decode(Record, document)
+    except Malformed as error:
+        return str(error)[:200]
+    return None
+
+
 _LAST = 2**63 - 1  # what a column holds
+_PENDING = "SELECT kind, n, document FROM record WHERE epoch = ? ORDER BY kind = ?, rowid LIMIT ?"
 _NEXT = "INSERT INTO numbered VALUES (?, ?, 1) ON CONFLICT (epoch, kind) DO UPDATE SET n = n + 1 RETURNING n"
 _COUNT = "INSERT INTO dropped VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET n = n + excluded.n"
 
@@ -169,6 +259,7 @@ CREATE TABLE IF NOT EXISTS record (epoch INTEGER, kind TEXT, n INTEGER, document
 CREATE INDEX IF NOT EXISTS record_kind ON record (epoch, kind, n);
 CREATE TABLE IF NOT EXISTS numbered (epoch INTEGER, kind TEXT, n INTEGER, PRIMARY KEY (epoch, kind));
 CREATE TABLE IF NOT EXISTS dropped (id INTEGER PRIMARY KEY, n INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS poison (id INTEGER PRIMARY KEY, kind TEXT, n INTEGER, why TEXT, document BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS lost (id INTEGER PRIMARY KEY, upto INTEGER NOT NULL);
 """
 _SCHEMA = Schema(_TABLES)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge.database import Schema, open_or_memory
+from edge.database import FileOrMemory, Schema
 from sync import codec
 from sync.errors import Damaged, Malformed
 from sync.messages import LabelReport, Prediction
@@ -92,7 +92,7 @@ class Predictions:
         self._added = 0
         self._reports: dict[tuple[ModelName, int], LabelReport | None] = {}  # as asked for since the last label
         self._lock = threading.Lock()
-        self._db = open_or_memory(path, _SCHEMA, lambda text, memory: report("predictions-not-kept", text))
+        self._file = FileOrMemory(path, _SCHEMA, lambda text, memory: report("predictions-not-kept", text))
         self._fill_in()
 
     def remember(self, prediction: Prediction, window: Rows) -> None:
@@ -101,11 +101,14 @@ class Predictions:
         place = (prediction.ts, draw(prediction.id))
         row = (prediction.id, prediction.model, prediction.release or 0, self._seal(content), *place)
         try:
-            with self._lock, self._db:
-                self._db.execute(_REMEMBER, row)
-                self._added += 1
-                if self._added % _TRIM_EVERY == 0:
-                    self._trim()
+            with self._lock:
+                if self._file.returned():
+                    self._report("predictions-not-kept", "the disk takes them again, with all that memory held")
+                with self._db:
+                    self._db.execute(_REMEMBER, row)
+                    self._added += 1
+                    if self._added % _TRIM_EVERY == 0:
+                        self._trim()
             self._failing = False
         except sqlite3.Error as error:
             self._complain(f"predictions cannot be labelled later: {error}; check the disk")
@@ -213,6 +216,10 @@ class Predictions:
                         self._never(prediction_id)
         except sqlite3.Error as error:
             self._complain(f"what was predicted before is not read: {error}; check the disk")
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        return self._file.db
 
     def _find(self, prediction_id: str) -> Remembered | None:
         row = self._db.execute("SELECT sealed FROM prediction WHERE id = ?", (prediction_id,)).fetchone()

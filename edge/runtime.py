@@ -8,6 +8,7 @@ whatever has not been proven runs in `edge.proving`, not here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,31 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from edge.deadlines import Deadlines, standing
+from sync import chunks
 from sync.errors import Malformed
 from sync.features import Datatype, TensorSpec, check_shape
 from sync.golden import Arrays
+from sync.manifest import Profile
 
 _FATAL = 4  # onnxruntime's own log stays silent: what goes wrong is raised, and told once
+# A run is stopped when it takes PATIENCE times what the profile allows an answer, and LEAST_S, and the profile's time
+# for each of its rows; MOST_S is the end of all patience. A throttled or busy CPU alone is far from that.
+PATIENCE, LEAST_S, MOST_S = 20, 1.0, 60.0
+_FEW = 32  # numbers: up to here Python looks at them faster than numpy begins to
 _NOWHERE = "/dev/null/none"  # a folder that cannot exist, so that external data is never found
 
 _DATATYPES: Mapping[str, Datatype] = {
     "tensor(bool)": "BOOL",
     "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
     "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
     "tensor(int32)": "INT32",
     "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
@@ -35,9 +48,14 @@ _DATATYPES: Mapping[str, Datatype] = {
 DTYPES: Mapping[Datatype, np.dtype[np.generic]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype(np.uint16),
+    "UINT32": np.dtype(np.uint32),
+    "UINT64": np.dtype(np.uint64),
     "INT8": np.dtype(np.int8),
+    "INT16": np.dtype(np.int16),
     "INT32": np.dtype(np.int32),
     "INT64": np.dtype(np.int64),
+    "FP16": np.dtype(np.float16),
     "FP32": np.dtype(np.float32),
     "FP64": np.dtype(np.float64),
     "BYTES": np.dtype(np.object_),
@@ -84,27 +102,65 @@ class RunFailed(ModelError):
     code = "run-failed"
 
 
-class Session:
-    """A loaded model. `run` may be called from several threads at once."""
+class Overdue(RunFailed):
+    """The graph was still running when its time was up, and was stopped."""
 
-    def __init__(self, session: ort.InferenceSession) -> None:
-        self._session = session
+    code = "overdue"
+
+
+class WrongShape(RunFailed):
+    """The graph gave an output of another shape than it says it has."""
+
+    code = "wrong-shape"
+
+
+class Session:
+    """A loaded model. `run` may be called from several threads at once; `deadlines` ends one that takes too long."""
+
+    def __init__(self, session: ort.InferenceSession, deadlines: Deadlines, profile: Profile, digest: bytes) -> None:
+        self._session, self._deadlines, self._digest = session, deadlines, digest
+        self._row_s = profile.p99_ms / 1000
+        self._least_s = max(LEAST_S, PATIENCE * self._row_s)
         self.inputs = tuple(_spec(node.name, node.type, node.shape) for node in session.get_inputs())
         self.outputs = tuple(_spec(node.name, node.type, node.shape) for node in session.get_outputs())
         self._names = [spec.name for spec in self.outputs]
+        self._fixed = [tuple((axis, n) for axis, n in enumerate(spec.shape) if n >= 0) for spec in self.outputs]
 
     def run(self, inputs: Arrays) -> Arrays:
-        """All outputs of the graph by name; raises BadInput before running, RunFailed if the run breaks."""
+        """All outputs of the graph by name; raises BadInput before running, RunFailed if the run breaks, which is
+        Overdue if it did not end in `allowed` seconds and WrongShape if an output is not as the graph says."""
         check_inputs(self.inputs, inputs)
+        options = ort.RunOptions()
+        rows = next((len(array) for array in inputs.values() if array.ndim), 1)
+        self._deadlines.begin(options, self, self._digest, self.allowed(rows))
         try:
-            values = self._session.run(self._names, inputs)
+            values = self._session.run(self._names, inputs, options)
         except _ORT_REFUSALS as error:
+            if options.terminate:
+                raise Overdue(f"no answer after {self.allowed(rows):g} s; the model was stopped") from error
             raise RunFailed(f"the model failed to run: {error}") from error
+        finally:
+            self._deadlines.end(options)
+        for spec, fixed, value in zip(self.outputs, self._fixed, values, strict=True):
+            # onnxruntime leaves it at a warning; a graph that says nothing of a shape may give any
+            if spec.shape and (value.ndim != len(spec.shape) or any(value.shape[axis] != n for axis, n in fixed)):
+                raise WrongShape(f"output {spec.name!r} is {list(value.shape)}, the model says {list(spec.shape)}")
         return dict(zip(self._names, values, strict=True))
 
+    def allowed(self, rows: int) -> float:
+        """Seconds that a question of so many rows may take."""
+        return min(MOST_S, self._least_s + rows * self._row_s)
 
-def load(model: bytes, threads: int = 1) -> Session:
-    """A session from ONNX bytes on the CPU with `threads` threads inside an operator; raises Unloadable."""
+    def late(self) -> int:
+        """Runs that are beyond their time and go on all the same: onnxruntime is within one operator."""
+        return self._deadlines.late(self)
+
+
+def load(model: bytes, threads: int = 1, deadlines: Deadlines | None = None, profile: Profile | None = None) -> Session:
+    """A session from ONNX bytes on the CPU with `threads` threads inside an operator; raises Unloadable.
+
+    Without `deadlines` no run is ever stopped; `profile` says what an answer of this model may take.
+    """
     ort.disable_telemetry_events()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -115,7 +171,7 @@ def load(model: bytes, threads: int = 1) -> Session:
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except _LOAD_REFUSALS as error:
         raise Unloadable(f"onnxruntime {ort.__version__} cannot load this model: {error}") from error
-    return Session(session)
+    return Session(session, deadlines or Deadlines(standing), profile or Profile(), chunks.digest(model).encode())
 
 
 def check_inputs(specs: tuple[TensorSpec, ...], inputs: Arrays) -> None:
@@ -137,8 +193,7 @@ def check_inputs(specs: tuple[TensorSpec, ...], inputs: Arrays) -> None:
 
 def finite(arrays: Arrays) -> bool:
     """Whether no float in any of the arrays is NaN or infinite."""
-    floats = (array for array in arrays.values() if array.dtype.kind == "f")
-    return all(bool(np.isfinite(_floats(array)).all()) for array in floats)
+    return all(_finite(array) for array in arrays.values() if array.dtype.kind == "f")
 
 
 def beyond(arrays: Arrays, limit: float) -> bool:
@@ -161,6 +216,12 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
         if key.strip() in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()
+
+
+def _finite(array: npt.NDArray[np.generic]) -> bool:
+    if array.size <= _FEW:
+        return all(map(isfinite, array.ravel().tolist()))
+    return bool(np.isfinite(_floats(array)).all())
 
 
 def _floats(array: npt.NDArray[np.generic]) -> npt.NDArray[np.floating]:

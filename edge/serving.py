@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
+from edge import batching
 from edge.runtime import BadInput, ModelError, RunFailed, Session, beyond, finite
 from edge.states import Health, Slot
 from sync.golden import Arrays
@@ -21,6 +25,7 @@ from sync.names import ModelName
 __all__ = ["Answer", "BadInput", "Loaded", "ModelError", "NoModel", "NotFinite", "RunFailed", "Serving", "run"]
 
 
+TIMED, FEWEST = 200, 20  # newest answers whose times are known, and how many a p99 needs
 EXTREME = 1e12  # no sensor reads this: a network that overflows on it is not at fault, whoever asks is
 
 
@@ -43,18 +48,24 @@ class NotFinite(ModelError):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A release ready to answer."""
+    """A release ready to answer; of several questions, `rows` rows may go as one run (`edge.batching.height`).
+    `sample` is a question that it can answer."""
 
     session: Session
     slot: Slot
+    rows: int = 1
+    sample: Arrays | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """All outputs of the graph by name, and the release that gave them."""
+class Answer(msgspec.Struct, frozen=True):
+    """All outputs of the graph by name, and the slot of the release that gave them."""
 
     outputs: Arrays
-    release: Release
+    slot: Slot
+
+    @property
+    def release(self) -> Release:
+        return self.slot.release
 
 
 def run(loaded: Loaded, inputs: Arrays) -> Arrays:
@@ -79,41 +90,32 @@ class _Live:
     answers: int = 0
     errors: int = 0
     not_finite: int = 0
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=TIMED))
 
-    def count(self, *, ok: bool, not_finite: bool) -> None:
+    def count(self, seconds: float, *, answers: int = 0, error: ModelError | None = None) -> None:
         with self.lock:
-            self.answers += ok
-            self.errors += not ok
-            self.not_finite += not_finite
+            self.seconds.append(seconds)
+            self.answers += answers
+            self.errors += error is not None
+            self.not_finite += isinstance(error, NotFinite)
 
 
-OnAnswer = Callable[[ModelName, bool], None]  # (model, whether it went well)
-Observe = Callable[[ModelName, int, float, bool], None]  # (model, release number, seconds, whether it went well)
+# (model, release number, seconds, answers that took so long together): no answers mean one failure
+Observe = Callable[[ModelName, int, float, int], None]
 
 
-def _unheard(model: ModelName, ok: bool) -> None:
-    """Nobody listens."""
-
-
-def _unseen(model: ModelName, release: int, seconds: float, ok: bool) -> None:
+def _unseen(model: ModelName, release: int, seconds: float, answers: int) -> None:
     """Nobody measures."""
 
 
 class Serving:
     """The live releases. Any thread may ask; the walker's thread puts and takes away.
 
-    `on_answer` and `observe` are called on the asker's thread after each answer or failure that counts; they
-    must be quick and must not raise.
+    `observe` is called on the asker's thread after answers or a failure that count; it must be quick and not raise.
     """
 
-    def __init__(
-        self,
-        on_answer: OnAnswer = _unheard,
-        observe: Observe = _unseen,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
+    def __init__(self, observe: Observe = _unseen, clock: Callable[[], float] = time.perf_counter) -> None:
         self._live: dict[str, _Live | None] = {}
-        self._on_answer = on_answer
         self._observe = observe
         self._clock = clock
 
@@ -143,12 +145,32 @@ class Serving:
         return self._find(model).loaded
 
     def health(self, model: ModelName) -> Health:
-        """The counts of the release that serves now; all nought where none does."""
+        """The counts of the release that serves now, an answer that is overdue being a failed one; all nought where
+        none does."""
         live = self._live.get(model)
         if live is None:
             return Health()
         with live.lock:
-            return Health(live.answers, live.errors, live.not_finite)
+            times = sorted(live.seconds)
+            p99_ms = 1000 * times[int(0.99 * (len(times) - 1))] if len(times) >= FEWEST else 0.0
+            return Health(live.answers, live.errors + live.loaded.session.late(), live.not_finite, p99_ms)
+
+    def beside(self, model: ModelName, other: Loaded, runs: int) -> tuple[list[float], list[float]]:
+        """Milliseconds of the release that serves and of `other`, run in turn on the sample of the first; nothing is
+        counted. Nothing where none serves or there is no sample, or one of them fails on it."""
+        live = self.incumbent(model)
+        times: tuple[list[float], list[float]] = [], []
+        if live is None or live.sample is None:
+            return times
+        for _ in range(runs):
+            for one, spent in zip((live, other), times, strict=True):
+                start = self._clock()
+                try:
+                    one.session.run(live.sample)
+                except ModelError:
+                    return [], []
+                spent.append(1000 * (self._clock() - start))
+        return times
 
     def predict(self, model: ModelName, inputs: Arrays, release: int | None = None) -> Answer:
         """The live release's answer to `inputs` by graph input name.
@@ -156,31 +178,64 @@ class Serving:
         Raises NoModel (also if `release` is given and another one is live), BadInput, RunFailed, NotFinite;
         the last two count as errors of the release.
         """
-        live = self._find(model)
-        slot = live.loaded.slot
-        if release is not None and release != slot.release.number:
-            raise NoModel(f"{model} version {release}", known=False)
-        start = self._clock()
-        try:
-            outputs = self._run(live, inputs)
-        except (RunFailed, NotFinite):
-            self._tell(model, slot.release.number, start, ok=False)
-            raise
-        self._tell(model, slot.release.number, start, ok=True)
-        return Answer(outputs, slot.release)
+        return self._ask(model, self._wanted(model, release), inputs)
 
-    def _run(self, live: _Live, inputs: Arrays) -> Arrays:
+    def predict_each(
+        self, model: ModelName, questions: Sequence[Arrays], release: int | None = None
+    ) -> list[Answer | ModelError]:
+        """What `predict` returns or raises, for each of the questions in order; what may go as one run does so.
+
+        All are answered by one release. Raises NoModel.
+        """
+        live = self._wanted(model, release)
+        if len(questions) == 1:
+            return [self._told(model, live, questions[0])]
+        told: dict[int, Answer | ModelError] = {}
+        for group in batching.stacks(questions, live.loaded.rows):
+            told.update(zip(group, self._ask_together(model, live, [questions[n] for n in group]), strict=True))
+        return [told[number] for number in range(len(questions))]
+
+    def _ask_together(self, model: ModelName, live: _Live, asked: Sequence[Arrays]) -> list[Answer | ModelError]:
+        slot = live.loaded.slot
+        if len(asked) > 1:
+            start = self._clock()
+            try:
+                shares = batching.unstack(run(live.loaded, batching.stack(asked)), asked)
+            except ModelError:
+                shares = None  # one of them is to blame, and it is told so when each is asked for itself
+            if shares is not None:
+                spent = self._clock() - start
+                live.count(spent, answers=len(asked))
+                self._observe(model, slot.release.number, spent, len(asked))
+                return [Answer(share, slot) for share in shares]
+        return [self._told(model, live, inputs) for inputs in asked]
+
+    def _told(self, model: ModelName, live: _Live, inputs: Arrays) -> Answer | ModelError:
+        try:
+            return self._ask(model, live, inputs)
+        except ModelError as error:
+            return error
+
+    def _ask(self, model: ModelName, live: _Live, inputs: Arrays) -> Answer:
+        slot = live.loaded.slot
+        start = self._clock()
         try:
             outputs = run(live.loaded, inputs)
         except (RunFailed, NotFinite) as error:
-            live.count(ok=False, not_finite=isinstance(error, NotFinite))
+            spent = self._clock() - start
+            live.count(spent, error=error)
+            self._observe(model, slot.release.number, spent, 0)
             raise
-        live.count(ok=True, not_finite=False)
-        return outputs
+        spent = self._clock() - start
+        live.count(spent, answers=1)
+        self._observe(model, slot.release.number, spent, 1)
+        return Answer(outputs, slot)
 
-    def _tell(self, model: ModelName, release: int, start: float, *, ok: bool) -> None:
-        self._observe(model, release, self._clock() - start, ok)
-        self._on_answer(model, ok)
+    def _wanted(self, model: str, release: int | None) -> _Live:
+        live = self._find(model)
+        if release is not None and release != live.loaded.slot.release.number:
+            raise NoModel(f"{model} version {release}", known=False)
+        return live
 
     def _find(self, model: str) -> _Live:
         live = self._live.get(model)

@@ -7,9 +7,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from edge.lifecycle import RESUME, step
-from edge.states import Deployment, Event, Phase, Slot
+from edge.states import Deployment, Event, Phase, Proof, Slot
 from sync.messages import ModelOrder, Validated
+from sync.names import Digest
 
+CRASHES = 16  # times that are kept of a release
 PINNED = 2  # committed releases kept on disk behind the one that serves
 
 
@@ -36,12 +38,22 @@ def complete(d: Deployment, now: float) -> Deployment:
 
 def begin_proving(d: Deployment, now: float) -> Deployment:
     # The starts go on counting: a model that takes the agent down while it is proved must be given up.
-    return _to(d, Event.ALLOWED, now, starts=d.starts)
+    return _to(d, Event.ALLOWED, now, starts=d.starts, reason="")
 
 
-def proved(d: Deployment, p99_ms: float, now: float) -> Deployment:
+def unfit(d: Deployment, artifact: Digest, now: float) -> Deployment:
+    """The variant that was tried does not do on this device: the one of this plaintext digest is tried instead."""
+    if d.candidate is None:
+        raise RuntimeError("a proof without a candidate")
+    tried = d.candidate.release
+    refused = (*d.candidate.refused, tried.artifact)
+    candidate = replace(d.candidate, release=replace(tried, artifact=artifact), refused=refused)
+    return _to(d, Event.UNFIT, now, candidate=candidate, starts=d.starts)
+
+
+def proved(d: Deployment, proof: Proof, now: float) -> Deployment:
     """The child's golden vectors passed; what it measured stays with the release."""
-    candidate = replace(d.candidate, p99_ms=p99_ms) if d.candidate else None
+    candidate = replace(d.candidate, p99_ms=proof.p99_ms, rss_mb=proof.rss_mb) if d.candidate else None
     return _to(d, Event.PROVED, now, candidate=candidate)
 
 
@@ -52,7 +64,7 @@ def begin_trial(d: Deployment, validated: Validated, now: float) -> Deployment:
     behind = (d.serving, *d.previous) if d.serving else d.previous
     return _to(
         d, Event.CLEARED, now,
-        serving=d.candidate, candidate=None, previous=behind[:PINNED], validated=validated,
+        serving=d.candidate, candidate=None, previous=behind[:PINNED], validated=validated, reason="",
     )  # fmt: skip
 
 
@@ -86,14 +98,23 @@ def take_off(d: Deployment, reason: str, now: float) -> Deployment:
 
 
 def prove_again(d: Deployment) -> Deployment:
-    """Something on this host was in the way of the proof; no start is counted, for it was not the release's fault."""
+    """Something on this host was in the way of the proof, or the agent was told to stop; no start is counted, for that
+    was not the release's fault."""
     return replace(d, phase=RESUME[d.phase])
 
 
 def drop_previous(d: Deployment) -> Deployment:
     """The release to go back to does not load either: the next one, or none."""
-    serving = d.previous[0] if d.previous else None
-    return replace(d, serving=serving, previous=d.previous[1:])
+    behind = fallbacks(d)
+    return replace(d, serving=behind[0] if behind else None, previous=behind[1:])
+
+
+def forget(d: Deployment, number: int) -> Deployment:
+    """This release was revoked: it is not gone back to. Where another is on trial, or nobody is settled to answer yet,
+    the one behind it takes its place at once; else `give_up` does that."""
+    d = replace(d, previous=tuple(slot for slot in d.previous if slot.release.number != number))
+    settled = d.phase in (Phase.PROBATION, Phase.STEADY)
+    return d if settled or d.serving is None or d.serving.release.number != number else drop_previous(d)
 
 
 def returned(d: Deployment, validated: Validated | None, now: float) -> Deployment:
@@ -105,6 +126,16 @@ def returned(d: Deployment, validated: Validated | None, now: float) -> Deployme
 def resumed(d: Deployment) -> Deployment:
     """The deployment after a restart; counts the start, so that a loop of crashes is seen."""
     return replace(d, phase=RESUME[d.phase], starts=d.starts + 1)
+
+
+def crashed(d: Deployment, artifact: Digest, now: float) -> Deployment:
+    """The process ended of its own fault while it asked this artifact, on trial or committed."""
+
+    def counted(slot: Slot | None) -> Slot | None:
+        hit = slot is not None and slot.release.artifact == artifact
+        return replace(slot, crashes=(*slot.crashes, now)[-CRASHES:]) if slot is not None and hit else slot
+
+    return replace(d, serving=counted(d.serving), candidate=counted(d.candidate))
 
 
 def outlived(d: Deployment) -> Deployment:

@@ -8,6 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from sync.link import Publish
+from sync.lookups import Piece
 from sync.manifest import Manifest, Precision
 from sync.messages import DriftReport, ModelOrder, Release, Validated
 from sync.names import Digest, ModelName
@@ -34,6 +35,7 @@ class Event(StrEnum):
     REFUSED = "refused"  # a verdict before it ever served: signature, digest, golden vectors, profile
     WITHDRAWN = "withdrawn"  # a newer assignment no longer wants it
     ALLOWED = "allowed"  # window and hold file permit the next step
+    UNFIT = "unfit"  # this variant failed its proof here, and the release has another for this CPU
     PROVED = "proved"  # golden vectors and profile passed in the child
     CLEARED = "cleared"  # the shadow gate is passed (or asks for nothing)
     SOAKED = "soaked"  # enough answers in probation without a breach
@@ -65,7 +67,10 @@ class Slot(msgspec.Struct, frozen=True):
     release: Release
     manifest: Manifest
     keys: dict[Digest, str]  # wrapped keys, as the assignment carried them: sealed digest -> base64
-    p99_ms: float = 0.0  # as the proof on this device measured it
+    p99_ms: float = 0.0  # as the proof on this device measured it ...
+    rss_mb: float = 0.0  # ... and the memory it took (MiB)
+    crashes: tuple[float, ...] = ()  # when it ended the agent's process, the newest few
+    refused: tuple[Digest, ...] = ()  # variants of it that failed their proof here, by plaintext digest
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -81,6 +86,13 @@ class Deployment(msgspec.Struct, frozen=True):
     validated: Validated | None = None
     starts: int = 0  # starts of the agent in this phase: the loop breaker
     reason: str = ""
+
+
+class HeldPiece(msgspec.Struct, frozen=True):
+    """What the journal knows of one table, or of the config: the version in force, and the one before it."""
+
+    current: Piece | None = None
+    previous: Piece | None = None
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -99,6 +111,7 @@ class Health(msgspec.Struct, frozen=True):
     answers: int = 0
     errors: int = 0
     not_finite: int = 0
+    p99_ms: float = 0.0  # of the newest answers; nought while they are too few
 
 
 class ProofRequest(msgspec.Struct, frozen=True):
@@ -123,9 +136,10 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Subscribe to these topics of the uplink."""
+    """Subscribe to these topics of the uplink; it was decided in this `session`, None if there is but one."""
 
     patterns: tuple[str, ...]
+    session: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +160,11 @@ class Prove:
 
 @dataclass(frozen=True, slots=True)
 class Install:
-    """Check this certificate (PEM), keep it, and open the uplink anew with it."""
+    """Check this certificate and whom to believe to be the broker (PEM; none: those of before), keep both, and open the
+    uplink anew with them."""
 
     certificate: str
+    authorities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +178,14 @@ class Proved:
 
 @dataclass(frozen=True, slots=True)
 class LinkChanged:
-    """The uplink came up or went down."""
+    """The uplink came up or went down. `keeps`: it keeps whatever is said until it is heard, as a folder does that
+    somebody carries; nothing need wait for an answer. `session` is the link's number of the one that came up, `limit`
+    the largest packet (bytes) it takes; 0: any."""
 
     up: bool
+    keeps: bool = False
+    session: int | None = None
+    limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ alarm. A file that cannot be read is the same as none, and reported.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,10 +23,12 @@ from sync.errors import SyncError
 from sync.manifest import Manifest
 from sync.messages import DriftReport
 from sync.names import ModelName
-from sync.sketch import Stream, pack, unpack
+from sync.sketch import MAX_STREAMS, Stream, pack, unpack
 from sync.windows import Rows
 
 KEEP_EVERY = 20  # drift windows between two checkpoints
+TOGETHER = 4  # full drift windows the detector is shown at once, where rows come faster than ...
+SOON = 1.0  # seconds of event time, after which it is shown a full window at once
 
 Alarm = Callable[[ModelName, DriftReport], None]
 
@@ -36,11 +39,13 @@ class _Watched:
 
     number: int
     window: int  # rows of a drift window
+    width: int  # streams
     detector: Detector
     report: DriftReport
     kept: int = 0  # windows at the last checkpoint
     over: int = 0  # rows since the last finished window ...
     waiting: list[Rows] = field(default_factory=list)  # ... and of these, those the detector has not seen
+    shown: float = -math.inf  # event time when it saw rows last
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -60,7 +65,7 @@ class Telemetry:
 
     def watch(self, manifest: Manifest) -> None:
         """From now on this committed release is watched; where it was watched before, that is continued."""
-        if manifest.drift is None or manifest.window is None:
+        if manifest.drift is None or not streams_of(manifest):
             return
         with self._lock:
             current = self._watched.get(manifest.model)
@@ -68,17 +73,21 @@ class Telemetry:
                 self._watched[manifest.model] = self._restore(manifest) or self._begin(manifest)
 
     def observe(self, model: ModelName, ts: float, rows: npt.ArrayLike) -> None:
-        """Rows (n, channels) of a model's stream, in the order they came; nothing if it is not watched."""
+        """Rows (n, streams) of a model, in the order they came; nothing if it is not watched, or in another layout."""
         with self._lock:
             watched = self._watched.get(model)
             if watched is None:
                 return
-            watched.waiting.append(np.asarray(rows, np.float32))
-            watched.over += len(watched.waiting[-1])
-            if watched.over < watched.window:
+            came = np.asarray(rows, np.float32)
+            if came.ndim != 2 or came.shape[1] != watched.width:
                 return
-            noted = [self._note(watched, verdict, ts) for verdict in self._judged(watched)]
-            alarmed = any(noted)
+            watched.waiting.append(came)
+            watched.over += len(came)
+            full = watched.over // watched.window
+            if full == 0 or (full < TOGETHER and abs(ts - watched.shown) < SOON):
+                return
+            watched.shown = ts
+            alarmed = self._judged(watched)
             if alarmed or watched.report.windows - watched.kept >= KEEP_EVERY:
                 self._keep(model, watched)
             report = watched.report
@@ -93,16 +102,20 @@ class Telemetry:
     def close(self) -> None:
         """A last checkpoint of everything."""
         with self._lock:
+            alarmed = {model: watched for model, watched in self._watched.items() if self._judged(watched)}
             for model, watched in self._watched.items():
-                self._judged(watched)  # no window is full
                 self._keep(model, watched)
+        for model, watched in alarmed.items():
+            self._alarm(model, watched.report)
 
-    def _judged(self, watched: _Watched) -> tuple[Verdict, ...]:
-        """Shows the detector all that waits."""
+    def _judged(self, watched: _Watched) -> bool:
+        """Shows the detector all that waits; true for the release's first alarm."""
         waiting, watched.waiting, watched.over = watched.waiting, [], watched.over % watched.window
-        return watched.detector.push(np.concatenate(waiting)) if waiting else ()
+        verdicts = watched.detector.push(np.concatenate(waiting)) if waiting else ()
+        noted = [self._note(watched, verdict) for verdict in verdicts]
+        return any(noted)
 
-    def _note(self, watched: _Watched, verdict: Verdict, ts: float) -> bool:
+    def _note(self, watched: _Watched, verdict: Verdict) -> bool:
         """Folds one verdict into the report; true for the release's first alarm, which stays."""
         old = watched.report
         first = verdict.status is Status.ALARM and old.since is None
@@ -112,17 +125,17 @@ class Telemetry:
             windows=verdict.window + 1,
             statistic=verdict.statistic,
             streams=streams,
-            since=ts if first else old.since,
+            since=watched.shown if first else old.since,
         )
         return first
 
     def _begin(self, manifest: Manifest) -> _Watched:
-        assert manifest.drift is not None and manifest.window is not None
+        assert manifest.drift is not None
         drift = manifest.drift
         rule = Rule(drift.window, drift.baseline, drift.alarm, drift.material, turns=drift.turns)
-        streams = tuple(Stream(channel, "numeric") for channel in manifest.window.channels)
+        streams = tuple(Stream(name, "numeric") for name in streams_of(manifest))
         report = DriftReport(Status.NOT_CALIBRATED.value)
-        return _Watched(manifest.number, drift.window, watch(streams, rule), report)
+        return _Watched(manifest.number, drift.window, len(streams), watch(streams, rule), report)
 
     def _restore(self, manifest: Manifest) -> _Watched | None:
         content = self._kept.load(manifest.model)
@@ -136,9 +149,21 @@ class Telemetry:
             return None
         if kept.number != manifest.number:
             return None
-        return _Watched(kept.number, kept.state.rule.window, detector, kept.report, kept.report.windows, kept.over)
+        window, width = kept.state.rule.window, len(kept.state.streams)
+        return _Watched(kept.number, window, width, detector, kept.report, kept.report.windows, kept.over)
 
     def _keep(self, model: ModelName, watched: _Watched) -> None:
         watched.kept = watched.report.windows
         content = pack(_State(watched.number, watched.detector.state(), watched.report, watched.over))
         self._kept.save(model, content)
+
+
+def streams_of(manifest: Manifest) -> tuple[str, ...]:
+    """What is watched of a model: the channels of its windows, or without windows the columns of its one float32 input,
+    as `input[3]`; nothing where there is neither, or too much."""
+    if manifest.window is not None:
+        return manifest.window.channels
+    if len(manifest.inputs) != 1 or manifest.inputs[0].datatype != "FP32" or len(manifest.inputs[0].shape) != 2:
+        return ()
+    name, width = manifest.inputs[0].name, manifest.inputs[0].shape[1]
+    return tuple(f"{name}[{i}]" for i in range(width)) if width <= MAX_STREAMS else ()

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
-import numpy as np
 
 from edge.answers import conclude
 from edge.kept import Kept
+from edge.lookups import Lookups
 from edge.pairing import About, Books, Pair, Tally, fresh
 from edge.serving import BadInput, Loaded, ModelError, NotFinite, run
 from edge.states import Health
@@ -62,13 +62,19 @@ class Trials:
 
     Without `kept` a trial does not outlive its process, and nothing is reported. `known` is the label that was already
     given to a prediction, None without one: what a kill took from the books is asked for again. It must not raise.
-    `clock` is in seconds since anything; it tells a candidate that never answers.
+    `clock` is in seconds since anything; it tells a candidate that never answers. `lookups` fill the graph inputs that
+    are not windows.
     """
 
     def __init__(
-        self, kept: Kept | None = None, known: Known = _unknown, clock: Callable[[], float] = _stopped
+        self,
+        kept: Kept | None = None,
+        known: Known = _unknown,
+        clock: Callable[[], float] = _stopped,
+        lookups: Lookups | None = None,
     ) -> None:
         self._kept, self._known, self._clock = kept, known, clock
+        self._lookups = lookups or Lookups()
         self._trials: dict[ModelName, _Trial] = {}
         self._lock = threading.Lock()
 
@@ -116,7 +122,7 @@ class Trials:
             in_shadow = prediction.release == trial.old.slot.release.number
             other = trial.new if in_shadow else trial.old
             trial.asked = self._clock() if in_shadow else None
-        heard = _ask(other, window)  # takes a while: nobody else must wait for it
+        heard = self._ask(other, prediction.entity or "", window)  # takes a while: nobody else must wait for it
         with self._lock:
             trial.asked = None
             # Meanwhile it may have been closed, or the same window seen by another thread.
@@ -164,6 +170,15 @@ class Trials:
             for model, trial in self._trials.items():
                 if trial.changes:
                     self._keep(model, trial)
+
+    def _ask(self, other: Loaded, entity: str, window: Rows) -> str | ModelError:
+        """The other release's answer, as a label would put it, or what kept it from one; a table that is stale to it
+        counts, for it would answer so too."""
+        try:
+            inputs, _ = self._lookups.question(other.session, other.slot.manifest, entity, window)
+            return str(conclude(run(other, inputs), other.slot.manifest.classes)[0])
+        except ModelError as error:
+            return error
 
     def _hear(self, trial: _Trial, prediction: Prediction, heard: str | ModelError, *, in_shadow: bool) -> None:
         model, before = prediction.model, trial.tally.counters
@@ -229,20 +244,11 @@ class Trials:
 def _wanted(trial: _Trial, prediction: Prediction, window: Rows) -> bool:
     """Whether this is an answer of one of the two to a window that begins after the entity's last counted one."""
     answered = next((one for one in (trial.new, trial.old) if one.slot.release.number == prediction.release), None)
-    spec = answered.slot.manifest.window if answered else None
-    if spec is None or prediction.quality != "ok" or prediction.value is None:
+    if answered is None or prediction.quality != "ok" or prediction.value is None:
         return False
-    return trial.tally.fits(prediction.entity or "", prediction.ts - (len(window) - 1) * spec.period)
-
-
-def _ask(other: Loaded, window: Rows) -> str | ModelError:
-    """The other release's answer, as a label would put it, or what kept it from one."""
-    inputs = other.session.inputs
-    try:
-        outputs = run(other, {inputs[0].name if inputs else "": window[np.newaxis]})
-        return str(conclude(outputs, other.slot.manifest.classes)[0])
-    except ModelError as error:
-        return error
+    spec = answered.slot.manifest.window
+    lasted = (len(window) - 1) * spec.period if spec else 0.0
+    return trial.tally.fits(prediction.entity or "", prediction.ts - lasted)
 
 
 def _counted(health: Health, heard: str | ModelError) -> Health:

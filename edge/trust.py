@@ -8,19 +8,19 @@ keys it took away had signed: so a thief who counted to the end can be followed.
 *record*: the metadata and manifest bytes, by which every later load is verified offline, ignoring expiry. Expiry
 blocks installing, never running. tuf reads the clock itself; a clock that is not set is caught before (`edge.agent`).
 
-The root also names the director, whose word says which release is wanted. `newer_root` therefore follows the chain of
-roots by itself: a director that was replaced must not be needed to say so.
+What is no longer among the signed targets was revoked, and `revoked` says so of what this device holds. The chain of
+roots is followed for itself besides (`edge.roots`).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-from securesystemslib.signer import Key
 from tuf.api.exceptions import (
     DownloadError,
     DownloadHTTPError,
@@ -28,19 +28,18 @@ from tuf.api.exceptions import (
     ExpiredMetadataError,
     RepositoryError,
 )
-from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
+from edge import roots
 from sync import codec
-from sync.errors import Malformed, SyncError, Untrusted
+from sync.errors import SyncError, Untrusted
 from sync.manifest import LIMIT, Manifest, role_of, target_path
 from sync.names import Digest, ModelName, TrustFile
-from sync.roles import DIRECTOR_FIELD, key_from_dict
 
 CONFIG = UpdaterConfig(prefix_targets_with_hash=True)
 LAST_VERSION = 2**63 - 1  # what the journal's column holds
-
-Kind = TypeVar("Kind", Root, Timestamp, Snapshot, Targets)
+_TOP = ("root", "timestamp", "snapshot", "targets")
 
 
 class Incomplete(SyncError):
@@ -64,6 +63,24 @@ class Accepted(msgspec.Struct, frozen=True):
     manifest: Manifest
     record: Record
     versions: dict[str, int]
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """The releases that were revoked, the root now trusted, and the whole high-water mark from now on."""
+
+    revoked: tuple[tuple[ModelName, int], ...]
+    root: bytes
+    versions: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Current:
+    """The metadata tuf's client holds after a refresh, the signed digest of each release that was asked for (None: not
+    signed), the mark."""
+
+    found: dict[str, bytes]
+    digests: dict[tuple[ModelName, int], str | None]
+    mark: dict[str, int]
 
 
 class _Collected(FetcherInterface):
@@ -110,39 +127,42 @@ def accept(
     `floor` the high-water mark. Raises Incomplete (files missing or expired: not now) or Untrusted (never):
     signature, rollback, digest, or a release that is not among the signed targets of its model's role.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        updater = Updater(
-            str(folder), "trust:/", str(folder), "trust:/", _Collected(files), CONFIG, bootstrap=root,
-        )  # fmt: skip
-        updater.refresh()
-        info = updater.get_targetinfo(target_path(model, number))
-        found = _kept(folder, role_of(model))
-        mark = _raised(_under(folder, root, found["root"], floor), found)
-    except (RepositoryError, DownloadLengthMismatchError, ValueError) as error:
-        # What has expired may be renewed in place; a file of the wrong length must be dropped to be asked for again.
-        kind = Incomplete if isinstance(error, ExpiredMetadataError) else Untrusted
-        raise kind(f"trust files: {error}") from error
-    except (DownloadError, OSError) as error:
-        raise Incomplete(f"trust files: {error}") from error
-    if info is None or info.hashes.get("sha256") != digest or role_of(model) not in found:
+    current = _refreshed(folder, root, files, floor, [(model, number)])
+    found = current.found
+    if current.digests[model, number] != digest or role_of(model) not in found:
         raise Untrusted(f"{model} {number} with digest {digest[:12]} is not among the signed releases")
     manifest = files.get(f"{digest}.manifest")
     if manifest is None:
         raise Incomplete(f"manifest {digest[:12]} has not arrived")
     record = Record(found["root"], found["targets"], found[role_of(model)], manifest)
-    return Accepted(verify(record, model, number), record, mark)
+    return Accepted(verify(record, model, number), record, current.mark)
+
+
+def revoked(
+    folder: Path,
+    root: bytes,
+    files: Mapping[str, bytes],
+    floor: Mapping[str, int],
+    held: Mapping[tuple[ModelName, int], Digest],
+) -> Standing:
+    """Which of the releases `held` here (model and number -> manifest) are not among the signed ones any more.
+
+    Runs tuf's client as `accept` does, and raises the same.
+    """
+    current = _refreshed(folder, root, files, floor, held)
+    gone = tuple(sorted(one for one, digest in held.items() if current.digests[one] != digest))
+    return Standing(gone, current.found["root"], current.mark)
 
 
 def verify(record: Record, model: ModelName, number: int) -> Manifest:
     """The manifest of an accepted release, verified from its record alone; raises Untrusted or Malformed."""
     name, path = role_of(model), target_path(model, number)
     try:
-        root, targets = _parse(record.root, Root), _parse(record.targets, Targets)
-        role = _parse(record.role, Targets)
-        _vouched(root.signed, "root", root)
-        _vouched(root.signed, "targets", targets)
-        _vouched(targets.signed, name, role)
+        root, targets = roots.parse(record.root, Root), roots.parse(record.targets, Targets)
+        role = roots.parse(record.role, Targets)
+        roots.vouched(root.signed, "root", root)
+        roots.vouched(root.signed, "targets", targets)
+        roots.vouched(targets.signed, name, role)
     except (RepositoryError, ValueError) as error:
         raise Untrusted(f"record of {model} {number}: {error}") from error
     delegations = targets.signed.delegations
@@ -157,108 +177,40 @@ def verify(record: Record, model: ModelName, number: int) -> Manifest:
     return manifest
 
 
-def newer_root(root: bytes, files: Mapping[str, bytes]) -> bytes:
-    """The newest root that `files` lead to from `root`, each signed by the one before and by itself; else `root`.
-
-    Needs no order and no clock: an expired root blocks installing, yet it names the director better than an older
-    one. Raises Untrusted if the very next root is bad, so that every call gets further or says why not.
-    """
-    newest = root
+def _refreshed(
+    folder: Path,
+    root: bytes,
+    files: Mapping[str, bytes],
+    floor: Mapping[str, int],
+    releases: Iterable[tuple[ModelName, int]],
+) -> _Current:
+    """tuf's client over `files`; raises Incomplete or Untrusted."""
+    asked = tuple(releases)
     try:
-        trusted = _parse(root, Root)
-        while (data := files.get(f"{trusted.signed.version + 1}.root.json")) is not None:
-            if len(data) > CONFIG.root_max_length:
-                raise RepositoryError(f"{len(data)} bytes are more than {CONFIG.root_max_length}")
-            following = _parse(data, Root)
-            if following.signed.version != trusted.signed.version + 1:
-                raise RepositoryError(f"it says version {following.signed.version}")
-            _vouched(trusted.signed, "root", following)
-            _vouched(following.signed, "root", following)
-            newest, trusted = data, following
-    except (RepositoryError, ValueError) as error:
-        if newest is root:
-            raise Untrusted(f"the root after the trusted one: {error}") from error
-    return newest
+        folder.mkdir(parents=True, exist_ok=True)
+        updater = Updater(
+            str(folder), "trust:/", str(folder), "trust:/", _Collected(files), CONFIG, bootstrap=root,
+        )  # fmt: skip
+        updater.refresh()
+        digests = {one: _digest(updater.get_targetinfo(target_path(*one))) for one in asked}
+        found = _kept(folder, {role_of(model) for model, _ in asked})
+        return _Current(found, digests, _raised(_under(folder, root, found["root"], floor), found))
+    except (RepositoryError, DownloadLengthMismatchError, ValueError) as error:
+        # What has expired may be renewed in place; a file of the wrong length must be dropped to be asked for again.
+        kind = Incomplete if isinstance(error, ExpiredMetadataError) else Untrusted
+        raise kind(f"trust files: {error}") from error
+    except (DownloadError, OSError) as error:
+        raise Incomplete(f"trust files: {error}") from error
 
 
-def next_root(root: bytes) -> TrustFile:
-    """The name of the one file that can follow `root`: worth listening to as long as the device lives."""
-    return TrustFile(f"{_trusted(root).version + 1}.root.json")
+def _digest(target: TargetFile | None) -> str | None:
+    return target.hashes.get("sha256") if target is not None else None
 
 
-def settled(mark: Mapping[str, int], old: bytes, new: bytes) -> dict[str, int]:
-    """The high-water mark `mark`, made under root `old`, under the newer root `new` of the same chain.
-
-    A version is forgotten where what the old keys signed does not hold any more (TUF 1.0.34, 5.3.11). As in tuf's
-    client the timestamp's keys vouch for the snapshot's version too, and the snapshot's for all it lists. Of a mark
-    that is known to be of a later root than `old`, nothing is forgotten.
-    """
-    before, after = _trusted(old), _trusted(new)
-    if mark.get("root", 0) > before.version:
-        return dict(mark) | {"root": max(mark["root"], after.version)}
-    gone: set[str] = set()
-    if _rotated(before, after, "timestamp"):
-        gone |= {"timestamp", "snapshot"}
-    if _rotated(before, after, "snapshot"):
-        gone |= set(mark) - {"root", "timestamp"}
-    return {role: version for role, version in mark.items() if role not in gone} | {"root": after.version}
-
-
-def director_keys(root: bytes) -> list[Key]:
-    """The director's public keys in a root this device trusts."""
-    try:
-        metadata: Metadata[Root] = Metadata.from_bytes(root)
-        fields = metadata.signed.unrecognized_fields[DIRECTOR_FIELD]
-        return [key_from_dict(keyid, body) for keyid, body in fields.items()]
-    except (RepositoryError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise Malformed(f"the root names no director: {error}") from error
-
-
-def director_replaced(old: bytes, new: bytes) -> bool:
-    """Whether no director's key of root `old` stands in root `new` either: its orders do not hold any more."""
-    return not _directors(old) & _directors(new)
-
-
-def _directors(root: bytes) -> set[str]:
-    try:
-        return {_material(key) for key in director_keys(root)}
-    except Malformed:  # a root may name no director
-        return set()
-
-
-def _material(key: Key) -> str:
-    """The public key itself, however it is spelt."""
-    return "".join(str(key.keyval).split()).lower()
-
-
-def _parse(data: bytes, kind: type[Kind]) -> Metadata[Kind]:
-    """Metadata of exactly this kind; raises RepositoryError."""
-    metadata: Metadata[Any] = Metadata.from_bytes(data)
-    if not isinstance(metadata.signed, kind):
-        raise RepositoryError(f"this is {metadata.signed.type}, not {kind.type}")
-    return metadata
-
-
-def _trusted(root: bytes) -> Root:
-    """A root that was verified before; raises Untrusted if these bytes are none."""
-    try:
-        return _parse(root, Root).signed
-    except (RepositoryError, ValueError) as error:
-        raise Untrusted(f"the trusted root: {error}") from error
-
-
-def _vouched(delegator: Root | Targets, role: str, metadata: Metadata[Any]) -> None:
-    """Raises RepositoryError unless a threshold of *different* keys signed: one key under two ids is one."""
-    result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
-    distinct = {_material(key) for key in result.signed.values()}
-    if len(distinct) < result.threshold:
-        raise RepositoryError(f"{role} was signed by {len(distinct)}/{result.threshold} different keys")
-
-
-def _kept(folder: Path, role: str) -> dict[str, bytes]:
-    """The metadata tuf's client keeps after a refresh; the model's role only if it is one."""
-    names = ("root", "timestamp", "snapshot", "targets", *((role,) if (folder / f"{role}.json").exists() else ()))
-    return {name: (folder / f"{name}.json").read_bytes() for name in names}
+def _kept(folder: Path, roles: Iterable[str]) -> dict[str, bytes]:
+    """The metadata tuf's client keeps after a refresh; of the models' roles those that are one."""
+    models = [role for role in roles if (folder / f"{role}.json").exists()]
+    return {name: (folder / f"{name}.json").read_bytes() for name in (*_TOP, *models)}
 
 
 def _under(folder: Path, root: bytes, trusted: bytes, floor: Mapping[str, int]) -> Mapping[str, int]:
@@ -267,9 +219,9 @@ def _under(folder: Path, root: bytes, trusted: bytes, floor: Mapping[str, int]) 
     That root is part of the chain the client has just followed from `root`, or nothing is forgotten.
     """
     made = floor.get("root", 0)
-    if not _trusted(root).version <= made < _trusted(trusted).version:
+    if not roots.trusted(root).version <= made < roots.trusted(trusted).version:
         return floor
-    return settled(floor, (folder / "root_history" / f"{made}.root.json").read_bytes(), trusted)
+    return roots.settled(floor, (folder / "root_history" / f"{made}.root.json").read_bytes(), trusted)
 
 
 def _raised(floor: Mapping[str, int], found: Mapping[str, bytes]) -> dict[str, int]:
@@ -278,7 +230,7 @@ def _raised(floor: Mapping[str, int], found: Mapping[str, bytes]) -> dict[str, i
     The roles that were not looked into count as well: the snapshot lists the version of each.
     """
     versions: dict[str, int] = {name: Metadata[Any].from_bytes(data).signed.version for name, data in found.items()}
-    meta = _parse(found["snapshot"], Snapshot).signed.meta.items()
+    meta = roots.parse(found["snapshot"], Snapshot).signed.meta.items()
     listed = {name.removesuffix(".json"): one.version for name, one in meta}
     for name, seen in floor.items():
         version = versions.get(name, listed.get(name, 0))
@@ -290,9 +242,3 @@ def _raised(floor: Mapping[str, int], found: Mapping[str, bytes]) -> dict[str, i
         if version > LAST_VERSION:
             raise Untrusted(f"{name} version {version} is beyond what any publisher counts to")
     return dict(floor) | versions
-
-
-def _rotated(before: Root, after: Root, role: str) -> bool:
-    """Whether what the old keys signed no longer holds."""
-    kept = set(before.roles[role].keyids) & set(after.roles[role].keyids)
-    return len(kept) < after.roles[role].threshold

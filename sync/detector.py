@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from sync.distances import distance, psi
 from sync.sketch import (
     COUNTERS,
     MAX_STREAMS,
@@ -36,9 +37,7 @@ from sync.sketch import (
     WindowCounter,
     check_rows,
     count,
-    distance,
     fit,
-    psi,
 )
 
 LEAST_CALIBRATION = 40
@@ -246,7 +245,7 @@ class Detector:
             return
         scores = np.array(self._scores)
         turns = self._rule.turns or turns_for(scores)
-        self._sorted = np.sort(scores, axis=0)
+        self._calibration = scores
         self._bets = e_value(np.arange(1, need + 2) / (need + 1))  # every value a bet can take
         kept = np.frombuffer(collected, "<f8") if collected else np.zeros(turns * len(self._streams))
         self._r = kept.reshape(turns, len(self._streams)).copy()
@@ -265,10 +264,8 @@ class Detector:
 
     def _bet(self, r: Floats, score: Floats) -> None:
         """R = (R + 1) e, in place, for the detector whose turn it is."""
-        for i, one in enumerate(score):
-            column = self._sorted[:, i]
-            at_least_as_far = len(column) - int(np.searchsorted(column, one, side="left"))
-            r[i] = (r[i] + 1) * self._bets[at_least_as_far]
+        at_least_as_far = (self._calibration >= score).view(np.uint8).sum(axis=0, dtype=np.intp)
+        r[:] = (r + 1) * self._bets[at_least_as_far]
         # At this level one stream of one detector alarms alone, so no first alarm moves, and R can come down again.
         np.minimum(r, self._rule.alarm * r.size * (self.turns or 1), out=r)
 

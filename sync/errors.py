@@ -31,3 +31,9 @@ class Damaged(SyncError):
     """Sealed bytes that do not open, or pieces whose digest differs."""
 
     code = "damaged"
+
+
+class Unfit(SyncError):
+    """A table or config that a release does not accept: other columns, or a value beyond what its owner allowed."""
+
+    code = "unfit"

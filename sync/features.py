@@ -8,7 +8,9 @@ import msgspec
 
 from sync.errors import Malformed
 
-Datatype = Literal["BOOL", "UINT8", "INT8", "INT32", "INT64", "FP32", "FP64", "BYTES"]
+Datatype = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES",
+]  # fmt: skip
 
 
 class TensorSpec(msgspec.Struct, frozen=True):

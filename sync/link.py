@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 
 class LinkDown(Exception):
     """The link is not there or refuses; what to do next stands in the message."""
@@ -35,6 +37,23 @@ class Publish:
     retain: bool = False
     expiry: int | None = None  # seconds the broker keeps it for an absent receiver
     correlation: bytes | None = None
+
+
+class LineReport(msgspec.Struct, frozen=True):
+    """What a site lets its line carry down of releases and tables; 0: no limit. Only chunks count."""
+
+    bytes_today: int  # asked for, of the UTC day
+    daily_bytes: int
+    bytes_per_second: int
+    waits: bool = False  # for tomorrow: the budget of today is spent
+
+
+AROUND = 64  # bytes: more than an MQTT 5 PUBLISH of ours has beside topic and payload
+
+
+def packet_size(topic: str, payload: int) -> int:
+    """Bytes a packet takes at most that carries so many bytes on this topic: what a broker's limit is compared with."""
+    return len(topic) + payload + AROUND
 
 
 Receiver = Callable[[Message], None]

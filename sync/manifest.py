@@ -5,15 +5,19 @@ It is plain on the broker, so it never contains a reading (golden vectors are a 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from typing import Literal
 
 import msgspec
 
 from sync.features import TensorSpec, WindowSpec
-from sync.names import Digest, ModelName, TenantId
+from sync.names import Digest, LookupName, ModelName, TenantId
 
 VERSION = 1
 LIMIT = 256 * 1024  # bytes of a manifest: 64 MiB in 96 KiB chunks needs about 50 KB of hashes
+
+_VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){0,2}")
 
 Precision = Literal["fp32", "int8-static", "int8-dynamic"]
 
@@ -91,6 +95,62 @@ class Uplink(msgspec.Struct, frozen=True):
             raise ValueError("uplink: share is from 0 to 1, daily_bytes is 0 or more")
 
 
+class Requires(msgspec.Struct, frozen=True):
+    """What a device must be to run this release, signed by its owner: no assignment can send it anywhere else.
+
+    `labels` must all be among those that the device's own settings give it; `agent` is the oldest version of the agent
+    that can run it (`1`, `1.2` or `1.2.3`; empty: any).
+    """
+
+    labels: tuple[str, ...] = ()
+    agent: str = ""
+
+    def __post_init__(self) -> None:
+        if self.agent and not _VERSION.fullmatch(self.agent):
+            raise ValueError(f"requires: {self.agent!r} is no version like 1, 1.2 or 1.2.3")
+
+
+class LookupColumn(msgspec.Struct, frozen=True):
+    """One column of a lookup: a finite number, from `min` to `max` inclusive where they are given."""
+
+    name: str
+    min: float | None = None
+    max: float | None = None
+
+
+class Lookup(msgspec.Struct, frozen=True):
+    """A graph input that is filled from a table by entity: `name`, FP32, [-1, columns].
+
+    It says which tables this release accepts, signed by its owner; which version is in force says the assignment. A
+    table is fresh for `ttl` seconds after its source was read; then the release answers with quality `stale`, or
+    abstains. `default` stands for an entity without a row; without it the release abstains.
+    """
+
+    name: LookupName
+    columns: tuple[LookupColumn, ...]
+    ttl: float
+    stale: Literal["answer", "abstain"] = "abstain"
+    default: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.columns or len({column.name for column in self.columns}) != len(self.columns):
+            raise ValueError(f"lookup {self.name}: columns must be named, each once")
+        if not self.ttl > 0:
+            raise ValueError(f"lookup {self.name}: ttl is more than 0 seconds")
+        if self.default is not None and len(self.default) != len(self.columns):
+            raise ValueError(f"lookup {self.name}: default has one number a column")
+
+
+class Variable(msgspec.Struct, frozen=True):
+    """A word in a binding, written `{name}`, that differs from device to device: text is one level of a topic, a
+    number lies between `min` and `max`. `default` holds where no config says otherwise."""
+
+    name: str
+    default: str | float
+    min: float | None = None
+    max: float | None = None
+
+
 class Lineage(msgspec.Struct, frozen=True):
     """Where it comes from: enough to ask the core for the rest. Metrics are named figures of the scorecard."""
 
@@ -121,6 +181,9 @@ class Manifest(msgspec.Struct, frozen=True):
     lineage: Lineage
     drift: Drift | None = None
     uplink: Uplink = Uplink()
+    requires: Requires = Requires()
+    lookups: tuple[Lookup, ...] = ()
+    variables: tuple[Variable, ...] = ()
     v: int = VERSION
 
 
@@ -134,13 +197,32 @@ def role_of(model: ModelName) -> str:
     return f"model.{model}"
 
 
-def choose(manifest: Manifest, cpu_flags: frozenset[str]) -> Variant:
-    """The variant for this CPU: the first, in the publisher's order, whose needs are met.
+def unfit(requires: Requires, labels: Collection[str], agent: str) -> str:
+    """Why a device with these labels and this version of the agent may not run it; empty if it may."""
+    lacking = [label for label in requires.labels if label not in labels]
+    if lacking:
+        given = ", ".join(sorted(labels)) or "none"
+        return f"it is for devices labelled {', '.join(lacking)}; labels of this one: {given}"
+    if requires.agent and _version(agent) < _version(requires.agent):
+        return f"it takes an agent of version {requires.agent} or newer; this one is {agent}"
+    return ""
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The leading numbers, three of them: what comes behind (`.dev1`, `rc1`) does not count."""
+    found = _VERSION.match(text)
+    numbers = [int(part) for part in found[0].split(".")] if found else []
+    return (*numbers, 0, 0, 0)[:3]
+
+
+def choose(manifest: Manifest, cpu_flags: frozenset[str], refused: Collection[Digest] = ()) -> Variant:
+    """The variant for this CPU: the first, in the publisher's order, whose needs are met and that was not `refused`
+    (plaintext digests).
 
     The last variant needs nothing, so that there is always one; a manifest without such a variant is refused
     by raising ValueError.
     """
     for variant in manifest.variants:
-        if cpu_flags.issuperset(variant.needs):
+        if cpu_flags.issuperset(variant.needs) and variant.blob.plain not in refused:
             return variant
     raise ValueError(f"release {manifest.model} {manifest.number} has no variant for this CPU")

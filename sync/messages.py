@@ -10,7 +10,9 @@ from typing import Literal
 
 import msgspec
 
-from sync.names import DeviceId, Digest, Kind, ModelName, TenantId
+from sync.link import LineReport
+from sync.lookups import Piece, PieceReport
+from sync.names import DeviceId, Digest, Kind, LookupName, ModelName, TenantId
 
 PROTOCOL = 1
 
@@ -36,10 +38,8 @@ class Gates(msgspec.Struct, frozen=True):
 
 
 class ModelOrder(msgspec.Struct, frozen=True):
-    """What one device shall do with one model. `keys` opens the blobs: sealed digest -> wrapped key (base64).
-
-    `shadow`: prove it, then run it beside the incumbent, on the same inputs, until a newer order says `live`.
-    """
+    """What one device shall do with one model. `keys` opens the blobs: sealed digest -> wrapped key (base64). `shadow`:
+    prove it, then run it beside the incumbent, on the same inputs, until a newer order says `live`."""
 
     manifest: Digest
     number: int
@@ -62,12 +62,15 @@ class Assignment(msgspec.Struct, frozen=True):
     models: dict[ModelName, ModelOrder]
     tenant_key: str = ""  # X25519 public key of the tenant (base64): what samples are sealed to
     certificate: str = ""  # the device's newest certificate (PEM), for the key it has
+    authorities: tuple[str, ...] = ()  # whom to believe to be the broker (PEM); none: those of before
+    reports_key: str = ""  # X25519 public key (base64): what the bodies of records are sealed to
+    lookups: dict[LookupName, Piece] = {}
+    config: Piece | None = None
     v: int = PROTOCOL
 
 
 class Labels(msgspec.Struct, frozen=True):
-    """What predictions really were: prediction id -> label. Travels on `labels`; lost ones are sent again by whoever
-    gave them."""
+    """What predictions really were: prediction id -> label. Whoever gave those that are lost sends them again."""
 
     labels: dict[str, str]
     v: int = PROTOCOL
@@ -131,11 +134,8 @@ class LabelReport(msgspec.Struct, frozen=True):
 
 
 class TrialReport(msgspec.Struct, frozen=True):
-    """What pairs say: candidate and incumbent on the same inputs of one device, since this trial opened.
-
-    Blocks in which the candidate was worse (`plus`), equal (`zero`), better (`minus`) only grow; with `manifest`,
-    `against` and `retry` they name what they are about, so that a decision on them can be replayed.
-    """
+    """Candidate and incumbent on the same inputs of one device since this trial opened: blocks in which the candidate
+    was worse (`plus`), equal (`zero`), better (`minus`) only grow. What they are about is named: it can be replayed."""
 
     manifest: Digest  # of the candidate
     against: Digest  # of the incumbent
@@ -202,6 +202,10 @@ class Reported(msgspec.Struct, frozen=True):
     key_protection: str = "none"
     clock: Literal["set", "unset"] = "set"
     trust: dict[str, int] = {}
+    lookups: dict[LookupName, PieceReport] = {}
+    config: PieceReport | None = None
+    line: LineReport | None = None  # None: it has no limits
+    certificate: str = ""  # SHA-256 of the one it uses (DER), hex
     v: int = PROTOCOL
 
 

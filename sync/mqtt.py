@@ -19,19 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from sync import topics
 from sync.link import LinkDown, Message, Publish, Receiver, Watcher, pause
-from sync.names import BadName
+from sync.topics import is_chunk
 
 KEEPALIVE = 60  # seconds
 IN_FLIGHT = 100  # QoS 1 messages under way at once
 AT_ONCE = 64  # filters in one packet
+LARGEST = 2 * 1024 * 1024  # bytes of a packet on the uplink; the broker has no larger ones either
 FEW = 16  # chunks that came are given up so many at a time: one packet and its answer, not one for each
 
 
@@ -70,6 +70,16 @@ class Broker:
     session_expiry: int = 86_400  # seconds the broker keeps the session of an absent client
 
 
+class _Client(paho.Client):
+    """Holds no more of one packet than `largest` bytes: paho would take 256 MB of whoever announces them."""
+
+    largest = 2**28 - 1  # MQTT has no larger ones
+
+    def _packet_read(self) -> MQTTErrorCode:
+        done = super()._packet_read()
+        return done if self._in_packet["remaining_length"] <= self.largest else MQTTErrorCode.MQTT_ERR_PROTOCOL
+
+
 class MqttLink:
     """One session with a broker.
 
@@ -78,7 +88,8 @@ class MqttLink:
     without, they are dropped (the uplink: state is told again after every reconnect). With `retain_as_published`,
     `Message.retained` is also true for a live message that the broker was told to keep. `confirmed` is called from
     the link's thread after each QoS 1 publish that the broker answered; `settled` says if it was the last. `chance`
-    gives numbers from 0 to 1: clients that were lost together come back one by one.
+    gives numbers from 0 to 1: clients that were lost together come back one by one. `session` counts the sessions that
+    came up, `limit` is the largest packet (bytes) that the broker of this one takes; 0: any.
     """
 
     def __init__(
@@ -96,6 +107,7 @@ class MqttLink:
         self._broker, self._queue, self._refused = broker, queue_when_down, refused
         self._confirmed, self._chance = confirmed, chance
         self._tries, self._as_published = 0, retain_as_published  # tries since the session was last up
+        self.session = self.limit = 0
         self._patterns: list[str] = []
         self._left: dict[str, int | None] = {}  # filters given up that a kept session may still have -> packet id
         self._lock = threading.Lock()
@@ -104,12 +116,13 @@ class MqttLink:
         self._sent: deque[paho.MQTTMessageInfo] = deque()  # oldest first; those that arrived are let go
         self._asked: dict[int, tuple[str, ...]] = {}  # subscribe packets under way: packet id -> filters
         self._granted: frozenset[str] = frozenset()
-        self._receiver: Receiver | None = None
-        self._watcher: Watcher | None = None
-        client = paho.Client(
+        self._receiver: Receiver = lambda message: None
+        self._watcher: Watcher = lambda up, reason: None
+        client = _Client(
             CallbackAPIVersion.VERSION2, client_id=broker.client_id, protocol=paho.MQTTv5, manual_ack=manual_ack
         )
         if broker.tls is not None:
+            client.largest = LARGEST
             client.tls_set_context(broker.tls.context())
         if broker.user is not None:
             client.username_pw_set(broker.user, broker.password)
@@ -130,13 +143,9 @@ class MqttLink:
         self._receiver, self._watcher = receiver, watcher
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = self._broker.session_expiry
-        self._client.connect_async(
-            self._broker.host,
-            self._broker.port,
-            KEEPALIVE,
-            clean_start=self._broker.clean_start,
-            properties=properties,
-        )
+        properties.MaximumPacketSize = self._client.largest
+        at, clean = self._broker, self._broker.clean_start
+        self._client.connect_async(at.host, at.port, KEEPALIVE, clean_start=clean, properties=properties)
         self._client.loop_start()
 
     def publish(self, message: Publish) -> None:
@@ -153,13 +162,16 @@ class MqttLink:
                 self._forget_arrived()
                 self._sent.append(info)
 
-    def subscribe(self, *patterns: str) -> None:
-        """As every link; retained chunks are sent only if they are asked for while the session is up."""
+    def subscribe(self, *patterns: str, session: int | None = None) -> None:
+        """As every link; retained chunks are sent only if they are asked for while the session is up. Those that were
+        asked for in a `session` that has ended are not: who lost it asks again, for what it lacks in the next."""
         with self._lock:
+            if session not in (None, self.session):
+                patterns = tuple(p for p in patterns if not is_chunk(p))
             self._patterns += [p for p in patterns if p not in self._patterns]
             for pattern in patterns:
                 self._left.pop(pattern, None)
-        if self._up.is_set():
+        if patterns and self._up.is_set():
             self._subscribe(patterns)
 
     def unsubscribe(self, *patterns: str) -> None:
@@ -168,7 +180,7 @@ class MqttLink:
             self._granted -= set(patterns)
             self._left |= dict.fromkeys(patterns)
             due = tuple(p for p, packet in self._left.items() if packet is None)
-        if self._up.is_set() and (len(due) >= FEW or not all(map(_of_chunk, patterns))):
+        if self._up.is_set() and (len(due) >= FEW or not all(map(is_chunk, patterns))):
             self._unsubscribe(due)
 
     @property
@@ -209,7 +221,7 @@ class MqttLink:
                     self._asked[packet] = some
 
     def _options(self, pattern: str, renewed: bool) -> SubscribeOptions:
-        if not _of_chunk(pattern):
+        if not is_chunk(pattern):
             return SubscribeOptions(qos=1, retainAsPublished=self._as_published)
         sent = SubscribeOptions.RETAIN_DO_NOT_SEND if renewed else SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
         return SubscribeOptions(qos=0, retainAsPublished=self._as_published, retainHandling=sent)
@@ -223,11 +235,12 @@ class MqttLink:
 
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
         if reason.is_failure:
-            self._watch(False, f"broker refused the session: {reason}")
+            self._watcher(False, f"broker refused the session: {reason}")
             return
-        self._up.set()
-        self._tries = 0
+        self._tries, self.limit = 0, getattr(properties, "MaximumPacketSize", 0)
         with self._lock:
+            self.session += 1
+            self._up.set()
             patterns, left = tuple(self._patterns), tuple(self._left)
             if not flags.session_present:
                 self._left.clear()
@@ -235,11 +248,11 @@ class MqttLink:
             self._unsubscribe(left)
         if patterns:
             self._subscribe(patterns, renewed=True)
-        self._watch(True, "connected")
+        self._watcher(True, "connected")
 
     def _on_connect_fail(self, client: Any, data: Any) -> None:
         self._pause()
-        self._watch(False, f"no connection to {self._broker.host}:{self._broker.port}")
+        self._watcher(False, f"no connection to {self._broker.host}:{self._broker.port}")
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
         self._up.clear()
@@ -247,11 +260,9 @@ class MqttLink:
         with self._lock:
             self._asked.clear()
             self._granted = frozenset()
-        self._watch(False, str(reason))
+        self._watcher(False, str(reason))
 
     def _on_message(self, client: Any, data: Any, message: paho.MQTTMessage) -> None:
-        if self._receiver is None:
-            return
         try:
             topic = message.topic
         except UnicodeDecodeError:  # raised any further it would end paho's thread, and the session for good
@@ -282,17 +293,6 @@ class MqttLink:
     def _pause(self) -> None:
         seconds, self._tries = pause(self._tries, self._chance()), self._tries + 1  # paho's own know no chance
         self._client.reconnect_delay_set(seconds, seconds)  # type: ignore[arg-type]  # it adds them to a time
-
-    def _watch(self, up: bool, reason: str) -> None:
-        if self._watcher is not None:
-            self._watcher(up, reason)
-
-
-def _of_chunk(pattern: str) -> bool:
-    try:
-        return topics.parse(pattern).area == "blob"
-    except BadName:  # somebody else's topic, or a filter with wildcards
-        return False
 
 
 def _no_delay(client: Any, data: Any, sock: Any) -> None:

@@ -69,6 +69,13 @@ class ModelName(Name):
     noun = "model name"
 
 
+class LookupName(Name):
+    """A table of values by entity, and the graph input that it fills."""
+
+    __slots__ = ()
+    noun = "lookup name"
+
+
 class Kind(Name):
     """The kind of an upward record: metrics, event, why, ..."""
 

@@ -25,8 +25,10 @@ from sync import codec
 from sync.errors import Malformed, Untrusted
 
 DIRECTOR_FIELD = "x-falaj-director"  # in the TUF root: the director's keys, so that the root rotates them too
+NAME_FIELD = "x-falaj-name"  # in a key of the root: who holds it
 
 Document = TypeVar("Document")
+Keys = list[Key]  # public keys, one of which must have signed
 
 
 class _Signature(msgspec.Struct, frozen=True):
@@ -80,7 +82,7 @@ def sign(document: object, kind: str, pem: bytes) -> bytes:
     return msgspec.json.encode(envelope.to_dict())
 
 
-def verify(payload: bytes, kind: str, document: type[Document], keys: list[Key], limit: int = codec.LIMIT) -> Document:
+def verify(payload: bytes, kind: str, document: type[Document], keys: Keys, limit: int = codec.LIMIT) -> Document:
     """The document in an envelope, signed by at least one of `keys` under exactly this type.
 
     Raises Malformed (no envelope), Untrusted (type or signature), Malformed (document), in that order.

@@ -5,11 +5,15 @@ AES-256-GCM with a 16-byte tag. The nonce is the segment's number with a last-se
 (the STREAM construction: Hoang, Reyhanitabar, Rogaway, Vizár 2015), the header is the associated data, so that
 cutting, reordering, swapping and renaming all fail to open. A key seals one object, once: nonces repeat across
 objects. Keys travel wrapped to a device by HPKE (RFC 9180, X25519 / HKDF-SHA256 / AES-256-GCM).
+
+An object may be packed (DEFLATE, RFC 1950) before it is sealed, where that pays; what is declared and checked is its
+length and digest as it was before.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -28,6 +32,9 @@ MAGIC = b"FLJ1"
 SEGMENT = 64 * 1024
 KEY_BYTES = 32
 NONCE_BYTES = 32  # of a small sealed piece
+PAYS = 0.9  # of its size: what packing must bring it down to, or a device unpacks at each load for nothing
+SAMPLE = 1 << 20  # bytes that are packed to see whether it may pay
+STREAM, PACKED = "A256GCM-STREAM", "DEFLATE+A256GCM-STREAM"
 _TAG = 16
 _suite = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
@@ -39,13 +46,17 @@ class Header(msgspec.Struct, frozen=True):
     object: str  # what it is: a plaintext digest, or a name such as `samples/2026-01-01`
     length: int  # bytes of plaintext
     segment: int = SEGMENT
-    alg: str = "A256GCM-STREAM"
+    alg: str = STREAM
     v: int = 1
 
 
-def seal(plain: bytes, key: bytes, tenant: TenantId, name: str) -> bytes:
-    """The sealed object; `key` is KEY_BYTES fresh random bytes that never seal anything else."""
-    header = codec.encode(Header(tenant, name, len(plain)))
+def seal(plain: bytes, key: bytes, tenant: TenantId, name: str, *, pack: bool = False) -> bytes:
+    """The sealed object; `key` is KEY_BYTES fresh random bytes that never seal anything else. With `pack` it is packed
+    if that pays; only for what no stranger has a part in: the length would tell of it."""
+    length, alg = len(plain), STREAM
+    if pack and (packed := _packed(plain)) is not None:
+        plain, alg = packed, PACKED
+    header = codec.encode(Header(tenant, name, length, alg=alg))
     head = MAGIC + struct.pack(">I", len(header)) + header
     cipher = AESGCM(key)
     count = max(1, -(-len(plain) // SEGMENT))
@@ -56,13 +67,16 @@ def seal(plain: bytes, key: bytes, tenant: TenantId, name: str) -> bytes:
     return b"".join(parts)
 
 
-def unseal(sealed: bytes, key: bytes, tenant: TenantId, name: str) -> bytes:
-    """The plaintext; raises Damaged unless every bit, the tenant and the name are as sealed."""
+def unseal(sealed: bytes, key: bytes, tenant: TenantId, name: str, most: int | None = None) -> bytes:
+    """The plaintext; raises Damaged unless every bit, the tenant and the name are as sealed, and before it is unpacked
+    if it declares more than `most` bytes: a packed one may become a thousand times as large."""
     if len(key) != KEY_BYTES:
         raise Damaged(f"the key of {name} has {len(key)} bytes, not {KEY_BYTES}")
     header, start = _read_header(sealed)
     if header.tenant != tenant or header.object != name:
         raise Damaged(f"sealed for {header.tenant}/{header.object}, not {tenant}/{name}")
+    if most is not None and header.length > most:
+        raise Damaged(f"{name}: {header.length} bytes declared, {most} are allowed")
     head, cipher, parts = sealed[:start], AESGCM(key), []
     step = header.segment + _TAG
     body = memoryview(sealed)[start:]
@@ -74,17 +88,24 @@ def unseal(sealed: bytes, key: bytes, tenant: TenantId, name: str) -> bytes:
     except InvalidTag as error:
         raise Damaged(f"segment {i} of {name} does not open") from error
     plain = b"".join(parts)
+    if header.alg == PACKED:
+        plain = _unpacked(plain, header.length, name)
     if len(plain) != header.length:
         raise Damaged(f"{name}: {len(plain)} bytes inside, {header.length} declared")
     return plain
 
 
-def unseal_artifact(sealed: bytes, key: bytes, tenant: TenantId, plain: Digest) -> bytes:
-    """Unseals an object named by its plaintext digest, and checks that digest."""
-    content = unseal(sealed, key, tenant, plain)
+def unseal_artifact(sealed: bytes, key: bytes, tenant: TenantId, plain: Digest, most: int | None = None) -> bytes:
+    """Unseals an object named by its plaintext digest, of `most` bytes, and checks that digest."""
+    content = unseal(sealed, key, tenant, plain, most)
     if digest(content) != plain:
         raise Damaged(f"content digest is {digest(content)}, not {plain}")
     return content
+
+
+def public_half(private_key: bytes) -> bytes:
+    """The X25519 public key (32 raw bytes) of a private one: what others seal to."""
+    return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
 
 
 def wrap(key: bytes, device_key: bytes, context: str) -> bytes:
@@ -137,6 +158,22 @@ def _nonce(index: int, *, last: bool) -> bytes:
     return bytes([last]) + b"\0\0\0" + struct.pack(">Q", index)
 
 
+def _packed(plain: bytes) -> bytes | None:
+    """`plain` packed, or None where that does not pay; weights in floats hardly ever do."""
+    if len(zlib.compress(plain[:SAMPLE])) > PAYS * min(len(plain), SAMPLE):
+        return None
+    packed = zlib.compress(plain)
+    return packed if len(packed) <= PAYS * len(plain) else None
+
+
+def _unpacked(packed: bytes, length: int, name: str) -> bytes:
+    """Never more than one byte beyond the declared length, whatever it would unpack to."""
+    try:
+        return zlib.decompressobj().decompress(packed, length + 1)
+    except zlib.error as error:
+        raise Damaged(f"{name} does not unpack: {error}") from error
+
+
 def _read_header(sealed: bytes) -> tuple[Header, int]:
     if len(sealed) < 8 or sealed[:4] != MAGIC:
         raise Damaged("not a sealed object")
@@ -147,6 +184,6 @@ def _read_header(sealed: bytes) -> tuple[Header, int]:
         header = codec.decode(Header, bytes(sealed[8 : 8 + length]))
     except Malformed as error:
         raise Damaged(f"sealed object: {error}") from error
-    if header.alg != "A256GCM-STREAM" or not 1024 <= header.segment <= 1 << 24:
+    if header.alg not in (STREAM, PACKED) or not 1024 <= header.segment <= 1 << 24:
         raise Damaged(f"sealed object: unknown form {header.alg!r}")
     return header, 8 + length

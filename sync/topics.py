@@ -28,6 +28,8 @@ DEVICE_RULES: tuple[tuple[Literal["read", "write"], str], ...] = (
     ("read", "core/status"),
 )
 
+LOCAL = "falaj/local"  # on the broker that a device shares with its applications; bindings name topics of their own
+
 INDEX_DIGITS = 9  # of a chunk's number: no blob has more chunks
 
 DEVICE_RETAINED = ("reported", "status")  # the only topics a device may retain; the core ignores others
@@ -86,6 +88,12 @@ def blob(tenant: TenantId, digest: Digest, index: int) -> str:
     return f"{ROOT}/{tenant}/blob/{digest}/{index}"
 
 
+def is_chunk(topic: str) -> bool:
+    """Whether this is a topic of one chunk, told from all others of the protocol; nothing in it is checked."""
+    parts = topic.split("/", 4)
+    return len(parts) == 5 and parts[3] == "blob"
+
+
 def core_status(tenant: TenantId) -> str:
     return f"{ROOT}/{tenant}/core/status"
 
@@ -120,6 +128,28 @@ def parse(topic: str) -> Address:
         case ["core", "status"]:
             return Address(tenant, "core-status")
     raise BadName(f"{topic!r} is no topic of the protocol")
+
+
+def speaker(topic: str) -> str:
+    """Whose topic it is by its place, also where the rest is no topic of ours: a broker lets nobody else write there.
+    Empty where there is no such place."""
+    parts = topic.split("/", 5)
+    return parts[4] if len(parts) > 5 and parts[3] == "d" else ""
+
+
+def local_requests(device: DeviceId) -> str:
+    """Prediction requests of applications, one level below for each model."""
+    return f"{LOCAL}/{device}/infer"
+
+
+def local_replies(device: DeviceId) -> str:
+    """Below it lies every topic that an answer may go to."""
+    return f"{LOCAL}/{device}/reply"
+
+
+def local_errors(device: DeviceId) -> str:
+    """Where requests are told of that name no place for their answer."""
+    return f"{LOCAL}/{device}/error"
 
 
 def matches(pattern: str, topic: str) -> bool:

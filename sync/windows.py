@@ -64,6 +64,13 @@ class WindowKernel:
     def _fits(self, checkpoint: Checkpoint) -> bool:
         return len(checkpoint.ring) == self._ring.nbytes and len(checkpoint.times) == self._times.nbytes
 
+    def latest(self) -> Window | None:
+        """The newest `size` rows, whether or not a window ends with them; None before the first row."""
+        if self._last_ts is None:
+            return None
+        start = self._last_ts - (self.spec.size - 1) * self.spec.period
+        return Window(start, self._last_ts, self._ring.copy(), not bool(np.isnan(self._ring).all(axis=1).any()))
+
     def checkpoint(self) -> Checkpoint:
         ring, times = self._ring.astype("<f4").tobytes(), self._times.astype("<f8").tobytes()
         return Checkpoint(self._last_ts, self._last_index, self._next_end, ring, times)

@@ -15,6 +15,7 @@ import sys
 import click
 
 from appliance.errors import Trouble
+from sync.errors import SyncError
 
 EXIT_MISTAKE = 70  # EX_SOFTWARE
 
@@ -28,13 +29,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("appliance.cli.project", "Make a candidate of a model: train, export, quantize, judge."),
     "candidate": ("appliance.cli.candidate", "What was trained and judged: list, override."),
     "status": ("appliance.cli.status", "What the core knows: devices, releases, rollouts, last events."),
-    "trust": ("appliance.cli.trust", "Sign what may run: init, status, approve."),
-    "rollout": ("appliance.cli.rollout", "Releases on their way to the fleet: show, force."),
+    "trust": ("appliance.cli.trust", "Sign what may run: init, status, approve, revoke; and whose keys do."),
+    "rollout": ("appliance.cli.rollout", "Releases on their way to the fleet: show, force, reverse, aside."),
     "why": ("appliance.cli.why", "Why devices refused a release: criterion, figures, evidence."),
     "labels": ("appliance.cli.labels", "Tell a device what its predictions really were."),
-    "device": ("appliance.cli.device", "Devices: token, import, accept, list, revoke, replace."),
+    "device": ("appliance.cli.device", "Devices: token, import, accept, list, revoke, replace, carry."),
     "core": ("appliance.cli.core", "The core node: run, link."),
-    "edge": ("appliance.cli.edge", "An edge agent: enrol, run, status, install."),
+    "edge": ("appliance.cli.edge", "An edge agent: enrol, run, sync, status, erase, install."),
 }
 
 
@@ -84,6 +85,9 @@ def main() -> None:
     except Trouble as trouble:
         click.echo(f"Error: {trouble}", err=True)
         sys.exit(trouble.exit_code)
+    except SyncError as refused:  # something came in that must not be believed, or cannot be read
+        click.echo(f"Error: {refused}", err=True)
+        sys.exit(1)
     except Exception as mistake:  # the process border: reported with all there is to know
         logging.getLogger("falaj").critical("a mistake of ours", exc_info=mistake)
         click.echo(f"Error: this is a mistake of ours, please report the lines above ({mistake!r})", err=True)

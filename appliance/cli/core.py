@@ -10,6 +10,7 @@ import click
 from appliance.cli.options import core_dir, json_option, show
 from appliance.core_state import CoreFolder
 from appliance.errors import Trouble
+from appliance.processes import close_to_others
 from appliance.settings import CoreSettings, load, state_folder
 
 
@@ -24,6 +25,7 @@ def run(folder: Path | None) -> None:
     """Run the core in the foreground: broker, steward, console, enrolment listener."""
     from appliance.core_node import CoreNode
 
+    close_to_others()
     place, settings = _open(folder)
     node = CoreNode(place, settings)
     node.start()

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from appliance.cli import screens
+from appliance.cli.carry import carry
 from appliance.cli.clients import api
 from appliance.cli.options import F, actor, core_dir, json_option, reason_option, show
 from appliance.errors import Trouble
@@ -27,6 +28,9 @@ def minutes_option(command: F) -> F:
 @click.group()
 def device() -> None:
     """Devices of the tenant."""
+
+
+device.add_command(carry)
 
 
 @device.command()

@@ -6,18 +6,22 @@ import json
 import random
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from appliance import clock
+from appliance.cli.edge_sync import sync
 from appliance.cli.options import dir_words, edge_dir, json_option, serial_option, show
 from appliance.errors import Trouble
+from appliance.processes import close_to_others
 from appliance.settings import EdgeSettings, load, state_folder
 
 if TYPE_CHECKING:
     from appliance.edge_state import EdgeFolder
+    from sync.names import Serial
 
 LONGEST_WAIT = 30.0  # seconds between two tries to join: half of what the service's watchdog allows
 
@@ -27,11 +31,16 @@ def edge() -> None:
     """An edge agent: proves releases, serves predictions, comes home by itself."""
 
 
+edge.add_command(sync)
+
+
 @edge.command()
 @click.argument("token", required=False)
 @click.option("--token-file", type=click.File(), help="Read the token from a file ('-' is standard input).")
 @serial_option
 @click.option("--again", is_flag=True, help="In place of the identity that is there: its certificate ended.")
+@click.option("--folder", "stick", type=click.Path(path_type=Path, file_okay=False),
+              help="Without a network: leave the request in this folder, to be carried to the core.")  # fmt: skip
 @edge_dir
 @json_option
 def enrol(
@@ -39,6 +48,7 @@ def enrol(
     token_file: click.utils.LazyFile | None,
     serial: str | None,
     again: bool,
+    stick: Path | None,
     folder: Path | None,
     as_json: bool,
 ) -> None:
@@ -57,10 +67,26 @@ def enrol(
     place = EdgeFolder(state_folder("edge", folder))
     given = read_token(text)
     number = find_serial(serial, place) if given.site else None
+    if stick is not None:
+        _ask_by_folder(place, stick, text, number, again=again, as_json=as_json)
+        return
     answer = join(place, given, clock.now(), number, again=again)
     document = {"tenant": answer.tenant, "device": answer.device, "epoch": answer.epoch, "folder": str(place.root)}
     text = f"{answer.device} joined tenant {answer.tenant}; start it with `falaj edge run{dir_words(folder)}`"
     show(as_json, document, text)
+
+
+def _ask_by_folder(
+    place: EdgeFolder, stick: Path, token: str, serial: Serial | None, *, again: bool, as_json: bool
+) -> None:
+    from appliance.folder_enrolling import ask
+
+    told = ask(place, stick, token, clock.now(), serial, again=again)
+    text = (
+        f"the request is in {stick}; this box's fingerprint is {told}\nnext: take it to the core, run `falaj device "
+        "carry FOLDER` there, bring it back and run `falaj edge sync FOLDER`"
+    )
+    show(as_json, {"folder": str(stick), "fingerprint": told}, text)
 
 
 @edge.command()
@@ -73,17 +99,18 @@ def run(token_file: Path | None, serial: str | None, folder: Path | None) -> Non
     from appliance.edge_node import EdgeNode
     from appliance.edge_state import EdgeFolder
 
+    close_to_others()
     root = state_folder("edge", folder)
     _join_first(EdgeFolder(root), token_file, serial)
     settings = load(EdgeSettings, root / "edge.toml", "FALAJ_EDGE__")
     node, broker = EdgeNode(EdgeFolder(root), settings), settings.local_broker
-    click.echo(f"agent of {node.identity.device}, tenant {node.identity.tenant}")
-    click.echo(f"  predictions   http://127.0.0.1:{settings.http_port} (Open Inference Protocol v2)")
+    place = f"{broker.host}:{broker.port}, the site's"
     if broker.managed:
-        password = node.folder.broker / "app.password"
-        click.echo(f"  local broker  127.0.0.1:{broker.port}, user app, password in {password}")
-    else:
-        click.echo(f"  local broker  {broker.host}:{broker.port}, the site's")
+        place = f"127.0.0.1:{broker.port}, user app, password in {node.folder.broker / 'app.password'}"
+    with suppress(OSError):  # where the disk of the log is full, whoever asks is answered all the same
+        click.echo(f"agent of {node.identity.device}, tenant {node.identity.tenant}")
+        click.echo(f"  predictions   {node.http.place} (Open Inference Protocol v2)")
+        click.echo(f"  local broker  {place}")
     node.run()
 
 
@@ -118,24 +145,28 @@ def status(folder: Path | None, as_json: bool) -> None:
     """What the agent on this device serves and why (asks its HTTP port)."""
     from http.client import HTTPConnection, HTTPException
 
+    from appliance.api import UnixConnection
     from appliance.edge_state import EdgeFolder
 
     root = state_folder("edge", folder)
     own = EdgeFolder(root).enrolment()
     settings = load(EdgeSettings, root / "edge.toml", "FALAJ_EDGE__")
-    connection = HTTPConnection("127.0.0.1", settings.http_port, timeout=5)
+    place = str(root / settings.http_socket) if settings.http_socket else f"port {settings.http_port}"
+    connection = (
+        UnixConnection(root / settings.http_socket)
+        if settings.http_socket
+        else HTTPConnection("127.0.0.1", settings.http_port, timeout=5)
+    )
     try:
         connection.request("GET", "/v1/status")
         document = json.loads(connection.getresponse().read())
     except (OSError, HTTPException, ValueError) as error:
-        raise Trouble(
-            f"no agent answers on port {settings.http_port} ({error}): start it with `falaj edge run --dir {root}`"
-        ) from error
+        raise Trouble(f"no agent answers on {place} ({error}): start it with `falaj edge run --dir {root}`") from error
     finally:
         connection.close()
     if (document["tenant"], document["device"]) != (own.tenant, own.device):
         raise Trouble(
-            f"port {settings.http_port} is answered by {document['device']}, not by {own.device} of {root}: "
+            f"{place} is answered by {document['device']}, not by {own.device} of {root}: "
             f"give {own.device} an http_port of its own in {root}/edge.toml, and start it"
         )
     lines = [f"{document['device']} of tenant {document['tenant']}, uplink {document['uplink']}"]
@@ -145,9 +176,48 @@ def status(folder: Path | None, as_json: bool) -> None:
         serving = model["serving"]
         what = f"release {serving['number']}" if serving else "no model"
         lines.append(f"  {name}: {model['phase']}, {what}, {model['answers']} answers, {model['errors']} errors")
+    lines += [_held(f"lookup {name}", held) for name, held in document["lookups"].items()]
+    if "version" in document["config"]:
+        values = ", ".join(f"{name} = {value}" for name, value in document["config"]["variables"].items())
+        lines.append(f"{_held('config', document['config'])}: {values}")
+    if document["line"]:
+        lines.append(f"  {_line(document['line'])}")
     if document["listening"]:
         lines.append(f"  listens on {', '.join(document['listening'])}")
     show(as_json, document, "\n".join(lines))
+
+
+def _held(what: str, held: dict[str, Any]) -> str:
+    """Which version is in force, and why a newer one is not."""
+    version = f"version {held['version']}" if held["version"] else "none yet"
+    return f"  {what}: {version}" + (f"; a newer one was refused: {held['refused']}" if held["refused"] else "")
+
+
+def _line(line: dict[str, Any]) -> str:
+    """What the site's line may carry down, and why nothing comes if nothing does."""
+    told = "downloads:"
+    if line["daily_bytes"]:
+        told += f" {line['bytes_today'] / 1e6:.1f} of {line['daily_bytes'] / 1e6:.1f} MB today"
+        told += " (UTC), the rest waits for tomorrow" * line["waits"]
+    if line["bytes_per_second"]:
+        told += f", {line['bytes_per_second'] / 1e3:.0f} kB a second at most"
+    return told.replace(":,", ":")
+
+
+@edge.command()
+@edge_dir
+@json_option
+@click.confirmation_option(prompt="Everything in this agent's folder goes, its identity first. Erase it?")
+def erase(folder: Path | None, as_json: bool) -> None:
+    """Destroy this agent's keys, then all it has: for a box that leaves. Stop it first; revoke it on the core, too."""
+    from appliance.erasing import erase as destroy
+
+    root = state_folder("edge", folder)
+    if not root.is_dir():
+        raise Trouble(f"there is no agent in {root}: give its --dir")
+    count = destroy(root)
+    told = f"{count} keys destroyed, {root} is empty\non the core: `falaj device revoke NAME --reason TEXT`"
+    show(as_json, {"folder": str(root), "keys": count}, told)
 
 
 @edge.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +52,16 @@ def _said(context: click.Context, option: click.Parameter, text: str) -> str:
     if not text.strip():
         raise click.BadParameter("say why in a few words; it is kept for good")
     return text.strip()
+
+
+def progress_line(as_json: bool) -> Callable[[str], None]:
+    """One line on standard error that is written over, where somebody looks; an empty text clears it."""
+
+    def say(text: str) -> None:
+        if sys.stderr.isatty() and not as_json:
+            click.echo(f"\r\x1b[K{text}", err=True, nl=False)
+
+    return say
 
 
 def show(as_json: bool, document: Any, text: str) -> None:

@@ -13,12 +13,12 @@ from appliance.api import CoreAway
 from appliance.cli.clients import api
 from appliance.cli.options import core_dir, dir_words, json_option, show
 from appliance.project_file import read_project
-from core.project import Model, Project
+from core.project import Config, Model, Project
 from core.rollout.power import Needs, needs, refuse
 from sync import codec
 from sync.messages import Gates
 
-PARTS = ("sources", "contracts", "views", "models")
+PARTS = ("sources", "contracts", "views", "models", "lookups")
 
 
 @click.command()
@@ -46,7 +46,17 @@ def plan(file: Path, folder: Path | None, as_json: bool) -> None:
 
 def changes(applied: Project | None, wanted: Project) -> dict[str, dict[str, list[str]]]:
     """Part of the file -> added, changed, removed names, sorted."""
-    return {part: _differences(getattr(applied, part, {}), getattr(wanted, part)) for part in PARTS}
+    found = {part: _differences(getattr(applied, part, {}), getattr(wanted, part)) for part in PARTS}
+    return found | {"config": _differences(_values(applied), _values(wanted))}
+
+
+def _values(project: Project | None) -> dict[str, object]:
+    """Every value that `config` gives, under its place in the file."""
+    config = project.config if project is not None else Config()
+    parts = {"variables": config.variables}
+    parts |= {f"sites.{site}": given for site, given in config.sites.items()}
+    parts |= {f"devices.{device}": given for device, given in config.devices.items()}
+    return {f"{place}.{name}": value for place, given in parts.items() for name, value in given.items()}
 
 
 def evidence(model: Model) -> dict[str, Any]:
@@ -54,7 +64,7 @@ def evidence(model: Model) -> dict[str, Any]:
     settings = model.rollout
     gates = Gates(evidence=settings.evidence, margin=settings.margin, block=settings.block)
     refused = refuse(gates)
-    found: Needs | None = None if refused else needs(gates)
+    found: Needs | None = None if refused else needs(gates, len(settings.canary))
     soak = f"guardrails: {settings.soak_answers} answers with at most {settings.max_errors} errors on each device"
     text = f"never decides: {refused.text}" if refused else found.text if found else soak
     return {"evidence": settings.evidence, "needs": msgspec.to_builtins(found), "text": text}

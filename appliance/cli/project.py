@@ -38,12 +38,18 @@ def apply(file: Path, folder: Path | None, as_json: bool) -> None:
 @core_dir
 @json_option
 def ingest(source: str, folder: Path | None, as_json: bool) -> None:
-    """Read SOURCE into the lake; what was read before is not read again.
+    """Read SOURCE into the lake; what was read before is not read again. Or read a lookup: other values than before
+    are a new version, sent to every device whose release asks for it.
 
     Rows and files that break the contract are turned away, each with its reason. Exit code 1 if that was all.
     """
     core = api(folder)
     result = _follow(core, core.order(Ingest(actor=actor(), source=source))["job"], as_json)
+    if "lookup" in result:
+        new, known = "goes to every device whose release asks for it", "is what the file still says: devices hear so"
+        what = new if result["changed"] else known
+        show(as_json, result, f"version {result['version']} of {source}, {result['rows']:,} rows, {what}")
+        return
     lines = [f"{result['rows']:,} rows landed, {result['rejections']} rows or files turned away"]
     if result["rejections"]:
         shown = min(result["rejections"], SHOWN)

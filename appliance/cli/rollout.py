@@ -11,7 +11,8 @@ from appliance.cli.clients import api
 from appliance.cli.options import actor, core_dir, dir_words, json_option, reason_option, show
 from appliance.cli.project import model_name
 from appliance.errors import Trouble
-from core.orders import Force
+from core.orders import Force, Reverse, SetAside
+from sync.names import BadName, DeviceId
 
 
 @click.group()
@@ -49,4 +50,41 @@ def force(model: str, number: int, reason: str, folder: Path | None, as_json: bo
     result = api(folder).order(Force(actor=actor(), model=name, number=number, reason=reason))
     told = f"{name}@{number} is forced onto {', '.join(result['canary'])}, attempt {result['retry']}"
     told += f"\n  {result['needs']['text']}" if result.get("needs") else ""
+    show(as_json, result, f"{told}\n  watch it: `falaj rollout show {name}{dir_words(folder)}`")
+
+
+@rollout.command()
+@click.argument("model")
+@click.argument("number", type=click.IntRange(1))
+@reason_option
+@core_dir
+@json_option
+def reverse(model: str, number: int, reason: str, folder: Path | None, as_json: bool) -> None:
+    """Take every device back from release NUMBER of MODEL, however far its rollout is."""
+    name = model_name(model)
+    result = api(folder).order(Reverse(actor=actor(), model=name, number=number, reason=reason))
+    to = f"release {result['previous']}" if result["previous"] is not None else "no model: there is none before it"
+    told = f"{len(result['devices'])} devices go back to {to}"
+    show(as_json, result, f"{told}\n  watch it: `falaj rollout show {name}{dir_words(folder)}`")
+
+
+@rollout.command()
+@click.argument("model")
+@click.argument("number", type=click.IntRange(1))
+@click.argument("device")
+@reason_option
+@core_dir
+@json_option
+def aside(model: str, number: int, device: str, reason: str, folder: Path | None, as_json: bool) -> None:
+    """Call DEVICE's verdict on release NUMBER of MODEL its own: the rollout goes on by the word of the others.
+
+    The device keeps what it went back to, and nobody waits for it.
+    """
+    name = model_name(model)
+    try:
+        who = DeviceId(device)
+    except BadName as error:
+        raise Trouble(str(error)) from error
+    result = api(folder).order(SetAside(actor=actor(), model=name, number=number, device=who, reason=reason))
+    told = f"{name}@{number} goes on without {', '.join(result['aside'])}"
     show(as_json, result, f"{told}\n  watch it: `falaj rollout show {name}{dir_words(folder)}`")

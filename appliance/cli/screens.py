@@ -60,17 +60,46 @@ def newcomer_lines(devices: Sequence[Document], found: Document) -> list[str]:
 
 def trust_lines(trust: Document, now: float) -> list[str]:
     """Profile, badge, and each role's version and end."""
+    waiting = [line for one in trust.get("waiting", ()) for line in _waiting(one)]
     if not trust["initialised"]:
-        return [NO_TRUST]
+        return waiting or [NO_TRUST]
     lines = [f"profile {trust['profile']}: {trust['badge']}"]
-    for name in ("root", "targets", "timestamp"):
-        if role := trust[name]:
+    named = [(name, trust[name]) for name in ("root", "targets", "timestamp")]
+    for name, role in (*named, *trust.get("models", {}).items()):
+        if role:
             days = (role["expires"] - now) / 86_400
             left = (
                 f"{days:.0f} days left" if days > 0 else "EXPIRED: no device installs anything new until it is renewed"
             )
             lines.append(f"{name:<9}  version {role['version']:<4}  until {_day(role['expires'])} ({left})")
-    return lines
+    return lines + waiting
+
+
+def holder_lines(trust: Document) -> list[str]:
+    """Who holds which key, and how many of them sign."""
+    if not trust["initialised"]:
+        return []
+    lines = []
+    for what, role in (("root", trust["root"]), ("releases", trust["targets"])):
+        if role:
+            keys = ", ".join(f"{h['name'] or 'unnamed'} ({h['keyid'][:12]})" for h in role["holders"])
+            lines.append(f"{what:<9}  {role['threshold']} of {keys}")
+    core = [f"timestamp ({h['keyid'][:12]})" for h in (trust["timestamp"] or {}).get("holders", ())]
+    core += [f"director ({trust['director']['keyid'][:12]})"] if trust["director"] else []
+    return [*lines, f"{'the core':<9}  {', '.join(core)}"]
+
+
+def _waiting(one: Document) -> list[str]:
+    """What waits for signatures, and the command that gives one."""
+    subject = one["subject"]
+    if subject == "root":
+        command = "falaj trust sign"
+    elif subject.startswith("revoke "):
+        command = f"falaj trust revoke {subject.removeprefix('revoke ')} --reason TEXT"
+    else:
+        command = f"falaj trust approve {subject}"
+    head = f"WAITS since {_day(one['since'])}: {'; '.join(one['text'])}"
+    return [head, f"  signed by {', '.join(one['signed'])}; lacks {'; '.join(one['lacks'])}: `{command}`"]
 
 
 def rejection(row: Document) -> str:

@@ -81,7 +81,7 @@ class Machines:
 
     def start_core(self) -> None:
         """Writes core.toml with free ports, then `run_core`."""
-        self.core_folder.mkdir(parents=True)
+        self.core_folder.mkdir(parents=True, mode=0o700)
         names = ("uplink", "enrol", "console")
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         lines = ["[ports]", *(f"{name} = {port}" for name, port in self.ports.items())]

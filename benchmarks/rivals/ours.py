@@ -1,43 +1,135 @@
-"""The agent's HTTP door as the agent composes it, metrics on: `python -m benchmarks.rivals.ours FOLDER PORT`."""
+"""The agent's doors as the agent composes them: HTTP, and MQTT where there is a broker.
+
+    python -m benchmarks.rivals.ours FOLDER PORT [BROKER_PORT USER PASSWORD_FILE]
+
+Metrics, drift telemetry, the sealed ring of predictions, and a candidate in shadow whose pairs are counted are all on.
+"""
 
 from __future__ import annotations
 
+import secrets
 import signal
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
+import numpy as np
+
+from appliance import clock
+from appliance.edge_node import TICK
+from appliance.edge_rooms import Rooms, open_rooms
+from appliance.edge_state import EdgeFolder
+from appliance.keys import tenant_keys
+from appliance.pump import Pump
+from edge.agent import Identity
+from edge.batching import height
+from edge.bindings import Requests
 from edge.http.metrics import Metrics
 from edge.http.pages import Pages
 from edge.http.server import HttpServer
+from edge.kept import Kept
 from edge.runtime import load
 from edge.serving import Loaded, Serving
 from edge.states import Slot
+from edge.telemetry import Telemetry
 from sync.chunks import digest
-from sync.features import TensorSpec
-from sync.manifest import Blob, Lineage, Manifest, Profile, Variant
-from sync.messages import Release
-from sync.names import DEFAULT_TENANT, Digest, ModelName
+from sync.features import TensorSpec, WindowSpec
+from sync.link import Message
+from sync.manifest import Blob, Drift, Lineage, Manifest, Profile, Variant
+from sync.messages import Gates, Release
+from sync.mqtt import Broker as At
+from sync.mqtt import MqttLink
+from sync.names import DEFAULT_TENANT, DeviceId, Digest, ModelName
 
 
-def slot(name: ModelName, model: bytes) -> Slot:
-    """A release of the model that nobody signed."""
+def slot(name: ModelName, model: bytes, number: int, x: TensorSpec, y: TensorSpec) -> Slot:
+    """A release of the model that nobody signed, watched for drift."""
     blob = Blob(digest(model), Digest("b" * 64), 1, 1, (Digest("c" * 64),))
-    inputs, outputs = (TensorSpec("x", "FP32", (-1,)),), (TensorSpec("y", "FP32", (-1,)),)
     variants, lineage = (Variant("fp32", (), blob),), Lineage("s", "v", "r", 1, {}, "measured")
-    manifest = Manifest(DEFAULT_TENANT, name, 1, 0.0, variants, blob, inputs, outputs, (), None, (), Profile(), lineage)
-    return Slot(Release(1, Digest("d" * 64), digest(model)), manifest, {})
+    classes = tuple(f"class-{i}" for i in range(y.shape[-1]))
+    window = None if len(x.shape) == 2 else WindowSpec(x.shape[1], x.shape[1] // 2, 0.01, tuple("abcdef"))
+    manifest = Manifest(
+        DEFAULT_TENANT, name, number, 0.0, variants, blob, (x,), (y,), classes, window, (), Profile(), lineage, Drift()
+    )
+    return Slot(Release(number, Digest(f"{number:064x}"), digest(model)), manifest, {})
+
+
+WATCHED, BASELINE = ModelName("watched"), Drift().window * Drift().baseline
+
+
+def watched(folder: Path, width: int) -> Telemetry:
+    """Detectors that watch the columns of one input of a model without windows; `BASELINE` rows come first."""
+    nothing = Kept(folder, DEFAULT_TENANT, bytes(32), "drift", secrets.token_bytes, lambda code, text: None)
+    found = Telemetry(nothing, lambda model, report: None)
+    of = slot(WATCHED, b"", 1, TensorSpec("x", "FP32", (-1, width)), TensorSpec("y", "FP32", (-1, 2)))
+    found.watch(of.manifest)
+    return found
+
+
+def rooms(folder: Path) -> tuple[Rooms, list[Pump]]:
+    """What remembers and watches beside the door, and the threads that it needs; they end with the process."""
+    own = Identity(DEFAULT_TENANT, DeviceId("bench"), 1, b"", b"", b"")
+    pairs = Pump("trials", lambda: None, 60.0)
+    keys = tenant_keys(folder / "kek", folder / "key", own.tenant)
+    found = open_rooms(
+        EdgeFolder(folder), own, keys, clock.now, lambda *_: None,
+        lambda code, text: print(code, text, file=sys.stderr), pairs.submit,
+    )  # fmt: skip
+    return found, [pairs, Pump("agent", found.write_down, TICK)]
+
+
+def serve(folder: Path, serving: Serving, beside: Rooms) -> None:
+    """Puts every graph of the folder into service, with the same one once more in shadow."""
+    for file in sorted(folder.glob("*.onnx")):
+        name, model = ModelName(file.stem), file.read_bytes()
+        session = load(model)
+        rows = {"x": np.random.default_rng(4).normal(size=(4, *session.inputs[0].shape[1:])).astype(np.float32)}
+        live, shadow = (
+            Loaded(session, slot(name, model, number, session.inputs[0], session.outputs[0]), height(session, rows))
+            for number in (1, 2)
+        )
+        serving.put(name, live)
+        beside.telemetry.watch(live.slot.manifest)
+        beside.trials.open(name, shadow, live, Gates("agreement"), 0)
+
+
+def answer(serving: Serving, beside: Rooms, port: int, user: str, password: str) -> None:
+    """Answers questions over MQTT, joined to the broker as the agent joins them; until the process ends."""
+    link = MqttLink(At("127.0.0.1", port, "ours", user=user, password=password), manual_ack=True, queue_when_down=True)
+    requests = Requests(DeviceId("bench"), serving, link.publish, clock.now, beside.recorder.record)
+
+    def received(message: Message) -> None:
+        def ack() -> None:
+            if message.qos:
+                link.acknowledge(message.receipt, message.qos)
+
+        requests.handle(message, ack)
+
+    link.subscribe(*requests.subscriptions())
+    link.start(received, lambda up, why: None)
 
 
 def main() -> None:
-    metrics = Metrics()
-    serving = Serving(observe=metrics.observe)
-    for file in Path(sys.argv[1]).glob("*.onnx"):
-        name, model = ModelName(file.stem), file.read_bytes()
-        serving.put(name, Loaded(load(model), slot(name, model)))
-    server = HttpServer(Pages(serving, metrics, dict, "benchmark").handle, port=int(sys.argv[2]))
-    server.start()
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    server.stop()
+    with tempfile.TemporaryDirectory() as home:
+        metrics, (beside, pumps) = Metrics(), rooms(Path(home))
+        serving = Serving(observe=metrics.observe)
+        serve(Path(sys.argv[1]), serving, beside)
+        pages = Pages(serving, metrics, dict, "benchmark", label=beside.label, record=beside.recorder.record)
+        server = HttpServer(pages.handle, together=pages.handle_all, port=int(sys.argv[2]))
+        for pump in pumps:
+            pump.start()
+        server.start()
+        if len(sys.argv) > 3:
+            answer(serving, beside, int(sys.argv[3]), sys.argv[4], Path(sys.argv[5]).read_text())
+        ended = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: ended.set())
+        ended.wait()
+        server.stop()
+        for pump in pumps:
+            pump.stop()
+        beside.close()
 
 
 if __name__ == "__main__":

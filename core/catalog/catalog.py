@@ -15,8 +15,10 @@ from core.catalog.decisions import Decisions
 from core.catalog.events import Events
 from core.catalog.fleet import FleetShelf
 from core.catalog.identities import Identities
+from core.catalog.pieces import Pieces
 from core.catalog.projects import Projects
 from core.catalog.releases import Releases
+from core.catalog.retained import Retained
 from core.catalog.samples import SampleShelf
 from core.catalog.schema import MIGRATIONS, VERSION
 
@@ -38,6 +40,8 @@ class Catalog:
         self.decisions = Decisions(connection)
         self.events = Events(connection)
         self.samples = SampleShelf(connection)
+        self.pieces = Pieces(connection)
+        self.retained = Retained(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -193,6 +193,11 @@ class FleetShelf:
         ).fetchone()
         return int(row[0]) if row else 0
 
+    def all_received(self, device: DeviceId, epoch: int) -> dict[str, int]:
+        """The same for every kind of which records came."""
+        query = "SELECT kind, n FROM received WHERE device = ? AND epoch = ? ORDER BY kind"
+        return {str(kind): int(n) for kind, n in self._db.execute(query, (device, epoch))}
+
     def set_received(self, device: DeviceId, epoch: int, kind: str, n: int) -> None:
         self._db.execute("INSERT OR REPLACE INTO received VALUES (?, ?, ?, ?)", (device, epoch, kind, n))
 
@@ -241,11 +246,16 @@ class FleetShelf:
         return (row[0], row[1], row[2], bytes(row[3])) if row else None
 
     def told(self) -> dict[DeviceId, tuple[int, int]]:
-        """(epoch, seq) of every device's newest assignment."""
-        rows = self._db.execute("SELECT device, epoch, seq FROM assignment")
+        """(epoch, seq) of the assignment by which every device was first told what it is told now."""
+        rows = self._db.execute("SELECT device, epoch, seq FROM told")
         return {DeviceId(device): (epoch, seq) for device, epoch, seq in rows}
 
-    def put_assignment(self, device: DeviceId, epoch: int, seq: int, expires: float, envelope: bytes) -> None:
+    def put_assignment(
+        self, device: DeviceId, epoch: int, seq: int, expires: float, envelope: bytes, *, news: bool = True
+    ) -> None:
+        """The newest assignment; without `news` it says what the one before said."""
+        if news:
+            self._db.execute("INSERT OR REPLACE INTO told VALUES (?, ?, ?)", (device, epoch, seq))
         self._db.execute(
             "INSERT OR REPLACE INTO assignment VALUES (?, ?, ?, ?, ?)",
             (device, epoch, seq, expires, envelope),

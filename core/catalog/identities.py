@@ -74,6 +74,11 @@ class Identities:
         ).fetchone()
         return SiteTokenRow(SiteId(row[0]), row[1], row[2], row[3], bool(row[4])) if row else None
 
+    def site_secrets(self, site: SiteId) -> tuple[str, ...]:
+        """The hashes of all tokens ever issued for this site."""
+        rows = self._db.execute("SELECT secret FROM site_token WHERE site = ?", (site,))
+        return tuple(str(secret) for (secret,) in rows)
+
     def site_token_used(self, secret_hash: str) -> None:
         self._db.execute("UPDATE site_token SET used = used + 1 WHERE secret = ?", (secret_hash,))
 

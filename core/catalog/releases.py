@@ -13,6 +13,7 @@ from sync.names import Digest, ModelName
 
 State = Literal["staged", "approved", "revoked"]
 _CANDIDATE_LIMIT = 1024 * 1024
+_PROPOSAL_LIMIT = 8 * 1024 * 1024
 
 
 class ReleaseRow(msgspec.Struct, frozen=True):
@@ -33,8 +34,21 @@ class BlobSize(msgspec.Struct, frozen=True):
     chunks: int
 
 
+class Proposal(msgspec.Struct, frozen=True):
+    """Metadata that waits for signatures. `text` says what it does, `signed` whose signatures it has, `lacks` what is
+    missing, a sentence each."""
+
+    subject: str  # one proposal a subject: "root", "motion@3", "revoke motion@3"
+    text: tuple[str, ...]
+    metadata: dict[str, str]  # role -> JSON text, with the signatures so far
+    since: float
+    actor: str
+    signed: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+
+
 class Releases:
-    """Shelf of candidates, releases, blob keys and trust files."""
+    """Shelf of candidates, releases, blob keys, trust files and what waits to become one."""
 
     def __init__(self, db: Any) -> None:
         self._db = db
@@ -83,6 +97,11 @@ class Releases:
         row = self._db.execute("SELECT chunk, length FROM blob WHERE sealed = ?", (sealed,)).fetchone()
         return BlobSize(row[0], -(-row[1] // row[0])) if row else None
 
+    def blob_length(self, sealed: Digest) -> int:
+        """Bytes of a sealed blob; 0 of one that is not known."""
+        row = self._db.execute("SELECT length FROM blob WHERE sealed = ?", (sealed,)).fetchone()
+        return int(row[0]) if row else 0
+
     def set_state(self, model: ModelName, number: int, state: State) -> None:
         self._db.execute("UPDATE release SET state = ? WHERE model = ? AND number = ?", (state, model, number))
 
@@ -102,6 +121,23 @@ class Releases:
     def manifests(self, state: State) -> list[tuple[Manifest, Digest]]:
         rows = self._db.execute("SELECT manifest, digest FROM release WHERE state = ? ORDER BY model, number", (state,))
         return [(codec.decode(Manifest, bytes(m), LIMIT), Digest(d)) for m, d in rows]
+
+    def put_proposal(self, proposal: Proposal) -> None:
+        """In place of the one on the same subject."""
+        document = codec.encode(proposal)
+        self._db.execute("INSERT OR REPLACE INTO proposal VALUES (?, ?)", (proposal.subject, document))
+
+    def drop_proposal(self, subject: str) -> None:
+        self._db.execute("DELETE FROM proposal WHERE subject = ?", (subject,))
+
+    def proposal(self, subject: str) -> Proposal | None:
+        row = self._db.execute("SELECT document FROM proposal WHERE subject = ?", (subject,)).fetchone()
+        return codec.decode(Proposal, bytes(row[0]), _PROPOSAL_LIMIT) if row else None
+
+    def proposals(self) -> list[Proposal]:
+        """All that waits for signatures, by subject."""
+        rows = self._db.execute("SELECT document FROM proposal ORDER BY subject")
+        return [codec.decode(Proposal, bytes(row[0]), _PROPOSAL_LIMIT) for row in rows]
 
     def put_trust(self, files: dict[str, bytes]) -> None:
         """New trust files beside the old ones, in one transaction with whatever made them valid."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 5
+VERSION = 9
 
 TABLES = """
 CREATE TABLE project (id INTEGER PRIMARY KEY, ts REAL NOT NULL, actor TEXT NOT NULL, folder TEXT NOT NULL,
@@ -84,10 +84,33 @@ CREATE TABLE boot (id INTEGER PRIMARY KEY, device TEXT NOT NULL, epoch INTEGER N
     UNIQUE (device, epoch, boot));
 """
 
+PROPOSALS = "CREATE TABLE proposal (subject TEXT PRIMARY KEY, document BLOB NOT NULL)"
+
+# Since which of its assignments a device is told what it is told now: those signed anew without a change say no more.
+TOLD = """
+CREATE TABLE told (device TEXT PRIMARY KEY, epoch INTEGER NOT NULL, seq INTEGER NOT NULL);
+INSERT INTO told SELECT device, epoch, seq FROM assignment;
+"""
+
+PIECES = """
+CREATE TABLE piece (name TEXT NOT NULL, version INTEGER NOT NULL, plain TEXT NOT NULL, valid_from REAL NOT NULL,
+    as_of REAL NOT NULL, blob BLOB NOT NULL, PRIMARY KEY (name, version));
+"""
+
+# Until now everything was on the broker; what nobody needs is cleared.
+RETAINED = """
+CREATE TABLE retained (sealed TEXT PRIMARY KEY, cleared REAL);
+INSERT INTO retained SELECT DISTINCT sealed, NULL FROM blob;
+"""
+
 MIGRATIONS: dict[int, str] = {
     0: TABLES,
     1: "CREATE INDEX event_source ON event (source, id)",
     2: SECOND_ACT,
     3: TALLIES,
     4: IDENTITIES,
+    5: PROPOSALS,
+    6: TOLD,
+    7: PIECES,
+    8: RETAINED,
 }  # from version -> statements that lead to the next

@@ -42,9 +42,13 @@ _PEOPLE: dict[str, type[orders.Order]] = {
         orders.Train,
         orders.TrustKeys,
         orders.TrustInit,
+        orders.ChangeTrust,
         orders.Approve,
+        orders.RevokeRelease,
         orders.Override,
         orders.Force,
+        orders.Reverse,
+        orders.SetAside,
         orders.Label,
         orders.IssueToken,
         orders.IssueSiteToken,
@@ -52,6 +56,10 @@ _PEOPLE: dict[str, type[orders.Order]] = {
         orders.Accept,
         orders.Revoke,
         orders.Replace,
+        orders.Authority,
+        orders.EnrolByFolder,
+        orders.CarryIn,
+        orders.CarryOut,
     )
 }
 _OTHERS = {kind.__name__ for kind in orders.AnyOrder.__args__} - _PEOPLE.keys()
@@ -128,7 +136,7 @@ def _status(shelves: Catalog, tenant: TenantId) -> object:
         "versions": {"falaj": version("falaj"), "protocol": PROTOCOL, "schema": SCHEMA},
         "counts": counts(shelves),
         "sources": shelves.datasets.totals(),
-        "trust": trust_state(shelves.releases.trust()),
+        "trust": trust_state(shelves.releases.trust(), shelves.releases.proposals()),
     }
 
 
@@ -224,7 +232,8 @@ def _quarantine(shelves: Catalog) -> object:
 
 
 def _trust(shelves: Catalog) -> object:
-    return {"files": {name: base64.b64encode(data).decode() for name, data in shelves.releases.trust().items()}}
+    files = {name: base64.b64encode(data).decode() for name, data in shelves.releases.trust().items()}
+    return {"files": files, "waiting": shelves.releases.proposals()}
 
 
 def _limit(default: int) -> int:

@@ -163,6 +163,13 @@ def _rollouts(facts: Facts, now: float) -> Iterator[Concern]:
                 "Correct the cause, then train and approve a new release",
                 card,
             )
+        elif rollout.held:
+            todo = (
+                f"Look at {rollout.held[0]}. If the release is bad: `falaj rollout reverse {rollout.model} "
+                f"{rollout.number} --reason TEXT`; if the device is: `falaj rollout aside {rollout.model} "
+                f"{rollout.number} {rollout.held[0]} --reason TEXT`"
+            )
+            yield Concern("alarm", subject, f"is {rollout.reason}", todo, card)
         elif rollout.state is RolloutState.SHADOW:
             yield from _shadow(facts, rollout, subject)
         elif rollout.state is RolloutState.APPROVED and rollout.reason:
@@ -232,12 +239,12 @@ def _trust(facts: Facts, now: float) -> Iterator[Concern]:
             "the timestamp has ended: devices go on serving, but install nothing new",
             "The steward renews it: see that the core is running",
         )
-    for name, role in (("root", trust.root), ("targets", trust.targets)):
+    for name, role in (("root", trust.root), ("targets", trust.targets), *trust.models.items()):
         if role is not None and role.expires - now < AHEAD:
             ended = role.expires <= now
             yield Concern(
                 "alarm" if ended else "notice",
                 "trust",
                 f"{name} {'ended' if ended else 'ends'} {relative(role.expires, now)}",
-                "Its owner must sign it again",
+                "Run `falaj trust renew`: its owners sign it again",
             )

@@ -124,7 +124,7 @@ def evidence(rollout: Rollout, reports: Reports) -> Evidence | None:
         worse=pooled.plus,
         equal=pooled.zero,
         better=pooled.minus,
-        needed=_needed(found.decision, pooled, rollout),
+        needed=_needed(found.decision, found.least, rollout),
         waiting=sum(trial.waiting for trial in found.devices.values()),
         devices=tuple(_pairs(device, trial) for device, trial in found.devices.items()),
         text=found.text,
@@ -147,7 +147,7 @@ def document(rollout: Rollout, reports: Reports) -> dict[str, object] | None:
         "harm_at": found.harm_at,
         "log_safe": found.log_safe,
         "safe_at": found.safe_at,
-        "needed": still_needed(pooled, rollout.gates.margin) if found.decision is Decision.HOLD else 0,
+        "needed": still_needed(found.least, rollout.gates.margin) if found.decision is Decision.HOLD else 0,
         "text": found.text,
         "devices": found.devices,
     }
@@ -160,10 +160,10 @@ def meter(kind: str, value: float, at: float) -> Meter:
     return Meter(kind, title, f"{value:.2f}".replace("-", "\u2212"), f"{at:.2f}", round(filled, 1), value >= at)
 
 
-def _needed(decision: Decision, pooled: Counters, rollout: Rollout) -> str:
+def _needed(decision: Decision, counters: Counters, rollout: Rollout) -> str:
     if decision is not Decision.HOLD or rollout.decided:
         return ""
-    blocks = still_needed(pooled, rollout.gates.margin)
+    blocks = still_needed(counters, rollout.gates.margin)
     if blocks is None:
         return "With a margin of 0 no number of equal blocks makes it safe."
     windows = wording.count(blocks * rollout.gates.block)

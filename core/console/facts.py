@@ -75,7 +75,7 @@ def gather(catalog: Catalog, now: float) -> Facts:
         jobs=tuple(catalog.projects.jobs(8)),
         events=tuple(catalog.events.newest(25)),
         project=current[0] if current else None,
-        trust=trust_state(catalog.releases.trust()),
+        trust=trust_state(catalog.releases.trust(), catalog.releases.proposals()),
         whys=tuple(catalog.fleet.whys(limit=WHYS)),
         hops=hops(catalog, now),
         overrides=_overrides(catalog, releases),

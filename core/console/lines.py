@@ -114,10 +114,11 @@ class EventLine:
 
 @dataclass(frozen=True)
 class TrustLine:
-    """One top-level role: version and end."""
+    """One top-level role: version and end, and how many of whom sign the next."""
 
     role: str
     version: int
+    holders: str
     ends: Moment | None
     ended: bool
 
@@ -281,7 +282,13 @@ def trust(state: TrustState, now: float) -> tuple[TrustLine, ...]:
         ("timestamp", state.timestamp),
     )
     return tuple(
-        TrustLine(name, role.version, wording.moment(role.expires, now), role.expires <= now)
+        TrustLine(name, role.version, _holders(role), wording.moment(role.expires, now), role.expires <= now)
         for name, role in roles
         if role is not None
     )
+
+
+def _holders(role: TrustRole) -> str:
+    """`2 of amal, badr, carim`; nothing for keys without a name, which are the core's own."""
+    names = [holder.name for holder in role.holders if holder.name]
+    return f"{role.threshold} of {', '.join(names)}" if names else ""

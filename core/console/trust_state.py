@@ -5,25 +5,48 @@ Nothing is verified here: the steward checked each file before it was kept. This
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
+from core.catalog.releases import Proposal
 from sync.errors import Malformed
+from sync.roles import DIRECTOR_FIELD, NAME_FIELD
 
 SINGLE_OWNER_BADGE = "keys on this machine"
+MODEL_ROLE = "model."  # in front of a model's name
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """A key and who holds it, as the root says."""
+
+    name: str
+    keyid: str
 
 
 class TrustRole(msgspec.Struct, frozen=True):
-    """One top-level role: its newest version and when it ends (seconds since 1970)."""
+    """One role: its newest version, when it ends (seconds since 1970), how many of whose keys sign the next."""
 
     version: int
     expires: float
+    threshold: int = 1
+    holders: tuple[Holder, ...] = ()
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Something that lacks signatures: what it does, whose it has, what is missing."""
+
+    subject: str
+    text: tuple[str, ...]
+    signed: tuple[str, ...]
+    lacks: tuple[str, ...]
+    since: float
 
 
 class TrustState(msgspec.Struct, frozen=True):
-    """`profile` and the roles are None until `falaj trust init`; `badge` says where the keys lie."""
+    """`profile` and the roles are None until there is a root; `badge` says where the keys lie."""
 
     initialised: bool
     profile: str | None
@@ -31,6 +54,9 @@ class TrustState(msgspec.Struct, frozen=True):
     root: TrustRole | None
     targets: TrustRole | None
     timestamp: TrustRole | None
+    director: Holder | None = None
+    models: dict[str, TrustRole] = {}
+    waiting: tuple[Waiting, ...] = ()
 
 
 class _Quorum(msgspec.Struct, frozen=True):
@@ -42,31 +68,50 @@ class _Signed(msgspec.Struct, frozen=True):
     version: int
     expires: datetime
     roles: dict[str, _Quorum] = {}
+    keys: dict[str, dict[str, Any]] = {}
+    director: dict[str, Any] = msgspec.field(name=DIRECTOR_FIELD, default_factory=dict)
 
 
 class _Metadata(msgspec.Struct, frozen=True):
     signed: _Signed
 
 
-def trust_state(files: Mapping[str, bytes]) -> TrustState:
+def trust_state(files: Mapping[str, bytes], proposals: Iterable[Proposal] = ()) -> TrustState:
     """The state told by the trust files (name -> bytes); raises Malformed for a file that is no TUF metadata."""
+    waiting = tuple(Waiting(p.subject, p.text, p.signed, p.lacks, p.since) for p in proposals)
     root = _newest(files, "root")
     if root is None:
-        return TrustState(False, None, "not set up", None, None, None)
-    quorum = root.roles.get("root", _Quorum())
-    single = quorum.threshold == 1 and len(quorum.keyids) <= 1
+        return TrustState(False, None, "not set up", None, None, None, waiting=waiting)
+    own, releases = root.roles.get("root", _Quorum()), root.roles.get("targets", _Quorum())
+    single = own.threshold == 1
+    badge = (
+        f"root needs {own.threshold} of {len(own.keyids)} keys, a release {releases.threshold} of "
+        f"{len(releases.keyids)}"
+    )
+    models = sorted({n.partition(".")[2].removesuffix(".json") for n in files if f".{MODEL_ROLE}" in n})
     return TrustState(
         initialised=True,
         profile="single-owner" if single else "organisation",
-        badge=SINGLE_OWNER_BADGE if single else f"root needs {quorum.threshold} of {len(quorum.keyids)} keys",
-        root=_role(root),
-        targets=_role(_newest(files, "targets")),
-        timestamp=_role(_read("timestamp.json", files)),
+        badge=SINGLE_OWNER_BADGE if single else badge,
+        root=_role(root, root, "root"),
+        targets=_role(_newest(files, "targets"), root, "targets"),
+        timestamp=_role(_read("timestamp.json", files), root, "timestamp"),
+        director=next((Holder("", keyid) for keyid in root.director), None),
+        models={
+            name.removeprefix(MODEL_ROLE): found
+            for name in models
+            if (found := _role(_newest(files, name), root, "targets")) is not None
+        },
+        waiting=waiting,
     )
 
 
-def _role(signed: _Signed | None) -> TrustRole | None:
-    return TrustRole(signed.version, signed.expires.timestamp()) if signed else None
+def _role(signed: _Signed | None, root: _Signed, name: str) -> TrustRole | None:
+    if signed is None:
+        return None
+    quorum = root.roles.get(name, _Quorum())
+    holders = tuple(Holder(str(root.keys.get(keyid, {}).get(NAME_FIELD, "")), keyid) for keyid in quorum.keyids)
+    return TrustRole(signed.version, signed.expires.timestamp(), quorum.threshold, holders)
 
 
 def _newest(files: Mapping[str, bytes], role: str) -> _Signed | None:

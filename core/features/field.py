@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.project import View
+from core.quorum import quorum
 from sync.names import DeviceId
 
 COLUMNS = ("prediction", "device", "entity", "label")
@@ -69,6 +70,21 @@ def split(seen: Seen, fit: tuple[float, float], gate: tuple[float, float], lengt
     parts = [_stretch(groups, fit), _stretch(groups, gate)]
     parts[1] = parts[1][~_touching(seen, parts[1], parts[0], length + period / 2)]
     return [seen.take(part) for part in parts]
+
+
+def capped(seen: Seen) -> tuple[Seen, Seen]:
+    """(kept, left out): where no device may decide alone (`core.quorum`), none gives more windows than all others
+    together. What is kept of one that does lies evenly over its windows, in their order."""
+    device = np.char.partition(seen.stream, "/")[:, 0] if len(seen.stream) else seen.stream
+    names, count = np.unique(device, return_counts=True)
+    if quorum(len(names)) == 1 or 2 * count.max() <= len(device):
+        return seen, seen.take(np.empty(0, np.intp))
+    largest = np.flatnonzero(device == names[count.argmax()])
+    most = len(device) - len(largest)
+    keep = np.ones(len(device), bool)
+    keep[largest] = False
+    keep[largest[np.arange(most) * len(largest) // most]] = True
+    return seen.take(np.flatnonzero(keep)), seen.take(np.flatnonzero(~keep))
 
 
 def by_device(seen: Seen) -> dict[DeviceId, int]:

@@ -20,14 +20,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.features import field
+from core.features.lookups import Joined
 from core.handoffs import Dataset, Learned, Split
 from core.project import Contract, Model, Source, Value, View
+from sync import codec
+from sync.manifest import Lookup
 from sync.names import Digest
 from sync.windows import cut
 
+ALONE = Joined((), {})  # windows without anything beside them
 KERNEL = 1  # rises when sync.windows starts to cut other windows from the same rows
 
-_Cut = tuple[npt.NDArray[np.float32], list[str], list[str]]  # windows, their labels, their entities
+
+@dataclass(frozen=True)
+class _Cut:
+    """Windows (n, size, channels), each with its label, its stream, its entity and the time of its last row."""
+
+    x: npt.NDArray[np.float32]
+    labels: list[str]
+    streams: list[str]
+    entities: list[str]
+    ends: list[float]
+
+    def take(self, x: npt.NDArray[np.float32], kept: npt.NDArray[np.intp]) -> _Cut:
+        parts = ([part[i] for i in kept] for part in (self.labels, self.streams, self.entities))
+        return _Cut(x, *parts, [self.ends[i] for i in kept])
 
 
 class ViewError(ValueError):
@@ -54,15 +71,23 @@ class _Rows:
     values: npt.NDArray[np.float32]
 
 
-def view_hash(view: View, source: Source, contract: Contract, samples: tuple[Source, Contract] | None = None) -> str:
+def view_hash(
+    view: View,
+    source: Source,
+    contract: Contract,
+    samples: tuple[Source, Contract] | None = None,
+    accepted: tuple[Lookup, ...] = (),
+) -> str:
     """SHA-256 of the view's definition: schema, time, source, entity, label, window and the kernel's version, and the
-    same of its samples where they are used.
+    same of its samples and lookups where they are used.
 
     Where the files of the source lie does not count: moving them changes no row.
     """
-    described = msgspec.to_builtins(view)
-    name = described.pop("samples")
+    described = codec.builtins(view)
+    name, lookups = described.pop("samples"), described.pop("lookups")
     parts: tuple[object, ...] = (KERNEL, described, source.kind, source.time, contract.columns)
+    if lookups:
+        parts += (lookups, codec.builtins(accepted))
     if samples is not None:
         parts += (name, samples[0].time, samples[1].columns)
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
@@ -95,13 +120,15 @@ def build(
     model: Model,
     time: str,
     samples: tuple[pa.Table, str] | None = None,
+    joined: Joined = ALONE,
 ) -> Dataset:
     """The dataset of `model`: its `where` rows of `table`, in windows; `time` names the event-time column.
 
     Rows without entity or label are left out; windows with a hole or a value that is not finite are
     dropped; a window never spans a change of label. `samples` are those that came up from devices, with the name of
     their event-time column: whether they are learned from beside the rows or instead of them says the model, `where`
-    says nothing of them. Raises TooFewRows and ViewError.
+    says nothing of them. `joined` are the lookups; a window whose entity has no values is left out. Raises TooFewRows
+    and ViewError.
     """
     rows = _select(view, table, model.where, time)
     classes = _classes(table.schema.field(view.label).type, rows.label)
@@ -111,11 +138,12 @@ def build(
     if samples is not None:
         seen, learned = _seen(view, model, classes, samples, found)
         found = _joined(found, seen, only=model.samples == "only")
-    for name, (x, labels, _) in found.items():
-        _require(name, stretches[name], classes, labels, len(x))
-    splits = {name: _split(classes, *parts) for name, parts in found.items()}
-    fit, gate = splits["fit"], splits["gate"]
-    return Dataset(view_hash, snapshot, _digest(view, classes, fit, gate), classes, view.window, fit, gate, learned)
+    wide = {name: one.take(*joined.widen(one.x, one.entities, one.ends)) for name, one in found.items()}
+    for name, one in wide.items():
+        _require(name, stretches[name], classes, one.labels, len(one.x))
+    fit, gate = (_split(classes, wide[name]) for name in ("fit", "gate"))
+    digest, window = _digest(view, classes, fit, gate), joined.spec(view.window)
+    return Dataset(view_hash, snapshot, digest, classes, window, fit, gate, learned, joined.accepted)
 
 
 def _seen(
@@ -123,22 +151,33 @@ def _seen(
 ) -> tuple[dict[str, _Cut], Learned]:
     """The samples of both stretches; a window that the rows have is theirs.
 
-    A label that no row has is left out and counted: one device must not be able to end every training to come.
+    A label that no row has is left out and counted: one device must not be able to end every training to come. Nor
+    does one outweigh the others, where there are several.
     """
-    seen = field.windows(view, *samples, known=(window for x, _, _ in rows.values() for window in x))
+    seen = field.windows(view, *samples, known=(window for one in rows.values() for window in one.x))
     usual = np.isin(seen.label, classes)
     strange, seen = seen.take(np.flatnonzero(~usual)), seen.take(np.flatnonzero(usual))
     spec = view.window
-    fit, gate = field.split(seen, model.fit, model.gate, (spec.size - 1) * spec.period, spec.period)
-    learned = Learned(field.by_device(fit), field.by_device(gate), field.by_device(strange))
-    cuts = [(part.x, part.label.tolist(), part.stream.tolist()) for part in (fit, gate)]
-    return dict(zip(("fit", "gate"), cuts, strict=True)), learned
+    parts = field.split(seen, model.fit, model.gate, (spec.size - 1) * spec.period, spec.period)
+    (fit, surplus), (gate, _) = map(field.capped, parts)
+    learned = Learned(*map(field.by_device, (fit, gate, strange, surplus)))
+    return {"fit": _cut_of(fit), "gate": _cut_of(gate)}, learned
+
+
+def _cut_of(seen: field.Seen) -> _Cut:
+    entities = [str(stream).partition("/")[2] for stream in seen.stream]
+    return _Cut(seen.x, seen.label.tolist(), seen.stream.tolist(), entities, seen.end.tolist())
 
 
 def _joined(rows: dict[str, _Cut], seen: dict[str, _Cut], *, only: bool) -> dict[str, _Cut]:
     """Rows first, then samples; with `only` nothing is learned from rows, yet they judge."""
-    both = {name: (np.concatenate((x, seen[name][0])), labels + seen[name][1], names + seen[name][2])
-            for name, (x, labels, names) in rows.items()}  # fmt: skip
+    both = {
+        name: _Cut(
+            np.concatenate((one.x, seen[name].x)), one.labels + seen[name].labels, one.streams + seen[name].streams,
+            one.entities + seen[name].entities, one.ends + seen[name].ends,
+        )
+        for name, one in rows.items()
+    }  # fmt: skip
     return {**both, "fit": seen["fit"]} if only else both
 
 
@@ -173,15 +212,16 @@ def _classes(kind: pa.DataType, labels: npt.NDArray[np.str_]) -> tuple[str, ...]
 
 def _windows(view: View, rows: _Rows, stretch: tuple[float, float]) -> _Cut:
     spec = view.window
-    values, labels, entities = [], [], []
+    values, labels, entities, ends = [], [], [], []
     for start, stop in _stretches(rows, stretch):
         for window in cut(spec, rows.time[start:stop], rows.values[start:stop]):
             if window.complete and np.isfinite(window.values).all():
                 values.append(window.values)
                 labels.append(str(rows.label[start]))
                 entities.append(str(rows.entity[start]))
+                ends.append(window.end)
     empty = np.empty((0, spec.size, len(spec.channels)), np.float32)
-    return (np.stack(values) if values else empty), labels, entities
+    return _Cut(np.stack(values) if values else empty, labels, entities, entities, ends)
 
 
 def _stretches(rows: _Rows, stretch: tuple[float, float]) -> Iterator[tuple[int, int]]:
@@ -212,9 +252,9 @@ def _require(name: str, stretch: tuple[float, float], classes: tuple[str, ...], 
         )
 
 
-def _split(classes: tuple[str, ...], x: npt.NDArray[np.float32], labels: list[str], entities: list[str]) -> Split:
+def _split(classes: tuple[str, ...], one: _Cut) -> Split:
     index = {name: i for i, name in enumerate(classes)}
-    return Split(x, np.array([index[c] for c in labels], np.int64), np.array(entities, np.str_))
+    return Split(one.x, np.array([index[c] for c in one.labels], np.int64), np.array(one.streams, np.str_))
 
 
 def _digest(view: View, classes: tuple[str, ...], fit: Split, gate: Split) -> Digest:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,7 +28,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sync import codec, roles, sealing
-from sync.enrolment import ENROLMENT_TYPE, EnrolRequest
+from sync.enrolment import ENROLMENT_TYPE, EnrolRequest, knows_secret
+from sync.enrolment import hash_secret as hash_secret
 from sync.errors import Malformed, SyncError, Untrusted
 from sync.names import DeviceId, Digest, TenantId
 from sync.topics import CORE_NAME
@@ -78,17 +78,20 @@ class Admitted:
 
 
 def create_authority(tenant: TenantId, now: float) -> Pair:
-    """A new CA for one tenant (P-256, so that every TLS stack accepts it)."""
+    """A new CA for one tenant (P-256, so that every TLS stack accepts it). Its name is its own: two of one tenant, side
+    by side, have revocation lists that are told apart by it."""
     key = ec.generate_private_key(ec.SECP256R1())
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     name = x509.Name([
         x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Falaj"),
         x509.NameAttribute(NameOID.COMMON_NAME, f"tenant {tenant}"),
+        x509.NameAttribute(NameOID.SERIAL_NUMBER, identifier.digest.hex()),
     ])  # fmt: skip
     builder = (
         _builder(name, name, key.public_key(), now, CA_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(ca=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(identifier, critical=False)
     )
     certificate = builder.sign(key, hashes.SHA256())
     return Pair(certificate.public_bytes(Encoding.PEM), _pem(key))
@@ -136,6 +139,11 @@ def certify(
     return _leaf(authority, device, public, san, ExtendedKeyUsageOID.CLIENT_AUTH, now, life)
 
 
+def fits(pair: Pair) -> bool:
+    """Whether the key is the certificate's."""
+    return x509.load_pem_x509_certificate(pair.certificate).public_key() == _key(pair).public_key()
+
+
 def fingerprint(certificate: bytes) -> Digest:
     """SHA-256 of a PEM certificate's DER form."""
     der = x509.load_pem_x509_certificate(certificate).public_bytes(Encoding.DER)
@@ -164,11 +172,6 @@ def revocations(authority: Pair, revoked: Iterable[tuple[int, float]], number: i
     return builder.sign(_key(authority), hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
-def hash_secret(secret: str) -> str:
-    """What the catalog keeps of a token's secret (256 random bits need no slow hash)."""
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
 def peek(envelope: bytes) -> EnrolRequest:
     """The request in an envelope, unchecked: only to find the token it speaks of."""
     return codec.decode(EnrolRequest, roles.peek(envelope))
@@ -191,7 +194,7 @@ def check(envelope: bytes, tenant: TenantId, secret_hash: str) -> Applicant:
     or Malformed. The caller has found the token's row and checks its expiry and its uses.
     """
     request = peek(envelope)
-    if request.tenant != tenant or not hmac.compare_digest(hash_secret(request.secret), secret_hash):
+    if request.tenant != tenant or not knows_secret(request, secret_hash):
         raise WrongSecret("the token does not hold; ask for a new one with `falaj device token`")
     try:
         csr = x509.load_pem_x509_csr(request.csr.encode())

@@ -43,6 +43,12 @@ def life(certificate: bytes) -> Life:
     return Life(found.serial_number, found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp())
 
 
+def issued_by(certificate: bytes, authority: bytes) -> bool:
+    """Whether a PEM certificate names this authority (PEM) as its issuer. Names alone are compared: for certificates of
+    our own, never for one that somebody shows."""
+    return x509.load_pem_x509_certificate(certificate).issuer == x509.load_pem_x509_certificate(authority).subject
+
+
 def hosts(certificate: bytes) -> tuple[str, ...]:
     """The names and addresses a server's PEM certificate was issued for."""
     found = x509.load_pem_x509_certificate(certificate)

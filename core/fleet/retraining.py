@@ -14,6 +14,7 @@ from core.catalog import Catalog
 from core.catalog.samples import Ended, Waiting
 from core.fleet.drift import Drifted, drifted
 from core.project import Model, Project, Retraining
+from core.quorum import quorum
 from sync.names import ModelName
 
 ACTOR = "retraining"  # who starts its jobs
@@ -24,9 +25,9 @@ AGAIN = 600.0  # seconds until work that came to nothing is tried again
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of one model. `labelled` counts the samples that no candidate was made of; `trained` is when the
-    last training ended that the core started by itself, `failed` when it came to nothing, `stuck` when samples could
-    not be taken in the last time."""
+    """What is known of one model. Of `fleet` devices a quorum must have drifted. `labelled` counts the samples that no
+    candidate was made of; `trained` is when the last training ended that the core started by itself, `failed` when it
+    came to nothing, `stuck` when samples could not be taken in the last time."""
 
     policy: str
     drifted: tuple[Drifted, ...]
@@ -40,6 +41,7 @@ class Facts:
     stuck: float | None
     now: float
     failed: float | None = None
+    fleet: int = 1  # devices that spoke of the model
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def decide(settings: Retraining | None, facts: Facts) -> Hop:
     if ingest is not None:
         return ingest
     story = f"{_drift(settings, facts)}; {_samples(settings, facts)}"
-    if len(facts.drifted) < settings.devices or facts.labelled < settings.samples:
+    if len(facts.drifted) < _devices(settings, facts) or facts.labelled < settings.samples:
         return Hop("none", story)
     if not facts.rows:
         return Hop("none", f"{story}; the view's own source has no rows yet")
@@ -99,13 +101,19 @@ def _until(then: float | None, span: float, now: float) -> float | None:
     return then + span if then is not None and 0 <= now - then < span else None
 
 
+def _devices(settings: Retraining, facts: Facts) -> int:
+    """As many as are asked for, and never one alone where there are others that could say so too."""
+    return max(settings.devices, quorum(facts.fleet))
+
+
 def _drift(settings: Retraining, facts: Facts) -> str:
     count = len(facts.drifted)
     if not count:
         return "no device has drifted"
     since = _moment(min(one.since for one in facts.drifted), facts.now)
-    if count < settings.devices:
-        return f"{count} of {_plural(settings.devices, 'device', 'devices')} drifted since {since}"
+    wanted = _devices(settings, facts)
+    if count < wanted:
+        return f"{count} of {_plural(wanted, 'device', 'devices')} drifted since {since}"
     return f"{_plural(count, 'device', 'devices')} drifted since {since}"
 
 
@@ -176,6 +184,7 @@ def facts(catalog: Catalog, project: Project, name: ModelName, now: float) -> Fa
         stuck=_stuck(taken, waiting),
         now=now,
         failed=ended.at if ended and ended.vain else None,
+        fleet=sum(report is not None for report in reports.values()),
     )
 
 

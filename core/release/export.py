@@ -23,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from sync.features import TensorSpec, WindowSpec
+from sync.manifest import Lookup
 
 Floats = npt.NDArray[np.float32]
 
@@ -31,7 +32,7 @@ IR_VERSION = 10  # what opset 20 came with; onnx would write its own newest, whi
 INPUT = "window"
 OUTPUT = "probabilities"
 
-_NORMALISED = "window_normalised"
+_JOINED, _NORMALISED = "window_joined", "window_normalised"
 
 Exporter = Callable[[nn.Module, torch.Tensor], onnx.ModelProto]
 
@@ -40,6 +41,19 @@ class ExportError(RuntimeError):
     """No exporter could turn the network into a usable graph; the message carries what each of them said."""
 
     code = "export-failed"
+
+
+class Taken(Protocol):
+    """One input of a session: its name, and its shape, whose last dimension is a number."""
+
+    name: str
+    shape: list[int | str]
+
+
+class Session(Protocol):
+    """What `feeds` needs of an open graph."""
+
+    def get_inputs(self) -> Sequence[Taken]: ...
 
 
 class Trainee(Protocol):
@@ -55,8 +69,25 @@ class Trainee(Protocol):
     def deviation(self) -> Floats: ...
 
 
+def inputs(window: WindowSpec, lookups: Sequence[Lookup]) -> tuple[TensorSpec, ...]:
+    """What a whole graph takes: the window as devices cut it, then an input for each lookup."""
+    beside = (TensorSpec(one.name, "FP32", (-1, len(one.columns))) for one in lookups)
+    return (TensorSpec(INPUT, "FP32", (-1, window.size, len(window.channels))), *beside)
+
+
+def feeds(session: Session, x: Floats) -> dict[str, Floats]:
+    """The inputs of a whole graph from windows that have the values of their lookups as channels, behind their own."""
+    given, at = {}, 0
+    for taken in session.get_inputs():
+        width = int(taken.shape[-1])
+        part = x[:, :, at : at + width]
+        given[taken.name] = np.ascontiguousarray(part if taken.name == INPUT else part[:, 0])
+        at += width
+    return given
+
+
 def specs(window: WindowSpec, classes: Sequence[str]) -> tuple[TensorSpec, TensorSpec]:
-    """The one input and the one output of every graph made here; the first dimension is the free batch."""
+    """The one input and the one output of every bare graph; the first dimension is the free batch."""
     taken = TensorSpec(INPUT, "FP32", (-1, window.size, len(window.channels)))
     return taken, TensorSpec(OUTPUT, "FP32", (-1, len(classes)))
 
@@ -76,9 +107,14 @@ def reference(trained: Trainee, x: Floats) -> Floats:
         return np.asarray(torch.softmax(scores, 1), np.float32)
 
 
-def generated_windows(trained: Trainee, window: WindowSpec, count: int, rng: np.random.Generator) -> Floats:
-    """`count` raw windows of normal noise around the fit data, also far out: rows no recording would show."""
+def generated_windows(
+    trained: Trainee, window: WindowSpec, count: int, rng: np.random.Generator, beside: int = 0
+) -> Floats:
+    """`count` raw windows of normal noise around the fit data, also far out: rows no recording would show. The last
+    `beside` channels are of lookups: the same in all rows of a window."""
     noise = rng.standard_normal((count, window.size, len(window.channels)))
+    if beside:
+        noise[:, :, -beside:] = noise[:, :1, -beside:]
     spread = np.linspace(0.5, 4.0, count)[:, None, None]
     return (trained.mean + trained.deviation * noise * spread).astype(np.float32)
 
@@ -141,8 +177,13 @@ def export_bare(
     raise ExportError("the network cannot be written as ONNX; use layers of opset 20. " + " | ".join(said))
 
 
-def assemble(bare: bytes, mean: Floats, deviation: Floats, metadata: Mapping[str, str]) -> bytes:
-    """`bare` (float or quantized) with (x - mean) / deviation in front and `metadata` in its properties."""
+def assemble(
+    bare: bytes, mean: Floats, deviation: Floats, metadata: Mapping[str, str], lookups: Sequence[Lookup] = ()
+) -> bytes:
+    """`bare` (float or quantized) with (x - mean) / deviation in front and `metadata` in its properties.
+
+    The channels of `lookups`, the last ones of `bare`, become inputs of their own, laid beside every row of the window.
+    """
     model = onnx.load_model_from_string(bare)
     graph = model.graph
     for node in graph.node:
@@ -150,10 +191,10 @@ def assemble(bare: bytes, mean: Floats, deviation: Floats, metadata: Mapping[str
             if name == INPUT:
                 node.input[i] = _NORMALISED
     front = [
-        helper.make_node("Sub", [INPUT, "window_mean"], ["window_centred"], name="centre"),
+        helper.make_node("Sub", [_JOINED if lookups else INPUT, "window_mean"], ["window_centred"], name="centre"),
         helper.make_node("Div", ["window_centred", "window_deviation"], [_NORMALISED], name="scale"),
     ]
-    for i, node in enumerate(front):
+    for i, node in enumerate([*_beside(graph, lookups), *front]):
         graph.node.insert(i, node)
     graph.initializer.append(numpy_helper.from_array(np.asarray(mean, np.float32), "window_mean"))
     graph.initializer.append(numpy_helper.from_array(np.asarray(deviation, np.float32), "window_deviation"))
@@ -162,6 +203,25 @@ def assemble(bare: bytes, mean: Floats, deviation: Floats, metadata: Mapping[str
     model.ir_version = IR_VERSION
     onnx.checker.check_model(model)
     return _serialize(model)
+
+
+def _beside(graph: onnx.GraphProto, lookups: Sequence[Lookup]) -> list[onnx.NodeProto]:
+    """Makes inputs of the lookups; the nodes that lay them beside the window, as the bare graph took it."""
+    if not lookups:
+        return []
+    window = graph.input[0].type.tensor_type.shape.dim
+    window[2].dim_value -= sum(len(one.columns) for one in lookups)
+    shape = np.array([1, window[1].dim_value, 1], np.int64)
+    graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "lookup_axis"))
+    graph.initializer.append(numpy_helper.from_array(shape, "lookup_rows"))
+    nodes, parts = [], [INPUT]
+    for one in lookups:
+        row, rows = f"{one.name}_row", f"{one.name}_rows"
+        graph.input.append(helper.make_tensor_value_info(one.name, TensorProto.FLOAT, ["batch", len(one.columns)]))
+        nodes.append(helper.make_node("Unsqueeze", [one.name, "lookup_axis"], [row], name=row))
+        nodes.append(helper.make_node("Expand", [row, "lookup_rows"], [rows], name=rows))
+        parts.append(rows)
+    return [*nodes, helper.make_node("Concat", parts, [_JOINED], name="join", axis=2)]
 
 
 def _finish(model: onnx.ModelProto, window: WindowSpec, classes: Sequence[str]) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.handoffs import Candidate
-from core.project import Model
+from core.project import Model, variables
 from sync import chunks, codec, sealing
 from sync.errors import Damaged
 from sync.manifest import Blob, Lineage, Manifest, Variant
@@ -112,7 +112,7 @@ def stage(
         tenant=tenant, model=candidate.model, number=number, created=now, variants=variants, golden=golden.blob,
         inputs=candidate.inputs, outputs=candidate.outputs, classes=candidate.classes, window=candidate.window,
         bindings=model.bindings, profile=model.profile, lineage=lineage, drift=model.drift,
-        uplink=model.uplink,
+        uplink=model.uplink, requires=model.requires, lookups=candidate.lookups, variables=variables(model),
     )  # fmt: skip
     payload = codec.encode(manifest)
     return Staged(manifest, payload, chunks.digest(payload), (*sealed, golden))
@@ -136,5 +136,5 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def _seal(store: ArtifactStore, plain: Digest, tenant: TenantId, random: Random) -> SealedBlob:
     key = random(sealing.KEY_BYTES)
-    sealed = sealing.seal(store.get(plain), key, tenant, plain)
+    sealed = sealing.seal(store.get(plain), key, tenant, plain, pack=True)
     return SealedBlob(chunks.describe(sealed, plain), sealed, key)

@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from core.handoffs import Score, Scorecard, Split
 from core.project import ModelGates
-from core.release.export import INPUT, OUTPUT
+from core.release.export import OUTPUT, feeds
 from core.release.gates import GraphFacts
 from sync.golden import LIMIT, Expected, Golden, pack
 from sync.manifest import Precision
@@ -97,7 +97,7 @@ def golden(models: Mapping[Precision, bytes], gate: Split, count: int = GOLDEN_W
         )
         for precision, model in models.items()
     }
-    return Golden(pack({INPUT: x}), expected)
+    return Golden(pack(feeds(open_session(next(iter(models.values()))), x)), expected)
 
 
 def open_session(model: bytes) -> ort.InferenceSession:
@@ -112,7 +112,7 @@ def open_session(model: bytes) -> ort.InferenceSession:
 
 def probabilities(session: ort.InferenceSession, x: Floats) -> Floats:
     """The answers to raw windows `x`, (n, classes)."""
-    parts = [session.run([OUTPUT], {INPUT: x[i : i + _BATCH]})[0] for i in range(0, len(x), _BATCH)]
+    parts = [session.run([OUTPUT], feeds(session, x[i : i + _BATCH]))[0] for i in range(0, len(x), _BATCH)]
     return np.concatenate(parts)
 
 
@@ -152,8 +152,8 @@ def _times(
 ) -> dict[Precision, list[float]]:
     times: dict[Precision, list[float]] = {precision: [] for precision in sessions}
     for i in range(_WARM_UP + runs):
-        one = {INPUT: x[i % len(x)][None]}
         for precision, session in sessions.items():
+            one = feeds(session, x[i % len(x)][None])
             before = clock()
             session.run([OUTPUT], one)
             after = clock()

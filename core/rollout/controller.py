@@ -2,8 +2,9 @@
 
 Where pairs decide, the canary devices run it in shadow first, until the pairs of all of them say harm or safe
 (`core.rollout.judge`). Then, or at once under guardrails, they serve it; the rest follows when every canary device has
-committed. Reversed as soon as the pairs say harm or one device gave a verdict against the release. Offline devices
-are waited for, never counted as failures (docs/operations.md).
+committed. Reversed as soon as the pairs say harm, or a quorum of devices gave a verdict against the release
+(`core.quorum`); one verdict among three devices or more holds it where it is until a person speaks. Offline devices are
+waited for, never counted as failures (docs/operations.md).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from msgspec.structs import replace
 
 from core.handoffs import Rollout
 from core.handoffs import RolloutState as State
+from core.quorum import quorum
 from core.rollout.judge import Judgement, judge, pairs_decide
 from sync.evidence import Decision as Word
 from sync.messages import Gates, ModelReport
@@ -48,11 +50,10 @@ def decide(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[Device
     Devices `behind` have not yet answered to what they were told last: that such a one serves the release says nothing
     of this rollout, for it may have done so before. One that has left the fleet is waited for no more.
     """
-    harmed = tuple(d for d in rollout.assigned if _refused(rollout, fleet.get(d)))
+    harmed = _harmed(rollout, fleet)
     if harmed and rollout.state in (State.SHADOW, State.CANARY, State.RAMP):
-        text = f"{', '.join(harmed)} gave a verdict against it: {_reason(fleet.get(harmed[0]))}"
-        judgement = judge(rollout, fleet) if rollout.state is State.SHADOW else None
-        return _reverse(rollout, text, now, judgement, harmed)
+        return _against(rollout, fleet, harmed, now)
+    rollout = replace(rollout, held=())
     match rollout.state:
         case State.APPROVED:
             return _start(rollout, fleet, now)
@@ -70,6 +71,36 @@ def decide(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[Device
         case State.REVERSING if not any(_runs(rollout, fleet.get(d)) for d in rollout.assigned):
             return Decision(replace(rollout, state=State.REVERSED, since=now))
     return Decision(rollout)
+
+
+def reverse(rollout: Rollout, fleet: Fleet, reason: str, now: float) -> Decision:
+    """A person's word: everybody who has it goes back, however far the rollout is."""
+    judgement = judge(rollout, fleet) if rollout.state is State.SHADOW else None
+    return _reverse(rollout, reason, now, judgement, ())
+
+
+def _against(rollout: Rollout, fleet: Fleet, harmed: tuple[DeviceId, ...], now: float) -> Decision:
+    """Devices gave a verdict. Too few of them take nobody back, and are a reason not to go on: they are back by
+    themselves already. In shadow the pairs of all may still say harm."""
+    judgement = judge(rollout, fleet) if rollout.state is State.SHADOW else None
+    names, why = ", ".join(harmed), _reason(fleet.get(harmed[0]))
+    wanted = quorum(_taking_part(rollout, fleet))
+    if len(harmed) >= wanted:
+        return _reverse(rollout, f"{names} gave a verdict against it: {why}", now, judgement, harmed)
+    if judgement is not None and judgement.decision is Word.HARM:
+        return _reverse(rollout, _worse(rollout, judgement), now, judgement, harmed)
+    text = f"held for a person: {names} gave a verdict against it, {wanted} devices take it back by themselves: {why}"
+    return Decision(replace(rollout, held=harmed, reason=text))
+
+
+def _harmed(rollout: Rollout, fleet: Fleet) -> tuple[DeviceId, ...]:
+    """A verdict that was given once counts on: no device can take it back, nor alarm people by turns."""
+    there = (d for d in rollout.assigned if d in fleet and d not in rollout.aside)
+    return tuple(d for d in there if d in rollout.held or _refused(rollout, fleet[d]))
+
+
+def _taking_part(rollout: Rollout, fleet: Fleet) -> int:
+    return sum(d in fleet and d not in rollout.aside for d in rollout.assigned)
 
 
 def _start(rollout: Rollout, fleet: Fleet, now: float) -> Decision:
@@ -100,8 +131,7 @@ def _weigh(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[Device
     heard = tuple(judgement.devices)
     match judgement.decision:
         case Word.HARM:
-            text = f"it does worse than release {rollout.previous}: {judgement.text}"
-            return _reverse(rollout, text, now, judgement, heard)
+            return _reverse(rollout, _worse(rollout, judgement), now, judgement, heard)
         case Word.SAFE:
             reason = f"it does no worse than release {rollout.previous}: {judgement.text}"
         case _ if _all_committed(rollout, fleet, behind):
@@ -112,11 +142,15 @@ def _weigh(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[Device
     return Decision(moved, assign=rollout.assigned, gates=spoken(rollout), judgement=judgement, heard=heard)
 
 
+def _worse(rollout: Rollout, judgement: Judgement) -> str:
+    return f"it does worse than release {rollout.previous}: {judgement.text}"
+
+
 def _reverse(
     rollout: Rollout, reason: str, now: float, judgement: Judgement | None, heard: tuple[DeviceId, ...]
 ) -> Decision:
     decided = judgement.devices if judgement else rollout.decided
-    moved = replace(rollout, state=State.REVERSING, since=now, reason=reason, decided=decided)
+    moved = replace(rollout, state=State.REVERSING, since=now, reason=reason, decided=decided, held=())
     told = tuple(dict.fromkeys((*heard, *(judgement.devices if judgement else ()))))
     return Decision(moved, take_back=rollout.assigned, gates=spoken(rollout), judgement=judgement, heard=told)
 
@@ -152,7 +186,7 @@ def _join(rollout: Rollout, fleet: Fleet, *, back: bool) -> Decision:
 
 
 def _all_committed(rollout: Rollout, fleet: Fleet, behind: Collection[DeviceId]) -> bool:
-    there = [d for d in rollout.assigned if d in fleet]
+    there = [d for d in rollout.assigned if d in fleet and d not in rollout.aside]
     return bool(there) and all(d not in behind and _committed(rollout, fleet[d]) for d in there)
 
 

@@ -3,16 +3,20 @@
 Each device counts blocks of pairs by itself and signs the counters; here those that are about just this trial are
 added and decided on (`sync.evidence`). Order and repetition of reports change nothing, for only a device's newest
 report is looked at and its counters only grow. A device that is offline adds nothing.
+
+Counters are a device's own word, and one may lie. In a trial of three devices or more (`core.quorum`) a word counts
+only if it holds without any single one of them: whatever one says, the decision is that of the others, or none.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from core.handoffs import Rollout
+from core.quorum import quorum
 from sync import evidence
 from sync.evidence import ALPHA_HARM, ALPHA_SAFE, Counters, Decision
 from sync.messages import Gates, ModelReport, TrialReport
@@ -26,10 +30,15 @@ MOST_BLOCKS = 1 << 40  # of one device: no honest one comes near it, and sums of
 
 class Judgement(msgspec.Struct, frozen=True):
     """What the pairs of all canary devices say. `log_*` are natural logarithms, decided at `*_at`; `devices` has the
-    trials that were counted, `text` the same for people."""
+    trials that were counted, `text` the same for people.
+
+    `pooled` are all blocks; `least` those that `safe` has to be said of: in a trial of three devices or more without
+    the one that says it loudest.
+    """
 
     decision: Decision
     pooled: Counters
+    least: Counters
     margin: float
     log_harm: float
     log_safe: float
@@ -54,14 +63,30 @@ def judge(rollout: Rollout, reports: Mapping[DeviceId, ModelReport | None]) -> J
     told = {device: reports.get(device) for device in sorted(rollout.canary)}
     trials = {device: report.trial for device, report in told.items() if report is not None}
     devices = {device: trial for device, trial in trials.items() if trial is not None and _is_of(rollout, trial)}
-    pooled = evidence.pool(Counters(t.plus, t.zero, t.minus) for t in devices.values())
-    worst = evidence.pool(Counters(*(t.worst or (t.plus, t.zero, t.minus))) for t in devices.values())
-    margin = rollout.gates.margin
-    decision = evidence.decide(pooled, margin)
-    if decision is Decision.SAFE and evidence.decide(worst, margin) is not Decision.SAFE:
-        decision = Decision.HOLD
-    harm, safe = evidence.log_harm(pooled, margin), evidence.log_safe(worst, margin)
-    return Judgement(decision, pooled, margin, harm, safe, devices, _words(decision, pooled, harm, safe))
+    said = {device: Counters(t.plus, t.zero, t.minus) for device, t in devices.items()}
+    worst = {device: Counters(*(t.worst or (t.plus, t.zero, t.minus))) for device, t in devices.items()}
+    margin, alone = rollout.gates.margin, quorum(len(rollout.canary)) == 1
+    pooled = evidence.pool(said.values())
+    harm, _ = _least(said, lambda counters: evidence.log_harm(counters, margin), alone=alone)
+    safe, least = _least(worst, lambda counters: evidence.log_safe(counters, margin), alone=alone)
+    counted, _ = _least(said, lambda counters: evidence.log_safe(counters, margin), alone=alone)
+    decision = Decision.HARM if harm >= HARM_AT else Decision.SAFE if min(safe, counted) >= SAFE_AT else Decision.HOLD
+    text = _words(decision, pooled, harm, safe)
+    if decision is Decision.HOLD and evidence.decide(pooled, margin) is not Decision.HOLD:
+        text = f"{text}; one device alone would decide it, and the others do not bear it out yet"
+    return Judgement(decision, pooled, least, margin, harm, safe, devices, text)
+
+
+def _least(
+    said: Mapping[DeviceId, Counters], value: Callable[[Counters], float], *, alone: bool
+) -> tuple[float, Counters]:
+    """The e-value (natural logarithm) that stands whichever device is left out, and the blocks it is of; of all
+    devices together if one may speak `alone`."""
+    everybody = evidence.pool(said.values())
+    if alone or not said:
+        return value(everybody), everybody
+    without = (evidence.pool(c for other, c in said.items() if other != device) for device in said)
+    return min(((value(rest), rest) for rest in without), key=lambda found: found[0])
 
 
 def _is_of(rollout: Rollout, trial: TrialReport) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
+from core.quorum import quorum
 from core.rollout.judge import pairs_decide
 from sync.evidence import MAX_MARGIN, Refusal, pairs_needed
 from sync.messages import Gates
@@ -13,7 +16,8 @@ DISPUTED = 0.1  # the share of blocks that are not equal in the second of the tw
 
 class Needs(msgspec.Struct, frozen=True):
     """What it takes to call an equally good release safe, over all canary devices together: with no unequal block at
-    all, and with a tenth of them unequal (None: the margin is too small for that, no number suffices)."""
+    all, and with a tenth of them unequal (None: the margin is too small for that, no number suffices). Where no device
+    may decide alone (`core.quorum`), they are counted as if all gave equally many."""
 
     blocks: int
     windows: int  # input windows, overlapping ones once
@@ -22,14 +26,18 @@ class Needs(msgspec.Struct, frozen=True):
     text: str
 
 
-def needs(gates: Gates) -> Needs | None:
-    """What these gates need; None under guardrails, which count no pairs. ValueError if `refuse` has an answer."""
+def needs(gates: Gates, canary: int = 1) -> Needs | None:
+    """What these gates need of so many canary devices; None under guardrails, which count no pairs. ValueError if
+    `refuse` has an answer."""
     if not pairs_decide(gates):
         return None
     if (refused := refuse(gates)) is not None:
         raise ValueError(refused.text)
     blocks, disputed = pairs_needed(gates.margin), pairs_needed(gates.margin, DISPUTED)
     assert blocks is not None  # else it was refused
+    if quorum(canary) > 1:  # it must hold without any one of them
+        share = canary / (canary - 1)
+        blocks, disputed = math.ceil(blocks * share), None if disputed is None else math.ceil(disputed * share)
     windows = blocks * gates.block
     disputed_windows = disputed * gates.block if disputed is not None else None
     text = (

@@ -1,5 +1,5 @@
-"""The orders about trust: the first root, and releases that their owner signed. The signatures are checked here, never
-made; the rollout of an approved release begins with the next round."""
+"""The orders about releases that their owners signed: to serve, or never again. Signatures are collected and checked
+(`core.steward.trust`), never made here; the rollout of an approved release begins with the next round."""
 
 from __future__ import annotations
 
@@ -9,46 +9,20 @@ from msgspec.structs import replace
 
 from core import orders
 from core.catalog.fleet import ALL
-from core.catalog.releases import ReleaseRow
+from core.catalog.releases import Proposal, ReleaseRow
 from core.handoffs import ROLLOUT_ENDED, Rollout, RolloutState
-from core.release import publish
+from core.release import signing
 from core.rollout import power
 from core.rollout.plans import fallback, generation, plan
-from core.steward import rounds
+from core.steward import retained, rounds, trust
 from core.steward.house import House, PersistBroker
 from core.steward.refusals import Refusal, declared_model
-from sync import chunks, roles
 from sync.names import ModelName
 
 
-def trust_keys(house: House, order: orders.TrustKeys, now: float) -> dict[str, Any]:
-    """The public halves of the online keys, in TUF's form, for the owner's first root to name."""
-    pems = {"director": house.keys.director, "snapshot": house.keys.snapshot, "timestamp": house.keys.timestamp}
-    publics = {name: roles.signer(pem).public_key for name, pem in pems.items()}
-    return {name: {"keyid": key.keyid, **key.to_dict()} for name, key in publics.items()}
-
-
-def trust_init(house: House, order: orders.TrustInit, now: float) -> dict[str, Any]:
-    """Takes in the first root and targets, once: they must hold and name this core's own online keys."""
-    files = house.catalog.releases.trust()
-    if "1.root.json" in files:
-        raise Refusal("trust-exists", "this tenant has a root already", "see `falaj trust status`")
-    root, targets = order.root.encode(), order.targets.encode()
-    publish.check_trust_init(root, targets)
-    director = roles.signer(house.keys.director).public_key.keyid
-    if director not in publish.director_ids(root):
-        raise Refusal("wrong-director", "the root names another director than this core's")
-    fresh = {"1.root.json": root, "1.targets.json": targets}
-    fresh |= publish.renew(fresh, _online(house), now)
-    publish.check_online(fresh)  # else no device would ever believe what this core signs
-    house.catalog.releases.put_trust(fresh)
-    house.event(now, "trust-initialised", "root 1, profile single-owner")
-    house.publish_trust(house.catalog.releases.trust())
-    return {"root": chunks.digest(root)}
-
-
 def approve(house: House, order: orders.Approve, now: float) -> dict[str, Any]:
-    """1. the owner's signatures hold; 2. trust files; 3. blobs; 4. the rollout begins with the next round."""
+    """1. the signatures hold; once they are enough: 2. trust files; 3. blobs; 4. the rollout begins with the next
+    round."""
     found = house.catalog.releases.release(order.model, order.number)
     if found is None:
         raise Refusal("no-such-release", f"there is no release {order.number} of {order.model}")
@@ -58,20 +32,70 @@ def approve(house: House, order: orders.Approve, now: float) -> dict[str, Any]:
     if any(r.number == order.number for _, r in _under_way(house, order.model)):
         raise Refusal("rollout-under-way", f"release {order.number} is on its way already", "see `falaj status`")
     rollout = planned(house, row, now)
-    files = house.catalog.releases.trust()
-    targets = order.targets.encode() if order.targets is not None else None
-    publish.check_approval(files, order.model, order.number, payload, targets, order.role.encode())
-    fresh = publish.approved_files(order.model, payload, targets, order.role.encode())
-    fresh |= publish.renew({**files, **fresh}, _online(house), now)
-    house.catalog.releases.put_trust(fresh)
-    house.catalog.releases.set_state(order.model, order.number, "approved")
+    retained.check_room(house, house.catalog.releases.keys(order.model, order.number))
+    drafts = {name: text.encode() for name, text in order.metadata.items()}
+    signing.check_approval(house.catalog.releases.trust(), order.model, order.number, payload, drafts)
+    subject = f"{order.model}@{order.number}"
+    told = (f"release {order.number} of {order.model} shall serve, manifest {row.digest[:12]}",)
+    signed = trust.collect(house, Proposal(subject, told, order.metadata, now, order.actor), now)
+    if signed is None:
+        return {"digest": row.digest, **trust.waiting(house, subject)}
     for digest in house.catalog.releases.keys(order.model, order.number):
         house.publish_blob(digest)
-    house.publish_trust(house.catalog.releases.trust())
+    trust.put_in_force(house, {f"{row.digest}.manifest": payload, **signing.as_files(signed)}, now)
+    house.catalog.releases.set_state(order.model, order.number, "approved")
     house.actions.append(PersistBroker())
     begin(house, rollout, f"release {order.number} was approved", now)
     house.event(now, "release-approved", f"release {order.number} by {order.actor}", model=order.model)
     return {"digest": row.digest, "canary": list(rollout.canary), **needed(rollout)}
+
+
+def revoke(house: House, order: orders.RevokeRelease, now: float) -> dict[str, Any]:
+    """A release that shall never serve again: out of the signed targets, out of every assignment."""
+    reason, found = " ".join(order.reason.split()), house.catalog.releases.release(order.model, order.number)
+    if not reason:
+        raise Refusal("no-reason", "who takes a release away says why", "give the reason: --reason TEXT")
+    if found is None:
+        raise Refusal("no-such-release", f"there is no release {order.number} of {order.model}")
+    if found[0].state != "approved":
+        text = f"release {order.number} of {order.model} is {found[0].state}: no device may install it"
+        raise Refusal("not-approved", text, "there is nothing to revoke")
+    drafts = {name: text.encode() for name, text in order.metadata.items()}
+    signing.check_revocation(house.catalog.releases.trust(), order.model, order.number, drafts)
+    subject = f"revoke {order.model}@{order.number}"
+    told = (f"release {order.number} of {order.model} shall never serve again: {reason}",)
+    signed = trust.collect(house, Proposal(subject, told, order.metadata, now, order.actor), now)
+    if signed is None:
+        return trust.waiting(house, subject)
+    trust.put_in_force(house, signing.as_files(signed), now)
+    house.catalog.releases.set_state(order.model, order.number, "revoked")
+    devices = _leave(house, order.model, order.number, reason, now)
+    house.actions.append(PersistBroker())
+    house.event(
+        now, "release-revoked", f"release {order.number} by {order.actor}: {reason}", model=order.model,
+        severity="alarm", number=str(order.number), actor=order.actor, reason=reason,
+    )  # fmt: skip
+    return {"revoked": f"{order.model}@{order.number}", "devices": devices}
+
+
+def _leave(house: House, model: ModelName, number: int, reason: str, now: float) -> list[str]:
+    """Nobody is told to run it any more, and nobody to go back to it; which devices were."""
+    approved = [r.number for r in house.catalog.releases.releases(ALL) if (r.model, r.state) == (model, "approved")]
+    past = [r for _, r in house.catalog.fleet.rollouts(active=False, limit=ALL) if r.model == model]
+    for key, rollout in house.catalog.fleet.rollouts(limit=ALL):
+        if rollout.model != model or number not in (rollout.number, rollout.previous):
+            continue
+        left = replace(rollout, previous=fallback(rollout.number, approved, past))
+        if rollout.number == number and rollout.state is not RolloutState.SUPERSEDED:
+            left = replace(left, state=RolloutState.REVERSED, since=now, reason=f"revoked: {reason}")
+        house.catalog.fleet.put_rollout(key, left)  # also of one that is complete: who enrols later follows it
+    own = next((r for r in past if r.number == number), None)
+    wanted = {d.device: house.catalog.fleet.wanted(d.device) for d in house.catalog.fleet.devices()}
+    on_it = [d for d in house.catalog.fleet.devices()
+             if any((w.model, w.number) == (model, number) and w.mode != "off" for w in wanted[d.device])]  # fmt: skip
+    if own is not None:
+        rounds.take_back(house, replace(own, previous=fallback(number, approved, past)), on_it, now)
+    return [d.device for d in on_it]
 
 
 def planned(house: House, row: ReleaseRow, now: float, forced: str = "") -> Rollout:
@@ -94,7 +118,7 @@ def planned(house: House, row: ReleaseRow, now: float, forced: str = "") -> Roll
 
 def needed(rollout: Rollout) -> dict[str, Any]:
     """What an answer says of the pairs a rollout needs; nothing where none are counted."""
-    found = power.needs(rollout.gates)
+    found = power.needs(rollout.gates, len(rollout.canary))
     return {"needs": {"blocks": found.blocks, "windows": found.windows, "text": found.text}} if found else {}
 
 
@@ -117,7 +141,3 @@ def _under_way(house: House, model: ModelName) -> list[tuple[int, Rollout]]:
     """Rollouts of this model that have not ended."""
     rollouts = house.catalog.fleet.rollouts(limit=ALL)
     return [(key, r) for key, r in rollouts if r.model == model and r.state not in ROLLOUT_ENDED]
-
-
-def _online(house: House) -> publish.OnlineSigners:
-    return publish.OnlineSigners(roles.signer(house.keys.snapshot), roles.signer(house.keys.timestamp))

@@ -8,12 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from core import orders, project
+from core import orders
+from core.consistency import problems
 from core.fleet.labels import TooLong, messages
 from core.handoffs import Landed
 from core.ingest.spool import origins
 from core.orders import Answer
-from core.steward import approvals, devices, enrolling, forcing, jobs, staging
+from core.steward import (
+    approvals,
+    carrying,
+    devices,
+    enrolling,
+    forcing,
+    jobs,
+    pieces,
+    rounds,
+    staging,
+    succession,
+    trust,
+)
 from core.steward.house import House
 from core.steward.refusals import Refusal
 from sync import codec, topics
@@ -25,6 +38,8 @@ LABELS_WAIT = 86_400  # seconds that the broker keeps labels for a device that i
 def answer(house: House, order: orders.AnyOrder, now: float) -> Answer:
     """Does one order. Refusals and untrusted input become answers; programmers' mistakes are raised."""
     try:
+        if (walks := _WALKS.get(type(order))) is not None:
+            return Answer(True, result=walks(house, order, now))
         with house.catalog.transaction():
             try:
                 result = _DESKS[type(order)](house, order, now)
@@ -44,11 +59,14 @@ def _refused(refusal: Refusal) -> Answer:
 
 
 def _apply(house: House, order: orders.ApplyProject, now: float) -> dict[str, Any]:
-    found = project.problems(order.project)
+    found = problems(order.project)
     if found:
         raise Refusal("project-invalid", "; ".join(found), "correct falaj.toml and apply it again")
+    before = house.catalog.projects.current()
     version = house.catalog.projects.apply(order.project, order.folder, order.actor, now)
     house.event(now, "project-applied", f"project version {version} by {order.actor}")
+    for device in pieces.reconfigured(house, before[0] if before else None):
+        rounds.assign(house, device, now, news=False)
     return {"version": version, "models": list(order.project.models), "sources": list(order.project.sources)}
 
 
@@ -109,6 +127,16 @@ def _mark_landed(house: House, landed: Landed) -> None:
         house.catalog.samples.mark_landed(source.model, device, epoch, n)
 
 
+def _commit_lookup(house: House, order: orders.CommitLookup, now: float) -> dict[str, Any]:
+    """The devices that ask for it are told at once: of a new version, or that the one they have is still true."""
+    _still_open(house, order.job)
+    result = pieces.commit(house, order, now)
+    house.catalog.projects.finish(order.job, now, result)
+    for device in pieces.users(house, order.name):
+        rounds.assign(house, device, now, news=False)
+    return result
+
+
 def _commit_candidate(house: House, order: orders.CommitCandidate, now: float) -> dict[str, Any]:
     _still_open(house, order.job)
     candidate = order.candidate
@@ -145,11 +173,15 @@ _DESKS: dict[type, Callable[[House, Any, float], dict[str, Any]]] = {
     orders.ApplyProject: _apply,
     orders.Ingest: _ingest,
     orders.Train: _train,
-    orders.TrustKeys: approvals.trust_keys,
-    orders.TrustInit: approvals.trust_init,
+    orders.TrustKeys: trust.keys,
+    orders.TrustInit: trust.init,
+    orders.ChangeTrust: trust.change,
     orders.Approve: approvals.approve,
+    orders.RevokeRelease: approvals.revoke,
     orders.Override: forcing.override,
     orders.Force: forcing.force,
+    orders.Reverse: forcing.reverse,
+    orders.SetAside: forcing.set_aside,
     orders.Label: _label,
     orders.IssueToken: enrolling.issue_token,
     orders.IssueSiteToken: enrolling.issue_site_token,
@@ -157,9 +189,18 @@ _DESKS: dict[type, Callable[[House, Any, float], dict[str, Any]]] = {
     orders.Accept: enrolling.accept,
     orders.Revoke: devices.revoke,
     orders.Replace: _replace,
+    orders.Authority: succession.authority,
     orders.Enrol: enrolling.enrol,
+    orders.EnrolByFolder: enrolling.enrol_by_folder,
     orders.JobProgress: _progress,
     orders.CommitRows: _commit_rows,
+    orders.CommitLookup: _commit_lookup,
     orders.CommitCandidate: _commit_candidate,
     orders.JobFailed: _job_failed,
+}
+
+# Many small transactions, as the line has them: each message of a device is committed by itself.
+_WALKS: dict[type, Callable[[House, Any, float], dict[str, Any]]] = {
+    orders.CarryIn: carrying.take_in,
+    orders.CarryOut: carrying.take_out,
 }

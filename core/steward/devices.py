@@ -11,7 +11,7 @@ from typing import Any
 from core import orders
 from core.catalog.fleet import ACTIVE, DeviceRow
 from core.fleet import enrolment, renewal
-from core.steward import rounds
+from core.steward import certificates, rounds
 from core.steward.house import Access, Cut, House
 from core.steward.refusals import Refusal
 from sync import topics
@@ -54,18 +54,15 @@ def renew(house: House, device: DeviceRow, body: bytes, now: float) -> None:
     """A device asks for its next certificate; the answer stands in its assignment. The one it has holds to its end."""
     fleet = house.catalog.fleet
     who = (house.tenant, device.device, device.epoch)
-    certificate = renewal.renewed(house.authority, body, who, device.signing_key, now, house.longevity)
+    certificate = renewal.renewed(house.issuing, body, who, device.signing_key, now, house.longevity)
     newest = renewal.life(fleet.certificate(device.device))
     if not newest.due(now) and now - newest.begins < enrolment.BACKDATE.total_seconds() + ONCE_A:
-        rounds.assign(house, device, now)  # it was given one, and has not heard of it
+        rounds.assign(house, device, now, news=False)  # it was given one, and has not heard of it
         return
-    given = renewal.life(certificate)
-    for life in (newest, given):
-        house.catalog.identities.add_certificate(life.serial, device.device, device.epoch, life.ends)
-    fleet.put_certificate(device.device, certificate)
+    given = certificates.keep(house, device, certificate)
     days = (given.ends - now) / 86_400
     house.event(now, "certificate-renewed", f"{device.device}, for {days:.0f} days", device=device.device)
-    rounds.assign(house, device, now)
+    rounds.assign(house, device, now, news=False)
 
 
 def seen_twice(house: House, device: DeviceRow, report: Reported, now: float) -> bool:
@@ -92,9 +89,12 @@ def _forked(house: House, last: Reported, report: Reported) -> bool:
         return report != last
     if report.boot == last.boot:
         return False
+    heard_before = house.catalog.identities.seen_boot(report.device, report.epoch, report.boot)
     if report.seq > last.seq:
-        return house.catalog.identities.seen_boot(report.device, report.epoch, report.boot)
-    return report.ts > last.ts  # a lower number at a later time
+        return heard_before
+    # A lower number at a later time, from a start nobody has heard of. Of one that was heard it is a word that took
+    # longer than the next start, whose clock may have been set back.
+    return report.ts > last.ts and not heard_before
 
 
 def lift(house: House, device: DeviceRow, actor: str, now: float) -> None:
@@ -127,8 +127,10 @@ def end_certificates(house: House, device: DeviceRow, reason: str, now: float) -
 def access(house: House, now: float) -> None:
     """Has the broker take in who may not speak, as the catalog knows it now."""
     shelf = house.catalog.identities
-    revoked = enrolment.revocations(house.authority, shelf.revoked(now), shelf.revocation_number(), now)
-    house.actions.append(Access(revoked, house.catalog.fleet.barred()))
+    revoked, number = tuple(shelf.revoked(now)), shelf.revocation_number()
+    trusted = [pair for pair in (house.authority, house.successor) if pair is not None]
+    lists = b"".join(enrolment.revocations(pair, revoked, number, now) for pair in trusted)
+    house.actions.append(Access(lists, house.catalog.fleet.barred()))
 
 
 def cut(house: House, device: DeviceId, now: float) -> None:

@@ -4,16 +4,16 @@ report counts only with the signature of that device's own certificate key."""
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any
 
 from core.catalog.fleet import DeviceRow
+from core.fleet.floods import Hearing, words
 from core.fleet.renewal import NotRenewed
 from core.ingest.spool import Entry
-from core.steward import devices
+from core.steward import devices, retained
 from core.steward.house import House
-from sync import codec, roles, topics
-from sync.errors import Barred, Malformed, SyncError, Untrusted
+from sync import codec, records, roles, topics
+from sync.errors import Barred, Damaged, Malformed, SyncError, Untrusted
 from sync.link import Message
 from sync.messages import (
     CSR,
@@ -48,10 +48,15 @@ def hear(house: House, message: Message, now: float) -> bool:
     """
     if not message.payload:
         return False  # a retained message was cleared, by us as a rule: it says nothing
+    speaker = topics.speaker(message.topic)
+    if message.retained and message.topic.split("/", 5)[-1] not in topics.DEVICE_RETAINED:
+        house.send(message.topic, b"", retain=True)  # read or not, nothing may stay planted on the broker
+    if not _may_speak(house, speaker, now):
+        return False
     address = device = None
     try:
+        device = house.catalog.fleet.device(DeviceId(speaker))
         address = topics.parse(message.topic)
-        device = house.catalog.fleet.device(address.device) if address.device else None
         if device is None or address.tenant != house.tenant:
             raise Untrusted(f"{message.topic}: no such device")
         if not device.active:
@@ -68,14 +73,22 @@ def hear(house: House, message: Message, now: float) -> bool:
             case "up":
                 _record(house, device, address, message.payload, now)
     except (BadName, SyncError) as error:
+        house.floods.vain(speaker, now)
         code = error.code if isinstance(error, SyncError) else "bad-name"
-        if message.retained and (address is None or address.area not in topics.DEVICE_RETAINED):
-            house.send(message.topic, b"", retain=True)  # nothing may stay planted on the broker
         with house.catalog.transaction():
             source = device.device if device else None
             text = _cut(str(error), TEXT)
             house.event(now, f"refused-{code}", text, severity="notice", source=source, topic=message.topic[:200])
     return False
+
+
+def _may_speak(house: House, speaker: str, now: float) -> bool:
+    """Whether this device has not said too much of late (`core.fleet.floods`)."""
+    hearing = house.floods.hear(speaker, now)
+    if hearing is Hearing.TELL:
+        with house.catalog.transaction():
+            house.event(now, "device-flooding", words(speaker[:WORD]), severity="alarm", device=speaker[:WORD])
+    return hearing is Hearing.READ
 
 
 def _reported(house: House, device: DeviceRow, payload: bytes, now: float) -> bool:
@@ -93,8 +106,7 @@ def _reported(house: House, device: DeviceRow, payload: bytes, now: float) -> bo
         if fresh:
             house.catalog.identities.put_boot(device.device, report.epoch, report.boot)
     if fresh:
-        for digest, indices in report.missing.items():
-            house.publish_missing(digest, indices, now)
+        retained.missed(house, report.missing, now)
     return fresh and (device.report is None or _standing(device.report) != _standing(report))
 
 
@@ -125,21 +137,38 @@ def _stands(model: ModelReport) -> tuple[object, ...]:
 
 def _record(house: House, device: DeviceRow, address: Address, payload: bytes, now: float) -> None:
     """In order, once: a number that is not the next is not taken in, unless the record says that those between are
-    gone; the acknowledgement says where we are."""
-    record = codec.decode(Record, payload)
+    gone; the acknowledgement says where we are. So does the one of a record that nobody can read: its device learns
+    that sending it again leads nowhere."""
     kind = address.kind
     assert kind is not None
-    if record.epoch != device.epoch:
-        raise Untrusted(f"record of epoch {record.epoch}, {device.device} is in {device.epoch}")
-    if not 0 < record.n <= LAST_SEQ:
-        raise Malformed(f"record of {device.device}: number {record.n} is out of range")
+    try:
+        record = _opened(house, device, kind, codec.decode(Record, payload))
+    except (Malformed, Damaged):
+        house.stuck.add((device.device, kind))
+        _acknowledge(house, device, kind, house.catalog.fleet.received(device.device, device.epoch, kind))
+        raise
     with house.catalog.transaction():
         known = house.catalog.fleet.received(device.device, record.epoch, kind)
         if record.n == known + 1 or _closes_gap(record, known):
             _take(house, device, kind, record, now)
             known = record.n
             house.catalog.fleet.set_received(device.device, record.epoch, kind, known)
-    ack = codec.encode(Ack(record.epoch, known))
+    _acknowledge(house, device, kind, known)
+
+
+def _opened(house: House, device: DeviceRow, kind: Kind, record: Record) -> Record:
+    """The record as its device wrote it, if it is new; raises Untrusted, Malformed or Damaged."""
+    if record.epoch != device.epoch:
+        raise Untrusted(f"record of epoch {record.epoch}, {device.device} is in {device.epoch}")
+    if not 0 < record.n <= LAST_SEQ:
+        raise Malformed(f"record of {device.device}: number {record.n} is out of range")
+    if kind == SAMPLE or record.n <= house.catalog.fleet.received(device.device, record.epoch, kind):
+        return record
+    return records.unseal(record, house.tenant, device.device, kind, house.keys.reports)
+
+
+def _acknowledge(house: House, device: DeviceRow, kind: Kind, known: int) -> None:
+    ack = codec.encode(Ack(device.epoch, known))
     house.send(topics.ack(house.tenant, device.device, kind), ack, expiry=3600)
 
 
@@ -156,7 +185,7 @@ def _take(house: House, sender: DeviceRow, kind: Kind, record: Record, now: floa
     facts: dict[str, Any] = {"n": record.n, "device_ts": record.ts}
     body = bytes(record.body)
     try:
-        if kind == EVENT or (kind in (SAMPLE, WHY, CSR) and _is_gap(body)):
+        if kind == EVENT or _is_gap(body):
             _event(house, device, codec.decode(DeviceEvent, body), facts, now)
         elif kind == SAMPLE:
             _samples(house, Entry(device, record.epoch, record.n), codec.decode(SampleBatch, body), now)
@@ -203,7 +232,7 @@ def _samples(house: House, entry: Entry, batch: SampleBatch, now: float) -> None
     file of a record that was not is written anew when the record comes again."""
     try:
         sealed = base64.b64decode(batch.sealed, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # also what is no base64 because it is no ASCII
         raise Malformed(f"samples of {entry.device}: not base64: {error}") from error
     if not _is_known(house, batch.model):
         _drop(house, entry, batch, "no model of that name was ever declared or released here", now)

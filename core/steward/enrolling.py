@@ -12,11 +12,21 @@ from core.catalog.identities import SiteTokenRow, WaitingRow
 from core.fleet import boxes, enrolment, renewal
 from core.fleet.enrolment import Applicant, WrongSecret
 from core.fleet.guesses import Word
+from core.release.metadata import newest_root
 from core.steward import devices
 from core.steward.house import House
 from core.steward.refusals import Refusal
 from sync import chunks, codec
-from sync.enrolment import EnrolAnswer, EnrolRequest, EnrolWaiting, Token, fingerprint
+from sync.enrolment import (
+    EnrolAnswer,
+    EnrolRequest,
+    EnrolWaiting,
+    Token,
+    fingerprint,
+    hash_secret,
+    knows_secret,
+    prove_answer,
+)
 from sync.errors import SyncError
 from sync.names import BadName, DeviceId, SiteId
 
@@ -31,7 +41,7 @@ def issue_token(house: House, order: orders.IssueToken, now: float) -> dict[str,
     secret = _secret(house)
     expires = now + 60 * order.minutes
     text = _token(house, secret, expires, order.device, None)
-    house.catalog.fleet.put_token(order.device, enrolment.hash_secret(secret), expires)
+    house.catalog.fleet.put_token(order.device, hash_secret(secret), expires)
     house.event(now, "token-issued", f"for {order.device}, {order.minutes} minutes, by {order.actor}")
     return {"token": text, "device": order.device, "expires": expires}
 
@@ -43,9 +53,7 @@ def issue_site_token(house: House, order: orders.IssueSiteToken, now: float) -> 
     secret = _secret(house)
     expires = now + 60 * order.minutes
     text = _token(house, secret, expires, None, order.site)
-    house.catalog.identities.put_site_token(
-        enrolment.hash_secret(secret), order.site, expires, order.uses, approve=order.approve
-    )
+    house.catalog.identities.put_site_token(hash_secret(secret), order.site, expires, order.uses, approve=order.approve)
     house.event(
         now, "token-issued", f"for {order.uses} boxes of {order.site}, {order.minutes} minutes, by {order.actor}"
     )
@@ -57,14 +65,20 @@ def _secret(house: House) -> str:
 
 
 def _token(house: House, secret: str, expires: float, device: DeviceId | None, site: SiteId | None) -> str:
-    root = house.catalog.releases.trust().get("1.root.json")
-    if root is None:
-        raise Refusal("no-trust", "a device must know whom to trust", "run `falaj trust init` first")
     token = Token(
         url=house.enrol_url, tenant=house.tenant, device=device, secret=secret,
-        ca=enrolment.fingerprint(house.authority.certificate), root=chunks.digest(root), expires=expires, site=site,
+        ca=enrolment.fingerprint(house.authority.certificate), root=chunks.digest(_root(house)), expires=expires,
+        site=site,
     )  # fmt: skip
     return base64.urlsafe_b64encode(codec.encode(token)).decode().rstrip("=")
+
+
+def _root(house: House) -> bytes:
+    """The root in force: a newcomer need not believe keys that were taken away before it came."""
+    root = newest_root(house.catalog.releases.trust())
+    if root is None:
+        raise Refusal("no-trust", "a device must know whom to trust", "run `falaj trust init` first")
+    return root
 
 
 def import_boxes(house: House, order: orders.ImportBoxes, now: float) -> dict[str, Any]:
@@ -97,6 +111,8 @@ def enrol(house: House, order: orders.Enrol, now: float) -> dict[str, Any]:
     token = house.catalog.fleet.token(asked.device) if asked.device else None
     if asked.device is None or token is None:
         raise _turned_away(house, order, f"for {asked.device}", now)
+    if asked.proof and token.used is not None and (again := _same_box(house, order, asked.device, token.secret)):
+        return again  # from a folder, where an answer may be lost on its way as well
     if token.used is not None or now > token.expires or token.attempts >= TOKEN_ATTEMPTS:
         raise _turned_away(house, order, f"for {asked.device}: the token is used, expired or tried too often", now)
     try:
@@ -104,15 +120,54 @@ def enrol(house: House, order: orders.Enrol, now: float) -> dict[str, Any]:
     except WrongSecret as error:
         raise _turned_away(house, order, f"for {asked.device}: {error}", now) from error
     except SyncError as error:
-        house.catalog.fleet.token_tried(asked.device)
+        if not asked.proof:  # a proof says nothing of who brings it: whoever holds the folder could use the token up
+            house.catalog.fleet.token_tried(asked.device)
         raise _turned_away(house, order, f"for {asked.device}: {error}", now) from error
     house.catalog.fleet.token_used(asked.device, now)
     return _join(house, asked.device, found.signing_key, found.sealing_key, now)
 
 
+def enrol_by_folder(house: House, order: orders.EnrolByFolder, now: float) -> dict[str, Any]:
+    """A newcomer's request that came in a folder, and the answer that goes back in it."""
+    asked = enrolment.peek(order.envelope.encode())
+    if not asked.proof or asked.secret:
+        text = "a request in a folder proves that it knows the token, and never says it"
+        raise Refusal("enrolment-refused", text, "make it with `falaj edge enrol --folder`")
+    result = enrol(house, orders.Enrol(actor=order.actor, envelope=order.envelope, source="folder"), now)
+    secret = secret_of(house, asked)
+    assert secret is not None  # the request was admitted by it
+    key = enrolment.check(order.envelope.encode(), house.tenant, secret).signing_key
+    answer = codec.encode(prove_answer(codec.encode(result), key, secret)).decode()
+    return {"device": result.get("device", ""), "waiting": result.get("waiting", ""), "answer": answer}
+
+
+def secret_of(house: House, asked: EnrolRequest) -> str | None:
+    """The hash of the secret that this request knows; None if it knows none."""
+    if asked.site is not None and not asked.proof:
+        return hash_secret(asked.secret)
+    if asked.site is not None:
+        hashes: tuple[str, ...] = house.catalog.identities.site_secrets(asked.site)
+    else:
+        token = house.catalog.fleet.token(asked.device) if asked.device else None
+        hashes = (token.secret,) if token else ()
+    return next((one for one in hashes if knows_secret(asked, one)), None)
+
+
+def _same_box(house: House, order: orders.Enrol, name: DeviceId, secret: str) -> dict[str, Any] | None:
+    """The answer that a device was given before, to the holder of the same keys and of its token."""
+    device = house.catalog.fleet.device(name)
+    try:
+        found = enrolment.check(order.envelope.encode(), house.tenant, secret)
+    except SyncError:
+        return None
+    if device is None or (device.state, device.signing_key) != (ACTIVE, found.signing_key):
+        return None
+    return _answer(house, name, device.epoch)
+
+
 def _enrol_box(house: House, order: orders.Enrol, asked: EnrolRequest, site: SiteId, now: float) -> dict[str, Any]:
     """A box of a site. It may ask again with the same keys as often as it likes: an answer can be lost on its way."""
-    secret = enrolment.hash_secret(asked.secret)
+    secret = secret_of(house, asked) or ""
     token = house.catalog.identities.site_token(secret)
     if token is None or token.site != site:
         raise _turned_away(house, order, f"for {asked.serial} of {site}", now)
@@ -206,7 +261,7 @@ def _join(house: House, device: DeviceId, signing: bytes, sealing: bytes, now: f
     fleet, before = house.catalog.fleet, house.catalog.fleet.device(device)
     if before is not None:
         devices.end_certificates(house, before, "another box has the name", now)
-    certificate = enrolment.certify(house.authority, house.tenant, device, signing, now, house.longevity)
+    certificate = enrolment.certify(house.issuing, house.tenant, device, signing, now, house.longevity)
     epoch = fleet.next_epoch(device)
     fleet.put_device(device, epoch, certificate, signing, sealing, now)
     life = renewal.life(certificate)
@@ -222,7 +277,8 @@ def _answer(house: House, device: DeviceId, epoch: int) -> dict[str, Any]:
     host, port = house.uplink
     return dict(codec.builtins(EnrolAnswer(
         house.tenant, device, epoch, house.catalog.fleet.certificate(device).decode(),
-        house.authority.certificate.decode(), house.catalog.releases.trust()["1.root.json"].decode(), host, port,
+        "".join(house.trusted), _root(house).decode(), host, port,
+        house.reports_key,
     )))  # fmt: skip
 
 

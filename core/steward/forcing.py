@@ -1,14 +1,17 @@
-"""The orders by which a person overrules the machine: a candidate against a gate's word, a release without a shadow's.
-Both ask for a reason, and who and why are kept for good and raise an alarm."""
+"""The orders by which a person overrules the machine: a candidate against a gate's word, a release without a shadow's,
+a rollout that is held or should be, a device's verdict. All ask for a reason; who and why are told for good."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from core import orders
 from core.catalog.fleet import ALL
-from core.handoffs import Rollout
-from core.steward import approvals
+from core.handoffs import ROLLOUT_ENDED, Rollout, RolloutState
+from core.rollout import controller
+from core.steward import approvals, rounds
 from core.steward.house import House
 from core.steward.refusals import Refusal, declared_model
 from core.steward.staging import stage
@@ -66,6 +69,51 @@ def force(house: House, order: orders.Force, now: float) -> dict[str, Any]:
         reason=reason,
     )  # fmt: skip
     return {"canary": list(rollout.canary), "retry": rollout.retry, **approvals.needed(rollout)}
+
+
+def reverse(house: House, order: orders.Reverse, now: float) -> dict[str, Any]:
+    """Everybody who has the release goes back to the one before, or to none. Returns who."""
+    reason = _reason(order.reason)
+    key, rollout = _newest(house, order)
+    if rollout.state not in _TURNS:
+        text = f"release {order.number} of {order.model} is {rollout.state.value}: there is nobody to take back"
+        raise Refusal("nothing-to-reverse", text, f"see `falaj rollout show {order.model}`")
+    devices = {row.device: row for row in house.catalog.fleet.devices()}
+    said = f"by {order.actor}: {reason}"
+    decision = controller.reverse(rollout, rounds.reports_of(rollout, devices), said, now)
+    rounds.carry_out(house, key, rollout, decision, devices, now)
+    return {"devices": list(decision.take_back), "previous": rollout.previous}
+
+
+def set_aside(house: House, order: orders.SetAside, now: float) -> dict[str, Any]:
+    """The device's verdict is its own: it stays where it is, the rollout goes by the others. Returns all such."""
+    reason = _reason(order.reason)
+    key, rollout = _newest(house, order)
+    if rollout.state in ROLLOUT_ENDED or order.device not in rollout.assigned:
+        text = f"{order.device} has no word in the rollout of release {order.number} of {order.model}"
+        raise Refusal("not-taking-part", text, f"see `falaj rollout show {order.model}`")
+    aside = (*(d for d in rollout.aside if d != order.device), order.device)
+    held = tuple(d for d in rollout.held if d != order.device)
+    house.catalog.fleet.put_rollout(key, replace(rollout, aside=aside, held=held))
+    house.event(
+        now, "verdict-set-aside", f"release {order.number} goes by the others, without {order.device}, by "
+        f"{order.actor}: {reason}", model=order.model, severity="alarm", number=str(order.number), device=order.device,
+        actor=order.actor, reason=reason,
+    )  # fmt: skip
+    return {"aside": list(aside)}
+
+
+_TURNS = (RolloutState.SHADOW, RolloutState.CANARY, RolloutState.RAMP, RolloutState.COMPLETE)
+
+
+def _newest(house: House, order: orders.Reverse | orders.SetAside) -> tuple[int, Rollout]:
+    for key, rollout in house.catalog.fleet.rollouts(active=False, limit=ALL):
+        if rollout.model == order.model:
+            if rollout.number == order.number:
+                return key, rollout
+            break  # an older one decides nothing any more
+    text = f"release {order.number} is not the one that {order.model} was rolled out with last"
+    raise Refusal("no-such-rollout", text, "`falaj rollout show` has the newest of each model")
 
 
 def _reason(given: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from core.orders import JobSpec
 from core.project import Project
+from core.steward import pieces
 from core.steward.house import House, StartJob
 from core.steward.refusals import Refusal, current_project, declared_model
 from sync.names import ModelName
@@ -14,8 +15,11 @@ from sync.names import ModelName
 def ingest(house: House, source: str, actor: str, now: float) -> dict[str, Any]:
     """Has one source of the project run. In a transaction."""
     current, folder = current_project(house)
+    if source in current.lookups:
+        return _start(house, "lookup", source, actor, now, current, folder)
     if source not in current.sources:
-        raise Refusal("no-such-source", f"no source {source!r}; declared: {', '.join(current.sources)}")
+        names = ", ".join((*current.sources, *current.lookups))
+        raise Refusal("no-such-source", f"no source {source!r}; declared: {names}")
     position = house.catalog.datasets.position(source)
     return _start(house, "ingest", source, actor, now, current, folder, position=position)
 
@@ -32,7 +36,12 @@ def train(house: House, name: ModelName, actor: str, now: float) -> dict[str, An
     if model.samples == "only" and not samples:
         text = f"source {view.samples!r} has no samples yet, and {name} learns from nothing else"
         raise Refusal("no-data", text, f"run `falaj ingest {view.samples}` first")
-    result = _start(house, "train", name, actor, now, current, folder, files=files, samples=samples)
+    tables = {table: pieces.versions(house, table) for table in view.lookups}
+    lacking = [table for table, versions in tables.items() if not versions]
+    if lacking:
+        hint = f"run `falaj ingest {lacking[0]}` first"
+        raise Refusal("no-data", f"lookup {lacking[0]!r} has no version yet, and {name} is given its values", hint)
+    result = _start(house, "train", name, actor, now, current, folder, files=files, samples=samples, tables=tables)
     if view.samples:
         house.catalog.samples.use(result["job"], view.samples, house.catalog.samples.labelled(view.samples))
     return result

@@ -13,10 +13,10 @@ from core.handoffs import Rollout, RolloutState
 from core.release import publish
 from core.rollout.controller import Decision, decide, spoken
 from core.rollout.plans import generation
+from core.steward import certificates, pieces, retained
 from core.steward.house import House
 from sync import codec, roles, sealing, topics
-from sync.errors import Damaged
-from sync.messages import ASSIGNMENT_TYPE, Assignment, ModelOrder
+from sync.messages import ASSIGNMENT_TYPE, Assignment, ModelOrder, ModelReport
 from sync.names import DeviceId, Digest
 
 ASSIGNMENT_LIFE = 7 * 86400.0  # seconds; renewed at half of it
@@ -36,33 +36,49 @@ def walk(house: House, now: float) -> None:
 
 def renew(house: House, now: float) -> None:
     """Assignments and online signatures of which half the life is over are signed anew, and assignments that do not
-    name the tenant's sealing key of now: devices could send no samples."""
+    name the tenant's sealing keys of now (devices could send nothing that opens) or its authorities of now."""
     for device in house.catalog.fleet.devices():
         if device.active:
             _renew_assignment(house, device, now)
-    _renew_trust(house, now)
+    renew_trust(house, now)
 
 
 def _advance(house: House, key: int, rollout: Rollout, devices: dict[DeviceId, DeviceRow], now: float) -> None:
     there = {name: row for name, row in devices.items() if row.active}
-    reports = {name: row.report.models.get(rollout.model) if row.report else None for name, row in there.items()}
+    reports = reports_of(rollout, devices)
     told = house.catalog.fleet.told()
     behind = frozenset(name for name, row in there.items() if _is_behind(row, told.get(name)))
     decision = decide(rollout, reports, now, behind)
     if decision.rollout != rollout:
         with house.catalog.transaction():
-            house.catalog.fleet.put_rollout(key, decision.rollout)
-            if decision.rollout.state != rollout.state:
-                _tell(house, decision, devices, now)
-                house.catalog.decisions.keep(key, decision.heard, now)
-            wanted = Wanted(rollout.model, rollout.number, decision.mode, decision.gates, rollout.retry)
-            _want(house, wanted, [devices[name] for name in decision.assign if name in devices], now)
-            take_back(house, decision.rollout, [devices[name] for name in decision.take_back if name in devices], now)
+            carry_out(house, key, rollout, decision, devices, now)
     if decision.rollout.state in UNDECIDED and rollout.previous is not None:
         new = [there[name] for name in house.catalog.fleet.without(rollout.model) if name in there]
         if new:  # who enrols while a rollout is open serves what the others serve
             with house.catalog.transaction():
                 take_back(house, decision.rollout, new, now)
+
+
+def carry_out(
+    house: House, key: int, rollout: Rollout, decision: Decision, devices: dict[DeviceId, DeviceRow], now: float
+) -> None:
+    """Writes a decision on `rollout` down, tells it, and tells the devices. In a transaction."""
+    house.catalog.fleet.put_rollout(key, decision.rollout)
+    if decision.rollout.state != rollout.state:
+        _tell(house, decision, devices, now)
+        house.catalog.decisions.keep(key, decision.heard, now)
+    elif set(decision.rollout.held) - set(rollout.held):
+        text = f"release {rollout.number} is {decision.rollout.reason}"
+        house.event(now, "rollout-held", text, model=rollout.model, severity="alarm", number=str(rollout.number))
+    wanted = Wanted(rollout.model, rollout.number, decision.mode, decision.gates, rollout.retry)
+    _want(house, wanted, [devices[name] for name in decision.assign if name in devices], now)
+    take_back(house, decision.rollout, [devices[name] for name in decision.take_back if name in devices], now)
+
+
+def reports_of(rollout: Rollout, devices: dict[DeviceId, DeviceRow]) -> dict[DeviceId, ModelReport | None]:
+    """What each device of the fleet said last of the rollout's model."""
+    there = {name: row for name, row in devices.items() if row.active}
+    return {name: row.report.models.get(rollout.model) if row.report else None for name, row in there.items()}
 
 
 def _want(house: House, wanted: Wanted, devices: Iterable[DeviceRow], now: float) -> None:
@@ -113,19 +129,30 @@ def take_back(house: House, rollout: Rollout, devices: Iterable[DeviceRow], now:
     _want(house, wanted, devices, now)
 
 
-def assign(house: House, device: DeviceRow, now: float) -> None:
-    """Signs the whole desired state of one device, with the next seq, and publishes it. In a transaction."""
+def assign(house: House, device: DeviceRow, now: float, *, news: bool = True) -> None:
+    """Signs the whole desired state of one device, with the next seq, and publishes it. In a transaction.
+
+    Without `news` it is what the device was told before, signed anew: nobody waits for its answer, which of one without
+    a network comes weeks later.
+    """
     old = house.catalog.fleet.assignment(device.device)
     seq = old[1] + 1 if old and old[0] == device.epoch else 1
+    tables, config = pieces.for_device(house, device, now)
     assignment = Assignment(
         tenant=house.tenant, device=device.device, epoch=device.epoch, seq=seq, ts=now,
         expires=now + ASSIGNMENT_LIFE,
         models={w.model: _order(house, device, w) for w in house.catalog.fleet.wanted(device.device)},
         tenant_key=house.tenant_key,
-        certificate=house.catalog.fleet.certificate(device.device).decode(),
+        reports_key=house.reports_key,
+        lookups=tables,
+        config=config,
+        certificate=certificates.newest(house, device, now).decode(),
+        authorities=house.trusted,
     )  # fmt: skip
     envelope = roles.sign(assignment, ASSIGNMENT_TYPE, house.keys.director)
-    house.catalog.fleet.put_assignment(device.device, device.epoch, seq, assignment.expires, envelope)
+    named = {digest for order in assignment.models.values() if order.mode != "off" for digest in order.keys}
+    retained.provide(house, named, now)
+    house.catalog.fleet.put_assignment(device.device, device.epoch, seq, assignment.expires, envelope, news=news)
     house.send(topics.desired(house.tenant, device.device), envelope, retain=True)
 
 
@@ -138,6 +165,7 @@ def _order(house: House, device: DeviceRow, wanted: Wanted) -> ModelOrder:
     keys = {
         digest: _wrapped(house, device, digest, key)
         for digest, key in house.catalog.releases.keys(wanted.model, wanted.number).items()
+        if wanted.mode != "off"  # who may not run it gets no key either
     }
     return ModelOrder(
         manifest=row.digest,
@@ -157,27 +185,34 @@ def _wrapped(house: House, device: DeviceRow, digest: Digest, key: bytes) -> str
 def _renew_assignment(house: House, device: DeviceRow, now: float) -> None:
     old = house.catalog.fleet.assignment(device.device)
     if old is None:
+        if house.successor is not None:  # who has nothing to run follows all the same
+            with house.catalog.transaction():
+                assign(house, device, now, news=False)
         return
     another_box = old[0] != device.epoch  # enrolled anew: its keys differ, so all is wrapped and signed again
-    if another_box or old[2] - now < ASSIGNMENT_LIFE / 2 or _sealed_to(old[3]) != house.tenant_key:
+    if another_box or old[2] - now < ASSIGNMENT_LIFE / 2 or not _is_current(house, old[3]):
         with house.catalog.transaction():
-            assign(house, device, now)
+            assign(house, device, now, news=another_box)
 
 
-class _Sealing(msgspec.Struct, frozen=True):
-    """The one part of an assignment that is looked at in each round; one of an older core has none."""
+class _Tenant(msgspec.Struct, frozen=True):
+    """The part of an assignment that is looked at in each round; one of an older core has none."""
 
     tenant_key: str = ""
+    reports_key: str = ""
+    authorities: tuple[str, ...] = ()
 
 
-def _sealed_to(envelope: bytes) -> str:
-    """The tenant key in an assignment of our own, as it lies in the catalog."""
-    return codec.decode(_Sealing, roles.peek(envelope, _KEPT), _KEPT).tenant_key
+def _is_current(house: House, envelope: bytes) -> bool:
+    """Whether an assignment of our own, as it lies in the catalog, names the tenant's keys and authorities of now."""
+    found = codec.decode(_Tenant, roles.peek(envelope, _KEPT), _KEPT)
+    return found == _Tenant(house.tenant_key, house.reports_key, house.trusted)
 
 
-def _renew_trust(house: House, now: float) -> None:
+def renew_trust(house: House, now: float, left: float = publish.ONLINE_LIFE.total_seconds() / 2) -> None:
+    """Signs snapshot and timestamp anew if less than `left` seconds of their life are left."""
     files = house.catalog.releases.trust()
-    if not publish.renewal_due(files, now):
+    if not publish.renewal_due(files, now, left):
         return
     signers = publish.OnlineSigners(roles.signer(house.keys.snapshot), roles.signer(house.keys.timestamp))
     with house.catalog.transaction():
@@ -189,13 +224,7 @@ def _renew_trust(house: House, now: float) -> None:
 def restore_broker(house: House, now: float) -> None:
     """Publishes again all that must be retained: the broker is never the store of record."""
     house.publish_trust(house.catalog.releases.trust())
-    for manifest, _ in house.catalog.releases.manifests("approved"):
-        for digest in house.catalog.releases.keys(manifest.model, manifest.number):
-            try:
-                house.publish_blob(digest)
-            except Damaged as error:  # the broker may still have it, and all else must go out
-                with house.catalog.transaction():
-                    house.event(now, "blob-damaged", str(error), severity="alarm", model=manifest.model)
+    retained.restore(house, now)
     for device in house.catalog.fleet.devices():
         old = house.catalog.fleet.assignment(device.device)
         if old is not None and old[0] == device.epoch and device.active:

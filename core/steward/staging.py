@@ -31,7 +31,7 @@ def stage(house: House, candidate: Candidate, key: int, now: float, override: st
 
 def tell_learned(house: House, candidate: Candidate, key: int, now: float) -> None:
     """Whose windows a candidate was made of: one device with more than half of them is pointed out, and so are those
-    whose labels could not be used."""
+    that were left out."""
     learned = candidate.learned
     total, strange = sum(learned.fit.values()), sum(learned.strange.values())
     if not total and not strange:
@@ -40,10 +40,14 @@ def tell_learned(house: House, candidate: Candidate, key: int, now: float) -> No
     text += f": {_shares(learned.fit)}" if total else ""
     if strange:
         text += f"; {strange} were left out, labelled as no row is: {_shares(learned.strange)}"
+    if learned.surplus:
+        names, count = ", ".join(learned.surplus), sum(learned.surplus.values())
+        text += f"; {count} of {names} were left out: no device outweighs all others"
     lopsided = len(learned.fit) > 1 and 2 * max(learned.fit.values()) > total
     house.event(
-        now, "learned-from-field", text, model=candidate.model, severity="notice" if strange or lopsided else "info",
-        candidate=str(key), judged=str(sum(learned.gate.values())),
+        now, "learned-from-field", text, model=candidate.model,
+        severity="notice" if strange or lopsided or learned.surplus else "info", candidate=str(key),
+        judged=str(sum(learned.gate.values())),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.catalog.samples import LOST
 from core.orders import Answer, AnyOrder, CommitRows
-from core.steward import desk, devices, ears, learning, rounds
+from core.steward import desk, devices, ears, learning, retained, rounds, trust
 from core.steward.house import Action, House, PersistBroker
 from sync import codec, topics
 from sync.link import Message
@@ -30,6 +30,7 @@ class Steward:
                     f"start it again: falaj {job.kind}",
                 )
                 house.event(now, "job-lost", f"{job.kind} of {job.subject}", severity="notice")
+        trust.settle(house)
         learning.sweep(house)
         devices.access(house, now)
         return self._done()
@@ -52,10 +53,11 @@ class Steward:
             rounds.walk(self.house, now)
         return self._done()
 
-    def link_changed(self, up: bool, now: float) -> list[Action]:
-        """The session with the broker came up (everything retained is published again) or went down."""
+    def link_changed(self, up: bool, now: float, limit: int = 0) -> list[Action]:
+        """The session with the broker came up (everything retained is published again) or went down. `limit`: bytes of
+        the largest packet it takes; 0: any."""
         house = self.house
-        house.link_up = up
+        house.link_up, house.limit = up, limit
         if up:
             status = codec.encode(CoreStatus("online", now))
             house.send(topics.core_status(house.tenant), status, retain=True)
@@ -71,6 +73,7 @@ class Steward:
     def renew(self, now: float) -> list[Action]:
         """Looks after what expires; to be called a few times an hour."""
         rounds.renew(self.house, now)
+        retained.sweep(self.house, now)
         return self._done()
 
     def _round(self, now: float) -> None:

@@ -13,10 +13,11 @@ from edge.agent import intake, loading
 from edge.agent.house import House
 from edge.download import Download
 from edge.states import Deployment, Slot
-from sync import topics
+from sync import chunks, topics
 from sync.errors import Damaged, SyncError, Untrusted
 from sync.manifest import Blob
 from sync.messages import ModelOrder, Release
+from sync.names import Digest, ModelName
 
 AGAIN = 0.2  # seconds until trust files that had not arrived are looked at again
 RETRY = 5.0  # seconds until bad ones are asked for again
@@ -25,8 +26,10 @@ RETRY = 5.0  # seconds until bad ones are asked for again
 def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
     """The release as the signed metadata has it; the record is journalled before anything is fetched.
 
-    Raises loading.Unsuited if it is signed and this CPU can run none of its variants.
+    Raises loading.Unsuited if it is signed and not for this device, or this CPU can run none of its variants.
     """
+    if house.clock_is_off(now):
+        return wait(house, d, "nothing is installed before the clock is right: check this device's time", now + RETRY)
     lacking = trust.wanted(house.index, house.files, [order.manifest])
     house.listen(*(topics.trust(house.identity.tenant, name) for name in lacking))
     try:
@@ -37,17 +40,18 @@ def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
         if accepted.manifest.tenant != house.identity.tenant:
             raise Untrusted(f"the release is of tenant {accepted.manifest.tenant}")
     except trust.Incomplete as error:
-        return _wait(house, d, str(error), now + AGAIN)
+        return wait(house, d, str(error), now + AGAIN)
     except SyncError as error:
         house.files.clear()
-        _wait(house, d, str(error), now + RETRY)
-        if d.reason != str(error):
-            house.event(now, f"refused-{error.code}", str(error), d.model, "alarm")
+        wait(house, d, str(error), now + RETRY)
+        house.refuse_files(error, now, d.model)
         return False
+    house.news.refused.clear()
     intake.adopt(house, accepted.record.root, now)  # before the mark: under a newer root it may be lower
     if house.assignment is None:
         # The order was of a director that this very root replaces: the new one decides.
-        return _wait(house, d, "a new root names another director, whose order has not come", now + RETRY)
+        return wait(house, d, "a new root names another director, whose order has not come", now + RETRY)
+    loading.check_addressee(house, accepted.manifest)
     variant = loading.variant_of(house, accepted.manifest)
     house.journal.accept(d.model, order.number, accepted.record, accepted.versions)
     release = Release(order.number, order.manifest, variant.blob.plain)
@@ -57,52 +61,84 @@ def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
 
 
 def fetch(house: House, d: Deployment, lacking: list[Blob], now: float) -> bool:
-    """Keeps a window of chunks under way; a whole blob is checked and moved into place."""
-    tenant = house.identity.tenant
-    for blob in lacking:
-        download = house.downloads.get(blob.sealed)
-        if download is None:
-            download = house.downloads[blob.sealed] = Download(blob, house.artifacts.present(blob))
-        if download.done:
-            del house.downloads[blob.sealed]
-            return _finish(house, d, blob, now)
-        again = download.stalled(now) if house.link_up else ()
-        if again:
-            patterns = tuple(topics.blob(tenant, blob.sealed, i) for i in again)
-            house.listen(*patterns)  # subscribing anew has the broker send what it has
-            house.dirty = True  # `missing` asks the core to publish them again
-            waiting = len(download.asked)
-            house.event(now, "download-stalled", f"{waiting} chunks asked for have not come", d.model, "notice")
-        house.listen(*(topics.blob(tenant, blob.sealed, i) for i in download.ask(now)))
-    return False
-
-
-def abandon(house: House) -> None:
-    """Nothing more is wanted of what was under way."""
-    tenant = house.identity.tenant
-    for download in house.downloads.values():
-        house.unlisten(*(topics.blob(tenant, download.blob.sealed, i) for i in sorted(download.asked)))
-    house.downloads.clear()
-
-
-def blobs(house: House, slot: Slot) -> tuple[Blob, Blob]:
-    """What this device needs of a release: its variant and the golden vectors."""
-    return loading.variant_of(house, slot.manifest).blob, slot.manifest.golden
-
-
-def _finish(house: House, d: Deployment, blob: Blob, now: float) -> bool:
+    """Keeps a window of chunks of each blob under way; True if one of them came to its end."""
     try:
-        house.artifacts.finish(blob)
-    except Damaged as error:
-        house.event(now, error.code, str(error), d.model, "alarm")
+        return any(under_way(house, blob, now, d.model) for blob in lacking)
     except OSError as error:
         house.blocked[d.model] = now + RETRY
         house.event(now, "disk-refused", f"blob not moved into place: {error.strerror}", d.model, "alarm")
         return False
-    return True
 
 
-def _wait(house: House, d: Deployment, reason: str, until: float) -> bool:
+def under_way(house: House, blob: Blob, now: float, model: ModelName | None = None) -> bool:
+    """Keeps a window of chunks of one blob under way; True if all have come: then it was checked and moved into place,
+    or found damaged, to be fetched anew. Raises OSError if the disk refuses."""
+    download = house.downloads.get(blob.sealed)
+    if download is None:
+        download = house.downloads[blob.sealed] = Download(blob, house.artifacts.present(blob))
+    if download.done:
+        del house.downloads[blob.sealed]
+        try:
+            house.artifacts.finish(blob)
+        except Damaged as error:
+            house.event(now, error.code, str(error), model, "alarm")
+        return True
+    if not house.link_up:
+        return False
+    again = download.stalled(now, _room(house, blob, now))
+    if again:
+        _ask(house, blob, again, now)  # subscribing anew has the broker send what it has
+        house.dirty = True  # `missing` asks the core to publish them again
+        waiting = len(download.asked)
+        if download.stalls == 1:  # told once, however long it lasts
+            house.event(now, "download-stalled", f"{waiting} chunks asked for have not come", model, "notice")
+    _ask(house, blob, download.ask(now, _room(house, blob, now)), now)
+    return False
+
+
+def _room(house: House, blob: Blob, now: float) -> int:
+    """How many chunks the line has room for; that it has none today is told once a day, and when it has again. What a
+    folder brings is no line's."""
+    if house.keeps:
+        return len(blob.hashes)
+    waited = house.meter.waits
+    room = house.meter.room(blob.chunk, now)
+    if waited != house.meter.waits:
+        house.dirty = True
+        if house.meter.waits and not house.meter.told(now):
+            text = f"the rest of what is fetched waits for tomorrow: {house.meter.daily} bytes a day may come"
+            if house.meter.daily < blob.chunk:
+                text = f"nothing can be fetched: a chunk has {blob.chunk} bytes, daily_bytes is {house.meter.daily}"
+            house.event(now, "download-budget-spent", text, severity="notice")
+    return room
+
+
+def _ask(house: House, blob: Blob, indices: tuple[int, ...], now: float) -> None:
+    """Subscribes to chunks, once they are paid for; what could not be is asked for after a stall."""
+    if indices and (house.keeps or house.meter.pay(sum(chunks.span(blob, i)[1] for i in indices), now)):
+        house.listen(*(topics.blob(house.identity.tenant, blob.sealed, i) for i in indices))
+
+
+def drop(house: House, sealed: Digest) -> None:
+    """This blob is not wanted any more; what came of it stays until the folder is cleared."""
+    download = house.downloads.pop(sealed, None)
+    if download is not None:
+        house.unlisten(*(topics.blob(house.identity.tenant, sealed, i) for i in sorted(download.asked)))
+
+
+def abandon(house: House) -> None:
+    """Nothing more is wanted of what was under way."""
+    for sealed in tuple(house.downloads):
+        drop(house, sealed)
+
+
+def blobs(house: House, slot: Slot) -> tuple[Blob, Blob]:
+    """What this device needs of a release: its variant and the golden vectors."""
+    return loading.installed(slot).blob, slot.manifest.golden
+
+
+def wait(house: House, d: Deployment, reason: str, until: float) -> bool:
+    """Nothing moves before `until`; why not is told once."""
     if d.reason != reason:
         house.write(replace(d, reason=reason))
     house.blocked[d.model] = until

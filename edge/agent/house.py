@@ -9,14 +9,21 @@ from pathlib import Path
 
 from edge import slots
 from edge.agent.disk import LONGEST, Disk
+from edge.agent.timing import CLOCK_FLOOR as CLOCK_FLOOR
+from edge.agent.timing import Time
 from edge.artifacts import Artifacts
+from edge.deadlines import Deadlines, standing
 from edge.download import Download
 from edge.journal import Journal, Quarantined
+from edge.lookups import Lookups
+from edge.metering import Meter
 from edge.outbox import Outbox
 from edge.serving import Loaded, Serving
-from edge.states import Action, Deployment, Listen, Send, Unlisten
+from edge.states import Action, Deployment, HeldPiece, Listen, Send, Unlisten
 from edge.trials import Trials
-from sync.link import Publish
+from sync.errors import SyncError
+from sync.link import Publish, packet_size
+from sync.lookups import Piece
 from sync.messages import (
     EVENT,
     WHY,
@@ -30,8 +37,10 @@ from sync.messages import (
 )
 from sync.names import DeviceId, Digest, ModelName, TenantId
 
+MOST_REFUSED = 32  # different refusals of trust files that are told
+BEHIND = 86_400.0  # seconds by which a clock may be behind what was signed last, as with certificates
 TEXT, FACT = 1000, 200  # characters of an event's text, and of each of its facts
-CLOCK_FLOOR = 1_767_225_600.0  # 2026-01-01: before this the clock was never set; serve, do not install
+HELD = "a person holds this device (the file `hold` in its folder); what serves goes on"
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,9 @@ class Identity:
     sealing_key: bytes  # X25519 private, raw
     key_protection: str = "none"
     certificate: str = ""  # PEM
+    fingerprint: str = ""  # of it: SHA-256 of its DER form, hex
+    authorities: tuple[str, ...] = ()  # whom it believes to be the broker, PEM
+    reports_key: str = ""  # X25519 public key (base64) as enrolment gave it; an assignment's is newer
     begins: float = 0.0  # from when the certificate holds (seconds since 1970) ...
     ends: float = math.inf  # ... and to when
 
@@ -55,8 +67,27 @@ class Renewal:
     """What is remembered of the certificate's renewal; all of it may be forgotten."""
 
     asked: float = -math.inf
-    tried: str = ""  # the certificate that was handed over last
+    tried: tuple[str, tuple[str, ...]] = ("", ())  # the certificate and authorities that were handed over last
     told: bool = False  # that it ended
+
+
+@dataclass(frozen=True)
+class Turned:
+    """A table or config that was refused as it was ordered, the releases that were here then, and why."""
+
+    piece: Piece
+    here: frozenset[tuple[ModelName, int]]
+    reason: str
+
+
+@dataclass
+class News:
+    """Signed metadata that came and was not looked at for revocations yet; all of it may be forgotten."""
+
+    unread: bool = False
+    asked: float = 0.0  # when files that have not come may be asked for once more
+    again: float = 0.0  # when it is looked at once more after files that do not hold
+    refused: set[str] = field(default_factory=set)  # what was told of files that do not hold, since some last did
 
 
 @dataclass
@@ -74,19 +105,35 @@ class House:
     boot: str
     agent_version: str
     deployments: dict[ModelName, Deployment]
+    labels: frozenset[str] = frozenset()  # what this box is, by its own settings: releases may require it
     assignment: Assignment | None = None
+    ended: tuple[bytes, float] | None = None  # the last that came and had expired by this clock, and when it did
     root: bytes = b""  # the newest root this device trusts
+    void: bytes = b""  # the order of a director that was replaced just now; the broker may still have it
     files: dict[str, bytes] = field(default_factory=dict)  # trust files that arrived
     index: tuple[str, ...] = ()
     downloads: dict[Digest, Download] = field(default_factory=dict)
+    meter: Meter = field(default_factory=Meter)  # what the line may carry down
+    lookups: Lookups = field(default_factory=Lookups)  # tables and config in force
+    pieces: dict[str, HeldPiece] = field(default_factory=dict)  # what is on disk of each
+    turned: dict[str, Turned] = field(default_factory=dict)
+    gathers: set[Digest] = field(default_factory=set)  # sealed digests of those under way
+    waits: dict[str, float] = field(default_factory=dict)  # when to try one again after the disk refused
     warm: dict[ModelName, Loaded | None] = field(default_factory=dict)  # to go back to, until commit; None: not loaded
     shadows: dict[ModelName, tuple[Loaded, Validated]] = field(default_factory=dict)  # candidates in memory
     trials: Trials = field(default_factory=Trials)
+    paces: dict[ModelName, tuple[list[float], list[float]]] = field(default_factory=dict)  # ms, see `pacing`
+    host_slow: set[ModelName] = field(default_factory=set)  # models on trial for which that was told
     proving: set[ModelName] = field(default_factory=set)
     blocked: dict[ModelName, float] = field(default_factory=dict)  # when to try a transient failure again
     disk: Disk = field(default_factory=Disk)
+    news: News = field(default_factory=News)
     cards: float | None = 0.0  # when why cards are put into the outbox (again); None: none waits
     link_up: bool = False
+    time: Time = field(default_factory=Time)  # of a box whose clock is not set
+    keeps: bool = False  # the link keeps what is said: all that waits may be said at once
+    session: int | None = None  # the link's number of this session: what is asked for in it is void in the next
+    limit: int = 0  # bytes of the largest packet it takes; 0: any
     dirty: bool = True  # `reported` is no longer true
     told: dict[ModelName, tuple[object, ...]] = field(default_factory=dict)  # progress as last reported
     actions: list[Action] = field(default_factory=list)
@@ -95,6 +142,12 @@ class House:
     drift: Callable[[ModelName], DriftReport | None] = lambda model: None
     road: Callable[[ModelName], RoadReport | None] = lambda model: None
     renewal: Renewal = field(default_factory=Renewal)
+    deadlines: Deadlines = field(default_factory=lambda: Deadlines(standing))
+    held: Callable[[], bool] = lambda: False  # whether a person holds this device at what it runs
+    memory: Callable[[], float] = lambda: 0.0  # MiB that this process holds now ...
+    before: dict[ModelName, float] = field(default_factory=dict)  # ... and held before a release on trial came in
+    crashed: frozenset[Digest] = frozenset()  # artifacts that were being asked when the last process ended of a fault
+    room_mb: float = math.inf  # MiB that all models together may take
     csr: Callable[[], str] | None = None  # makes a certificate request (PEM) for the key this device has
     label: Callable[[str, str], str | None] = lambda prediction_id, label: None  # why it is not kept, or None
 
@@ -107,12 +160,21 @@ class House:
         self.dirty = True
         return deployment
 
+    def clock_is_off(self, now: float) -> bool:
+        """Whether this clock cannot be right: it was never set, or is well behind the last signed time. What has
+        expired would seem to hold."""
+        return now < max(CLOCK_FLOOR, self.journal.counter("signed_time") - BEHIND)
+
     def send(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self.actions.append(Send(Publish(topic, payload, qos=1, retain=retain)))
 
+    def fits(self, topic: str, payload: bytes) -> bool:
+        """Whether the broker takes it: one packet beyond what it takes ends the session, and so the next one."""
+        return not self.limit or packet_size(topic, len(payload)) <= self.limit
+
     def listen(self, *patterns: str) -> None:
         if patterns and self.link_up:
-            self.actions.append(Listen(patterns))
+            self.actions.append(Listen(patterns, self.session))
 
     def unlisten(self, *patterns: str) -> None:
         if patterns and self.link_up:
@@ -134,6 +196,12 @@ class House:
         short = {k: v[:FACT] if isinstance(v, str) else v for k, v in facts.items()}
         return self.outbox.add(EVENT, DeviceEvent(code, text[:TEXT], model, level, short), now)  # type: ignore[arg-type]
 
+    def refuse_files(self, error: SyncError, now: float, model: ModelName | None = None, **facts: str) -> None:
+        """Trust files that do not hold: told once, however often somebody hands them out, until some hold again."""
+        if str(error) not in self.news.refused and len(self.news.refused) < MOST_REFUSED:
+            self.news.refused.add(str(error))
+            self.event(now, f"refused-{error.code}", str(error), model, "alarm", **facts)
+
     def tell_why(self, now: float) -> None:
         """Puts every why card into the outbox that is not there yet; one may come twice after a power cut."""
         if self.cards is None or now < self.cards:
@@ -153,4 +221,7 @@ class House:
                 if slot is not None:
                     keep.add(slot.manifest.golden.sealed)
                     keep.update(v.blob.sealed for v in slot.manifest.variants)
+        pieces = (piece for held in self.pieces.values() for piece in (held.current, held.previous))
+        keep.update(piece.blob.sealed for piece in pieces if piece is not None)
+        keep.update(turned.piece.blob.sealed for turned in self.turned.values())
         return keep | set(self.downloads)

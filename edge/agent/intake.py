@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from edge import trust
-from edge.agent.house import CLOCK_FLOOR, House
+from edge import roots
+from edge.agent.house import House
 from sync import codec, roles, topics
 from sync.errors import Malformed, SyncError, Untrusted
 from sync.link import Message
@@ -31,12 +31,15 @@ def take(house: House, message: Message, now: float) -> None:
     except BadName as error:
         house.event(now, "unknown-topic", str(error), severity="notice")
     except SyncError as error:
-        house.event(now, f"refused-{error.code}", str(error), severity="alarm", topic=message.topic)
+        if address is not None and address.area == "trust":
+            house.refuse_files(error, now, topic=message.topic)
+        else:
+            house.event(now, f"refused-{error.code}", str(error), severity="alarm", topic=message.topic)
 
 
 def read_assignment(house: House, payload: bytes) -> Assignment:
     """The assignment in an envelope of the director; raises Untrusted or Malformed."""
-    keys = trust.director_keys(house.root)
+    keys = roots.director_keys(house.root)
     assignment = roles.verify(payload, ASSIGNMENT_TYPE, Assignment, keys)
     identity = house.identity
     if (assignment.tenant, assignment.device) != (identity.tenant, identity.device):
@@ -45,7 +48,14 @@ def read_assignment(house: House, payload: bytes) -> Assignment:
 
 
 def _desired(house: House, _: Address, payload: bytes, now: float) -> None:
+    house.ended = None
+    _order(house, payload, now)
+
+
+def _order(house: House, payload: bytes, now: float) -> None:
     """Signature, addressee, order, expiry; then it is journalled and the models are reconciled with it."""
+    if house.void and payload == house.void:
+        return  # no attack: the broker has not heard the new director yet
     assignment = read_assignment(house, payload)
     mark = (house.journal.counter("epoch"), house.journal.counter("desired_seq"))
     place = (assignment.epoch, assignment.seq)
@@ -54,19 +64,35 @@ def _desired(house: House, _: Address, payload: bytes, now: float) -> None:
     if place < mark:
         raise Untrusted(f"assignment {place} is older than {mark}: a replay")
     if now > assignment.expires:
+        house.ended = payload, assignment.expires
         raise Untrusted(f"assignment {place} has expired")
-    house.journal.take_assignment(payload, *place)
+    house.journal.take_assignment(payload, *place, assignment.ts)
     house.assignment = assignment
     house.dirty = True
-    if now < CLOCK_FLOOR:
-        text = f"assignment {place} is kept, nothing is installed before the clock is set: check this device's time"
+    if house.clock_is_off(now):
+        text = f"assignment {place} is kept, nothing is installed before the clock is right: check this device's time"
         house.event(now, "clock-unset", text, severity="notice")
+
+
+def look_again(house: House, now: float) -> None:
+    """An assignment that had ended by a clock that was ahead counts once the clock is right: no session brings it a
+    second time."""
+    if house.ended is None or now > house.ended[1]:
+        return
+    envelope, house.ended = house.ended[0], None
+    try:
+        _order(house, envelope, now)
+    except SyncError as error:
+        house.event(now, f"refused-{error.code}", str(error), severity="alarm")
 
 
 def _trust(house: House, address: Address, payload: bytes, now: float) -> None:
     name = str(address.file)
     if name == "index":
         house.index = _index(payload)
+        house.news.unread = True
+        if "timestamp.json" not in house.files:  # what changes with the index; once asked for, it is heard
+            house.listen(topics.trust(address.tenant, TrustFile("timestamp.json")))
         return
     if len(payload) > TRUST_FILE_LIMIT:
         raise Untrusted(f"trust file {name} has {len(payload)} bytes, {TRUST_FILE_LIMIT} are allowed")
@@ -75,20 +101,22 @@ def _trust(house: House, address: Address, payload: bytes, now: float) -> None:
         house.files.clear()  # so that a flood does not keep the real ones out for good
         raise Untrusted(f"more than {TRUST_FILES} trust files or {TRUST_BYTES} bytes came; they are asked for again")
     if payload:
+        # The timestamp is published after all it stands for: with older files a new root would seem not to fit.
+        house.news.unread |= name == "timestamp.json" and house.files.get(name) != payload
         house.files[name] = payload
     if name.endswith(".root.json"):
         follow_roots(house, now)
     # The timestamp changes under its name, and the next root is waited for as long as the device lives.
-    if name not in ("timestamp.json", trust.next_root(house.root)):
+    if name not in ("timestamp.json", roots.next_root(house.root)):
         house.unlisten(topics.trust(address.tenant, address.file))  # type: ignore[arg-type]
 
 
 def follow_roots(house: House, now: float) -> None:
     """Takes up newer roots as they arrive, with an order or without: the director's key changes with them."""
     try:
-        root = trust.newer_root(house.root, house.files)
+        root = roots.newer_root(house.root, house.files)
     except Untrusted:
-        house.files.pop(trust.next_root(house.root), None)
+        house.files.pop(roots.next_root(house.root), None)
         raise
     adopt(house, root, now)
 
@@ -97,11 +125,13 @@ def adopt(house: House, root: bytes, now: float) -> None:
     """A root that was verified: journalled with the mark under it, then in force."""
     if root == house.root:
         return
-    replaced = trust.director_replaced(house.root, root)
-    house.journal.adopt(root, trust.settled(house.journal.high_water(), house.root, root), orders_void=replaced)
+    replaced = roots.director_replaced(house.root, root)
+    if replaced:
+        house.void = house.journal.assignment() or b""
+    house.journal.adopt(root, roots.settled(house.journal.high_water(), house.root, root), orders_void=replaced)
     house.root = root
     house.dirty = True
-    house.listen(topics.trust(house.identity.tenant, trust.next_root(root)))
+    house.listen(topics.trust(house.identity.tenant, roots.next_root(root)))
     if replaced:
         house.assignment = None
         house.listen(topics.desired(house.identity.tenant, house.identity.device))  # sent anew, and read by the new key
@@ -124,7 +154,7 @@ def _blob(house: House, address: Address, payload: bytes, now: float) -> None:
     if download is None or not payload:
         return
     if not download.arrived(address.index, payload, now):
-        if address.index not in download.have:
+        if address.index not in download.have and download.first_wrong():
             house.event(
                 now, "chunk-damaged", f"chunk {address.index} of {address.digest[:12]} is not what was signed",
                 severity="alarm",

@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 
-from edge import proving, runtime, trust
+from edge import batching, proving, runtime, trust
 from edge.agent.house import House
 from edge.artifacts import Rotten
 from edge.serving import Loaded
 from edge.states import Failure, FailureClass, Slot
 from sync import golden as vectors
 from sync.errors import Damaged, SyncError
-from sync.manifest import Blob, Manifest, Variant, choose
+from sync.golden import Arrays
+from sync.manifest import Blob, Manifest, Variant, choose, unfit
 from sync.messages import Validated
 from sync.names import Digest
 from sync.sealing import unseal_artifact, unwrap, wrap_context
+
+STACKED_MS = 1.0  # a model that takes longer for an answer gains little by stacking, and its trial takes long
 
 
 @dataclass(frozen=True)
@@ -33,18 +36,52 @@ class Unsuited(SyncError):
     code = "no-variant"
 
 
-def variant_of(house: House, manifest: Manifest) -> Variant:
-    """What this device runs of a release; raises Unsuited."""
+class OtherSchema(Damaged):
+    """A release whose graph takes other inputs than its signed manifest says."""
+
+    code = "schema-mismatch"
+
+
+class Misdirected(Unsuited):
+    """A release that its owner signed for other devices, or for newer agents."""
+
+    code = "wrong-device"
+
+
+def check_addressee(house: House, manifest: Manifest) -> None:
+    """Raises Misdirected unless this device is what the signed manifest requires, by its own word, not the core's."""
+    reason = unfit(manifest.requires, house.labels, house.agent_version)
+    if reason:
+        raise Misdirected(f"release {manifest.number} is not for this device: {reason}")
+
+
+def variant_of(house: House, manifest: Manifest, refused: tuple[Digest, ...] = ()) -> Variant:
+    """What this device is to fetch of a release, without what it refused before; raises Unsuited."""
     try:
-        return choose(manifest, house.cpu_flags)
+        return choose(manifest, house.cpu_flags, refused)
     except ValueError as error:
         raise Unsuited(f"{error}; publish it with a variant that needs nothing") from error
 
 
+def installed(slot: Slot) -> Variant:
+    """What this device has of a release; raises Damaged if its manifest knows no such variant."""
+    found = (v for v in slot.manifest.variants if v.blob.plain == slot.release.artifact)
+    variant = next(found, None)
+    if variant is None:
+        raise Damaged(f"release {slot.release.number} has no variant {slot.release.artifact[:12]}")
+    return variant
+
+
 def open_slot(house: House, slot: Slot) -> Opened:
-    """Opens both blobs of a release; raises Damaged if a byte differs from what the manifest promises."""
-    variant = variant_of(house, slot.manifest)
-    return Opened(variant, _open(house, slot, variant.blob), _open(house, slot, slot.manifest.golden))
+    """Opens both blobs of a release; raises Damaged if a byte differs from what the manifest promises, or the golden
+    vectors, which the graph has to answer, do not fit the inputs it promises."""
+    variant = installed(slot)
+    opened = Opened(variant, _open(house, slot, variant.blob), _open(house, slot, slot.manifest.golden))
+    try:
+        runtime.check_inputs(slot.manifest.inputs, vectors.unpack(vectors.decode(opened.golden).inputs))
+    except runtime.BadInput as error:
+        raise OtherSchema(f"release {slot.release.number} is not what its manifest says: {error}") from error
+    return opened
 
 
 def load(house: House, slot: Slot, now: float) -> tuple[Loaded, Validated]:
@@ -58,9 +95,11 @@ def load(house: House, slot: Slot, now: float) -> tuple[Loaded, Validated]:
     if manifest != slot.manifest:
         raise Damaged(f"the journal's manifest of {manifest.model} {manifest.number} is not the signed one")
     opened = open_slot(house, slot)
-    session = runtime.load(opened.model)
-    check_golden(session, opened)
-    return Loaded(session, slot), Validated(opened.variant.blob.plain, now, slot.p99_ms)
+    session = runtime.load(opened.model, deadlines=house.deadlines, profile=manifest.profile)
+    inputs = check_golden(session, opened)
+    rows = batching.height(session, inputs) if slot.p99_ms <= STACKED_MS else 1
+    sample = {name: array[:1].copy() for name, array in inputs.items() if array.ndim}
+    return Loaded(session, slot, rows, sample), Validated(opened.variant.blob.plain, now, slot.p99_ms)
 
 
 class Unproven(SyncError):
@@ -69,16 +108,19 @@ class Unproven(SyncError):
     code = "golden-mismatch"
 
 
-def check_golden(session: runtime.Session, opened: Opened) -> None:
-    """Runs every golden vector through `session`; raises Unproven with the worst difference."""
+def check_golden(session: runtime.Session, opened: Opened) -> Arrays:
+    """Runs every golden vector through `session`, and returns their inputs; raises Unproven with the worst
+    difference."""
     golden = vectors.decode(opened.golden)
     expected = golden.expected.get(opened.variant.precision)
     if expected is None:
         raise Unproven(f"the golden vectors have no outputs for {opened.variant.precision}")
-    answers = session.run(vectors.unpack(golden.inputs))
+    inputs = vectors.unpack(golden.inputs)
+    answers = session.run(inputs)
     _, detail = proving.compare(answers, vectors.unpack(expected.outputs), expected.tolerance)
     if detail:
         raise Unproven(f"golden outputs differ: {detail}")
+    return inputs
 
 
 def failure(error: SyncError | runtime.ModelError) -> Failure:
@@ -88,14 +130,20 @@ def failure(error: SyncError | runtime.ModelError) -> Failure:
 
 
 def _open(house: House, slot: Slot, blob: Blob) -> bytes:
-    identity = house.identity
     wrapped = slot.keys.get(blob.sealed)
     if wrapped is None:
         raise Damaged(f"the assignment carries no key for blob {blob.sealed[:12]}")
+    return open_blob(house, blob, wrapped)
+
+
+def open_blob(house: House, blob: Blob, wrapped: str, most: int | None = None) -> bytes:
+    """What a blob on this disk holds, by the key wrapped to this device; raises Rotten, or Damaged if a byte or the key
+    is not what was signed, or it holds more than `most` bytes."""
+    identity = house.identity
     context = wrap_context(identity.tenant, identity.device, Digest(blob.sealed))
     try:
         raw = base64.b64decode(wrapped, validate=True)
     except ValueError as error:
         raise Damaged("a wrapped key is not base64") from error
     key = unwrap(raw, identity.sealing_key, context)
-    return unseal_artifact(house.artifacts.read(blob), key, identity.tenant, blob.plain)
+    return house.artifacts.opened(blob, lambda sealed: unseal_artifact(sealed, key, identity.tenant, blob.plain, most))

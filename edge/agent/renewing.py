@@ -46,11 +46,12 @@ def look_after(house: House, now: float) -> None:
     own = house.identity
     if now < CLOCK_FLOOR or not own.certificate:
         return
-    came = house.assignment.certificate if house.assignment else ""
-    if came and came not in (own.certificate, house.renewal.tried):
-        house.renewal.tried = came
-        house.actions.append(Install(came))
-        return
+    if (told := house.assignment) is not None:
+        came = told.certificate or own.certificate, told.authorities or own.authorities
+        if came not in ((own.certificate, own.authorities), house.renewal.tried):
+            house.renewal.tried = came
+            house.actions.append(Install(*came))
+            return
     standing = state(own, now)
     if standing == "ended" and not house.renewal.told:
         house.renewal.told = house.event(now, "certificate-ended", words(own, now), severity="alarm")
@@ -74,7 +75,12 @@ def refused(house: House, why: str, now: float) -> None:
 
 
 def installed(house: House, identity: Identity, now: float) -> None:
-    """The new certificate is on the disk; the identity is the same but for it."""
-    house.identity = identity
+    """The new certificate and authorities are on the disk; the identity is the same but for them."""
+    before, house.identity = house.identity, identity
     house.renewal.told = False
-    house.event(now, "certificate-installed", words(identity, now))
+    house.dirty = True
+    if identity.authorities != before.authorities:
+        count = len(identity.authorities)
+        house.event(now, "authorities-installed", f"{count} may be the broker's from now on", severity="notice")
+    if identity.certificate != before.certificate:
+        house.event(now, "certificate-installed", words(identity, now))

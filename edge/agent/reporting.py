@@ -3,14 +3,20 @@ they are committed there."""
 
 from __future__ import annotations
 
-from edge.agent.house import CLOCK_FLOOR, House
+import math
+
+from edge.agent import gathering
+from edge.agent.house import House
+from edge.outbox import CAPACITY
 from edge.states import Deployment, Phase, Slot
-from sync import codec, roles, topics
-from sync.messages import REPORTED_TYPE, SAMPLE, ModelReport, Release, Reported, Status
+from sync import codec, records, roles, topics
+from sync.errors import Malformed
+from sync.messages import REPORTED_TYPE, SAMPLE, ModelReport, Record, Release, Reported, Status
 from sync.names import Digest, Kind, ModelName
 
 RESEND = 30.0  # seconds after which a record that was not acknowledged is sent again ...
 RESEND_SAMPLE = 600.0  # ... and a batch of samples, which is large; of these only the oldest, the core waits for it
+TRIES = 8  # sendings that the core answered with the number right before, after which a record is given up
 PAUSE = 1.0  # seconds between two reports of mere progress: each is signed, numbered and synced to the disk
 IN_FLIGHT = 100  # records sent and not acknowledged, at most
 
@@ -20,7 +26,10 @@ class Reporter:
 
     def __init__(self) -> None:
         self._sent: dict[tuple[Kind, int], float] = {}
+        self._vain: dict[Kind, tuple[int, int]] = {}  # the oldest record of a kind, and how often it was sent in vain
         self._told = float("-inf")  # when the state was last sent
+        self._unsaid: int | None = -1  # the session in which it could not be
+        self._said: tuple[int, int] | None = None  # the outbox as it was when a link that keeps was told all of it
 
     def session_opened(self, house: House, now: float) -> None:
         """Status and the whole state, anew: the broker may have lost both."""
@@ -29,6 +38,7 @@ class Reporter:
         status = Status("online", now, house.boot, session)
         house.send(topics.status(identity.tenant, identity.device), codec.encode(status), retain=True)
         self._sent.clear()
+        self._said = None
         house.dirty = True
 
     def tell(self, house: House, now: float) -> None:
@@ -40,21 +50,60 @@ class Reporter:
             identity, self._told = house.identity, now
             envelope = roles.sign(reported(house, now), REPORTED_TYPE, identity.signing_key)
             house.told, house.dirty = progress, False
-            house.send(topics.reported(identity.tenant, identity.device), envelope, retain=True)
+            if house.time.unset and house.time.signed:
+                house.journal.set_counter("time", math.ceil(now))  # a later start must not report an earlier time
+            self._state(house, topics.reported(identity.tenant, identity.device), envelope, now)
         self._forward(house, now)
 
+    def _state(self, house: House, topic: str, envelope: bytes, now: float) -> None:
+        """What the broker does not take is told once in a session, by a record, which is smaller."""
+        if house.fits(topic, envelope):
+            house.send(topic, envelope, retain=True)
+        elif self._unsaid != house.session:
+            self._unsaid = house.session
+            text = f"the report has {len(envelope)} bytes and is not sent: the broker takes packets of {house.limit}"
+            house.event(now, "report-too-large", text, severity="alarm")
+
     def _forward(self, house: House, now: float) -> None:
-        pending = house.outbox.pending(IN_FLIGHT)
+        if house.keeps and house.outbox.mark() == self._said:
+            return  # what it keeps need not be said again, nor thousands of records read for each chunk that comes
+        mark, unsaid = house.outbox.mark(), False
+        pending = house.outbox.pending(CAPACITY if house.keeps else IN_FLIGHT)
         self._sent = {(k, n): self._sent[k, n] for k, n, _ in pending if (k, n) in self._sent}
-        oldest = next((n for kind, n, _ in pending if kind == SAMPLE), None)
+        oldest = {kind: n for kind, n, _ in reversed(pending)}
+        for kind in oldest.keys() - {k for k, (n, _) in self._vain.items() if oldest.get(k) == n}:
+            self._vain[kind] = (oldest[kind], 0)
+            house.outbox.answer(kind)  # what it said of the one before
         for kind, n, document in pending:
             last = self._sent.get((kind, n))
             pause = RESEND_SAMPLE if kind == SAMPLE else RESEND
             # A clock that was set back keeps nothing waiting.
-            if last is not None and (0 <= now - last < pause or (kind == SAMPLE and n != oldest)):
+            if last is not None and (0 <= now - last < pause or (kind == SAMPLE and n != oldest[kind])):
+                continue
+            if n == oldest[kind] and self._given_up(house, kind, n, now):
+                continue
+            sealed = _sealed(house, kind, document)
+            if sealed is None:
+                unsaid = True
+                continue  # nobody could read it yet; an assignment brings the key
+            topic = topics.up(house.identity.tenant, house.identity.device, kind)
+            if not house.fits(topic, sealed):
+                house.outbox.quarantine(kind, n, f"the broker takes packets of {house.limit} bytes at most", now)
                 continue
             self._sent[kind, n] = now
-            house.send(topics.up(house.identity.tenant, house.identity.device, kind), document)
+            house.send(topic, sealed)
+        self._said = None if unsaid else mark
+
+    def _given_up(self, house: House, kind: Kind, n: int, now: float) -> bool:
+        """Whether a record that is due again is one the core can never take in: it heard it, and stood right before it
+        each time. A core that is away, or that a line kept it from, says nothing, and nothing is counted."""
+        if house.outbox.answer(kind) == n - 1:
+            self._vain[kind] = (n, self._vain[kind][1] + 1)
+        if self._vain[kind][1] < TRIES:
+            return False
+        house.outbox.quarantine(kind, n, f"the core stood right before it after each of {TRIES} sendings", now)
+        del self._vain[kind]
+        return True
 
     def _progress(self, house: House) -> dict[ModelName, tuple[object, ...]]:
         """Coarse progress, so that `reported` is not rewritten with every answer (by powers of two), label or pair."""
@@ -69,10 +118,27 @@ class Reporter:
         return found
 
 
+def _sealed(house: House, kind: Kind, document: bytes) -> bytes | None:
+    """The record as it leaves: sealed to the newest key that is one, so that nothing said here is ever in the clear on
+    the uplink; None while there is none (a device enrolled by an older core, before its first assignment)."""
+    if kind == SAMPLE:
+        return document  # sealed to the tenant's other key when it was made
+    identity = house.identity
+    given = (house.assignment.reports_key if house.assignment else "", identity.reports_key)
+    record = codec.decode(Record, document, len(document))
+    for key in filter(None, given):
+        try:
+            return codec.encode(records.seal(record, identity.tenant, identity.device, kind, key))
+        except Malformed:
+            continue  # of a core that gave no key: the one of the enrolment still opens there
+    return None
+
+
 def reported(house: House, now: float) -> Reported:
     """The whole state of this device, with the next durable number."""
     identity = house.identity
     seen = house.journal.counter("desired_seq")
+    lookups, config = gathering.reports(house)
     missing = {d.blob.sealed: d.missing for d in house.downloads.values() if d.missing}
     return Reported(
         tenant=identity.tenant,
@@ -87,14 +153,19 @@ def reported(house: House, now: float) -> Reported:
         missing=missing,
         agent=house.agent_version,
         key_protection=identity.key_protection,
-        clock="set" if now >= CLOCK_FLOOR else "unset",
+        clock="unset" if house.time.unset or house.clock_is_off(now) else "set",
         trust=house.journal.high_water(),
+        lookups=lookups,
+        config=config,
+        line=house.meter.report(now),
+        certificate=identity.fingerprint,
     )
 
 
 def overview(house: House) -> dict[str, object]:
     """The state as plain values, for people on this device (`/v1/status`); costs no number."""
     identity = house.identity
+    lookups, config = gathering.reports(house)
     return {
         "tenant": identity.tenant,
         "device": identity.device,
@@ -103,8 +174,10 @@ def overview(house: House) -> dict[str, object]:
         "uplink": "up" if house.link_up else "down",
         "assignment": house.journal.counter("desired_seq"),
         "key_protection": identity.key_protection,
-        "outbox": {"dropped": house.outbox.dropped()},
+        "outbox": {"dropped": house.outbox.dropped(), "quarantined": len(house.outbox.quarantined())},
         "why": codec.builtins(house.journal.why()),
+        "lookups": codec.builtins(lookups),
+        "config": {"variables": dict(house.lookups.config.variables), **(codec.builtins(config) if config else {})},
         "models": {str(m): codec.builtins(_model(house, d)) for m, d in house.deployments.items()},
     }
 

@@ -13,11 +13,20 @@ from sync.messages import Validated
 from sync.names import ModelName
 
 
-def count(house: House, model: ModelName) -> None:
-    """The resume rule of the phase, and this start counted before anything on trial is loaded."""
-    d = house.deployments[model]
+def count(house: House, model: ModelName, now: float, *, stopped: bool = False) -> None:
+    """The resume rule of the phase, and this start counted before anything on trial is loaded; so is a crash. The start
+    after an end that was asked for (`stopped`) does not count."""
+    before = d = house.deployments[model]
     if d.phase not in AT_REST:
-        house.write(slots.resumed(d))
+        d = slots.prove_again(d) if stopped else slots.resumed(d)
+    for artifact in house.crashed:
+        d = slots.crashed(d, artifact, now)
+    if d != before:
+        house.write(d)
+    for slot in (d.serving, d.candidate):
+        if slot is not None and slot.release.artifact in house.crashed:
+            text = f"the agent ended of a fault while release {slot.release.number} was asked"
+            house.event(now, "agent-crashed", text, model, "alarm", number=slot.release.number)
 
 
 def resume(house: House, model: ModelName, now: float) -> None:
@@ -25,7 +34,7 @@ def resume(house: House, model: ModelName, now: float) -> None:
     d = house.deployments[model]
     if d.phase in AT_REST:
         house.trials.close(model)  # a cut between the end of a trial and this leaves its books behind
-    looping = d.phase is Phase.PROBATION and health.looping(d.starts, leaving.gates_of(d))
+    looping = _looping(d, now)
     if looping:
         failure = Failure(FailureClass.VERDICT, "crash-loop", looping)
         leaving.give_up(house, d, Event.DEGRADED, looping, now, failure)
@@ -46,6 +55,17 @@ def resume(house: House, model: ModelName, now: float) -> None:
         return
 
 
+def _looping(d: Deployment, now: float) -> str:
+    """Why whoever answered is given up before it is loaded again: it was on trial in too many starts, or it crashed
+    too often, on trial or since."""
+    gates = leaving.gates_of(d)
+    if d.phase is Phase.PROBATION and (reason := health.looping(d.starts, gates)):
+        return reason
+    if d.phase in (Phase.PROBATION, Phase.STEADY) and d.serving is not None:
+        return health.crashing(d.serving.crashes, now, gates)
+    return ""
+
+
 def meanwhile(house: House, model: ModelName, now: float) -> None:
     """Who answers while the disk takes nothing: nothing is written, no verdict is given.
 
@@ -56,7 +76,7 @@ def meanwhile(house: House, model: ModelName, now: float) -> None:
     if current is not None and not (on_trial and d.serving and current.slot.release == d.serving.release):
         return
     warm = house.warm.get(model)
-    for slot in slots.fallbacks(d) if on_trial else (d.serving, *d.previous):
+    for slot in slots.fallbacks(d) if on_trial else (d.serving, *slots.fallbacks(d)):
         if slot is None:
             continue
         try:

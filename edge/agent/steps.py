@@ -10,7 +10,7 @@ from collections.abc import Callable
 from edge import health, slots
 from edge.agent import fetching as incoming
 from edge.agent import loading, trying
-from edge.agent.house import CLOCK_FLOOR, House
+from edge.agent.house import HELD, House
 from edge.agent.leaving import gates_of, give_up, refuse, reverting, superseded, withdraw
 from edge.artifacts import Rotten
 from edge.lifecycle import AT_REST
@@ -56,11 +56,12 @@ def at_rest(house: House, d: Deployment, now: float) -> bool:
         if d.serving is None:
             return False
         house.write(slots.take_off(d, "withdrawn by the assignment", now))
+        house.artifacts.prune(house.kept())  # what it may not run any more it does not keep
         return True
     if d.serving is not None and d.serving.release.manifest == order.manifest:
         return False
     busy = any(o.phase not in AT_REST for o in house.deployments.values() if o.model != d.model)
-    if busy or _refused_before(house, order, d) or now < CLOCK_FLOOR:
+    if busy or _refused_before(house, order, d) or house.clock_is_off(now):
         return False
     if order.number < order.floor or now > assignment.expires:
         return False
@@ -78,7 +79,10 @@ def fetching(house: House, d: Deployment, now: float) -> bool:
             return incoming.admit(house, d, d.order, now)
         except loading.Unsuited as error:
             return refuse(house, d, loading.failure(error), now)
-    blobs = incoming.blobs(house, d.candidate)
+    try:
+        blobs = incoming.blobs(house, d.candidate)
+    except Damaged as error:
+        return refuse(house, d, loading.failure(error), now)
     lacking = [b for b in blobs if not house.artifacts.complete(b)]
     if lacking:
         return incoming.fetch(house, d, lacking, now)
@@ -103,6 +107,8 @@ def staged(house: House, d: Deployment, now: float) -> bool:
     looping = health.looping(d.starts, gates_of(d))
     if looping:
         return refuse(house, d, Failure(FailureClass.VERDICT, "crash-loop", looping), now)
+    if house.held():
+        return incoming.wait(house, d, HELD, now + incoming.RETRY)
     try:
         opened = loading.open_slot(house, d.candidate)
     except Damaged as error:
@@ -127,15 +133,40 @@ def take_proof(house: House, d: Deployment, outcome: Proof | Failure, now: float
     if d.phase is not Phase.PROVING:
         return
     if isinstance(outcome, Proof) and d.candidate is not None:
-        outcome = judge(outcome, d.candidate.manifest.profile) or outcome
+        outcome = judge(outcome, d.candidate.manifest.profile) or _room(house, d, outcome) or outcome
     if isinstance(outcome, Failure):
-        refuse(house, d, outcome, now)
+        if outcome.kind is not FailureClass.VERDICT or not _another(house, d, outcome, now):
+            refuse(house, d, outcome, now)
         return
-    house.write(slots.proved(d, outcome.p99_ms, now))
+    house.write(slots.proved(d, outcome, now))
     house.event(
         now, "release-proved", f"golden vectors passed, p99 {outcome.p99_ms:.2f} ms", d.model,
         p99_ms=outcome.p99_ms, rss_mb=outcome.rss_mb, worst=outcome.worst,
     )  # fmt: skip
+
+
+def _another(house: House, d: Deployment, failure: Failure, now: float) -> bool:
+    """An integer kernel may count differently on this CPU, or be slow: the release may have a variant that is fit."""
+    assert d.candidate is not None
+    tried = loading.installed(d.candidate)
+    try:
+        variant = loading.variant_of(house, d.candidate.manifest, (*d.candidate.refused, tried.blob.plain))
+    except loading.Unsuited:
+        return False
+    house.write(slots.unfit(d, variant.blob.plain, now))
+    text = f"{tried.precision} does not do here, {variant.precision} is tried: {failure.text}"
+    facts = {"criterion": failure.code, "artifact": str(tried.blob.plain)}
+    house.event(now, "variant-refused", text, d.model, "notice", **facts)
+    return True
+
+
+def _room(house: House, d: Deployment, proof: Proof) -> Failure | None:
+    """Each model has its share of the box; one that leaves no room for the others waits, and did nothing wrong."""
+    others = sum(o.serving.rss_mb for o in house.deployments.values() if o.serving and o.model != d.model)
+    if others + proof.rss_mb <= house.room_mb:
+        return None
+    text = f"it takes {proof.rss_mb:.0f} MiB, the others {others:.0f}, and {house.room_mb:.0f} are for all models"
+    return Failure(FailureClass.ENVIRONMENT, "no-room", f"{text}: raise models_mb in edge.toml, or take a model away")
 
 
 def _refused_before(house: House, order: ModelOrder, d: Deployment) -> bool:

@@ -7,11 +7,12 @@ safe is the core's word in shadow (an order in mode `live`), and in probation th
 from __future__ import annotations
 
 from edge import health, runtime, slots
-from edge.agent import loading, why
+from edge.agent import loading, pacing, why
 from edge.agent.house import House
 from edge.agent.leaving import gates_of, give_up, superseded, withdraw
+from edge.health import Pace
 from edge.serving import Loaded
-from edge.states import Deployment, Event, Failure, FailureClass
+from edge.states import Deployment, Event, Failure, FailureClass, Health, Slot
 from sync.errors import SyncError
 from sync.evidence import Decision
 from sync.messages import Validated
@@ -29,11 +30,13 @@ def shadow(house: House, d: Deployment, now: float) -> bool:
         return _load(house, d, now)
     incumbent = house.serving.incumbent(d.model)
     if incumbent is None or d.order.mode != "shadow":
-        return _answer(house, d, *held, incumbent, now)
-    gates = gates_of(d)
-    house.trials.open(d.model, held[0], incumbent, gates, d.order.retry)
+        if not house.held():
+            return _answer(house, d, *held, incumbent, now)
+        if incumbent is None:
+            return False
+    house.trials.open(d.model, held[0], incumbent, gates_of(d), d.order.retry)
     counted = house.trials.health(d.model)
-    event, reason = health.judge(counted, gates)
+    event, reason = _judge(house, d, d.candidate, counted)
     if event is Event.DEGRADED:
         give_up(house, d, event, reason, now, Failure(FailureClass.VERDICT, "guardrail", reason))
         return True
@@ -45,17 +48,21 @@ def shadow(house: House, d: Deployment, now: float) -> bool:
 
 def probation(house: House, d: Deployment, now: float) -> bool:
     """Counts answers and breaches, and pairs where they are asked for; commits, or goes home at once."""
-    if superseded(house, d):
+    if d.serving is None or superseded(house, d):
         return _harmed(house, d, now) or withdraw(house, d, now)
     paired = _beside(house, d, now)
     counted = house.serving.health(d.model)
-    event, reason = health.judge(counted, gates_of(d))
+    event, reason = _judge(house, d, d.serving, counted)
     if event is Event.DEGRADED:
         give_up(house, d, event, reason, now, Failure(FailureClass.VERDICT, "guardrail", reason))
         return True
     if _harmed(house, d, now):
         return True
-    if event is None:
+    slow, text = pacing.slowed(house, d, d.serving, counted, now)
+    if slow is Pace.RELEASE:
+        give_up(house, d, Event.DEGRADED, text, now, Failure(FailureClass.VERDICT, "too-slow", text))
+        return True
+    if event is None or slow is Pace.UNKNOWN:
         return False
     if paired and house.trials.decision(d.model)[0] is not Decision.SAFE:
         _outlive(house, d, counted.answers)
@@ -64,18 +71,27 @@ def probation(house: House, d: Deployment, now: float) -> bool:
     house.warm.pop(d.model, None)
     house.trials.close(d.model)
     house.artifacts.prune(house.kept())
-    house.event(now, "release-committed", reason, d.model, number=d.serving.release.number if d.serving else 0)
+    house.event(now, "release-committed", reason, d.model, number=d.serving.release.number)
     return True
+
+
+def _judge(house: House, d: Deployment, slot: Slot, counted: Health) -> tuple[Event | None, str]:
+    """The guardrails: the memory of this process, then what was counted of the release on trial."""
+    now_mb = house.memory()
+    greedy = health.greedy(now_mb - house.before.setdefault(d.model, now_mb), slot.manifest.profile.rss_mb)
+    return (Event.DEGRADED, greedy) if greedy else health.judge(counted, gates_of(d))
 
 
 def _load(house: House, d: Deployment, now: float) -> bool:
     """Takes the candidate into memory, once a start of the agent."""
     assert d.candidate is not None and d.order is not None
-    looping = health.looping(d.starts, gates_of(d))  # the first load in this very process: it may take it down
+    # The first load in this very process: it may take it down.
+    looping = health.crashing(d.candidate.crashes, now, gates_of(d)) or health.looping(d.starts, gates_of(d))
     if looping:
         failure = Failure(FailureClass.VERDICT, "crash-loop", looping)
         give_up(house, d, Event.DEGRADED, looping, now, failure)
         return True
+    house.before[d.model] = house.memory()
     try:
         house.shadows[d.model] = loading.load(house, d.candidate, now)
     except (SyncError, runtime.ModelError) as error:
@@ -91,6 +107,7 @@ def _answer(
     house: House, d: Deployment, loaded: Loaded, validated: Validated, incumbent: Loaded | None, now: float
 ) -> bool:
     """The candidate answers from now on; who answered stays warm."""
+    pacing.begin(house, d.model)
     if incumbent is not None:
         house.warm[d.model] = incumbent
     house.write(slots.begin_trial(d, validated, now))

@@ -11,18 +11,19 @@ import sqlite3
 from collections.abc import Callable
 from functools import partial
 
-from edge import trust
-from edge.agent import intake, renewing, reporting, resuming, steps
-from edge.agent.house import House
+from edge import roots
+from edge.agent import gathering, intake, renewing, reporting, resuming, revoking, steps
+from edge.agent.house import House, News
 from edge.agent.reporting import Reporter
 from edge.database import obstacle
 from edge.states import Action, Deployment, Drifted, LinkChanged, Phase, Proved
-from sync import topics
+from sync import codec, topics
 from sync.errors import SyncError
 from sync.link import Message
 from sync.messages import DriftReport
 from sync.names import ModelName
 
+STEP = 60.0  # seconds; a clock that goes back further was set
 ROUNDS = 64  # steps one model may take in one walk; more is a loop between two phases
 
 Happened = Message | Proved | LinkChanged | Drifted
@@ -39,15 +40,19 @@ class Agent:
         self._uncounted = set(house.deployments)  # ... with this start not counted yet
         self._waiting: dict[tuple[str, str], Happened] = {}  # what the disk did not let in, the newest of each kind
         self._overview: dict[str, object] = {}
+        self._stopped = False  # somebody asked the process before to end
+        self._latest = float("-inf")  # time of the walk before
 
     def start(self, now: float) -> list[Action]:
         """Serves again what served before, verified anew; resumes what was under way."""
-        self.house.root = self.house.root or self.house.identity.root
-        return self._walk(now)
+        house = self.house
+        house.root = house.root or house.identity.root
+        self._attempt(lambda: house.time.learn(float(house.journal.counter("time")), now), now)
+        return self._walk(house.time.at(now))
 
     def handle(self, happened: Happened, now: float) -> list[Action]:
         """One message, job result or change of the link."""
-        key = _key(happened)
+        key, now = _key(happened), self.house.time.at(now)
         self._waiting.pop(key, None)
         if not self._attempt(partial(self._take, happened, now), now):
             self._waiting[key] = happened
@@ -55,7 +60,12 @@ class Agent:
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed: soaks end, stalls show, records are sent again."""
-        return self._walk(now)
+        return self._walk(self.house.time.at(now))
+
+    def stop(self, now: float) -> None:
+        """The end that was asked for: the start after it says nothing against what is on trial."""
+        now = self.house.time.at(now)
+        self._attempt(lambda: self.house.journal.set_counter("stopped", 1), now)
 
     def overview(self) -> dict[str, object]:
         """What people on this device are shown (`/v1/status`); where the disk refuses, what it showed last."""
@@ -66,9 +76,10 @@ class Agent:
             if not obstacle(error):
                 raise
             disk = disk or str(error)
-        return {**self._overview, "disk": disk or "works"}
+        line = codec.builtins(self.house.meter.report(self._latest))
+        return {**self._overview, "disk": disk or "works", "line": line}
 
-    def _attempt(self, work: Callable[[], None], now: float) -> bool:
+    def _attempt(self, work: Callable[[], object], now: float) -> bool:
         """Whether `work` came to its end; a disk that refuses ends it, anything else is a programmer's mistake."""
         try:
             work()
@@ -81,11 +92,25 @@ class Agent:
 
     def _walk(self, now: float) -> list[Action]:
         house = self.house
+        if now < self._latest - STEP:
+            self._set_back()
+        self._latest = now
         if not house.disk.waits(now) and not self._attempt(partial(self._move, now), now):
             self._get_by(now)
         # Each was journalled before it was asked for: a write that failed takes back nothing of what came before it.
         actions, house.actions = house.actions, []
         return actions
+
+    def _set_back(self) -> None:
+        """The clock was set back: nothing waits for a time that is far off now, and an order that seemed to have
+        expired is asked for again."""
+        house = self.house
+        house.blocked.clear()
+        house.waits.clear()
+        house.news = News(unread=True)
+        if house.cards is not None:
+            house.cards = 0.0
+        house.listen(topics.desired(house.identity.tenant, house.identity.device))
 
     def _get_by(self, now: float) -> None:
         """The disk refuses: whoever is known to be good answers, until what is under way can go on."""
@@ -102,15 +127,18 @@ class Agent:
         if refused:
             house.journal.prove()  # that nothing needed a write would say nothing
         self._catch_up(now)
+        intake.look_again(house, now)
         for model in house.assignment.models if house.assignment else ():
             if model not in house.deployments:
                 house.write(Deployment(model, since=now))
+        revoking.look_after(house, now)
         for model in list(house.deployments):
             for _ in range(ROUNDS):
                 if not steps.advance(house, house.deployments[model], now):
                     break
             else:
                 raise RuntimeError(f"{model} moved {ROUNDS} times at once: {house.deployments[model].phase}")
+        gathering.gather(house, now)
         renewing.look_after(house, now)
         house.tell_why(now)
         self._reporter.tell(house, now)
@@ -128,13 +156,18 @@ class Agent:
         while self._unresumed:
             model = self._unresumed[0]
             if model in self._uncounted:
-                resuming.count(self.house, model)
+                resuming.count(self.house, model, now, stopped=self._stopped)
                 self._uncounted.discard(model)
             resuming.resume(self.house, model, now)
             self._unresumed.pop(0)
 
     def _begin(self, now: float) -> None:
         house = self.house
+        house.journal.settle()
+        house.outbox.settle()
+        self._stopped = bool(house.journal.counter("stopped"))
+        if self._stopped:
+            house.journal.set_counter("stopped", 0)
         house.root = house.journal.root() or house.identity.root
         envelope = house.journal.assignment()
         if house.journal.put_aside is not None:
@@ -148,6 +181,7 @@ class Agent:
                 house.assignment = intake.read_assignment(house, envelope)
             except SyncError as error:
                 house.event(now, f"refused-{error.code}", f"stored assignment: {error}", severity="alarm")
+        gathering.resume(house, now)
 
     def _recovered(self, now: float) -> None:
         """Tells once, when all that had waited is done, that the disk refused."""
@@ -168,7 +202,8 @@ class Agent:
                 candidate = deployment.candidate if deployment else None
                 if deployment and candidate and candidate.release.artifact == artifact:
                     steps.take_proof(house, deployment, outcome, now)
-            case LinkChanged(up):
+            case LinkChanged(up, keeps, session, limit):
+                house.keeps, house.session, house.limit = keeps, session, limit
                 self._link(up, now)
             case Drifted(model, report):
                 self._drifted(model, report, now)
@@ -181,7 +216,7 @@ class Agent:
         identity = house.identity
         house.listen(
             *topics.device_subscriptions(identity.tenant, identity.device),
-            topics.trust(identity.tenant, trust.next_root(house.root)),
+            topics.trust(identity.tenant, roots.next_root(house.root)),
         )
         for download in house.downloads.values():  # the session may be new: ask again for what is under way
             download.asked.clear()

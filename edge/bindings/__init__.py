@@ -1,4 +1,5 @@
-"""Topic bindings: sensor messages in, prediction documents out. `reading` is pure, `stream` carries it out."""
+"""MQTT on the device's own broker. Topic bindings: sensor messages in, prediction documents out; `reading` is pure,
+`stream` carries it out. `requests` answers applications that ask."""
 
 from edge.answers import BadOutput, conclude
 from edge.bindings.reading import (
@@ -8,6 +9,7 @@ from edge.bindings.reading import (
     prediction_id,
     read,
 )
+from edge.bindings.requests import Requests
 from edge.bindings.stream import Bindings
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "BadReading",
     "Bindings",
     "ErrorDocument",
+    "Requests",
     "conclude",
     "entity_of",
     "prediction_id",

@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import msgspec
-import numpy as np
 
 from edge.answers import conclude
 from edge.bindings.reading import (
@@ -25,10 +24,12 @@ from edge.bindings.reading import (
     prediction_id,
     read,
 )
-from edge.buffers import Buffers
+from edge.buffers import Buffers, Unheard
+from edge.lookups import Lookups
 from edge.serving import Answer, ModelError, NoModel, Serving
 from sync import codec
 from sync.link import Publish
+from sync.lookups import filled
 from sync.manifest import Manifest
 from sync.messages import Prediction
 from sync.names import DeviceId, ModelName, TenantId
@@ -59,7 +60,8 @@ class Bindings:
     `now` (seconds since 1970) lets readings from the far future be refused; without it they are taken as they
     are. `observe` sees every reading that was taken in, after its windows were cut,
     `remember` every prediction that was answered.
-    `settled` says whether the broker has confirmed all that was published.
+    `settled` says whether the broker has confirmed all that was published. `lookups` fill the graph inputs that are not
+    windows, and hold the config that fills the words in topics.
     """
 
     def __init__(
@@ -73,19 +75,22 @@ class Bindings:
         observe: Observe = _unseen,
         remember: Remember = _forgotten,
         settled: Callable[[], bool] = lambda: True,
+        lookups: Lookups | None = None,
     ) -> None:
         self._tenant, self._device = tenant, device
         self._serving, self._buffers, self._publish = serving, buffers, publish
         self._now, self._observe, self._remember, self._settled = now, observe, remember, settled
+        self._lookups = lookups or Lookups()
         self._lock = threading.Lock()
         self._due = False
         self._bound: dict[ModelName, tuple[Bound, ...]] = {}
         self._last: OrderedDict[tuple[str, str, str], tuple[object, ...]] = OrderedDict()
 
     def bind(self, manifest: Manifest) -> None:
-        """From now on this manifest's bindings hold for its model, whether or not a release of it is live."""
+        """From now on this manifest's bindings hold for its model, whether or not a release of it is live; their
+        variables are filled by the config of now."""
         spec = manifest.window
-        bindings = manifest.bindings if spec is not None else ()
+        bindings = [filled(one, manifest.variables, self._lookups.config) for one in manifest.bindings]
         self._bound[manifest.model] = tuple(
             Bound(manifest.model, binding, spec, manifest.classes) for binding in bindings if spec is not None
         )
@@ -106,16 +111,44 @@ class Bindings:
             self._handle(topic, payload, qos, ack)
         self.settle()
 
+    def predict(self, model: str | None, entity: str) -> Prediction:
+        """What the release that serves says of the newest rows of an entity, whether or not a window ends with them;
+        without `model` the only one that listens. Raises Unheard where nothing was heard of it."""
+        with self._lock:
+            heard = {str(name): bounds[0] for name, bounds in self._bound.items() if bounds}
+            if model is None and len(heard) != 1:
+                raise Unheard(f"say which model: those that listen are {', '.join(sorted(heard)) or 'none'}")
+            bound = heard.get(model or next(iter(heard)))
+            if bound is None:
+                raise Unheard(f"no binding of {model!r} listens on this device")
+            window = self._buffers.latest(bound.model, bound.window, entity)
+            if window is None:
+                raise Unheard(f"{bound.model} has heard nothing of {entity!r}")
+            said, _ = self._conclude(bound, entity, window)
+        if said.release is not None:
+            self._remember(said, window.values)
+        return said
+
+    @property
+    def waits(self) -> bool:
+        """Whether a checkpoint is due that waits for the broker's word."""
+        return self._due
+
     def settle(self, *, everything: bool = False) -> None:
         """Checkpoints what is due once the broker has confirmed every prediction; any thread may call it, often.
 
         Before that, a kill would leave a checkpoint that knows a row whose prediction was never sent. `everything`:
-        also what is not due yet, for a stream that fell silent.
+        also what is not due yet, for a stream that fell silent. While a message is being answered nothing is done: that
+        may take long, and whoever judges the release that takes so long must not wait for it.
         """
-        with self._lock:
+        if not self._lock.acquire(blocking=False):
+            return  # whoever holds it settles next, or the next tick does
+        try:
             if (self._due or everything) and self._settled():
                 self._due = False
                 self._buffers.checkpoint()
+        finally:
+            self._lock.release()
 
     def _handle(self, topic: str, payload: bytes, qos: int, ack: Callable[[], None]) -> None:
         taken = due = False
@@ -161,33 +194,43 @@ class Bindings:
         return windows
 
     def _answer(self, bound: Bound, entity: str, topic: str, window: Window) -> None:
+        said, error = self._conclude(bound, entity, window)
+        if error is not None:
+            why = ErrorDocument(error.code, str(error), bound.model, entity, topic, window.end)
+            self._complain(bound, entity, why)
+        self._emit(bound, entity, said)
+        if said.release is not None:
+            self._remember(said, window.values)
+
+    def _conclude(self, bound: Bound, entity: str, window: Window) -> tuple[Prediction, ModelError | None]:
+        """What is said of a window, and what kept the model from a word if something did."""
         number = prediction_id(self._tenant, self._device, bound.model, entity, window.end)
         blank = Prediction(number, bound.model, window.end, "warming", classes=(), entity=entity)
         if not window.complete:
-            self._emit(bound, entity, blank)
-            return
+            return blank, None
         try:
-            answer = self._ask(bound, window)
+            answer, stale = self._ask(bound, entity, window)
             value, probabilities = conclude(answer.outputs, bound.classes)
         except NoModel:
-            self._emit(bound, entity, msgspec.structs.replace(blank, quality="no_model"))
-            return
+            return msgspec.structs.replace(blank, quality="no_model"), None
         except ModelError as error:
-            why = ErrorDocument(error.code, str(error), bound.model, entity, topic, window.end)
-            self._complain(bound, entity, why)
-            self._emit(bound, entity, msgspec.structs.replace(blank, quality="abstain"))
-            return
-        full = msgspec.structs.replace(
-            blank, quality="ok", value=value, probabilities=probabilities, classes=bound.classes,
+            return msgspec.structs.replace(blank, quality="abstain"), error
+        return msgspec.structs.replace(
+            blank, quality="stale" if stale else "ok", value=value, probabilities=probabilities, classes=bound.classes,
             release=answer.release.number,
-        )  # fmt: skip
-        self._emit(bound, entity, full)
-        self._remember(full, window.values)
+        ), None  # fmt: skip
 
-    def _ask(self, bound: Bound, window: Window) -> Answer:
-        inputs = self._serving.loaded(bound.model).session.inputs
-        name = inputs[0].name if inputs else ""
-        return self._serving.predict(bound.model, {name: window.values[np.newaxis]})
+    def _ask(self, bound: Bound, entity: str, window: Window) -> tuple[Answer, bool]:
+        """The answer of the release that serves, asked as it wants to be asked, and whether a lookup was stale."""
+        while True:
+            loaded = self._serving.loaded(bound.model)
+            slot = loaded.slot
+            inputs, stale = self._lookups.question(loaded.session, slot.manifest, entity, window.values)
+            try:
+                return self._serving.predict(bound.model, inputs, slot.release.number), stale
+            except NoModel:
+                if self._serving.loaded(bound.model) is loaded:
+                    raise  # else: another release took over in between, and may want other inputs
 
     def _emit(self, bound: Bound, entity: str, prediction: Prediction) -> None:
         binding = bound.binding

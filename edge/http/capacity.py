@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
+from edge.http.doorkeeper import Doorkeeper
 from edge.http.wire import Request, Response
 
 Handle = Callable[[Request], Response]
+Together = Callable[[Sequence[Request]], list[Response]]  # requests to one path that came at once, answered in order
 _INLINE = 64 * 1024  # bytes of a body answered on the loop
+_READ = 256 * 1024  # bytes of one read from a socket
 _SLOW_S = 0.005  # an answer that takes longer on the loop holds up the others
 _OFTEN = 3  # so often in a row, and its path is answered aside: once may be the machine's doing
 _PROBE = 64  # answers aside until the loop tries again
@@ -32,12 +35,16 @@ class Limits:
 @dataclass(slots=True)
 class Capacity:
     """What the connections of one server share; touched on its loop alone. `hosts` are the names a client may call
-    the server by; None takes any."""
+    the server by; None takes any. With `together`, requests that are there at the same time are answered so."""
 
     handle: Handle
     limits: Limits
     pool: Executor
     hosts: frozenset[str] | None = None
+    together: Together | None = None
+    door: Doorkeeper | None = None  # asks every request for a token
+    # Read into over and over: a fresh block for each read, as asyncio would have it, costs more than a small model.
+    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(_READ)))
     held: int = 0  # bytes
     waiting: int = 0
     _suspects: dict[str, int] = field(default_factory=dict)  # by path: slow answers in a row

@@ -41,19 +41,17 @@ class Metrics(Collector):
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
-    def observe(self, model: ModelName, release: int, seconds: float, ok: bool) -> None:
-        """One answer or failure of a release, and how long it took."""
-        bucket = bisect_left(_BOUNDS, seconds)
+    def observe(self, model: ModelName, release: int, seconds: float, answers: int) -> None:
+        """So many answers of a release and how long they took together, as each asker waited; none: a failure."""
+        bucket, times = bisect_left(_BOUNDS, seconds), answers or 1
         with self._lock:
             series = self._series.get((model, release))
             if series is None:
                 series = self._series[(model, release)] = _Series()
-            if ok:
-                series.answers += 1
-            else:
-                series.errors += 1
-            series.seconds += seconds
-            series.buckets[bucket] += 1
+            series.answers += answers
+            series.errors += not answers
+            series.seconds += seconds * times
+            series.buckets[bucket] += times
 
     def page(self) -> Response:
         return Response(200, generate_latest(self._registry), CONTENT_TYPE_LATEST)

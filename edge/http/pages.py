@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import unquote
 
 import msgspec
 
+from edge.buffers import Unheard
 from edge.http import oip, wire
 from edge.http.metrics import Metrics
 from edge.http.wire import Refused, Request, Response
+from edge.inference import Record, unrecorded
 from edge.predictions import Refusal
 from edge.serving import BadInput, ModelError, NoModel, Serving
 from sync import codec
 from sync.errors import Malformed
+from sync.messages import Prediction
 
 _RETRY = ("Retry-After", "1")  # seconds
 _MOST_LABELS = 1000  # of one request
@@ -32,6 +36,15 @@ def _unknown(prediction_id: str, label: str) -> Refusal | None:
     return Refusal.UNKNOWN_ID
 
 
+def _unheard(model: str | None, entity: str) -> Prediction:
+    """No sensor is listened to."""
+    raise Unheard("nothing is heard on this device: no binding listens")
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    model: str | None = None
+
+
 _WHY = {
     Refusal.UNKNOWN_LABEL: "it is none of the classes this prediction chose from; see classes in the prediction",
     Refusal.NOT_KEPT: "the device could not keep it; /v1/status and the log say why, tell it again later",
@@ -42,7 +55,8 @@ class Pages:
     """The edge's HTTP surface. `status` gives the document of /v1/status; `ready` defaults to "a model serves";
     `label` keeps what a prediction, by id, really was, and says why it does not, if so.
 
-    `handle` never raises what a request can cause; it may be called from several threads.
+    `record` remembers each answered prediction and gives its id. `handle` and `handle_all` never raise what a request
+    can cause; they may be called from several threads.
     """
 
     def __init__(
@@ -53,23 +67,41 @@ class Pages:
         version: str,
         ready: Callable[[], bool] | None = None,
         label: Callable[[str, str], Refusal | None] = _unknown,
+        record: Record = unrecorded,
+        predict: Callable[[str | None, str], Prediction] = _unheard,
     ) -> None:
         self._serving, self._metrics, self._status, self._version = serving, metrics, status, version
-        self._label = label
+        self._label, self._record, self._predict = label, record, predict
         self._ready = ready or (lambda: any(serving.models().values()))
 
     def handle(self, request: Request) -> Response:
         """The response to a request; every refusal is `{"error": text}`."""
+        return self.handle_all((request,))[0]
+
+    def handle_all(self, requests: Sequence[Request]) -> list[Response]:
+        """The responses to requests to one path that came together, in order: a model is asked once for all of them."""
+        match requests[0].path.strip("/").split("/"):
+            case ["v2", "models", model, "infer"]:
+                return self._infer(model, None, requests)
+            case ["v2", "models", model, "versions", version, "infer"]:
+                return self._infer(model, version, requests)
+        return [self._alone(request) for request in requests]
+
+    def _alone(self, request: Request) -> Response:
         try:
             return self._route(request)
-        except Refused as refusal:
-            return refusal.response
-        except BadInput as error:
-            return wire.error(400, str(error))
-        except NoModel as error:
-            return wire.error(503, str(error), _RETRY) if error.known else wire.error(404, str(error))
-        except ModelError as error:
-            return wire.error(500, str(error))
+        except (Refused, ModelError) as error:
+            return _refusal(error)
+
+    def _infer(self, model: str, version: str | None, requests: Sequence[Request]) -> list[Response]:
+        early = [_post(request) for request in requests]
+        asking = [request for request, refusal in zip(requests, early, strict=True) if refusal is None]
+        try:
+            found = iter(oip.infer(self._serving, model, version, asking, self._record) if asking else ())
+        except (Refused, ModelError) as error:
+            return [refusal or _refusal(error) for refusal in early]
+        told = (refusal or next(found) for refusal in early)
+        return [_refusal(one) if isinstance(one, ModelError) else one for one in told]
 
     def _route(self, request: Request) -> Response:
         serving = self._serving
@@ -90,6 +122,8 @@ class Pages:
                 return _get(request) or wire.json(codec.builtins(self._status()))
             case ["v1", "why"]:
                 return _get(request) or wire.json({"why": codec.builtins(self._status().get("why", []))})
+            case ["v1", "entities", entity, "predict"]:
+                return _post(request) or self._entity(request, unquote(entity))
             case ["v1", "labels"]:
                 return _post(request) or self._labels(request)
             case ["metrics"]:
@@ -108,8 +142,6 @@ class Pages:
                 if refusal is None:
                     oip.live(self._serving, model, version)
                 return refusal or wire.json({"name": model, "ready": True})
-            case ["infer"]:
-                return _post(request) or oip.infer(self._serving, model, version, request)
         raise Refused(404, f"there is nothing at {request.path}; /v2 says what this server speaks")
 
     def _labels(self, request: Request) -> Response:
@@ -128,10 +160,30 @@ class Pages:
         kept = len(given) - len(unknown) - len(refused)
         return wire.json({"kept": kept, "unknown": unknown, "refused": refused})
 
+    def _entity(self, request: Request, entity: str) -> Response:
+        """The prediction document of an entity's newest rows and its lookups; its quality says if there is no word."""
+        try:
+            asked = codec.decode(_Asked, request.body, len(request.body)) if request.body else _Asked()
+            return wire.json(codec.builtins(self._predict(asked.model, entity)))
+        except Malformed as error:
+            raise Refused(400, str(error)) from error
+        except Unheard as error:
+            raise Refused(404, str(error)) from error
+
     def _readiness(self) -> Response:
         if self._ready():
             return wire.json({"ready": True})
         return wire.error(503, "no model serves on this device yet; it keeps trying", _RETRY)
+
+
+def _refusal(error: Refused | ModelError) -> Response:
+    if isinstance(error, Refused):
+        return error.response
+    if isinstance(error, BadInput):
+        return wire.error(400, str(error))
+    if isinstance(error, NoModel):
+        return wire.error(503, str(error), _RETRY) if error.known else wire.error(404, str(error))
+    return wire.error(500, str(error))
 
 
 def _not_by_http(model: str, verb: str) -> Response:

@@ -8,19 +8,17 @@ to be slow, in a thread, so that they hold up nobody else. What may wait is boun
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections import deque
-from functools import partial
+from functools import lru_cache, partial
 
 import httptools
 import msgspec
 
 from edge.http import wire
 from edge.http.capacity import Capacity
+from edge.http.gathering import Gathering, answer
 from edge.http.wire import Request, Response
-
-log = logging.getLogger("falaj.http")
 
 _LINGER_S = 5.0
 _PIPELINED = 32  # requests read ahead of the one being answered
@@ -35,11 +33,12 @@ class _Turn(msgspec.Struct, frozen=True):
     head: bool
 
 
-class Connection(asyncio.Protocol):
-    """Speaks with one client."""
+class Connection(asyncio.BufferedProtocol):
+    """Speaks with one client. What it reads lies in a buffer that all connections share, until it has been parsed."""
 
-    def __init__(self, capacity: Capacity, peers: set[Connection]) -> None:
+    def __init__(self, capacity: Capacity, peers: set[Connection], gathering: Gathering) -> None:
         self._capacity, self._limits, self._peers = capacity, capacity.limits, peers
+        self._gathering = gathering
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._turns: deque[_Turn] = deque()
@@ -56,6 +55,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        door, source = self._capacity.door, transport.get_extra_info("peername")
+        self._visitor = door.visitor(str(source[0])) if door is not None else None
         self._peers.add(self)
         self._set_deadline(self._limits.idle_s)
         if len(self._peers) > self._limits.connections:
@@ -67,9 +68,14 @@ class Connection(asyncio.Protocol):
         self._done = True
         self._let_go()
 
-    def data_received(self, data: bytes) -> None:
-        if self._mute:
-            return
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._capacity.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if not self._mute:
+            self._parse(self._capacity.buffer[:nbytes])
+
+    def _parse(self, data: memoryview) -> None:
         was_in_head = self._in_head
         try:
             self._parser.feed_data(data)
@@ -91,7 +97,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         elif not self._busy and not self._turns:
             self._close()
-        return True
+        return self._transport.get_extra_info("sslcontext") is None  # TLS knows no half-closed connection
 
     def pause_writing(self) -> None:
         self._full = True
@@ -115,19 +121,20 @@ class Connection(asyncio.Protocol):
         self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+        key, text, headers = name.lower().decode("latin-1"), value.decode("latin-1"), self._headers
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
         self._count_head(len(name) + len(value) + 4)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         if self._mute:
             return
-        host = self._headers.get("host", "localhost").rpartition(":")
-        name = host[0] if host[0] and host[2].isdecimal() else "".join(host)
+        name = _host_name(self._headers.get("host", "localhost"))
         length = self._headers.get("content-length", "0")
-        if self._capacity.hosts is not None and name.lower() not in self._capacity.hosts:
+        if self._capacity.hosts is not None and name not in self._capacity.hosts:
             self._refuse(421, f"this server answers to localhost, not to {name!r}")
+        elif self._visitor and (refusal := self._visitor.refuse(self._headers, self._loop.time())):
+            self._refuse(*refusal)
         elif length.isdecimal() and int(length) > self._limits.body:
             self._refuse_body()
         elif self._headers.get("expect", "").lower() == "100-continue" and not self._busy and not self._turns:
@@ -214,8 +221,12 @@ class Connection(asyncio.Protocol):
         """Answers here, or hands over to a thread; if too much waits for one already, says so."""
         capacity = self._capacity
         if capacity.inline(request):
+            if capacity.together is not None and len(self._peers) > 1:
+                self._wait()
+                self._gathering.add(request, partial(self._settle, turn, request))
+                return
             began = self._loop.time()
-            response = self._answer(request)
+            (response,) = answer(capacity, (request,))
             capacity.learn(request, self._loop.time() - began)
             capacity.held -= len(request.body)
             self._write(turn, response)
@@ -224,25 +235,24 @@ class Connection(asyncio.Protocol):
             self._write(turn, wire.error(503, "too many requests wait already; send it again soon", _RETRY))
         else:
             capacity.waiting += 1
-            self._busy, self.deadline = True, math.inf
-            future = self._loop.run_in_executor(capacity.pool, self._answer, request)
+            self._wait()
+            future = self._loop.run_in_executor(capacity.pool, answer, capacity, (request,))
             future.add_done_callback(partial(self._resume, turn, request))
 
-    def _resume(self, turn: _Turn, request: Request, answered: asyncio.Future[Response]) -> None:
+    def _wait(self) -> None:
+        self._busy, self.deadline = True, math.inf
+
+    def _resume(self, turn: _Turn, request: Request, answered: asyncio.Future[list[Response]]) -> None:
         self._capacity.waiting -= 1
+        self._settle(turn, request, answered.result()[0])
+
+    def _settle(self, turn: _Turn, request: Request, response: Response) -> None:
         self._capacity.held -= len(request.body)
         self._busy = False
         self._set_deadline(self._limits.request_s)
         if not self._done:
-            self._write(turn, answered.result())
+            self._write(turn, response)
             self._advance()
-
-    def _answer(self, request: Request) -> Response:
-        try:
-            return self._capacity.handle(request)
-        except Exception:  # the border of the process to its clients: reported, and the connection lives on
-            log.exception("%s %s failed", request.method, request.path)
-            return wire.error(500, "this server failed to answer; its log says why")
 
     def _write(self, turn: _Turn, response: Response) -> None:
         self._transport.write(wire.encode(response, keep_alive=turn.keep_alive, head=turn.head))
@@ -275,3 +285,10 @@ class Connection(asyncio.Protocol):
         """While an answer is being computed there is none: that time is ours, not the client's."""
         if not self._busy:
             self.deadline = self._loop.time() + seconds
+
+
+@lru_cache(64)  # strangers may invent names
+def _host_name(host: str) -> str:
+    """The name in a Host header, without its port, in lowercase."""
+    name, colon, port = host.rpartition(":")
+    return (name if name and port.isdecimal() else name + colon + port).lower()

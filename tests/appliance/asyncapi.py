@@ -1,4 +1,5 @@
-"""docs/asyncapi.yaml is made from the code by this module: topics from `sync.topics`, documents from `sync.messages`.
+"""docs/asyncapi.yaml is made from the code by this module: topics from `sync.topics`, documents from `sync.messages`
+and, for a device's own broker, from `edge.bindings.requests`.
 
 `python -m tests.appliance.asyncapi` writes it anew. It is JSON, which every reader of YAML understands.
 """
@@ -11,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from sync import enrolment, messages, topics
-from sync.names import Name
+from edge.bindings import requests
+from sync import enrolment, messages, records, topics
+from sync.names import DeviceId, Name
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "asyncapi.yaml"
 ROOT = f"{topics.ROOT}/{{tenant}}"
@@ -34,9 +36,9 @@ CHANNELS: dict[str, _Channel] = {
     "status": ("d/{device}/status", "device", True, "Also the will of the session.", (messages.Status,), _JSON),
     "up": (
         "d/{device}/up/{kind}", "device", False,
-        "Numbered records of the outbox; the body of kind `event` is a DeviceEvent, of `why` a WhyCard, of `sample` a "
-        "SampleBatch, of `csr` a RenewalRequest in a DSSE envelope.",
-        (messages.Record, messages.DeviceEvent, messages.WhyCard, messages.SampleBatch), _JSON,
+        "Numbered records of the outbox. The body of kind `sample` is a SampleBatch; of all others a SealedBody, in "
+        "which is for `event` a DeviceEvent, for `why` a WhyCard, for `csr` a RenewalRequest in a DSSE envelope.",
+        (messages.Record, records.SealedBody, messages.DeviceEvent, messages.WhyCard, messages.SampleBatch), _JSON,
     ),
     "ack": ("d/{device}/ack/{kind}", "core", False, "All up to `n` is committed.", (messages.Ack,), _JSON),
     "labels": ("d/{device}/labels", "core", False, "What predictions really were.", (messages.Labels,), _JSON),
@@ -53,12 +55,32 @@ CHANNELS: dict[str, _Channel] = {
     "core-status": ("core/status", "core", True, "Also the will of the core's session.", (messages.CoreStatus,), _JSON),
 }  # fmt: skip
 
+_DEVICE, _MODEL = DeviceId("device"), "{model}"
+# channel -> (address on a device's own broker, what it is, who sends, documents)
+LOCAL: dict[str, tuple[str, str, str, tuple[type, ...]]] = {
+    "local-infer": (
+        f"{topics.local_requests(_DEVICE)}/{_MODEL}",
+        "A question of a program beside the agent, in the Open Inference Protocol's form or the short one.",
+        "program", (requests.Asked,),
+    ),
+    "local-reply": (
+        f"{topics.local_replies(_DEVICE)}/{{asker}}",
+        "Its answer: what HTTP answers (docs/openapi-edge.yaml) to `inputs`, Told to `data`, or Declined. `{asker}` "
+        "may have several levels; the MQTT 5 response topic or `reply_to` names them.",
+        "device", (requests.Told, requests.Declined),
+    ),
+    "local-error": (
+        topics.local_errors(_DEVICE), "A question whose answer has no place.", "device", (requests.Declined,),
+    ),
+}  # fmt: skip
+
 
 def document() -> dict[str, Any]:
     """The whole description."""
     kinds = [k for _, _, _, _, documents, _ in CHANNELS.values() for k in documents]
+    kinds += [kind for _, _, _, documents in LOCAL.values() for kind in documents]
     kinds += [messages.Prediction, enrolment.Token, enrolment.EnrolRequest, enrolment.EnrolAnswer]
-    kinds += [enrolment.EnrolWaiting, enrolment.RenewalRequest]
+    kinds += [enrolment.EnrolWaiting, enrolment.CarriedAnswer, enrolment.RenewalRequest]
     _, schemas = msgspec.json.schema_components(kinds, schema_hook=_named, ref_template="#/components/schemas/{name}")
     return {
         "asyncapi": "3.0.0",
@@ -69,10 +91,13 @@ def document() -> dict[str, Any]:
             "description": "MQTT 5 over TLS 1.3 with client certificates; docs/protocol.md has the rules. "
             "Made from sync/topics.py and sync/messages.py by tests/appliance/asyncapi.py: do not edit.",
         },
-        "servers": {"tenant": {"host": "core.example:8883", "protocol": "secure-mqtt", "protocolVersion": "5"}},
+        "servers": {
+            "tenant": {"host": "core.example:8883", "protocol": "secure-mqtt", "protocolVersion": "5"},
+            "local": {"host": "127.0.0.1:1883", "protocol": "mqtt", "description": "A device's own; 3.1.1 or 5."},
+        },
         "defaultContentType": _JSON,
-        "channels": {name: _channel(name) for name in CHANNELS},
-        "operations": {name: _operation(name) for name in CHANNELS},
+        "channels": {name: _channel(name) for name in CHANNELS} | {name: _local(name) for name in LOCAL},
+        "operations": {name: _operation(name) for name in CHANNELS} | {name: _locally(name) for name in LOCAL},
         "components": {
             "messages": {kind.__name__: _message(kind) for kind in dict.fromkeys(kinds)},
             "schemas": schemas,
@@ -84,12 +109,35 @@ def text() -> str:
     return json.dumps(document(), indent=2) + "\n"
 
 
+def _local(name: str) -> dict[str, Any]:
+    address, says, _, documents = LOCAL[name]
+    whole = address.replace(f"/{_DEVICE}/", "/{device}/")
+    return {
+        "address": whole,
+        "servers": [{"$ref": "#/servers/local"}],
+        "description": says,
+        "parameters": {part[1:-1]: {} for part in whole.split("/") if part.startswith("{")},
+        "messages": {kind.__name__: {"$ref": f"#/components/messages/{kind.__name__}"} for kind in documents},
+    }
+
+
+def _locally(name: str) -> dict[str, Any]:
+    """By the device's eyes: it receives what programs ask."""
+    sender = LOCAL[name][2]
+    return {
+        "action": "send" if sender == "device" else "receive",
+        "channel": {"$ref": f"#/channels/{name}"},
+        "bindings": {"mqtt": {"retain": False}},
+    }
+
+
 def _channel(name: str) -> dict[str, Any]:
     address, _, _, says, documents, media = CHANNELS[name]
     whole = f"{ROOT}/{address}"
     told = {kind.__name__: {"$ref": f"#/components/messages/{kind.__name__}"} for kind in documents}
     return {
         "address": whole,
+        "servers": [{"$ref": "#/servers/tenant"}],
         "description": says,
         "parameters": {part[1:-1]: {} for part in whole.split("/") if part.startswith("{")},
         "messages": told or {"bytes" if "octet" in media else "reserved": {"contentType": media}},

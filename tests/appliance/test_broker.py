@@ -59,6 +59,9 @@ def test_the_rules_of_the_uplink_are_the_table_of_topics_and_nothing_else() -> N
         ("set_tcp_nodelay true", "a QoS 1 exchange does not wait for delayed acknowledgements"),
         ("persistence true", "retained releases survive a restart"),
         ("max_packet_size 2097152", "nobody fills the memory with one message"),
+        ("message_size_limit 1048576", "nor the store with large ones"),
+        ("max_queued_bytes 33554432", "nor by not reading what it is sent"),
+        ("memory_limit 1610612736", "nor all together: what blobs may take, and half a GiB"),
     ],
 )
 def test_the_uplink_broker_is_configured_as_security_md_says(line: str, reason: str) -> None:

@@ -22,7 +22,7 @@ from edge.outbox import Outbox
 from edge.predictions import Refusal
 from edge.road import PAUSE
 from edge.runtime import load
-from edge.serving import Loaded, Serving
+from edge.serving import Answer, Loaded, Serving
 from edge.states import Deployment, Phase
 from sync import codec, samples
 from sync.manifest import Drift, Uplink
@@ -278,3 +278,20 @@ def test_without_rooms_a_house_stands_too(tmp_path: Path) -> None:
     assert house.road(MODEL) is None and house.label("a", "b") is None
     house.outbox.close()
     house.journal.close()
+
+
+def test_what_http_was_answered_is_labelled_paired_and_sent_like_what_a_binding_said(box: Box) -> None:
+    model = graphs.classifier()
+    new, old = (Loaded(load(model), graphs.slot(number, model)) for number in (2, 1))
+    box.rooms.trials.open(MODEL, new, old, Gates("agreement"), 0)
+    asked = graphs.windows(1)
+    said = box.rooms.recorder.record(asked, Answer(old.session.run(asked), old.slot))
+    assert box.rooms.predictions.find(said) is None, "nobody waited for the disk"
+    assert box.rooms.label(said, CLASSES[0]) is None, "its label may be faster than the disk"
+    trial, ring = box.house.trials.report(MODEL), box.house.labelled(MODEL, 1)
+    assert trial is not None and (trial.pairs, trial.agreed) == (1, 1) and ring is not None and ring.labels == 1
+    second = box.rooms.recorder.record(asked, Answer(old.session.run(asked), old.slot))
+    box.tick()
+    kept = box.rooms.predictions.find(second)
+    assert kept is not None and kept.window == asked["window"].tobytes() and kept.prediction.entity == ""
+    assert box.arrived() == [int(said, 16)]

@@ -14,6 +14,7 @@ from appliance.edge_state import EdgeFolder, identity
 from appliance.enrolling import EnrolFailed, Unreachable, Waits, enrol, find_serial, first_boot, read_token
 from appliance.keys import write_private
 from core.fleet import enrolment
+from core.orders import Revoke
 from sync import roles
 from sync.names import DEFAULT_TENANT, DeviceId, Serial
 from tests.appliance.conftest import RunningCore, eventually, falaj
@@ -113,6 +114,32 @@ def test_with_approval_the_box_waits_and_keeps_asking_with_its_keys(core: Runnin
     answer = first_boot(folder, lambda: text, Serial("W-1"), lambda: late, wait, lambda: 1.0)
     assert answer.device == "w-1" and waits == [1.0]
     assert identity(folder).signing_key == key and not folder.asking.exists()
+
+
+@pytest.mark.slow
+def test_two_hundred_boxes_come_by_one_list_and_one_token_and_one_is_replaced_by_one_command(
+    core: RunningCore, tmp_path: Path
+) -> None:
+    """Over the real HTTPS door; one of them by the very command a person types."""
+    imported(core, tmp_path, *(f"Q-{n:03},fleet-{n:03},hall,line=q" for n in range(200)))
+    done = core.falaj("device", "token", "--site", "hall", "--uses", "200")
+    token = done.stdout.strip()
+    by_hand = EdgeFolder(tmp_path / "fleet-000")
+    joined = falaj("edge", "enrol", token, "--serial", "Q-000", "--dir", str(by_hand.root))
+    assert joined.returncode == 0 and "fleet-000 joined" in joined.stdout, joined.stderr
+    for n in range(1, 200):
+        answer = enrol(EdgeFolder(tmp_path / f"fleet-{n:03}"), read_token(token), clock.now(), Serial(f"Q-{n:03}"))
+        assert (answer.device, answer.epoch) == (f"fleet-{n:03}", 1)
+    devices = {d["device"]: d for d in core.api.get("/v1/devices")["devices"]}
+    assert sum(name.startswith("fleet-") and d["state"] == "enrolled" for name, d in devices.items()) == 200
+    assert falaj("edge", "enrol", token, "--serial", "Q-000", "--dir", str(tmp_path / "one-more")).returncode == 1
+
+    handed_on = core.falaj("device", "replace", "fleet-007").stdout.strip()
+    other = falaj("edge", "enrol", handed_on, "--dir", str(tmp_path / "spare"))
+    assert other.returncode == 0, other.stderr
+    assert row(core, "fleet-007")["epoch"] == 2 and row(core, "fleet-007")["state"] == "enrolled"
+    for n in range(200):  # the other tests' lists are short
+        core.api.order(Revoke(actor="test", device=DeviceId(f"fleet-{n:03}"), reason="the test is over"))
 
 
 def test_a_bad_line_is_named_and_nothing_is_imported(core: RunningCore, tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import pytest
 from appliance import owner
 from appliance.api import Api
 from appliance.errors import Trouble
+from appliance.key_ring import NoReleaseKey
 from appliance.keys import KeyUnsafe, write_private
-from appliance.owner import NoReleaseKey
 from core.orders import TrustInit, TrustKeys
-from core.release import publish
+from core.release import signing
 from sync import codec, roles
 from sync.names import ModelName
 from tests.edge import graphs
@@ -48,8 +48,8 @@ def test_the_first_root_names_the_cores_online_keys_and_the_owners(tmp_path: Pat
     handed = core.orders[-1]
     assert isinstance(handed, TrustInit)
     root = handed.root.encode()
-    publish.check_trust_init(root, handed.targets.encode())
-    assert publish.director_ids(root) == (core.keys["director"].public_key.keyid,)
+    layout = signing.check_change({}, {"root": root, "targets": handed.targets.encode()})
+    assert layout.online["director"].keyid == core.keys["director"].public_key.keyid
     signed = codec.decode(dict, root)["signed"]
     assert signed["roles"]["root"]["keyids"] == signed["roles"]["targets"]["keyids"] == [result["keyid"]]
     assert signed["roles"]["snapshot"]["keyids"] == [core.keys["snapshot"].public_key.keyid]

@@ -13,12 +13,15 @@ import msgspec
 import pytest
 
 from core.handoffs import RolloutState
+from edge.bindings import Requests
 from edge.http.metrics import Metrics
 from edge.http.pages import Pages
 from edge.http.wire import Request
 from edge.runtime import load
 from edge.serving import Loaded, Serving
-from sync import enrolment, messages, topics
+from sync import enrolment, lookups, messages, records, topics
+from sync.link import Message, Publish
+from sync.messages import Prediction
 from sync.names import DeviceId, TenantId
 from tests.appliance import asyncapi
 from tests.edge import graphs
@@ -37,20 +40,23 @@ def test_the_description_of_the_protocol_is_the_one_the_code_makes() -> None:
 
 def test_it_names_every_area_and_every_document() -> None:
     document = json.loads(asyncapi.FILE.read_text())
-    assert set(document["channels"]) == set(get_args(topics.Area))
+    assert set(document["channels"]) == set(get_args(topics.Area)) | set(asyncapi.LOCAL)
     structs = {
         name
-        for room in (messages, enrolment)
+        for room in (messages, enrolment, records, lookups)
         for name, value in vars(room).items()
         if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == room.__name__
     }
-    assert set(document["components"]["schemas"]) == structs
+    structs -= {lookups.Table.__name__, lookups.Config.__name__}  # inside sealed blobs
+    beside = {"Blob", "LineReport", "InputTensor", "WantedOutput", "Asked", "Told", "Declined"}
+    assert set(document["components"]["schemas"]) == structs | beside
 
 
 def test_its_addresses_and_directions_are_those_of_the_rules() -> None:
     sample = {"tenant": "acme", "device": "dev-1", "kind": "event", "id": "x", "file": "index", "digest": "a" * 64}
     document = json.loads(asyncapi.FILE.read_text())
-    for name, channel in document["channels"].items():
+    for name in get_args(topics.Area):
+        channel = document["channels"][name]
         topic = channel["address"].format(**sample, i=0)
         address = topics.parse(topic)
         assert address.area == name
@@ -60,6 +66,17 @@ def test_its_addresses_and_directions_are_those_of_the_rules() -> None:
         retained = document["operations"][name]["bindings"]["mqtt"]["retain"]
         if acts == "write":
             assert retained == (name in topics.DEVICE_RETAINED)
+
+
+def test_its_addresses_on_a_devices_own_broker_are_those_that_requests_listen_and_answer_on() -> None:
+    channels = {name: json.loads(asyncapi.FILE.read_text())["channels"][name] for name in asyncapi.LOCAL}
+    said: list[Publish] = []
+    desk = Requests(DeviceId("dev-1"), Serving(), said.append, lambda: 0.0)
+    where = {name: one["address"].format(device="dev-1", model="m", asker="me") for name, one in channels.items()}
+    assert [topics.matches(pattern, where["local-infer"]) for pattern in desk.subscriptions()] == [True]
+    for reply in (where["local-reply"], None):
+        desk.handle(Message(where["local-infer"], b'{"data": []}', response_topic=reply), lambda: None)
+    assert [one.topic for one in said] == [where["local-reply"], where["local-error"]]
 
 
 # --- openapi-edge.yaml ------------------------------------------------------------------------------------------
@@ -78,7 +95,8 @@ def described() -> Iterator[tuple[str, str]]:
 def pages() -> Pages:
     serving = Serving()
     serving.put(graphs.MODEL, Loaded(load(graphs.classifier()), graphs.slot(7, graphs.classifier())))
-    return Pages(serving, Metrics(), lambda: {"device": "box-1"}, "0.1.0")
+    said = Prediction("9f2c", graphs.MODEL, 1.0, "ok", entity="w1")
+    return Pages(serving, Metrics(), lambda: {"device": "box-1"}, "0.1.0", predict=lambda model, entity: said)
 
 
 def ask(pages: Pages, method: str, path: str) -> int:
@@ -91,7 +109,7 @@ def ask(pages: Pages, method: str, path: str) -> int:
 
 @pytest.mark.parametrize(("path", "method"), list(described()))
 def test_every_described_path_answers_and_takes_only_the_described_method(pages: Pages, path: str, method: str) -> None:
-    place = path.format(model=graphs.MODEL, version="7")
+    place = path.format(model=graphs.MODEL, version="7", entity="w1")
     assert ask(pages, method, place) == (403 if place.endswith("load") else 200)  # loading over HTTP is declined
     assert ask(pages, "POST" if method == "GET" else "GET", place) == 405
     assert ask(pages, method, place + "/more") == 404
@@ -114,8 +132,11 @@ def test_every_reference_in_it_leads_somewhere() -> None:
 
 # --- operations.md ----------------------------------------------------------------------------------------------
 
-CALLS = {"event", "_report", "_say", "Failure", "_verdict", "_environment"}
-ERRORS = ("edge/runtime.py", "edge/serving.py", "edge/artifacts.py", "edge/trust.py", "edge/agent/loading.py")
+CALLS = {"event", "report", "_report", "_say", "Failure", "_verdict", "_environment"}
+ERRORS = (
+    "edge/runtime.py", "edge/serving.py", "edge/artifacts.py", "edge/trust.py",
+    "edge/agent/loading.py", "edge/lookups.py",
+)  # fmt: skip
 
 
 def codes() -> set[str]:
@@ -125,7 +146,9 @@ def codes() -> set[str]:
     found.add(topics.GAP)
     for file in ERRORS:
         found |= _declared(ROOT / file)
-    for file in (f for package in ("core", "edge") for f in (ROOT / package).rglob("*.py")):
+    found |= _declared(ROOT / "edge" / "outbox.py", "POISONED = ")
+    shells = (ROOT / "appliance").glob("edge_*.py")
+    for file in (*shells, *(f for package in ("core", "edge") for f in (ROOT / package).rglob("*.py"))):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and _called(node) in CALLS:
                 found |= {text for text in _literals(node.args[:2])[:1] if re.fullmatch(r"[a-z]+(-[a-z]+)*", text)}
@@ -149,8 +172,8 @@ def _called(node: ast.Call) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
-def _declared(file: Path) -> set[str]:
-    return set(re.findall(r'^    code = "([a-z-]+)"$', file.read_text(), re.MULTILINE))
+def _declared(file: Path, what: str = "    code = ") -> set[str]:
+    return set(re.findall(rf'^{what}"([a-z-]+)"', file.read_text(), re.MULTILINE))
 
 
 def test_the_operators_page_explains_every_event_code_and_no_other() -> None:

@@ -6,9 +6,6 @@ is told by a witness that hears both: the broker delivers in order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from core import orders
@@ -16,26 +13,10 @@ from core.steward import Access
 from sync import topics
 from sync.messages import EVENT
 from sync.names import DeviceId, Kind
-from tests.attacks.ground import Ground, Session, eventually, greet, obey, open_ground
+from tests.attacks.ground import Ground, Session, eventually, greet, obey
 from tests.core.world import ONE, TENANT, TWO, Device, World
 
 pytestmark = pytest.mark.broker
-
-
-@pytest.fixture
-def ground(tmp_path: Path) -> Iterator[Ground]:
-    """A broker of its own: who is revoked here shall not be so elsewhere."""
-    made = open_ground(tmp_path / "ground")
-    yield made
-    made.close_sessions()
-    made.broker.stop()
-
-
-@pytest.fixture
-def world(ground: Ground, tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, authority=ground.authority, now=ground.now).ready()
-    yield made
-    made.catalog.close()
 
 
 def session_of(ground: Ground, device: Device, *, up: bool = True) -> Session:
@@ -53,18 +34,18 @@ def do(world: World, ground: Ground, core: Session, order: orders.AnyOrder) -> N
     obey(ground, core, world.actions)
 
 
-def test_03_a_revoked_device_is_cut_in_the_middle_of_its_session(ground: Ground, world: World) -> None:
+def test_03_a_revoked_device_is_cut_in_the_middle_of_its_session(own_ground: Ground, world: World) -> None:
     device, other = world.enrol(ONE), world.enrol(TWO)
-    core, session, witness = ground.core(), session_of(ground, device), session_of(ground, other)
+    core, session, witness = own_ground.core(), session_of(own_ground, device), session_of(own_ground, other)
     session.listen(orders_of(ONE))
     witness.listen(orders_of(TWO))
     core.say(orders_of(ONE), b"while it may hear")
     eventually(lambda: bool(session.heard), "its own word")
 
-    do(world, ground, core, orders.Revoke(device=ONE, reason="stolen"))
+    do(world, own_ground, core, orders.Revoke(device=ONE, reason="stolen"))
     eventually(lambda: False in session.changes, "the end of its session")
-    tls = ground.tls(device.certificate, device.keys.signing)
-    assert greet(ground.broker.port, tls.context()) is None, "no new session"
+    tls = own_ground.tls(device.certificate, device.keys.signing)
+    assert greet(own_ground.broker.port, tls.context()) is None, "no new session"
     count = len(session.heard)
     core.say(orders_of(ONE), b"for nobody")
     core.say(orders_of(TWO), b"the end")
@@ -73,16 +54,16 @@ def test_03_a_revoked_device_is_cut_in_the_middle_of_its_session(ground: Ground,
     assert witness.changes == [True], "nobody else is disturbed"
 
 
-def test_03_the_rules_alone_silence_a_session_that_goes_on(ground: Ground, world: World) -> None:
+def test_03_the_rules_alone_silence_a_session_that_goes_on(own_ground: Ground, world: World) -> None:
     """Also where nobody could end it: neither does it hear, nor is it heard, whatever the broker grants."""
     device, other = world.enrol(ONE), world.enrol(TWO)
-    core, session, witness = ground.core(), session_of(ground, device), session_of(ground, other)
+    core, session, witness = own_ground.core(), session_of(own_ground, device), session_of(own_ground, other)
     core.listen(f"{topics.tenant_root(TENANT)}/d/+/up/+")
     session.listen(orders_of(ONE))
     witness.listen(orders_of(TWO))
     world.actions.clear()
     world.must(orders.Revoke(device=ONE, reason="stolen"))
-    obey(ground, None, [a for a in world.actions if isinstance(a, Access)])
+    obey(own_ground, None, [a for a in world.actions if isinstance(a, Access)])
 
     def silenced() -> bool:
         """One more word for each; the reload takes the broker a moment that nobody is told of."""
@@ -102,29 +83,29 @@ def test_03_the_rules_alone_silence_a_session_that_goes_on(ground: Ground, world
     assert session.changes == [True]
 
 
-def test_03_who_was_replaced_is_cut_and_the_new_box_is_not(ground: Ground, world: World) -> None:
+def test_03_who_was_replaced_is_cut_and_the_new_box_is_not(own_ground: Ground, world: World) -> None:
     old = world.enrol(ONE)
-    core, session = ground.core(), session_of(ground, old)
-    do(world, ground, core, orders.Replace(device=ONE))
+    core, session = own_ground.core(), session_of(own_ground, old)
+    do(world, own_ground, core, orders.Replace(device=ONE))
     eventually(lambda: False in session.changes, "the end of the old session")
     world.actions.clear()
     new = world.enrol(ONE)
-    obey(ground, core, world.actions)
-    box = session_of(ground, new)
+    obey(own_ground, core, world.actions)
+    box = session_of(own_ground, new)
     box.listen(orders_of(ONE))
     core.say(orders_of(ONE), b"for the new box")
     eventually(lambda: bool(box.heard), "its word")
-    assert greet(ground.broker.port, ground.tls(old.certificate, old.keys.signing).context()) is None
+    assert greet(own_ground.broker.port, own_ground.tls(old.certificate, old.keys.signing).context()) is None
     assert session.heard == []
 
 
-def test_03_it_stays_cut_after_the_core_and_the_broker_are_started_anew(ground: Ground, world: World) -> None:
+def test_03_it_stays_cut_after_the_core_and_the_broker_are_started_anew(own_ground: Ground, world: World) -> None:
     device = world.enrol(ONE)
-    core = ground.core()
-    do(world, ground, core, orders.Revoke(device=ONE, reason="stolen"))
-    ground.close_sessions()
-    config = (ground.broker.folder / "mosquitto.conf").read_text()
-    ground.broker.stop()
-    ground.broker.start(config)
-    assert greet(ground.broker.port, ground.tls(device.certificate, device.keys.signing).context()) is None
-    assert f"user {ONE}\ntopic deny falaj/1/#" in (ground.broker.folder / "acl").read_text()
+    core = own_ground.core()
+    do(world, own_ground, core, orders.Revoke(device=ONE, reason="stolen"))
+    own_ground.close_sessions()
+    config = (own_ground.broker.folder / "mosquitto.conf").read_text()
+    own_ground.broker.stop()
+    own_ground.broker.start(config)
+    assert greet(own_ground.broker.port, own_ground.tls(device.certificate, device.keys.signing).context()) is None
+    assert f"user {ONE}\ntopic deny falaj/1/#" in (own_ground.broker.folder / "acl").read_text()

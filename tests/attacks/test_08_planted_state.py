@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from core.steward import Action, Send
 from sync import topics
 from sync.messages import EVENT, DeviceEvent
 from sync.names import Kind
-from tests.attacks.ground import Ground, Session, eventually, open_ground
+from tests.attacks.ground import Ground, Session, eventually
 from tests.core.world import ONE, START, TENANT, Device, World
 
 pytestmark = pytest.mark.broker
 ROOT = topics.tenant_root(TENANT)
 LIE = DeviceEvent("release-committed", "all is well")
 PLANTED = (topics.up(TENANT, ONE, EVENT), f"{ROOT}/d/{ONE}/up/Not-A-Kind", topics.up(TENANT, ONE, Kind("evidence")))
-
-
-@pytest.fixture
-def ground(tmp_path: Path) -> Iterator[Ground]:
-    """A broker of its own: what other tests left on theirs is no part of this."""
-    made = open_ground(tmp_path / "ground")
-    yield made
-    made.close_sessions()
-    made.broker.stop()
-
-
-@pytest.fixture
-def world(ground: Ground, tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, authority=ground.authority, now=ground.now).ready()
-    yield made
-    made.catalog.close()
 
 
 def walk(world: World, core: Session, count: int) -> None:
@@ -66,11 +47,11 @@ def plant(ground: Ground, device: Device) -> None:
     witness.link.stop()
 
 
-def test_08_what_is_planted_is_ignored_told_and_cleared(ground: Ground, world: World) -> None:
+def test_08_what_is_planted_is_ignored_told_and_cleared(own_ground: Ground, world: World) -> None:
     device = world.enrol(ONE)
-    plant(ground, device)
+    plant(own_ground, device)
     before, events = world.catalog.fleet.devices(), len(world.codes())
-    core = ground.core()
+    core = own_ground.core()
     core.listen(*topics.core_subscriptions(TENANT))
     walk(world, core, 4)
     assert world.catalog.fleet.devices() == before
@@ -81,22 +62,22 @@ def test_08_what_is_planted_is_ignored_told_and_cleared(ground: Ground, world: W
     assert "release-committed" not in world.codes()
     walk(world, core, 3)  # its own clearings come back, and say nothing
     assert len(world.codes()) == events + 4
-    ground.close_sessions()
+    own_ground.close_sessions()
 
-    late = ground.core()
+    late = own_ground.core()
     late.listen(f"{ROOT}/d/+/up/+")
     late.say(topics.up(TENANT, ONE, Kind("end")))
     eventually(lambda: bool(late.heard), "the end")
     assert late.topics() == [topics.up(TENANT, ONE, Kind("end"))], "the broker holds none of it any more"
 
 
-def test_08_the_same_words_live_are_taken(ground: Ground, world: World) -> None:
+def test_08_the_same_words_live_are_taken(own_ground: Ground, world: World) -> None:
     """What is refused above is the planting, not the record."""
     device = world.enrol(ONE)
-    core = ground.core()
+    core = own_ground.core()
     core.listen(*topics.core_subscriptions(TENANT))
     core.heard.clear()
-    session = ground.session(ground.tls(device.certificate, device.keys.signing), ONE)
+    session = own_ground.session(own_ground.tls(device.certificate, device.keys.signing), ONE)
     session.say(PLANTED[0], device.record(LIE, 1).payload)
     walk(world, core, 1)
     event = world.catalog.events.newest(1)[0]

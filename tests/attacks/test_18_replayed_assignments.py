@@ -5,7 +5,6 @@ The attacker owns the broker: it has every envelope the core ever sent, and may 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,48 +13,9 @@ import pytest
 from sync import codec, roles
 from sync.messages import ASSIGNMENT_TYPE, REPORTED_TYPE, Assignment
 from sync.names import DeviceId, TenantId
-from tests.edge.device import committed, new_device
-from tests.edge.world import DAY, MODEL, NOW, Core
-
-
-@pytest.fixture
-def core() -> Core:
-    return Core()
-
-
-class Field:
-    """A device on which release 1 and then release 2 were committed, and every envelope that did it."""
-
-    def __init__(self, core: Core, folder: Path) -> None:
-        self.core, self.device = core, new_device(core, folder).boot()
-        self.order = core.order(core.ship(1), self.device.identity)
-        self.first = core.assignment(self.order)
-        self._send(self.first, 1)
-        self.newer = core.order(core.ship(2), self.device.identity)
-        self.second = core.assignment(self.newer)
-        self._send(self.second, 2)
-        self.device.acknowledge(999)
-
-    def _send(self, envelope: bytes, number: int) -> None:
-        self.core.desire(envelope)
-        self.device.settle(8, ask=0)
-        assert committed(self.device, number)
-
-
-@pytest.fixture
-def field(core: Core, tmp_path: Path) -> Field:
-    return Field(core, tmp_path)
-
-
-def refused(field: Field, envelope: bytes, code: str = "refused-untrusted") -> None:
-    """Release 2 goes on, the journal holds what it held, and one alarm with this code is on its way to the core."""
-    device = field.device
-    before = (device.house.journal.assignment(), device.house.journal.counter("desired_seq"), device.state)
-    field.core.desire(envelope)
-    device.settle(4, ask=0)
-    assert (device.house.journal.assignment(), device.house.journal.counter("desired_seq"), device.state) == before
-    assert committed(device, 2)
-    assert device.codes() == [code] and device.events()[0].severity == "alarm"
+from tests.attacks.field import Field, refused
+from tests.edge.device import committed
+from tests.edge.world import DAY, MODEL, NOW
 
 
 def test_18_a_replayed_assignment_is_refused(field: Field) -> None:

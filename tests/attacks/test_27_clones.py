@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from core import orders
 from sync import topics
 from sync.messages import EVENT, DeviceEvent
-from tests.attacks.ground import Ground, Session, eventually, greet, obey, open_ground
+from tests.attacks.ground import Ground, Session, eventually, greet, obey
 from tests.core.world import ONE, TENANT, Device, World
 
 pytestmark = pytest.mark.broker
-
-
-@pytest.fixture
-def ground(tmp_path: Path) -> Iterator[Ground]:
-    made = open_ground(tmp_path / "ground")
-    yield made
-    made.close_sessions()
-    made.broker.stop()
-
-
-@pytest.fixture
-def world(ground: Ground, tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, authority=ground.authority, now=ground.now).ready()
-    yield made
-    made.catalog.close()
 
 
 def report(core: Session, world: World, ground: Ground, device: Device, boot: str, seq: int) -> None:
@@ -43,20 +25,20 @@ def report(core: Session, world: World, ground: Ground, device: Device, boot: st
     obey(ground, core, world.actions)
 
 
-def test_27_two_boxes_with_one_identity_are_both_stopped(ground: Ground, world: World) -> None:
+def test_27_two_boxes_with_one_identity_are_both_stopped(own_ground: Ground, world: World) -> None:
     device = world.enrol(ONE)
-    core = ground.core()
+    core = own_ground.core()
     core.listen(topics.reported(TENANT, ONE), topics.up(TENANT, ONE, EVENT))
-    report(core, world, ground, device, "the box", 7)
+    report(core, world, own_ground, device, "the box", 7)
     assert "device-cloned" not in world.codes()
-    report(core, world, ground, device, "its copy", 7)
+    report(core, world, own_ground, device, "its copy", 7)
     (alarm,) = [e for e in world.catalog.events.newest() if e.code == "device-cloned"]
     assert alarm.severity == "alarm" and "falaj device replace" in alarm.text
     found = world.catalog.fleet.device(ONE)
     assert found is not None and found.state == "cloned"
 
     # Neither is heard: the broker keeps the words of both, and what came before is refused at the core.
-    late = ground.session(ground.tls(device.certificate, device.keys.signing), ONE)
+    late = own_ground.session(own_ground.tls(device.certificate, device.keys.signing), ONE)
     said, refused = len(core.heard), len(late.refused)
     late.say(topics.up(TENANT, ONE, EVENT), device.record(DeviceEvent("all-well", "x"), 1).payload)
     eventually(lambda: len(late.refused) > refused or len(core.heard) > said, "an answer")
@@ -65,18 +47,18 @@ def test_27_two_boxes_with_one_identity_are_both_stopped(ground: Ground, world: 
     assert world.codes()[-1] == "refused-barred"
 
 
-def test_27_a_new_box_under_the_name_is_heard_and_neither_of_the_two(ground: Ground, world: World) -> None:
+def test_27_a_new_box_under_the_name_is_heard_and_neither_of_the_two(own_ground: Ground, world: World) -> None:
     device = world.enrol(ONE)
-    core = ground.core()
+    core = own_ground.core()
     core.listen(topics.reported(TENANT, ONE))
-    report(core, world, ground, device, "the box", 7)
-    report(core, world, ground, device, "its copy", 7)
+    report(core, world, own_ground, device, "the box", 7)
+    report(core, world, own_ground, device, "its copy", 7)
     world.actions.clear()
     world.must(orders.Replace(device=ONE))
-    obey(ground, core, world.actions)
+    obey(own_ground, core, world.actions)
     world.actions.clear()
     new = world.enrol(ONE)
-    obey(ground, core, world.actions)
-    report(core, world, ground, new, "the new box", 1)
+    obey(own_ground, core, world.actions)
+    report(core, world, own_ground, new, "the new box", 1)
     assert world.codes().count("device-cloned") == 1 and new.epoch == 2
-    assert greet(ground.broker.port, ground.tls(device.certificate, device.keys.signing).context()) is None
+    assert greet(own_ground.broker.port, own_ground.tls(device.certificate, device.keys.signing).context()) is None

@@ -29,6 +29,7 @@ from sync.messages import (
     WhyCard,
 )  # fmt: skip
 from sync.names import DeviceId, ModelName, TenantId
+from tests.core import people
 
 KEY = bytes(range(32))
 NOW = 1.8e9
@@ -87,8 +88,8 @@ def add_device(catalog: Catalog, name: str, models: dict[ModelName, ModelReport]
 
 def add_trust(catalog: Catalog, now: float = NOW) -> None:
     owner, *online = (roles.signer(roles.new_signing_key()) for _ in range(4))
-    root = publish.first_root(owner, *(signer.public_key for signer in online), now)
-    files = {"1.root.json": root, "1.targets.json": publish.first_targets(owner, now)}
+    root, targets = people.begun(owner, *(signer.public_key for signer in online), now)
+    files = {"1.root.json": root, "1.targets.json": targets}
     catalog.releases.put_trust(files | publish.renew(files, publish.OnlineSigners(online[0], online[1]), now))
 
 

@@ -19,13 +19,14 @@ from core.console.trust_state import trust_state
 from core.handoffs import Candidate, Landed, Rejection, Rollout, RolloutState, Score, Scorecard, Verdict
 from core.orders import Answer, Order
 from core.project import Project
-from core.release import publish
+from core.release import publish, signing
 from sync import chunks, codec, roles
 from sync.errors import Malformed
 from sync.features import WindowSpec
 from sync.manifest import Lineage, Manifest, Profile, Variant
 from sync.messages import Gates, ModelReport, Release, Reported, Validated
-from sync.names import DeviceId, ModelName, SiteId, TenantId
+from sync.names import DeviceId, LookupName, ModelName, SiteId, TenantId
+from tests.core import people
 from tests.core.newcomers import boxes
 
 KEY = bytes(range(32))
@@ -89,8 +90,8 @@ def candidate() -> Candidate:
 
 def trust_files() -> dict[str, bytes]:
     owner, *online = (roles.signer(roles.new_signing_key()) for _ in range(4))
-    root = publish.first_root(owner, *(signer.public_key for signer in online), NOW)
-    files = {"1.root.json": root, "1.targets.json": publish.first_targets(owner, NOW)}
+    root, targets = people.begun(owner, *(signer.public_key for signer in online), NOW)
+    files = {"1.root.json": root, "1.targets.json": targets}
     return files | publish.renew(files, publish.OnlineSigners(online[0], online[1]), NOW)
 
 
@@ -127,10 +128,10 @@ def test_an_empty_core_answers_every_list(client: FlaskClient) -> None:
     for name in ("devices", "releases", "candidates", "jobs", "rollouts", "events"):
         assert get(client, f"/v1/{name}") == {name: []}
     assert get(client, "/v1/quarantine") == {"sources": {}, "rejections": []}
-    assert get(client, "/v1/trust") == {"files": {}}
+    assert get(client, "/v1/trust") == {"files": {}, "waiting": []}
     assert get(client, "/v1/status")["trust"] == {
         "initialised": False, "profile": None, "badge": "not set up",
-        "root": None, "targets": None, "timestamp": None,
+        "root": None, "targets": None, "timestamp": None, "director": None, "models": {}, "waiting": [],
     }  # fmt: skip
 
 
@@ -144,7 +145,8 @@ def test_status_counts_and_tells_the_honest_state_of_trust(client: FlaskClient, 
     }  # fmt: skip
     trust = status["trust"]
     assert (trust["profile"], trust["badge"]) == ("single-owner", "keys on this machine")
-    assert trust["root"] == {"version": 1, "expires": NOW + publish.ROOT_LIFE.total_seconds()}
+    assert (trust["root"]["version"], trust["root"]["expires"]) == (1, NOW + signing.LIFE.total_seconds())
+    assert (trust["root"]["threshold"], len(trust["root"]["holders"])) == (1, 1)
     assert trust["timestamp"]["version"] == 1
 
 
@@ -216,9 +218,13 @@ PEOPLE = (
     orders.Train(model=MODEL),
     orders.TrustKeys(),
     orders.TrustInit(root="{}", targets="{}"),
-    orders.Approve(model=MODEL, number=1, role="{}"),
+    orders.Approve(model=MODEL, number=1, metadata={}),
+    orders.ChangeTrust(metadata={"root": "{}"}),
+    orders.RevokeRelease(model=MODEL, number=1, metadata={}, reason="a test"),
     orders.Override(candidate=1, reason="the gate is too strict"),
     orders.Force(actor="amal", model=MODEL, number=2, reason="a test"),
+    orders.Reverse(actor="amal", model=MODEL, number=2, reason="a test"),
+    orders.SetAside(actor="amal", model=MODEL, number=2, device=DeviceId("watch-1"), reason="a test"),
     orders.Label(device=DeviceId("watch-1"), labels={"p1": "walk"}),
     orders.IssueToken(device=DeviceId("watch-1")),
     orders.IssueSiteToken(site=SiteId("north"), uses=3),
@@ -226,11 +232,16 @@ PEOPLE = (
     orders.Accept(devices=(DeviceId("watch-1"),)),
     orders.Revoke(device=DeviceId("watch-1"), reason="stolen"),
     orders.Replace(device=DeviceId("watch-1")),
+    orders.Authority(step="finish", strand=(DeviceId("watch-1"),)),
+    orders.EnrolByFolder(envelope="{}"),
+    orders.CarryIn(device=DeviceId("watch-1"), bundle="{}"),
+    orders.CarryOut(device=DeviceId("watch-1")),
 )
 OTHERS = (
     orders.Enrol(envelope="{}"),
     orders.JobProgress(job=1, stage="train", done=0.5),
     orders.CommitRows(job=1, landed=Landed("watches", (), (), {}, 0)),
+    orders.CommitLookup(job=1, name=LookupName("halls"), content=b""),
     orders.CommitCandidate(job=1, candidate=candidate()),
     orders.JobFailed(job=1, error="no"),
 )
@@ -313,12 +324,13 @@ def test_the_profile_follows_the_roots_quorum() -> None:
         "signed": {
             "version": 2,
             "expires": "2027-01-15T08:00:00Z",
-            "roles": {"root": {"keyids": ["a", "b", "c"], "threshold": 2}},
+            "roles": {"root": {"keyids": ["a", "b", "c"], "threshold": 2}, "targets": {"keyids": ["d"]}},
         }
     }
     files = {"1.root.json": b"not read", "2.root.json": json.dumps(root).encode()}
     state = trust_state(files)
-    assert (state.profile, state.badge, state.root.version) == ("organisation", "root needs 2 of 3 keys", 2)
+    badge = "root needs 2 of 3 keys, a release 1 of 1"
+    assert (state.profile, state.badge, state.root.version) == ("organisation", badge, 2)
     assert (state.targets, state.timestamp) == (None, None)
     with pytest.raises(Malformed, match=r"1\.root\.json"):
         trust_state({"1.root.json": b"not metadata"})

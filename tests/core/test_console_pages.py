@@ -16,7 +16,7 @@ from core.console import create_pages
 from core.console.wording import badge, duration, moment, relative, share, size
 from core.handoffs import Rollout, RolloutState
 from core.project import Project
-from core.release import publish
+from core.release import signing
 from sync.messages import DriftReport, Gates, ModelReport, Validated
 from sync.names import DeviceId
 from tests.core.console_world import (
@@ -334,7 +334,7 @@ def test_a_device_that_never_spoke_is_named(operator: FlaskClient, catalog: Cata
 
 
 def test_trust_that_ends_is_named_before_and_after(operator: FlaskClient, catalog: Catalog) -> None:
-    year = publish.ROOT_LIFE.total_seconds()
+    year = signing.LIFE.total_seconds()
     add_trust(catalog, NOW - year + 5 * 86_400 + 60)
     said = concerns(page(operator))
     assert "the timestamp has ended: devices go on serving, but install nothing new" in said

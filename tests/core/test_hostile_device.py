@@ -73,7 +73,7 @@ def test_a_card_of_absurd_figures_is_shown_all_the_same(world: World, device: De
 
 
 def test_events_are_cut_to_a_size_of_which_many_fit(world: World, device: Device) -> None:
-    facts: dict[str, str | int | float] = {f"{i:04}{'k' * 300}": "v" * 300 for i in range(90)}
+    facts: dict[str, str | int | float] = {f"{i:04}{'k' * 300}": "v" * 300 for i in range(60)}
     world.hear(device.record(DeviceEvent("c" * 500, "t" * 9000, None, "alarm", facts), 1))
     event = world.catalog.events.newest(1)[0]
     assert (len(event.code), len(event.text)) == (WORD, TEXT)

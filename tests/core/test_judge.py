@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from core.handoffs import Rollout
 from core.rollout.judge import HARM_AT, SAFE_AT, judge
+from core.rollout.power import needs
 from sync import codec, evidence
 from sync.evidence import Counters, Decision
 from sync.messages import Gates, ModelReport, TrialReport
@@ -20,6 +21,7 @@ NEW, OLD = Digest("a" * 64), Digest("b" * 64)
 CANARY = tuple(DeviceId(f"d{i}") for i in range(4))
 GATES = Gates("labels", margin=0.1, block=10)
 ROLLOUT = Rollout(ModelName("motion"), 2, NEW, CANARY, GATES, previous=1, retry=3)
+PAIR = replace(ROLLOUT, canary=CANARY[:2])  # too few to outvote a liar: either may decide
 MINE = TrialReport(NEW, OLD, 3, "labels", 10, plus=1, zero=70, minus=2, pairs=740)
 
 counts = st.integers(0, 200)
@@ -35,7 +37,7 @@ def told(trial: TrialReport) -> ModelReport:
 
 
 @given(fleets, st.randoms(use_true_random=False))
-def test_order_means_nothing_and_the_word_is_that_of_the_pooled_counters(
+def test_order_means_nothing_and_all_that_was_heard_is_told(
     fleet: dict[DeviceId, ModelReport | None], chance: object
 ) -> None:
     found = judge(ROLLOUT, fleet)
@@ -44,9 +46,49 @@ def test_order_means_nothing_and_the_word_is_that_of_the_pooled_counters(
     assert found == judge(ROLLOUT, dict(shuffled)) == judge(other_way, fleet)
     heard = [r.trial for d, r in fleet.items() if d in CANARY and r is not None and r.trial is not None]
     assert found.pooled == Counters(sum(t.plus for t in heard), sum(t.zero for t in heard), sum(t.minus for t in heard))
-    assert found.decision is evidence.decide(found.pooled, GATES.margin)
     assert (found.decision is Decision.HARM) == (found.log_harm >= HARM_AT)
     assert found.decision is not Decision.SAFE or found.log_safe >= SAFE_AT
+
+
+@given(fleets)
+def test_in_a_trial_of_two_the_word_is_that_of_the_pooled_counters(fleet: dict[DeviceId, ModelReport | None]) -> None:
+    found = judge(PAIR, fleet)
+    assert found.decision is evidence.decide(found.pooled, GATES.margin) and found.least == found.pooled
+
+
+wild = st.integers(0, 1 << 40)
+
+
+@settings(max_examples=400)
+@given(st.lists(trials, min_size=3, max_size=3), st.tuples(wild, wild, wild), st.booleans())
+def test_no_device_moves_the_word_of_three_others(
+    honest: list[TrialReport], lie: tuple[int, ...], silent: bool
+) -> None:
+    """Whatever it says, or if it says nothing: the decision is the one of the others' blocks, or there is none yet."""
+    liar = None if silent else told(replace(MINE, plus=lie[0], zero=lie[1], minus=lie[2]))
+    others = {device: told(trial) for device, trial in zip(CANARY, honest, strict=False)}
+    found = judge(ROLLOUT, {**others, CANARY[3]: liar})
+    pooled = evidence.pool(Counters(t.plus, t.zero, t.minus) for t in honest)
+    assert found.decision in (Decision.HOLD, evidence.decide(pooled, GATES.margin))
+
+
+def test_what_three_honest_devices_bring_decides_without_the_loudest() -> None:
+    """The power that it costs: half as much again of three, a quarter of five; `needs` says so beforehand."""
+    share = replace(MINE, plus=0, zero=35, minus=0)
+    trio = replace(ROLLOUT, canary=CANARY[:3])
+    assert judge(trio, dict.fromkeys(CANARY[:3], told(share))).decision is Decision.SAFE
+    assert judge(trio, dict.fromkeys(CANARY[:2], told(share))).decision is Decision.HOLD
+    lone = judge(trio, {CANARY[0]: told(replace(MINE, plus=0, zero=500, minus=0))})
+    assert lone.decision is Decision.HOLD and "one device alone would decide it" in lone.text
+    assert (lone.least, lone.pooled) == (Counters(), Counters(0, 500, 0))
+    bad = dict.fromkeys(CANARY[:3], told(replace(MINE, plus=8, zero=0, minus=0)))
+    assert judge(trio, bad).decision is Decision.HARM
+
+
+def test_a_plan_says_what_a_quorum_costs() -> None:
+    one, three = needs(GATES, 1), needs(GATES, 3)
+    assert one is not None and three is not None
+    assert (one.blocks, needs(GATES, 2), three.blocks) == (68, one, 102)
 
 
 @given(fleets)
@@ -99,10 +141,10 @@ def test_under_guardrails_no_pair_counts() -> None:
 
 
 def test_it_says_counts_and_threshold_in_words() -> None:
-    safe = judge(ROLLOUT, {CANARY[0]: told(replace(MINE, plus=0, zero=61, minus=12))})
+    safe = judge(PAIR, {CANARY[0]: told(replace(MINE, plus=0, zero=61, minus=12))})
     assert safe.decision is Decision.SAFE
     assert safe.text.startswith("worse in 0, equal in 61, better in 12 of 73 blocks; safe at 3.00, stands at ")
-    harm = judge(ROLLOUT, {CANARY[0]: told(replace(MINE, plus=30, zero=3, minus=0))})
+    harm = judge(PAIR, {CANARY[0]: told(replace(MINE, plus=30, zero=3, minus=0))})
     assert harm.decision is Decision.HARM and "of 33 blocks; harm at 4.61, stands at " in harm.text
     assert (safe.harm_at, safe.safe_at) == pytest.approx((math.log(100), math.log(20)))
 
@@ -110,12 +152,12 @@ def test_it_says_counts_and_threshold_in_words() -> None:
 def test_disagreements_that_wait_keep_it_from_being_safe() -> None:
     """A device whose labels do not come must not be taken for one where both releases agree."""
     counted = replace(MINE, plus=0, zero=80, minus=0)
-    assert judge(ROLLOUT, {CANARY[0]: told(counted)}).decision is Decision.SAFE
+    assert judge(PAIR, {CANARY[0]: told(counted)}).decision is Decision.SAFE
     waits = replace(counted, waiting=20, worst=(2, 80, 0))
-    found = judge(ROLLOUT, {CANARY[0]: told(waits)})
+    found = judge(PAIR, {CANARY[0]: told(waits)})
     assert found.decision is Decision.HOLD and found.log_safe < found.safe_at
     late = replace(counted, zero=160, waiting=20, worst=(2, 160, 0))
-    assert judge(ROLLOUT, {CANARY[0]: told(late)}).decision is Decision.SAFE, "they are outweighed in the end"
+    assert judge(PAIR, {CANARY[0]: told(late)}).decision is Decision.SAFE, "they are outweighed in the end"
 
 
 def test_harm_is_counted_on_labels_that_came_only() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from msgspec.structs import replace
 
-from core.project import Column, Contract, Project, Retraining, Source, problems
+from core.consistency import problems
+from core.project import Column, Config, Contract, LookupSource, Project, Range, Retraining, Source, Word
 from sync.manifest import Binding, Uplink
-from sync.names import ModelName
+from sync.names import DeviceId, LookupName, ModelName, SiteId
 from tests.core.world import MODEL, project
 
 GOOD = project()
@@ -193,3 +196,53 @@ def test_a_gate_before_the_fit_is_no_overlap() -> None:
 def test_misspelt_and_foreign_words_are_errors(text: bytes) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(text, type=Project, dec_hook=lambda kind, value: kind(value))
+
+
+# --- lookups and config -----------------------------------------------------------------------------------------
+
+HALLS = LookupSource(path="halls.csv", key="who", columns={"floor": Range(min=0, max=9)}, ttl_hours=24)
+LINE = {"line": Word(default="a"), "limit": Word(default=0.5, min=0, max=1)}
+
+
+def with_lookups(lookup: LookupSource = HALLS, name: str = "halls", **config: Any) -> Project:
+    (view_name, view), (model_name, model) = next(iter(GOOD.views.items())), next(iter(GOOD.models.items()))
+    return replace(
+        GOOD,
+        views=GOOD.views | {view_name: replace(view, lookups=(LookupName("halls"),))},
+        models=GOOD.models | {model_name: replace(model, variables=LINE)},
+        lookups={LookupName(name): lookup},
+        config=Config(**config),
+    )
+
+
+def test_a_project_with_lookups_and_a_config_has_no_problems() -> None:
+    assert problems(with_lookups(variables={"line": "b"}, devices={DeviceId("w-1"): {"limit": 1.0}})) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (with_lookups(name="others"), "lookups: 'halls' is not declared; declared are: others"),
+        (with_lookups(replace(HALLS, columns={})), "lookups.halls: lookup halls: columns must be named"),
+        (with_lookups(replace(HALLS, ttl_hours=0.0)), "ttl is more than 0"),
+        (with_lookups(replace(HALLS, columns={"who": Range()})), "'who' is the key"),
+        (with_lookups(replace(HALLS, columns={"floor": Range(min=2, max=1)})), "min 2 is above max 1"),
+        (with_lookups(replace(HALLS, default={"roof": 1.0})), "default: needs one number for each of floor"),
+        (with_lookups(replace(HALLS, default={"floor": 10.0})), "default.floor: 10 is outside"),
+        (with_lookups(variables={"line": "a/b"}), "config.variables: line is 'a/b'; it must be one level"),
+        (with_lookups(variables={"limit": 2.0}), "limit is 2; allowed is 0 to 1"),
+        (with_lookups(sites={SiteId("north"): {"lime": "a"}}), "config.sites.north.lime: no model declares"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_its_place(made: Project, says: str) -> None:
+    found = problems(made)
+    assert len(found) == 1 and says in found[0], found
+
+
+@pytest.mark.parametrize("words", ["{line}", "{place}"])
+def test_a_word_in_a_binding_must_be_declared(words: str) -> None:
+    made = with_lookups()
+    name, model = next(iter(made.models.items()))
+    bound = replace(model, bindings=(Binding(f"plant/{words}/{{entity}}/x", "out/{entity}"),))
+    found = problems(replace(made, models={name: bound}))
+    assert found == ([] if words == "{line}" else [f"models.{name}.bindings: {{place}} is no variable of it"])

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 from tuf.api.metadata import Metadata, Targets
 
-from core.release import publish
-from edge import trust
+from core.release import publish, signing
+from core.release.metadata import Files
+from edge import roots, trust
 from sync import chunks, codec, roles
 from sync.errors import Untrusted
 from sync.features import TensorSpec
-from sync.manifest import Blob, Lineage, Manifest, Profile, Variant
+from sync.manifest import Blob, Lineage, Manifest, Profile, Variant, role_of
 from sync.messages import ASSIGNMENT_TYPE, Ack
 from sync.names import Digest, ModelName, TenantId
+from tests.core import people
 from tests.core.world import DAY, MODEL
 
 OWNER, STRANGER = roles.signer(roles.new_signing_key()), roles.signer(roles.new_signing_key())
@@ -24,6 +26,7 @@ DIRECTOR_KEY = roles.new_signing_key()
 DIRECTOR = roles.signer(DIRECTOR_KEY)
 ONLINE = publish.OnlineSigners(SNAPSHOT, TIMESTAMP)
 OTHER = ModelName("other")
+ROLE = role_of(MODEL)
 
 
 @pytest.fixture
@@ -45,9 +48,7 @@ def manifest(number: int = 1, model: ModelName = MODEL) -> bytes:
 
 
 def first(now: float) -> dict[str, bytes]:
-    root = publish.first_root(OWNER, SNAPSHOT.public_key, TIMESTAMP.public_key, DIRECTOR.public_key, now)
-    targets = publish.first_targets(OWNER, now)
-    publish.check_trust_init(root, targets)
+    root, targets = people.begun(OWNER, SNAPSHOT.public_key, TIMESTAMP.public_key, DIRECTOR.public_key, now)
     files = {"1.root.json": root, "1.targets.json": targets}
     return files | publish.renew(files, ONLINE, now)
 
@@ -55,10 +56,17 @@ def first(now: float) -> dict[str, bytes]:
 def approved(files: dict[str, bytes], now: float, number: int = 1, model: ModelName = MODEL) -> dict[str, bytes]:
     """What the steward keeps after one approval."""
     payload = manifest(number, model)
-    targets, role = publish.approve(files, model, number, payload, OWNER, now)
-    publish.check_approval(files, model, number, payload, targets, role)
-    fresh = files | publish.approved_files(model, payload, targets, role)
+    drafts = people.approved(files, model, number, payload, OWNER, now)
+    check(files, model, number, payload, drafts)
+    fresh = {**files, f"{chunks.digest(payload)}.manifest": payload, **signing.as_files(drafts)}
     return fresh | publish.renew(fresh, ONLINE, now)
+
+
+def check(files: Files, model: ModelName, number: int, payload: bytes, drafts: signing.Drafts) -> None:
+    """What the steward asks of an approval that has all its signatures."""
+    signing.check_approval(files, model, number, payload, drafts)
+    signing.check_signatures(files, drafts)
+    assert all(one.met for found in signing.tally(files, drafts).values() for one in found)
 
 
 def accept(folder: Path, files: dict[str, bytes], number: int = 1, **floor: int) -> trust.Accepted:
@@ -98,7 +106,7 @@ def test_an_older_release_stays_acceptable(tmp_path: Path, now: float) -> None:
 
 
 def test_the_director_in_the_root_signs_assignments(now: float) -> None:
-    keys = trust.director_keys(first(now)["1.root.json"])
+    keys = roots.director_keys(first(now)["1.root.json"])
     envelope = roles.sign(Ack(1, 1), ASSIGNMENT_TYPE, DIRECTOR_KEY)
     assert roles.verify(envelope, ASSIGNMENT_TYPE, Ack, keys) == Ack(1, 1)
 
@@ -137,25 +145,39 @@ def test_renewal_is_due_after_half_of_the_life(now: float) -> None:
 def test_a_renewal_counts_up_and_changes_nothing_else(now: float) -> None:
     files = approved(first(now), now)
     fresh = publish.renew(files, ONLINE, now + DAY)
-    assert set(fresh) == {"3.snapshot.json", "timestamp.json"}
+    assert set(fresh) == {"timestamp.json"}, "the snapshot says the same and is fetched by nobody"
     both = files | fresh
-    assert set(publish.current(both)) - set(publish.current(files)) == {"3.snapshot.json"}
+    assert set(publish.current(both)) == set(publish.current(files))
+
+
+def test_a_snapshot_is_signed_anew_before_it_ends_and_under_another_key(now: float) -> None:
+    files = approved(first(now), now)
+    late = now + (publish.SNAPSHOT_LIFE - publish.ONLINE_LIFE).total_seconds() + DAY
+    other = publish.OnlineSigners(roles.signer(roles.new_signing_key()), TIMESTAMP)
+    for fresh in (publish.renew(files, ONLINE, late), publish.renew(files, other, now + DAY)):
+        assert set(fresh) == {"3.snapshot.json", "timestamp.json"}
 
 
 def test_a_trust_that_does_not_hold_is_not_begun(now: float) -> None:
     online = (SNAPSHOT.public_key, TIMESTAMP.public_key, DIRECTOR.public_key)
-    root = publish.first_root(OWNER, *online, now)
-    strange = publish.first_targets(STRANGER, now)
-    with pytest.raises(Untrusted):
-        publish.check_trust_init(root, strange)
-    with pytest.raises(Untrusted):
-        publish.check_trust_init(edited(root, STRANGER, lambda r: None), publish.first_targets(OWNER, now))
-    with pytest.raises(Untrusted, match="version 1"):
-        publish.check_trust_init(edited(root, OWNER, _next), publish.first_targets(OWNER, now))
-    with pytest.raises(Untrusted, match="version 1"):
-        publish.check_trust_init(root, edited(publish.first_targets(OWNER, now), OWNER, _next))
-    with pytest.raises(Untrusted, match="not root"):
-        publish.check_trust_init(strange, strange)
+    root, targets = people.begun(OWNER, *online, now)
+    _, strange = people.begun(STRANGER, *online, now)
+
+    def refused(text: str, root: bytes, targets: bytes) -> None:
+        drafts = {"root": root, "targets": targets}
+        with pytest.raises(Untrusted, match=text):
+            begin(drafts)
+
+    def begin(drafts: signing.Drafts) -> None:
+        signing.check_change({}, drafts)
+        signing.check_signatures({}, drafts)
+
+    refused("nobody asked for that key", root, strange)
+    refused("nobody asked for that key", edited(root, STRANGER, lambda r: None), targets)
+    refused("something else", edited(root, OWNER, _next), targets)
+    refused("something else", root, edited(targets, OWNER, _next))
+    refused("not root", targets, targets)
+    assert signing.check_change({}, {"root": root, "targets": targets}).profile == "single-owner"
 
 
 def _next(signed: Any) -> None:
@@ -165,39 +187,40 @@ def _next(signed: Any) -> None:
 def test_approvals_that_must_be_refused(now: float) -> None:
     files = approved(first(now), now)
     payload = manifest(2)
-    targets, role = publish.approve(files, MODEL, 2, payload, OWNER, now)
-    assert targets is None, "the model is known: its role alone is signed"
-    publish.check_approval(files, MODEL, 2, payload, None, role)
+    good = people.approved(files, MODEL, 2, payload, OWNER, now)
+    assert set(good) == {ROLE}, "the model is known: its role alone is signed"
+    check(files, MODEL, 2, payload, good)
 
-    def refused(text: str, payload: bytes, targets: bytes | None, role: bytes, model: ModelName = MODEL) -> None:
+    def refused(text: str, payload: bytes, model: ModelName = MODEL, **drafts: bytes) -> None:
+        named = {ROLE if name == "role" else name: data for name, data in drafts.items()}
         with pytest.raises(Untrusted, match=text):
-            publish.check_approval(files, model, 2, payload, targets, role)
+            check(files, model, 2, payload, named)
 
-    refused("motion 2", payload, None, edited(role, STRANGER, lambda r: None))
-    refused("must follow", payload, None, edited(role, OWNER, _next))
-    refused("must follow", payload, None, files["1.model.motion.json"])
-    refused("does not name", manifest(3), None, role)
-    refused("other", payload, None, role, OTHER)
-    refused("motion 2", payload, edited(files["2.targets.json"], STRANGER, _next), role)
-    refused("must follow", payload, files["2.targets.json"], role)
-    refused("root", payload, files["1.root.json"], role)
+    refused("nobody asked for that key", payload, role=edited(good[ROLE], STRANGER, lambda r: None))
+    refused("something else", payload, role=edited(good[ROLE], OWNER, _next))
+    refused("something else", payload, role=files["1.model.motion.json"])
+    refused("something else", manifest(3), role=good[ROLE])
+    refused("something else", payload, OTHER, role=good[ROLE])
+    refused("something else", payload, role=good[ROLE], targets=edited(files["2.targets.json"], OWNER, _next))
+    refused("something else", payload, role=files["2.targets.json"])
+    refused("not targets", payload, role=files["1.root.json"])
 
 
 def test_a_new_model_needs_targets_that_delegate_to_it(now: float) -> None:
     files = approved(first(now), now)
     payload = manifest(1, OTHER)
-    targets, role = publish.approve(files, OTHER, 1, payload, OWNER, now)
-    assert targets is not None
-    with pytest.raises(Untrusted):
-        publish.check_approval(files, OTHER, 1, payload, None, role)
-    with pytest.raises(Untrusted):
-        publish.check_approval(files, OTHER, 1, payload, edited(targets, STRANGER, lambda t: None), role)
-    publish.check_approval(files, OTHER, 1, payload, targets, role)
+    drafts = people.approved(files, OTHER, 1, payload, OWNER, now)
+    role = {role_of(OTHER): drafts[role_of(OTHER)]}
+    with pytest.raises(Untrusted, match="something else"):
+        check(files, OTHER, 1, payload, role)
+    with pytest.raises(Untrusted, match="nobody asked for that key"):
+        check(files, OTHER, 1, payload, role | {"targets": edited(drafts["targets"], STRANGER, lambda t: None)})
+    check(files, OTHER, 1, payload, drafts)
 
 
 def test_before_trust_nothing_can_be_approved(now: float) -> None:
     with pytest.raises(Untrusted, match="falaj trust init"):
-        publish.approve({}, MODEL, 1, manifest(), OWNER, now)
+        people.approved({}, MODEL, 1, manifest(), OWNER, now)
 
 
 def test_the_file_of_a_manifest_bears_its_digest(now: float) -> None:
@@ -218,4 +241,4 @@ def test_the_owner_signs_nothing_on_top_of_what_somebody_else_wrote(now: float, 
     slip_in(unsigned.signed)
     for forged in (edited(files[name], STRANGER, slip_in), unsigned.to_bytes()):
         with pytest.raises(Untrusted, match="nothing was signed"):
-            publish.approve(files | {name: forged}, MODEL, 2, manifest(2), OWNER, now)
+            people.approved(files | {name: forged}, MODEL, 2, manifest(2), OWNER, now)

@@ -17,12 +17,13 @@ from msgspec.structs import replace
 
 from core import orders
 from core.catalog.samples import SampleTotals
+from core.consistency import problems
 from core.fleet import drift, retraining
 from core.fleet.drift import Drifted
 from core.fleet.retraining import Facts, Hop, decide, hops
 from core.handoffs import LakeFile, Landed
 from core.ingest.spool import LABELLED, Entry
-from core.project import Column, Contract, Project, Retraining, Source, problems
+from core.project import Column, Contract, Project, Retraining, Source
 from sync.manifest import Uplink
 from sync.messages import SAMPLE, DriftReport, SampleBatch
 from sync.names import DeviceId, Digest, ModelName

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from core.handoffs import Rollout
 from core.handoffs import RolloutState as State
+from core.quorum import quorum
 from core.rollout.controller import Decision, decide
 from sync.messages import Gates, ModelReport, Release, TrialReport
 from sync.names import DeviceId, Digest, ModelName
@@ -112,10 +113,15 @@ def check_gates(before: Rollout, decision: Decision) -> None:
 def check_reversal(before: Rollout, fleet: Fleet, decision: Decision) -> None:
     """Everybody who was assigned goes back, for a verdict of this generation or for pairs that say harm."""
     after = decision.rollout
-    harmed = any(fleet.get(d) is HARMED for d in before.assigned) and before.retry == 0
-    if harmed and before.state in (State.SHADOW, State.CANARY, State.RAMP):
+    there = [d for d in before.assigned if d in fleet]
+    harmed = [d for d in there if d in before.held or (fleet[d] is HARMED and before.retry == 0)]
+    open_ = before.state in (State.SHADOW, State.CANARY, State.RAMP)
+    if open_ and harmed and len(harmed) >= quorum(len(there)):
         assert after.state is State.REVERSING and decision.take_back == before.assigned
-        assert "p99 of 80 ms" in after.reason
+        assert "gave a verdict against it" in after.reason
+    elif open_ and harmed and after.state is not State.REVERSING:
+        assert (after.state, after.assigned, after.held) == (before.state, before.assigned, tuple(harmed))
+        assert decision.assign == decision.take_back == (), "one alone moves nothing, and nothing goes on over it"
     elif before.state is State.SHADOW and after.state is State.REVERSING:
         assert decision.take_back == before.assigned and decision.heard == tuple(after.decided) != ()
     elif before.state is State.REVERSED:
@@ -202,11 +208,11 @@ def test_who_enrols_after_a_reversal_gets_what_the_others_went_back_to() -> None
     assert decide(decision.rollout, {DEVICES[0]: BEFORE, DEVICES[1]: None}, NOW) == Decision(decision.rollout)
 
 
-def test_one_verdict_takes_everybody_back() -> None:
-    before = rollout(State.RAMP, assigned=DEVICES[:3])
-    fleet: Fleet = {DEVICES[0]: COMMITTED, DEVICES[1]: HARMED, DEVICES[2]: None, DEVICES[3]: None}
+def test_in_a_fleet_of_two_one_verdict_takes_everybody_back() -> None:
+    before = rollout(State.RAMP, assigned=DEVICES[:2])
+    fleet: Fleet = {DEVICES[0]: COMMITTED, DEVICES[1]: HARMED}
     decision = decide(before, fleet, NOW)
-    assert (decision.rollout.state, decision.take_back) == (State.REVERSING, DEVICES[:3])
+    assert (decision.rollout.state, decision.take_back) == (State.REVERSING, DEVICES[:2])
     again = decide(decision.rollout, fleet, NOW)
     assert again == Decision(decision.rollout), "the first still runs it"
     assert decide(decision.rollout, fleet | {DEVICES[0]: BEFORE}, NOW).rollout.state is State.REVERSED

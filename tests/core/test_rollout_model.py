@@ -99,7 +99,8 @@ def check(before: Model, after: Model) -> None:
             part = dict(before.parts)[device]
             assert part.answered and part.report == serves(NEW), "it moves on what was committed in this rollout alone"
     if state is State.COMPLETE and before.rollout.state is not State.COMPLETE:
-        assert all(part.answered and part.report == serves(NEW) for _, part in before.parts)
+        counted = [part for device, part in before.parts if device not in before.rollout.aside]
+        assert all(part.answered and part.report == serves(NEW) for part in counted)
     if state is State.REVERSING and before.rollout.state is not State.REVERSING:
         retry = after.rollout.retry
         refused = any(p.report is not None and p.report.quarantined.get(NEW, -1) >= retry for _, p in before.parts)
@@ -118,7 +119,10 @@ def comes_to_rest(model: Model) -> None:
             (d, kindest(p, moved) if p.report and p.report.phase in ("shadow", "probation") else p) for d, p in best
         ]
         moved = Model(moved.rollout, tuple(best))
-        if moved == model:
+        if moved == model and model.rollout.held:  # one verdict among three: a person calls it that device's own
+            set_aside = (*model.rollout.aside, *model.rollout.held)
+            moved = Model(replace(model.rollout, held=(), aside=set_aside), model.parts)
+        elif moved == model:
             break
         model = moved
     assert model.rollout.state in (State.COMPLETE, State.REVERSED), model

@@ -16,6 +16,7 @@ from appliance import core_state, ingest_job, keys
 from appliance.core_state import CoreFolder
 from appliance.settings import CoreSettings
 from core.catalog import samples as catalog_samples
+from core.consistency import problems
 from core.features import field, views
 from core.handoffs import Dataset, LakeFile, Landed
 from core.ingest import samples as samples_room
@@ -25,7 +26,7 @@ from core.ingest.landing import ROWS_TOLD
 from core.ingest.samples import Box
 from core.ingest.spool import LABELLED, Entry, Spool, origins
 from core.lake import Lake
-from core.project import Column, Contract, Model, ModelGates, Project, Rollout, Source, View, problems
+from core.project import Column, Contract, Model, ModelGates, Project, Rollout, Source, View
 from sync.errors import Malformed
 from sync.features import WindowSpec
 from sync.names import DeviceId, ModelName, TenantId

@@ -22,13 +22,13 @@ from core.fleet.labels import messages
 from core.handoffs import RolloutState
 from core.orders import Answer
 from core.project import Project
-from core.release import publish
 from core.steward import PersistBroker
 from core.steward.staging import stage
 from sync import chunks, codec, roles, topics
-from sync.manifest import Manifest, Uplink
+from sync.manifest import Manifest, Uplink, role_of
 from sync.messages import Labels, TrustIndex
 from sync.names import DeviceId, ModelName, TrustFile
+from tests.core import people
 from tests.core.world import MODEL, ONE, TENANT, TWO, World, landed, project, request, serving
 
 OWN_KEY = roles.new_signing_key()
@@ -267,21 +267,31 @@ def resigned(text: str, by: Signer) -> bytes:
     return metadata.to_bytes()
 
 
+def unsigned(text: str) -> str:
+    metadata: Metadata[Targets] = Metadata.from_bytes(text.encode())
+    metadata.signatures.clear()
+    return metadata.to_bytes().decode()
+
+
 def test_approvals_that_do_not_hold_are_refused(world: World) -> None:
     world.ready()
     number = world.stage()
     good = world.approval(number)
-    refused(world, orders.Approve(model=MODEL, number=9, role=good.role, targets=good.targets), "no-such-release")
+    refused(world, orders.Approve(model=MODEL, number=9, metadata=good.metadata), "no-such-release")
     stranger = roles.signer(roles.new_signing_key())
-    assert good.targets is not None
-    role, targets = (resigned(text, stranger) for text in (good.role, good.targets))
-    for unsigned in (
-        orders.Approve(model=MODEL, number=number, role=role.decode(), targets=targets.decode()),
-        orders.Approve(model=MODEL, number=number, role=role.decode(), targets=good.targets),
-        orders.Approve(model=MODEL, number=number, role=good.role),
+    forged = {name: resigned(text, stranger).decode() for name, text in good.metadata.items()}
+    name = role_of(MODEL)
+    for metadata in (
+        forged,
+        good.metadata | {name: forged[name]},
+        {name: good.metadata[name]},
+        {name: text for name, text in good.metadata.items() if name == "targets"},
+        {name: unsigned(text) for name, text in good.metadata.items()},
+        {},
     ):
-        refused(world, unsigned, "untrusted")
-    refused(world, orders.Approve(model=MODEL, number=number, role="{", targets=good.targets), "malformed")
+        refused(world, orders.Approve(model=MODEL, number=number, metadata=metadata), "untrusted")
+    refused(world, orders.Approve(model=MODEL, number=number, metadata=good.metadata | {name: "{"}), "malformed")
+    assert world.catalog.releases.proposals() == []
     world.must(good)
     refused(world, good, "rollout-under-way")
 
@@ -368,7 +378,7 @@ def test_a_root_that_names_other_keys_than_the_cores_is_refused(world: World) ->
 
     def init(**other: Key) -> orders.TrustInit:
         given = {**keys, **other}
-        made = publish.first_root(world.owner, given["snapshot"], given["timestamp"], given["director"], world.now)
+        made, _ = people.begun(world.owner, given["snapshot"], given["timestamp"], given["director"], world.now)
         return orders.TrustInit(root=made.decode(), targets=targets.decode())
 
     refused(world, init(director=stranger), "wrong-director")

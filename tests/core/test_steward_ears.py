@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import signal
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from appliance.keys import new_device_keys
+from core import orders
 from core.catalog.fleet import WHYS_KEPT
 from core.catalog.samples import Waiting
 from core.steward.ears import SHARE
@@ -26,7 +29,9 @@ from sync.messages import (
     REPORTED_TYPE,
     SAMPLE,
     Ack,
+    Assignment,
     DeviceEvent,
+    Record,
     Reported,
     SampleBatch,
     Side,
@@ -34,7 +39,8 @@ from sync.messages import (
     WhyCard,
 )
 from sync.names import DeviceId, Digest, Kind, ModelName, TrustFile
-from tests.core.world import MODEL, ONE, START, TENANT, TWO, Device, World, serving
+from sync.records import SealedBody
+from tests.core.world import MODEL, ONE, REPORTS_KEY, START, TENANT, TWO, Device, World, request, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 EVENT_1 = DeviceEvent("release-proved", "golden vectors passed", MODEL, "notice", {"p99_ms": 1.5})
@@ -59,12 +65,15 @@ def report_of(world: World, name: DeviceId = ONE) -> Reported | None:
 
 
 def refused(world: World, message: Message, code: str = "refused-untrusted") -> None:
-    """Nothing but an event comes of it: no document of the device changes, no answer is sent."""
+    """Nothing but an event comes of it: no document of the device changes, and no answer is sent but where its records
+    stand."""
     before, sent = world.catalog.fleet.devices(), len(world.sent)
     world.hear(message)
     event = world.catalog.events.newest(1)[0]
     assert (event.code, event.severity) == (code, "notice")
-    assert world.catalog.fleet.devices() == before and len(world.sent) == sent
+    assert world.catalog.fleet.devices() == before
+    stands = codec.encode(Ack(1, world.catalog.fleet.received(ONE, 1, EVENT)))
+    assert all((m.topic, m.payload) == (ACK, stands) for m in world.sent[sent:]), "where it stands, and nothing else"
 
 
 def test_a_signed_report_is_kept_with_the_time_it_came(world: World, device: Device) -> None:
@@ -137,7 +146,7 @@ def test_status_comes_and_goes(world: World, device: Device) -> None:
 
 
 def test_chunks_that_are_missing_are_published_again(world: World, device: Device) -> None:
-    number, _ = world.release(b"m" * 300_000)
+    number, _ = world.release(os.urandom(300_000))
     sizes = {d: len(world.house.blobs.get(d)) for d in world.catalog.releases.keys(MODEL, number)}
     large = max(sizes, key=lambda d: sizes[d])
     start = len(world.sent)
@@ -263,7 +272,7 @@ def test_a_gap_stands_for_the_numbers_that_never_come(world: World, device: Devi
 
 
 def test_a_device_that_asks_for_chunks_again_and_again_gets_them_now_and_then(world: World, device: Device) -> None:
-    number, _ = world.release(bytes(300_000))
+    number, _ = world.release(os.urandom(300_000))
     digest = max(world.catalog.releases.keys(MODEL, number), key=lambda d: len(world.house.blobs.get(d)))
     start = len(world.sent)
     for _ in range(5):
@@ -404,3 +413,41 @@ def test_a_device_that_sends_cards_without_end_keeps_its_newest(world: World, de
             world.catalog.fleet.add_why(ONE, replace(CARD, ts=START + n), START)
     whys = world.catalog.fleet.whys(limit=1000)
     assert len(whys) == WHYS_KEPT + 1 and whys[0][2].ts == START + WHYS_KEPT + 19 and whys[-1][1] == TWO
+
+
+def damaged(message: Message) -> Message:
+    """The same record with one bit of its sealed body another."""
+    record = codec.decode(Record, message.payload)
+    sealed = bytearray(base64.b64decode(codec.decode(SealedBody, bytes(record.body)).sealed))
+    sealed[-1] ^= 1
+    body = SealedBody(base64.b64encode(bytes(sealed)).decode())
+    return Message(message.topic, codec.encode(replace(record, body=msgspec.Raw(codec.encode(body)))), 1)
+
+
+def test_a_record_that_does_not_open_is_not_acknowledged_and_its_repetition_is_taken(
+    world: World, device: Device
+) -> None:
+    world.hear(damaged(device.record(EVENT_1, 1)))
+    assert world.codes()[-1] == "refused-damaged" and codec.decode(Ack, world.last(ACK) or b"").n == 0
+    world.hear(device.record(EVENT_1, 1))
+    assert world.codes()[-1] == EVENT_1.code and codec.decode(Ack, world.last(ACK) or b"").n == 1
+
+
+def test_a_record_in_the_clear_or_of_another_place_is_refused(world: World, device: Device) -> None:
+    other = world.enrol(TWO)
+    plain = Record(device.epoch, 1, START, "b", msgspec.Raw(codec.encode(EVENT_1)))
+    world.hear(device.message("up/event", codec.encode(plain)))
+    world.hear(device.message("up/event", other.record(EVENT_1, 1).payload))
+    assert world.codes()[-2:] == ["refused-malformed", "refused-damaged"]
+    assert world.catalog.fleet.received(ONE, device.epoch, EVENT) == 0
+
+
+def test_assignments_and_the_answer_to_a_newcomer_name_the_key_of_reports(world: World) -> None:
+    keys = new_device_keys(ONE)
+    answer = world.must(orders.Enrol(envelope=request(world.token(ONE), keys).decode()))
+    world.release()
+    world.tick()
+    envelope = world.last(topics.desired(TENANT, ONE))
+    assert envelope is not None
+    assigned = codec.decode(Assignment, roles.peek(envelope))
+    assert assigned.reports_key == answer["reports_key"] == world.house.reports_key == REPORTS_KEY

@@ -223,6 +223,7 @@ def test_what_a_device_said_before_it_was_told_is_no_commitment(fleet: Fleet) ->
     world.hear(fleet.one.report({MODEL: serving(new[1], new[0])}, seen=desired(world, ONE).seq))
     assert fleet.rollout().state is State.RAMP
     world.hear(fleet.two.report({MODEL: serving(old[1], old[0], quarantined={new[1]: 0})}))
+    world.hear(third.report({MODEL: serving(old[1], old[0], quarantined={new[1]: 0})}))
     assert fleet.rollout().state is State.REVERSING, "and the canary has not yet heard of it"
     heard = desired(world, ONE).seq
     world.must(orders.Force(actor="owner", model=MODEL, number=new[0], reason="again"))

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from appliance.keys import DeviceKeys, box_public, new_box_key, new_device_keys
 from core import orders
 from core.catalog import open_catalog
@@ -17,15 +19,15 @@ from core.handoffs import Artifact, Candidate, LakeFile, Landed, Score, Scorecar
 from core.ingest.spool import Spool
 from core.orders import Answer, AnyOrder
 from core.project import Column, Contract, Model, ModelGates, Project, Rollout, Source, View
-from core.release import publish
 from core.release.registry import ArtifactStore, BlobStore
 from core.steward import Action, House, Keys, Send, StartJob, Steward
-from sync import codec, roles, topics
+from sync import codec, records, roles, topics
 from sync.enrolment import ENROLMENT_TYPE, EnrolRequest, Token
 from sync.features import TensorSpec, WindowSpec
 from sync.link import Message
-from sync.messages import REPORTED_TYPE, ModelReport, Release, Reported
-from sync.names import DeviceId, Digest, ModelName, TenantId
+from sync.messages import REPORTED_TYPE, SAMPLE, ModelReport, Record, Release, Reported
+from sync.names import DeviceId, Digest, Kind, ModelName, TenantId
+from tests.core import people
 
 TENANT = TenantId("acme")
 MODEL = ModelName("motion")
@@ -37,6 +39,8 @@ SEEN = 1 << 40  # what a device says that has taken in every assignment so far
 CATALOG_KEY = bytes(range(32))
 
 _online = {name: roles.new_signing_key() for name in ("director", "snapshot", "timestamp")}
+_online["reports"] = bytes(range(32))  # X25519; also that of the devices of `tests.edge.world`
+REPORTS_KEY = base64.b64encode(box_public(_online["reports"])).decode()
 _owner = roles.new_signing_key()
 BOX_KEY = new_box_key()  # what samples are sealed to, its private half
 AUTHORITY = enrolment.create_authority(TENANT, START)
@@ -79,10 +83,12 @@ class Device:
         return self.message("reported", roles.sign(document, REPORTED_TYPE, self.keys.signing))
 
     def record(self, body: object, n: int, kind: str = "event", epoch: int | None = None) -> Message:
+        """A record of its outbox as it leaves: sealed, unless it is a sample."""
         raw = body if isinstance(body, bytes) else codec.encode(body)
-        document = {"epoch": epoch or self.epoch, "n": n, "ts": START, "boot": "b"}
-        head = codec.encode(document)[:-1].decode()
-        return self.message(f"up/{kind}", f'{head},"body":{raw.decode()}}}'.encode())
+        record = Record(epoch or self.epoch, n, START, "b", msgspec.Raw(raw))
+        if kind != SAMPLE:
+            record = records.seal(record, TENANT, self.name, Kind(kind), REPORTS_KEY)
+        return self.message(f"up/{kind}", codec.encode(record))
 
     def message(self, path: str, payload: bytes, *, retained: bool = False) -> Message:
         return Message(f"{topics.tenant_root(TENANT)}/d/{self.name}/{path}", payload, 1, retained)
@@ -93,17 +99,51 @@ def serving(manifest: Digest, number: int = 1, phase: str = "steady", **more: An
     return ModelReport(phase, START, Release(number, manifest, Digest("3" * 64)), **more)
 
 
+class OnlineKeys:
+    """The steward's further online keys, in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, tuple[bytes, ...]] = {}
+
+    def held(self, role: orders.OnlineRole) -> tuple[bytes, ...]:
+        return self.kept.get(role, ())
+
+    def bring(self, role: orders.OnlineRole, pem: bytes, keep: bytes) -> None:
+        self.kept[role] = (keep, pem)
+
+
+@dataclass
+class Authorities:
+    """The tenant's authorities, in memory."""
+
+    present: Pair
+    following: Pair | None = None
+
+    def bring(self, pair: Pair) -> None:
+        self.following = pair
+
+    def settle(self) -> None:
+        assert self.following is not None
+        self.present, self.following = self.following, None
+
+
 class World:
     """One tenant's core. `order` asserts nothing; `must` asserts that the order was done."""
 
     def __init__(self, folder: Path, *, authority: Pair = AUTHORITY, now: float = START) -> None:
-        self.folder, self.authority, self.now = folder, authority, now
+        self.folder, self.authorities, self.now = folder, Authorities(authority), now
         self.owner = roles.signer(_owner)
         self.rng = random.Random(7)
+        self.online = OnlineKeys()
         self.sent: list[Any] = []
         self.jobs: list[orders.JobSpec] = []
         self.actions: list[Action] = []
         self.open()
+
+    @property
+    def authority(self) -> Pair:
+        """The one in force."""
+        return self.authorities.present
 
     def open(self) -> None:
         """The steward on what lies in the folder: also how it starts after it was killed."""
@@ -112,7 +152,10 @@ class World:
             tenant=TENANT,
             catalog=self.catalog,
             keys=Keys(**_online),
-            authority=self.authority,
+            online=self.online,
+            authority=self.authorities.present,
+            authorities=self.authorities,
+            successor=self.authorities.following,
             artifacts=ArtifactStore(self.folder / "artifacts", TENANT, lambda name: bytes.fromhex(name)),
             blobs=BlobStore(self.folder / "blobs"),
             spool=Spool(self.folder / "samples"),
@@ -166,8 +209,7 @@ class World:
         online = self.must(orders.TrustKeys())
         keys = {name: roles.key_from_dict(k["keyid"], {f: v for f, v in k.items() if f != "keyid"})
                 for name, k in online.items()}  # fmt: skip
-        root = publish.first_root(self.owner, keys["snapshot"], keys["timestamp"], keys["director"], self.now)
-        return root, publish.first_targets(self.owner, self.now)
+        return people.begun(self.owner, keys["snapshot"], keys["timestamp"], keys["director"], self.now)
 
     def ready(self, canary: tuple[DeviceId, ...] = (ONE,)) -> World:
         """Trust begun, project applied."""
@@ -202,9 +244,9 @@ class World:
         """The owner's signature under a release."""
         found = self.catalog.releases.release(MODEL, number)
         assert found is not None
-        targets, role = publish.approve(self.catalog.releases.trust(), MODEL, number, found[1], self.owner, self.now)
+        drafts = people.approved(self.catalog.releases.trust(), MODEL, number, found[1], self.owner, self.now)
         return orders.Approve(
-            model=MODEL, number=number, role=role.decode(), targets=targets.decode() if targets else None
+            model=MODEL, number=number, metadata={name: data.decode() for name, data in drafts.items()}
         )
 
     def release(self, model: bytes = b"a model") -> tuple[int, Digest]:

@@ -35,6 +35,7 @@ from sync.messages import (
     Reported,
     WhyCard,
 )
+from sync.names import Digest
 from tests.edge.world import CLASSES, DEVICE, EPOCH, MODEL, NOW, TENANT, Core, new_identity
 
 
@@ -61,6 +62,8 @@ class Device:
     jobs: list[Prove] = field(default_factory=list)
     felt: int = 0  # windows so far: their event time
     complaints: list[str] = field(default_factory=list)
+    spent: float = 0.0  # seconds that answers took; a test that wants slow ones says so
+    found: frozenset[Digest] = frozenset()  # artifacts that crashed the last process
 
     def boot(self, *, link: bool = True) -> Device:
         """A new agent on the old folder; `link`: its uplink comes up too."""
@@ -70,9 +73,11 @@ class Device:
         self.house = House(
             identity=self.identity, journal=journal, artifacts=self.artifacts_kind(self.folder / "artifacts"),
             outbox=self.outbox_kind(self.folder / "outbox.db", EPOCH, boot), trust_folder=self.folder / "trust",
-            serving=Serving(), cpu_flags=self.flags, boot=boot, agent_version="0", deployments=journal.deployments(),
+            serving=Serving(clock=lambda: self.spent), cpu_flags=self.flags, boot=boot, agent_version="0",
+            deployments=journal.deployments(),
             trials=Trials(Kept(self.folder / "trials", TENANT, bytes(32), "trial", token_bytes, self._complain)),
         )  # fmt: skip
+        self.house.crashed = self.found
         self.agent = Agent(self.house)
         self.jobs.clear()
         self.link: LoopbackLink = self.core.hub.connect(DEVICE)
@@ -100,12 +105,15 @@ class Device:
             match action:
                 case Send(message):
                     self.link.publish(message)
-                case Listen(patterns):
-                    self.link.subscribe(*patterns)
+                case Listen():
+                    self.listen(action)
                 case Unlisten(patterns):
                     self.link.unsubscribe(*patterns)
                 case Prove():
                     self.jobs.append(action)
+
+    def listen(self, action: Listen) -> None:
+        self.link.subscribe(*action.patterns)
 
     def settle(self, seconds: int = 3, *, ask: int | None = None) -> Device:
         """Lets everything under way come to an end; `ask` is asked of what serves, each second."""

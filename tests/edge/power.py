@@ -60,8 +60,16 @@ class Fuse:
                 super().adopt(root, mark, orders_void=orders_void)
                 burn()
 
-            def take_assignment(self, envelope: bytes, epoch: int, seq: int) -> None:
-                super().take_assignment(envelope, epoch, seq)
+            def raise_mark(self, versions: Mapping[str, int]) -> None:
+                super().raise_mark(versions)
+                burn()
+
+            def forget(self, model: ModelName, number: int) -> None:
+                super().forget(model, number)
+                burn()
+
+            def take_assignment(self, envelope: bytes, epoch: int, seq: int, signed: float = 0.0) -> None:
+                super().take_assignment(envelope, epoch, seq, signed)
                 burn()
 
         return FusedJournal.open

@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from edge.agent.disk import LONGEST, Disk
 from edge.journal import Journal
@@ -261,3 +262,23 @@ def test_it_is_tried_again_ever_more_seldom_whatever_the_clock_does() -> None:
     assert disk.waits(now) and not disk.waits(now - 1e6) and not disk.waits(now + 1e6)
     disk.works()
     assert not disk.reason and not disk.waits(now)
+
+
+def test_while_the_disk_refuses_nobody_answers_who_lies_below_the_floor(stage: Stage, ram: Path) -> None:
+    """What lies below it was revoked: also where what serves does not load any more and no word of it can be kept."""
+    device, refusal = stage.device(ram / "d"), Refusal()
+    device.boot()
+    stage.core.assign(stage.shipped[2], device.identity)
+    device.settle(8, ask=2)
+    assert committed(device, 2)
+    d = device.state
+    assert d.serving is not None and d.order is not None and [slot.release.number for slot in d.previous] == [1]
+    device.house.write(replace(d, order=replace(d.order, floor=2)))
+    for blob in (d.serving.manifest.golden, *(variant.blob for variant in d.serving.manifest.variants)):
+        device.house.artifacts.discard(blob)
+    device.cut_power()
+    refusal.now = True
+    device.journal_kind = refusal.journal()
+    device.boot(link=False)
+    device.settle(3)
+    assert device.house.disk.reason and device.answering is None

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edge.agent.reporting import RESEND, RESEND_SAMPLE
+from sync import codec, records
 from sync.link import Message
-from sync.messages import EVENT, SAMPLE, DeviceEvent, SampleBatch
+from sync.messages import EVENT, SAMPLE, DeviceEvent, Record, SampleBatch
 from sync.names import Kind
+from sync.sealing import public_half
 from tests.edge.device import Device, new_device
-from tests.edge.world import MODEL, Core
+from tests.edge.world import DEVICE, MODEL, REPORTS, TENANT, Core
 
 
 class Heard:
@@ -71,3 +75,53 @@ def test_a_clock_that_is_set_back_keeps_nothing_waiting(heard: Heard) -> None:
     heard.add(SAMPLE, 1)
     assert heard.after(0.25) == {"event": 1, "sample": 1}
     assert heard.after(-86_400.0) == {"event": 1, "sample": 1}
+
+
+def said(device: Device, passed: list[tuple[str, bytes]]) -> list[DeviceEvent]:
+    """The events among what went over the line, opened with the key of reports."""
+    found = []
+    for topic, payload in passed:
+        if topic.endswith("up/event"):
+            record = records.unseal(codec.decode(Record, payload), TENANT, DEVICE, EVENT, REPORTS)
+            found.append(codec.decode(DeviceEvent, bytes(record.body)))
+    return found
+
+
+def test_no_word_of_an_event_is_in_the_clear_on_the_line_or_kept_by_the_broker(tmp_path: Path) -> None:
+    core = Core()
+    device = new_device(core, tmp_path / "d").boot().settle(1)
+    device.house.event(device.now, "lamp-on", "the red lamp of hall seven", hall="the seventh")
+    device.settle(1)
+    assert "lamp-on" in [event.code for event in said(device, core.hub.passed)], "it was sent, and opens"
+    stored = b"".join([*core.hub.retained.values(), *(payload for _, payload in core.hub.passed)])
+    assert not [word for word in (b"lamp", b"hall", b"seventh", b"aW50IGxhbXA") if word in stored]
+
+
+@pytest.mark.parametrize("assigned", ["", "no key", "newer"])
+def test_records_are_sealed_to_the_newest_key_that_is_one(tmp_path: Path, assigned: str) -> None:
+    """The enrolment's until an assignment has one; what was not acknowledged then is sealed anew."""
+    core, newer = Core(), bytes(range(2, 34))
+    device = new_device(core, tmp_path / "d").boot()
+    key = base64.b64encode(public_half(newer)).decode() if assigned == "newer" else assigned
+    core.desire(core.assignment(reports_key=key))
+    device.settle(1)
+    core.hub.passed.clear()
+    device.house.event(device.now, "lamp-on", "x")
+    device.settle(1)
+    payload = next(p for t, p in core.hub.passed if t.endswith("up/event"))
+    private = newer if assigned == "newer" else REPORTS
+    assert records.unseal(codec.decode(Record, payload), TENANT, DEVICE, EVENT, private)
+
+
+def test_without_a_key_nothing_is_said_until_an_assignment_brings_one(tmp_path: Path) -> None:
+    """A device that an older core enrolled."""
+    core = Core()
+    device = new_device(core, tmp_path / "d")
+    key, device.identity = device.identity.reports_key, replace(device.identity, reports_key="")
+    device.boot()
+    device.house.event(device.now, "lamp-on", "x")
+    device.settle(2)
+    assert not [topic for topic, _ in core.hub.passed if "/up/" in topic] and "lamp-on" in device.codes()
+    core.desire(core.assignment(reports_key=key))
+    device.settle(1)
+    assert "lamp-on" in [event.code for event in said(device, core.hub.passed)]

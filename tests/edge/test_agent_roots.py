@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tuf.api.metadata import Metadata, Root
 
-from edge import trust
+from edge import roots
 from sync import roles, topics
 from sync.link import Message
 from sync.names import TrustFile
@@ -121,7 +121,7 @@ def test_a_device_that_was_away_finds_all_roots_at_once(core: Core, device: Devi
     core.assign(core.ship(2), device.identity)
     device.boot().settle(12, ask=0)
     assert committed(device, 2)
-    assert trust.next_root(device.house.root) == "4.root.json"
+    assert roots.next_root(device.house.root) == "4.root.json"
     assert device.house.deployments[MODEL].serving is not None
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.artifacts import Artifacts, Rotten
+from edge.artifacts import FLUSH, Artifacts, Rotten
 from sync import chunks
 from sync.chunks import digest
 from sync.errors import Damaged
@@ -25,6 +25,13 @@ BLOB = chunks.describe(SEALED, digest(b"plain"), CHUNK)
 @pytest.fixture
 def artifacts(tmp_path: Path) -> Artifacts:
     return Artifacts(tmp_path / "artifacts")
+
+
+def whole(sealed: bytes) -> bytes:
+    """As unsealing does: opens what is as it was, and nothing else."""
+    if sealed != SEALED:
+        raise Damaged("it does not open")
+    return sealed
 
 
 def fill(artifacts: Artifacts, blob: Blob = BLOB) -> None:
@@ -50,7 +57,7 @@ def test_chunks_in_any_order_with_restarts_and_repeats_make_the_blob(
     assert not artifacts.complete(BLOB) and artifacts.have() == ()
     artifacts.finish(BLOB)
     assert artifacts.complete(BLOB) and artifacts.have() == (BLOB.sealed,)
-    assert artifacts.read(BLOB) == SEALED
+    assert artifacts.opened(BLOB, whole) == SEALED
     assert artifacts.present(BLOB) == set()
 
 
@@ -84,10 +91,61 @@ def test_what_rotted_on_disk_is_removed_so_that_it_is_lacking(artifacts: Artifac
     path = artifacts.folder / BLOB.sealed
     path.write_bytes(bytes([SEALED[0] ^ 1]) + SEALED[1:])
     with pytest.raises(Rotten, match="changed on disk"):
-        artifacts.read(BLOB)
+        artifacts.opened(BLOB, whole)
     assert not artifacts.complete(BLOB)
     with pytest.raises(Rotten, match="No such file"):
-        artifacts.read(BLOB)
+        artifacts.opened(BLOB, whole)
+
+
+def test_what_does_not_open_and_is_as_it_was_signed_is_no_fault_of_the_disk(artifacts: Artifacts) -> None:
+    fill(artifacts)
+    artifacts.finish(BLOB)
+
+    def wrong_key(sealed: bytes) -> bytes:
+        raise Damaged("segment 0 does not open")
+
+    with pytest.raises(Damaged, match="segment 0") as raised:
+        artifacts.opened(BLOB, wrong_key)
+    assert not isinstance(raised.value, Rotten) and artifacts.complete(BLOB)
+
+
+def test_chunks_are_flushed_now_and_then_and_a_whole_blob_before_it_has_its_name(
+    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 6: what has its name is whole on the disk. A flush that fails leaves a part, to be finished later."""
+    flushed: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    blob = chunks.describe(SEALED, digest(b"plain"), 20)
+    pieces = list(chunks.split(SEALED, 20))
+    for index, piece in enumerate(pieces):
+        artifacts.put(blob, index, piece)
+    part = f"{blob.sealed}.part"
+    assert flushed == [part] * (len(pieces) // FLUSH)
+    artifacts.finish(blob)
+    assert flushed[-2:] == [part, artifacts.folder.name]
+
+
+def test_a_whole_that_cannot_be_flushed_does_not_get_its_name(
+    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(artifacts)
+
+    def refuse(descriptor: int) -> None:
+        raise OSError("the disk refuses")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", refuse)
+        with pytest.raises(OSError, match="refuses"):
+            artifacts.finish(BLOB)
+    assert not artifacts.complete(BLOB) and artifacts.present(BLOB) == set(range(len(PIECES)))
+    artifacts.finish(BLOB)
+    assert artifacts.complete(BLOB)
 
 
 def test_a_blob_cut_short_is_not_complete(artifacts: Artifacts) -> None:
@@ -127,5 +185,5 @@ def test_a_blob_that_cannot_be_read_is_lacking(artifacts: Artifacts) -> None:
     artifacts.finish(BLOB)
     (artifacts.folder / BLOB.sealed).chmod(0)
     with pytest.raises(Rotten, match="Permission"):
-        artifacts.read(BLOB)
+        artifacts.opened(BLOB, whole)
     assert not artifacts.complete(BLOB)

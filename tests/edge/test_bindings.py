@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -294,3 +295,22 @@ def test_pure_parts() -> None:
     assert len(number) == 32 and number == prediction_id(TENANT, DEVICE, MODEL, "w1", 3.0)
     assert number != prediction_id(TENANT, DEVICE, MODEL, "w2", 3.0)
     assert conclude({"y": np.array([[0.25]], np.float32)}, ()) == (0.25, ())
+
+
+def test_nobody_waits_for_an_answer_to_settle_what_others_led_to(box: Box) -> None:
+    """The walker settles too: a release that hangs on a message must not keep it from judging that release."""
+    box.go_live(manifest(4, (BINDING,)))
+    box.send(0.0)
+    said = []
+
+    def publish(message: Publish) -> None:  # in the middle of answering
+        walker = threading.Thread(target=box.bindings.settle, kwargs={"everything": True}, daemon=True)
+        walker.start()
+        walker.join(30)
+        said.append(walker.is_alive())
+
+    box.bindings._publish = publish
+    for ts in range(1, 4):
+        box.send(float(ts))
+    assert said == [False]
+    assert ("ack", 0.0) in box.log, "and whoever answered settled after it"

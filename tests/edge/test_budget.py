@@ -72,3 +72,21 @@ def test_a_disk_that_fails_lets_nothing_go_and_is_told_once(budget: Budget) -> N
     assert budget.spend(ONE, 7, 1)
     budget._db.execute("DROP TABLE spent")
     assert budget.spent(ONE, 7) > 10**12 and TOLD == ["budget-not-kept"] * 2
+
+
+def test_the_accounts_hold_again_as_soon_as_their_file_can_be_had(tmp_path: Path) -> None:
+    TOLD.clear()
+    path, away = tmp_path / "budget.db", tmp_path / "away.db"
+    first = Budget(path, 7, told)
+    assert first.spend(ONE, 7, 10)
+    first.close()
+    path.rename(away)
+    path.mkdir()
+    found = Budget(path, 7, told)
+    assert found.spent(ONE, 7) > 10**12 and not found.spend(ONE, 7, 1)
+    path.rmdir()
+    away.rename(path)
+    while found.spent(ONE, 7) > 10**12:
+        pass
+    assert found.spent(ONE, 7) == 10 and found.spend(ONE, 7, 5) and TOLD[0] == TOLD[-1] == "budget-lost"
+    found.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge.buffers import Buffers
+from edge.database import FILE_AGAIN
 from sync.errors import Damaged
 from sync.names import ModelName, TenantId
 from sync.sealing import seal_small, unseal_small
@@ -138,6 +139,23 @@ def test_where_no_file_will_do_memory_serves(tmp_path: Path) -> None:
     for t in range(4, 40):
         device.feed(float(t))
     assert len(device.acked) == 40 - 16 == device.buffers.let_go, "what memory holds is not safe"
+
+
+def test_memory_gives_way_to_the_file_as_soon_as_it_can_be_written(tmp_path: Path) -> None:
+    folder = tmp_path / "no-such-folder"
+    device = Device(folder / "b.db")
+    for t in range(10):
+        device.feed(float(t))
+    folder.mkdir()
+    for t in range(10, 10 + 2 * FILE_AGAIN):
+        device.feed(float(t))
+    assert device.codes() == ["buffers-in-memory"] * 2 and "can be written again" in device.reports[-1][1]
+    device.buffers.checkpoint()
+    assert device.buffers.let_go < len(device.acked) == 10 + 2 * FILE_AGAIN, "what is on disk is safe"
+    device.buffers.close()
+    device.start()
+    assert [e for t in (138.0, 139.0) for e in device.feed(t)] == [139.0], "the window is whole at once"
+    device.buffers.close()
 
 
 def test_a_failing_disk_stops_acknowledging_but_never_serving(device: Device) -> None:

@@ -180,3 +180,25 @@ def test_a_spoilt_file_on_a_full_disk_is_put_aside_and_its_successor_still_knows
     say(db, "after")
     assert said(db) == ["a.unreadable", "after"]
     db.close()
+
+
+@pytest.mark.parametrize("spoilt", ["its beginning", "a page"])
+def test_a_spoilt_file_on_a_read_only_disk_says_nothing_until_it_can_be_put_aside(disk: SmallDisk, spoilt: str) -> None:
+    path = disk.folder / "a.db"
+    db = Database(path, SCHEMA)
+    for _ in range(4):
+        say(db, LARGE)
+    db.close()
+    with path.open("r+b") as file:
+        file.seek(0 if spoilt == "its beginning" else 8192)
+        file.write(b"rust" * 2048)
+    disk.read_only(True)
+    db = Database(path, SCHEMA, lambda new, aside: new.execute("INSERT INTO word VALUES (?)", (aside.name,)) and None)
+    assert db.unreadable and said(db) == [] and refuses(db, "not") and path.exists()
+    with pytest.raises(OSError, match="Read-only"):
+        db.settle()
+    disk.read_only(False)
+    db.settle()
+    assert db.put_aside is not None and not db.unreadable and said(db) == ["a.unreadable"]
+    say(db, "after")
+    db.close()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.health import judge, looping
+from edge.health import PACED, Pace, judge, looping, pace
 from edge.states import Event, Health
 from sync.messages import Gates
 
@@ -41,3 +41,15 @@ def test_no_number_of_good_answers_outweighs_a_breach(answers: int, errors: int,
 
 def test_a_release_that_takes_the_agent_down_is_given_up_at_the_third_start() -> None:
     assert [bool(looping(starts, Gates(crashes=3))) for starts in range(5)] == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize(("new", "old", "found"), [
+    ([90.0] * PACED, [1.0] * PACED, Pace.RELEASE),
+    ([90.0] * PACED, [90.0] * PACED, Pace.HOST),
+    ([90.0] * PACED, [1.0] * (PACED - 2) + [90.0] * 2, Pace.HOST),  # the other one was late twice as well
+    ([90.0] * 9 + [1.0] * (PACED - 9), [1.0] * PACED, Pace.HOST),  # not most of its runs, so it is not the graph
+    ([90.0] * (PACED - 1), [1.0] * PACED, Pace.UNKNOWN),
+    ([90.0] * PACED, [], Pace.UNKNOWN),
+])  # fmt: skip
+def test_who_is_slow(new: list[float], old: list[float], found: Pace) -> None:
+    assert pace(new, old, allowed_ms=50.0) is found

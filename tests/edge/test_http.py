@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -533,3 +534,32 @@ def test_labels_that_are_none_are_refused(body: bytes) -> None:
     assert pages.handle(Request("GET", "/v1/labels")).status == 405
     many = json.dumps({"labels": [{"id": "a", "label": "x"}] * 1001}).encode()
     assert pages.handle(Request("POST", "/v1/labels", {}, many)).status == 413
+
+
+def test_a_loop_that_is_held_up_does_not_answer() -> None:
+    """What the watchdog of the service goes by."""
+    let_go = threading.Event()
+
+    def hang(request: Request) -> Response:
+        let_go.wait(20)
+        return Response(200)
+
+    server = HttpServer(hang)
+    assert not server.answers(60.0), "before it has begun"
+    server.start()
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), 20) as client:
+            assert server.answers(60.0)
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            end = time.monotonic() + 20
+            while server.answers(1.0):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            let_go.set()
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+            while not server.answers(1.0):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+    finally:
+        let_go.set()
+        server.stop()

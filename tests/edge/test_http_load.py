@@ -7,8 +7,8 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -168,3 +168,51 @@ def test_strangers_cannot_fill_the_list_of_slow_paths() -> None:
 @pytest.mark.parametrize(("name", "value"), [("head", 16 * 1024), ("request_s", 10.0), ("body", 16 * 1024 * 1024)])
 def test_the_limits_are_those_that_are_promised(name: str, value: float) -> None:
     assert getattr(Limits(), name) == value
+
+
+class Company:
+    """A handler that answers with how many came together, and breaks if one of several asks it to."""
+
+    def __init__(self) -> None:
+        self.entered, self.opened = threading.Semaphore(0), threading.Event()
+
+    def one(self, request: Request) -> Response:
+        return self.all((request,))[0]
+
+    def all(self, requests: Sequence[Request]) -> list[Response]:
+        if requests[0].path == "/gate":
+            self.entered.release()
+            assert self.opened.wait(20)
+        if len(requests) > 1 and any(request.body == b"bad" for request in requests):
+            raise RuntimeError("one of several")
+        return [Response(200, request.body + b" of %d" % len(requests)) for request in requests]
+
+
+def answered_together(bodies: list[bytes]) -> list[bytes]:
+    """What clients hear who all ask while the loop is held up; their answers in the order of the questions."""
+    company = Company()
+    server = HttpServer(company.one, together=company.all)
+    server.start()
+    try:
+        with ExitStack() as stack:
+            first, *others = [stack.enter_context(client(server)) for _ in (b"", *bodies)]
+            for peer in (first, *others):
+                post(peer, "/", b"")  # all are connected
+            first.request("POST", "/gate", b"")
+            assert company.entered.acquire(timeout=20)
+            for peer, body in zip(others, bodies, strict=True):
+                peer.request("POST", "/", body)  # it is in the socket's buffer when this returns
+            company.opened.set()
+            heard = [peer.getresponse().read() for peer in (first, *others)]
+    finally:
+        server.stop()
+    return heard[1:]
+
+
+def test_requests_that_are_there_at_the_same_time_are_answered_together_each_for_itself() -> None:
+    assert answered_together([b"%d" % i for i in range(5)]) == [b"%d of 5" % i for i in range(5)]
+
+
+def test_one_request_that_breaks_the_handler_takes_no_other_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    assert answered_together([b"a", b"bad", b"c"]) == [b"a of 1", b"bad of 1", b"c of 1"]
+    assert "failed" in caplog.text

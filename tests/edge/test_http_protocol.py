@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,8 +13,9 @@ from onnx import TensorProto, helper
 from edge.http.metrics import Metrics
 from edge.http.pages import Pages
 from edge.http.wire import Request, Response
-from edge.runtime import load
+from edge.runtime import DTYPES, load
 from edge.serving import Loaded, Serving
+from sync.features import Datatype
 from sync.names import ModelName
 from tests.edge import graphs
 from tests.edge.graphs import MODEL
@@ -114,7 +115,34 @@ def test_a_whole_body_that_tells_no_one_shape_is_refused(pages: Pages, model: st
     assert answer.status == 400 and document["error"]
 
 
-@pytest.mark.parametrize("datatype", ["UINT16", "UINT32", "UINT64", "INT16", "FP16", "BF16"])
+@pytest.mark.parametrize(("datatype", "kind", "numbers"), [
+    ("BOOL", TensorProto.BOOL, [True, False]), ("UINT8", TensorProto.UINT8, [0, 2**8 - 1]),
+    ("UINT16", TensorProto.UINT16, [0, 2**16 - 1]), ("UINT32", TensorProto.UINT32, [0, 2**32 - 1]),
+    ("UINT64", TensorProto.UINT64, [0, 2**64 - 1]), ("INT8", TensorProto.INT8, [-(2**7), 2**7 - 1]),
+    ("INT16", TensorProto.INT16, [-(2**15), 2**15 - 1]), ("INT32", TensorProto.INT32, [-(2**31), 2**31 - 1]),
+    ("INT64", TensorProto.INT64, [-(2**63), 2**63 - 1]), ("FP16", TensorProto.FLOAT16, [-1.5, 65504.0]),
+    ("FP32", TensorProto.FLOAT, [-1.5, 2.0**100]), ("FP64", TensorProto.DOUBLE, [-1.5, 1e300]),
+])  # fmt: skip
+def test_every_datatype_goes_in_and_comes_out_the_same_as_json_and_as_bytes(
+    datatype: str, kind: int, numbers: list[float]
+) -> None:
+    serving = Serving()
+    serving.put(MODEL, Loaded(load(graphs.echo(kind)), graphs.slot(7)))
+    pages = Pages(serving, Metrics(), dict, "0.1.0")
+    asked = {"name": "x", "datatype": datatype, "shape": [2]}
+    answer, document = infer(pages, {"inputs": [{**asked, "data": numbers}]})
+    assert answer.status == 200, document
+    assert document["outputs"] == [{"name": "y", "datatype": datatype, "shape": [2], "data": numbers}]
+    raw = np.array(numbers, DTYPES[cast(Datatype, datatype)]).tobytes()
+    wish = {**asked, "parameters": {"binary_data_size": len(raw)}}
+    head = json.dumps({"inputs": [wish], "parameters": {"binary_data_output": True}}).encode()
+    answer, _ = infer(pages, head + raw, inference_header_content_length=str(len(head)))
+    assert answer.status == 200 and answer.body.endswith(raw)
+    if datatype[0] in "UI":  # an integer: one more does not fit
+        assert infer(pages, {"inputs": [{**asked, "data": [0, int(numbers[1]) + 1]}]})[0].status == 400
+
+
+@pytest.mark.parametrize("datatype", ["BF16"])
 def test_a_datatype_of_the_protocol_that_is_not_served_is_told_apart_from_none(pages: Pages, datatype: str) -> None:
     answer, document = infer(pages, {"inputs": [tensor(datatype=datatype)]})
     assert answer.status == 400 and "not served" in document["error"] and "FP32" in document["error"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from itertools import product
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +10,8 @@ from edge import slots
 from edge.lifecycle import AT_REST, RESUME, TRANSITIONS, IllegalEvent, drawing, step
 from edge.states import Deployment, Event, Phase
 from sync.names import ModelName
+from tests.edge.drawing import FENCED, PAGE
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "lifecycle.md"
 PAIRS = list(product(Phase, Event))
 
 
@@ -68,6 +66,6 @@ def test_only_reverting_settles_who_answers_after_a_failure() -> None:
 
 def test_the_documented_drawing_is_the_table() -> None:
     page = PAGE.read_text()
-    assert re.findall(r"```mermaid\n(.*?)```", page, re.DOTALL) == [drawing()]
+    assert FENCED.findall(page) == [drawing()], "run `python -m tests.edge.drawing`"
     for phase in Phase:
         assert f"| `{phase.name}` |" in page

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from edge.database import FILE_AGAIN
 from edge.predictions import RECENT, Choice, Predictions, Refusal, draw
 from sync import codec
 from sync.errors import Damaged
@@ -245,3 +246,17 @@ def test_the_label_of_a_prediction_is_known_and_a_spoilt_record_has_none(kept: P
     with kept._db:
         kept._db.execute("UPDATE prediction SET sealed = x'00'")
     assert kept.label_of(prediction(1).id) is None and "predictions-not-kept" in TOLD
+
+
+def test_memory_gives_way_to_the_file_as_soon_as_it_can_be_written(tmp_path: Path) -> None:
+    found = ring(tmp_path / "none" / "predictions.db")
+    assert TOLD == ["predictions-not-kept"]
+    found.remember(prediction(0), WINDOW)
+    (tmp_path / "none").mkdir()
+    for number in range(1, FILE_AGAIN + 1):
+        found.remember(prediction(number), WINDOW)
+    assert TOLD == ["predictions-not-kept"] * 2
+    found.close()
+    again = ring(tmp_path / "none" / "predictions.db")
+    assert all(again.find(prediction(number).id) is not None for number in range(FILE_AGAIN + 1))
+    again.close()

@@ -57,7 +57,7 @@ def test_a_graph_that_breaks_while_running_says_so() -> None:
         load(graphs.breaks_on_run()).run({"i": np.array([99], np.int64)})
 
 
-@pytest.mark.parametrize("data", [b"", b"junk", graphs.classifier()[:40], graphs.echo(TensorProto.FLOAT16)])
+@pytest.mark.parametrize("data", [b"", b"junk", graphs.classifier()[:40], graphs.echo(TensorProto.BFLOAT16)])
 def test_what_is_no_servable_model_is_unloadable(data: bytes) -> None:
     with pytest.raises(Unloadable):
         load(data)

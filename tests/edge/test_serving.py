@@ -63,8 +63,8 @@ def test_a_number_that_is_not_finite_is_never_served_and_counts_against_the_rele
 
 
 def test_what_the_asker_did_wrong_is_not_held_against_the_release() -> None:
-    heard: list[bool] = []
-    serving = Serving(on_answer=lambda model, ok: heard.append(ok))
+    heard: list[tuple[object, ...]] = []
+    serving = Serving(lambda *facts: heard.append(facts))
     serving.put(MODEL, loaded(1, graphs.log_of_input()))
     absurd = {"x": np.array([[-3e38, 1]], np.float32)}
     for bad in ({"x": np.array([[np.nan, 1]], np.float32)}, absurd, {"x": np.zeros((1, 3), np.float32)}, {}):
@@ -83,18 +83,14 @@ def test_a_graph_that_breaks_counts_as_an_error() -> None:
 
 
 def test_listeners_hear_of_every_answer_and_how_long_it_took() -> None:
-    heard: list[tuple[ModelName, bool]] = []
-    seen: list[tuple[ModelName, int, float, bool]] = []
+    seen: list[tuple[ModelName, int, float, int]] = []
     ticks = iter([1.0, 1.5, 2.0, 2.25])
-    serving = Serving(
-        lambda model, ok: heard.append((model, ok)), lambda *facts: seen.append(facts), lambda: next(ticks)
-    )
+    serving = Serving(lambda *facts: seen.append(facts), lambda: next(ticks))
     serving.put(MODEL, loaded(7, graphs.log_of_input()))
     serving.predict(MODEL, {"x": np.ones((1, 2), np.float32)})
     with pytest.raises(NotFinite):
         serving.predict(MODEL, {"x": np.zeros((1, 2), np.float32)})
-    assert heard == [(MODEL, True), (MODEL, False)]
-    assert seen == [(MODEL, 7, 0.5, True), (MODEL, 7, 0.25, False)]
+    assert seen == [(MODEL, 7, 0.5, 1), (MODEL, 7, 0.25, 0)]
 
 
 def test_another_release_than_asked_for_does_not_answer() -> None:

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edge import slots
 from edge.lifecycle import AT_REST
-from edge.states import Deployment, Event, Phase, Slot
+from edge.states import Deployment, Event, Phase, Proof, Slot
 from sync.chunks import digest
 from sync.messages import ModelOrder, Release, Validated
 from sync.names import ModelName
@@ -19,6 +19,7 @@ from tests.edge import graphs
 
 MODEL = ModelName("motion")
 VALIDATED = Validated(digest(b""), 1.0, 1.0)
+PROOF = Proof(True, 0.0, 1.5, 1.0)
 FAILED = {
     Phase.FETCHING: Event.REFUSED,
     Phase.STAGED: Event.REFUSED,
@@ -86,7 +87,7 @@ class AnyLegalOrder(RuleBasedStateMachine):
     @rule(obstacle=st.booleans())
     def measure(self, obstacle: bool) -> None:
         before = self.d.starts
-        self.d = slots.prove_again(self.d) if obstacle else slots.proved(self.d, 1.5, self.now())
+        self.d = slots.prove_again(self.d) if obstacle else slots.proved(self.d, PROOF, self.now())
         assert self.d.starts == (before if obstacle else 0)
 
     @precondition(lambda self: self.d.phase is Phase.SHADOW)
@@ -187,4 +188,4 @@ def test_a_new_phase_counts_its_starts_anew_but_for_proving() -> None:
     d = Deployment(MODEL, phase=Phase.STAGED, starts=2, candidate=slot(1), order=order(1))
     proving = slots.begin_proving(d, 1.0)
     assert proving.starts == 2
-    assert slots.proved(proving, 1.0, 2.0).starts == 0
+    assert slots.proved(proving, PROOF, 2.0).starts == 0

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from edge.kept import Kept
 from edge.telemetry import Telemetry
+from sync.features import TensorSpec
 from sync.manifest import Drift, Manifest
 from sync.messages import DriftReport
 from sync.names import ModelName, TenantId
@@ -148,3 +149,37 @@ def test_on_disk_nothing_is_readable(told: Told) -> None:
     told.telemetry.close()
     content = (told.folder / MODEL).read_bytes()
     assert b"not_calibrated" not in content and (told.folder / MODEL).stat().st_mode & 0o077 == 0
+
+
+def test_rows_that_come_fast_are_shown_together_and_say_the_same(told: Told, tmp_path: Path) -> None:
+    """An event time that stands still: four windows at once, and the first alone."""
+    slowly = Told(tmp_path / "slowly")
+    rows = np.random.default_rng(6).normal(0, 1.0, (89 * DRIFT.window, 2)).astype(np.float32)
+    for one, pace in ((told, 0.0), (slowly, 1.0)):
+        one.telemetry.watch(release())
+        for i, row in enumerate(rows):
+            one.telemetry.observe(MODEL, i * pace, row[None])
+    seen, all_of_them = told.telemetry.report(MODEL), slowly.telemetry.report(MODEL)
+    assert seen is not None and all_of_them is not None
+    assert (seen.windows, all_of_them.windows) == (1 + 4 * 22, 89)
+    told.telemetry.close()
+    assert told.telemetry.report(MODEL) == all_of_them, "the last ones at the end"
+
+
+def test_the_columns_of_a_model_without_windows_are_watched(told: Told) -> None:
+    flat = replace(release(), window=None, inputs=(TensorSpec("x", "FP32", (-1, 3)),))
+    told.telemetry.watch(flat)
+    rows = np.random.default_rng(7).normal(size=(200 * DRIFT.window, 3)).astype(np.float32)
+    rows[120 * DRIFT.window :, 1] += 3.0
+    for i in range(0, len(rows), DRIFT.window):
+        told.telemetry.observe(MODEL, float(i), rows[i : i + DRIFT.window])
+    ((_, alarm),) = told.alarms
+    assert alarm.streams == ("x[1]",)
+
+
+def test_rows_of_another_layout_are_none_of_its_streams(told: Told) -> None:
+    told.telemetry.watch(release())
+    for rows in (np.zeros((100, 3)), np.zeros(100), np.zeros((2, 3, 2))):
+        told.telemetry.observe(MODEL, 0.0, rows)
+    found = told.telemetry.report(MODEL)
+    assert found is not None and found.windows == 0

@@ -15,7 +15,7 @@ from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from core.release import publish
-from edge import trust
+from edge import roots, trust
 from edge.trust import Accepted, Incomplete, Record
 from sync import codec, roles
 from sync.errors import Malformed, SyncError, Untrusted
@@ -280,7 +280,7 @@ def test_a_mark_counts_every_role_it_was_given(core: Core, client: Client) -> No
 def test_the_director_comes_from_the_root_alone(core: Core) -> None:
     shipped = core.ship(1)
     envelope = core.assignment(core.order(shipped, new_identity(core.root)))
-    (key,) = trust.director_keys(core.root)
+    (key,) = roots.director_keys(core.root)
     assert roles.verify(envelope, ASSIGNMENT_TYPE, Assignment, [key]).device == DEVICE
     assert key.keyid == roles.signer(core.director).public_key.keyid
     assert key.keyid not in {roles.signer(core.owner).public_key.keyid, core.online.timestamp.public_key.keyid}
@@ -289,7 +289,7 @@ def test_the_director_comes_from_the_root_alone(core: Core) -> None:
 @pytest.mark.parametrize("root", [b"", b"{}", b"null", b'{"signed":{}}'])
 def test_a_root_that_names_no_director_is_malformed(root: bytes) -> None:
     with pytest.raises(Malformed, match="the root names no director"):
-        trust.director_keys(root)
+        roots.director_keys(root)
 
 
 def test_only_what_is_lacked_and_ours_is_wanted() -> None:

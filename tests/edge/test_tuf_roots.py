@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from edge import trust
+from edge import roots
 from edge.trust import Incomplete
 from sync.errors import Malformed, Untrusted
 from tests.edge.tuf_cases import (
@@ -182,16 +182,16 @@ def test_a_chain_of_roots_in_which(tmp_path: Path, chain: list[Signed], reached:
     whole = reached == len(chain) + 1
     newest = first
     with pytest.raises(Untrusted) if reached == 1 else contextlib.nullcontext():
-        newest = trust.newer_root(first, repo.files)
+        newest = roots.newer_root(first, repo.files)
     assert newest == repo.files[f"{reached}.root.json"]
-    assert trust.next_root(newest) == f"{reached + 1}.root.json"
+    assert roots.next_root(newest) == f"{reached + 1}.root.json"
     device = Device(tmp_path / "trust", first)
     with contextlib.nullcontext() if whole else pytest.raises(Untrusted, match=SIGNED_BY):
         assert device.accept(repo.files, 3).record.root == newest
     assert (device.folder / "root.json").read_bytes() == newest
     if not whole:
         with pytest.raises(Untrusted, match="the root after the trusted one"):
-            trust.newer_root(newest, repo.files)
+            roots.newer_root(newest, repo.files)
 
 
 ROLES: dict[str, tuple[str, int, str, bool]] = {
@@ -234,7 +234,7 @@ def test_one_key_under_two_ids_does_not_make_two_owners(scene: Scene) -> None:
     with pytest.raises(Untrusted, match="1/2 different keys"):
         device.accept(repo.files, 3)
     with pytest.raises(Untrusted, match="1/2 different keys"):
-        trust.newer_root(device.root, repo.files)
+        roots.newer_root(device.root, repo.files)
     assert device.holds()
 
 
@@ -278,7 +278,7 @@ def test_after_a_thief_counted_up(
     honest.publish()
     if alone:
         device.adopt(honest.files)
-        assert trust.newer_root(device.root, honest.files) == device.root == honest.files["2.root.json"]
+        assert roots.newer_root(device.root, honest.files) == device.root == honest.files["2.root.json"]
     assert device.accept(honest.files, 3).manifest.number == 3
     assert max(device.mark.values()) < 2**62
     before = dict(device.mark)
@@ -327,9 +327,9 @@ def test_the_director_is_replaced_by_the_root_alone(scene: Scene) -> None:
     repo, device = scene.repo, scene.device
     repo.root.unrecognized_fields["x-falaj-director"] = director("director 2")
     repo.next_root()
-    (old,) = trust.director_keys(device.root)
+    (old,) = roots.director_keys(device.root)
     device.adopt({"2.root.json": repo.files["2.root.json"]})
-    (new,) = trust.director_keys(device.root)
+    (new,) = roots.director_keys(device.root)
     assert (old.keyid, new.keyid) == tuple(key(name).public_key.keyid for name in ("director", "director 2"))
     assert device.holds()
 
@@ -341,12 +341,12 @@ def test_a_root_without_a_director_leaves_the_device_without_one(scene: Scene) -
     repo.next_root()
     device.adopt(repo.files)
     with pytest.raises(Malformed, match="names no director"):
-        trust.director_keys(device.root)
+        roots.director_keys(device.root)
     assert device.accept(repo.files, 3).manifest.number == 3
     repo.root.unrecognized_fields["x-falaj-director"] = named
     repo.next_root()
     device.adopt(repo.files)
-    assert len(trust.director_keys(device.root)) == 1
+    assert len(roots.director_keys(device.root)) == 1
 
 
 def test_an_expired_root_still_names_the_director(scene: Scene) -> None:
@@ -355,26 +355,26 @@ def test_an_expired_root_still_names_the_director(scene: Scene) -> None:
     repo.root.expires = in_days(-1)
     repo.next_root()
     device.adopt(repo.files)
-    assert [found.keyid for found in trust.director_keys(device.root)] == [key("director 2").public_key.keyid]
+    assert [found.keyid for found in roots.director_keys(device.root)] == [key("director 2").public_key.keyid]
     with pytest.raises(Incomplete, match="expired"):
         device.accept(repo.files, 3)
 
 
 def test_without_newer_roots_the_root_stays(scene: Scene) -> None:
     root, files = scene.device.root, scene.repo.files
-    assert trust.newer_root(root, {}) is root
-    assert trust.newer_root(root, files) is root
-    assert trust.newer_root(root, {"3.root.json": b"junk", "02.root.json": b"junk"}) is root
+    assert roots.newer_root(root, {}) is root
+    assert roots.newer_root(root, files) is root
+    assert roots.newer_root(root, {"3.root.json": b"junk", "02.root.json": b"junk"}) is root
 
 
 @pytest.mark.parametrize("junk", [b"", b"{}", b"null", b"\xff"])
 def test_a_root_that_is_none_leads_nowhere(scene: Scene, junk: bytes) -> None:
     with pytest.raises(Untrusted):
-        trust.newer_root(junk, scene.repo.files)
+        roots.newer_root(junk, scene.repo.files)
     with pytest.raises(Untrusted):
-        trust.next_root(junk)
+        roots.next_root(junk)
     with pytest.raises(Untrusted):
-        trust.settled(scene.device.mark, junk, scene.device.root)
+        roots.settled(scene.device.mark, junk, scene.device.root)
 
 
 @pytest.mark.parametrize(("case", "lost"), CASES.params())

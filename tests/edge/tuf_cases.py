@@ -38,7 +38,7 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from edge import trust
+from edge import roots, trust
 from edge.trust import Accepted, Record
 from sync import chunks, codec, roles
 from sync.errors import SyncError
@@ -248,8 +248,8 @@ class Device:
 
     def adopt(self, files: dict[str, bytes]) -> None:
         """Follows the roots alone, as the walker does when one arrives."""
-        root = trust.newer_root(self.root, files)
-        self.mark, self.root = trust.settled(self.mark, self.root, root), root
+        root = roots.newer_root(self.root, files)
+        self.mark, self.root = roots.settled(self.mark, self.root, root), root
 
     def twin(self, folder: Path) -> Device:
         """Another device at the same point of its life."""

@@ -16,13 +16,13 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from onnx import TensorProto, helper, numpy_helper
 
-from core.release import publish
+from core.release import publish, signing
 from edge.agent import Identity
 from sync import chunks, codec, golden, roles, sealing, topics
 from sync.features import TensorSpec, WindowSpec
 from sync.link import Publish
 from sync.loopback import Hub
-from sync.manifest import Blob, Lineage, Manifest, Profile, Variant
+from sync.manifest import Binding, Blob, Lineage, Manifest, Precision, Profile, Variant
 from sync.messages import (
     ASSIGNMENT_TYPE,
     Assignment,
@@ -31,6 +31,7 @@ from sync.messages import (
     TrustIndex,
 )
 from sync.names import DeviceId, Digest, ModelName, TenantId, TrustFile
+from tests.core import people
 from tests.edge import graphs
 
 TENANT = TenantId("acme")
@@ -42,6 +43,7 @@ DAY = 86_400.0
 CHUNK = 256  # bytes: a few chunks a blob
 PROFILE = Profile()
 GATES = Gates(soak_answers=3)
+REPORTS = bytes(range(32))  # X25519, private: what opens the records of a device; also that of `tests.core.world`
 CLASSES = ("rest", "walk", "run")  # what a release says that was shipped with `says`
 WINDOW = WindowSpec(1, 1, 1.0, ("i",), 2.0)
 
@@ -106,11 +108,11 @@ class Core:
         self.online = publish.OnlineSigners(
             roles.signer(roles.new_signing_key()), roles.signer(roles.new_signing_key())
         )
-        self.root = publish.first_root(
+        self.root, targets = people.begun(
             self._signer, self.online.snapshot.public_key, self.online.timestamp.public_key,
             roles.signer(self.director).public_key, self.now,
         )  # fmt: skip
-        self.files |= {"1.root.json": self.root, "1.targets.json": publish.first_targets(self._signer, self.now)}
+        self.files |= {"1.root.json": self.root, "1.targets.json": targets}
         self.link = self.hub.connect("core")
         self.link.start(lambda message: None, lambda up, reason: None)
         self.renew()
@@ -128,28 +130,37 @@ class Core:
         model: ModelName = MODEL,
         tenant: TenantId = TENANT,
         says: tuple[int, ...] = (),
+        graph: bytes = b"",
+        shape: tuple[int, ...] = (-1,),
+        int8: bytes = b"",
+        bindings: tuple[Binding, ...] = (),
     ) -> Shipped:
         """Seals, signs and publishes one release; `golden_table` is what the golden vectors claim it answers.
 
-        With `says` it listens to windows and answers with classes, see `speaking`.
+        With `says` it listens to windows and answers with classes, see `speaking`. `graph` is shipped in place of the
+        table's, with outputs of `shape`; `int8` is a variant that comes before it.
         """
         table = table_of(number) if table is None else table
         claimed = table if golden_table is None else golden_table
         questions: dict[str, np.ndarray] = {"i": np.array([0, 1], np.int64)}
         claims = {"y": np.array(claimed[:2], np.float32)}
-        inputs, window, graph = TensorSpec("i", "INT64", (-1,)), None, lookup(*table)
+        inputs, window = TensorSpec("i", "INT64", (-1,)), None
         if says:
             questions = {"window": np.array([0, 1], np.float32).reshape(2, 1, 1)}
             claims = {"probabilities": np.eye(len(CLASSES), dtype=np.float32)[list(says[:2])]} | claims
             inputs, window, graph = TensorSpec("window", "FP32", (-1, 1, 1)), WINDOW, speaking(table, says)
+        elif shape != (-1,):
+            questions, claims = {"i": np.array([0], np.int64)}, {"y": np.array(table, np.float32).reshape(shape)}
         answers = golden.Expected(golden.pack(claims), 1e-4)
-        vectors = golden.Golden(golden.pack(questions), {"fp32": answers})
+        parts: dict[Precision, bytes] = {"int8-static": int8} if int8 else {}
+        parts["fp32"] = graph or lookup(*table)
+        vectors = golden.Golden(golden.pack(questions), dict.fromkeys(parts, answers))
         keys: dict[Digest, bytes] = {}
         sealed: dict[Digest, bytes] = {}
-        blobs = [_seal(part, keys, sealed) for part in (graph, golden.encode(vectors))]
+        variants = tuple(Variant(p, needs, _seal(part, keys, sealed)) for p, part in parts.items())
         manifest = Manifest(
-            tenant, model, number, self.now, (Variant("fp32", needs, blobs[0]),), blobs[1],
-            (inputs,), (TensorSpec("y", "FP32", (-1,)),), CLASSES if says else (), window, (), profile,
+            tenant, model, number, self.now, variants, _seal(golden.encode(vectors), keys, sealed),
+            (inputs,), (TensorSpec("y", "FP32", shape),), CLASSES if says else (), window, bindings, profile,
             Lineage("s", "v", "cnn1d", 7, {}, "the only one"),
         )  # fmt: skip
         shipped = Shipped(number, codec.encode(manifest), keys, sealed)
@@ -159,8 +170,8 @@ class Core:
     def approve(self, shipped: Shipped, number: int | None = None, model: ModelName = MODEL) -> None:
         """The owner signs the manifest as release `number` of `model`; all of it goes on the broker."""
         number = shipped.number if number is None else number
-        targets, role = publish.approve(self.files, model, number, shipped.manifest, self._signer, self.now)
-        self.files |= publish.approved_files(model, shipped.manifest, targets, role)
+        drafts = people.approved(self.files, model, number, shipped.manifest, self._signer, self.now)
+        self.files |= {f"{shipped.digest}.manifest": shipped.manifest, **signing.as_files(drafts)}
         self.renew()
         self.publish_trust()
         for digest in shipped.sealed:
@@ -216,5 +227,6 @@ def _seal(plain: bytes, keys: dict[Digest, bytes], sealed: dict[Digest, bytes]) 
 
 def new_identity(root: bytes) -> Identity:
     return Identity(
-        TENANT, DEVICE, EPOCH, root, roles.new_signing_key(), X25519PrivateKey.generate().private_bytes_raw()
-    )
+        TENANT, DEVICE, EPOCH, root, roles.new_signing_key(), X25519PrivateKey.generate().private_bytes_raw(),
+        reports_key=base64.b64encode(sealing.public_half(REPORTS)).decode(),
+    )  # fmt: skip

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from appliance.edge_state import EdgeFolder, keep
+from appliance.guard import crash_folder
 from appliance.keys import DeviceKeys
 from appliance.processes import stop
 from core.fleet import enrolment
+from core.fleet.enrolment import Pair
 from edge.agent import Identity
 from sync.enrolment import EnrolAnswer
 from tests.attacks.ground import certify
@@ -40,11 +44,28 @@ class Box:
     def folder(self) -> EdgeFolder:
         return EdgeFolder(self.disk.folder / "box")
 
-    def start(self) -> None:
-        argv = [sys.executable, "-P", "-m", "appliance.cli", "-v", "edge", "run", "--dir", str(self.folder.root)]
+    def start(
+        self,
+        *,
+        answering: bool = True,
+        environment: Mapping[str, str] | None = None,
+        program: tuple[str, ...] = ("appliance.cli",),
+    ) -> None:
+        argv = [sys.executable, "-P", "-m", *program, "-v", "edge", "run", "--dir", str(self.folder.root)]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
-        self.until(lambda: self.answer() is not None, "an answer")
+            given = {**os.environ, **(environment or {})}
+            self.process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, env=given)
+        self.until(lambda: self.answer() is not None if answering else bool(self.status()), "an answer")
+
+    @contextmanager
+    def ended(self) -> Iterator[Box]:
+        """No process is left behind."""
+        try:
+            yield self
+        finally:
+            if self.process is not None:
+                self.end(killed=True)
+            shutil.rmtree(crash_folder(self.folder.root), ignore_errors=True)
 
     def end(self, *, killed: bool = False) -> None:
         assert self.process is not None
@@ -53,9 +74,9 @@ class Box:
         stop(self.process)
         self.process = None
 
-    def answer(self) -> float | None:
-        """What the model answers to index 0; None where nobody does."""
-        question = {"inputs": [{"name": "i", "shape": [1], "datatype": "INT64", "data": [0]}]}
+    def answer(self, index: int = 0) -> float | None:
+        """What the model answers to an index; None where nobody does."""
+        question = {"inputs": [{"name": "i", "shape": [1], "datatype": "INT64", "data": [index]}]}
         found = self._ask("POST", f"/v2/models/{MODEL}/infer", json.dumps(question))
         return float(found["outputs"][0]["data"][0]) if found and "outputs" in found else None
 
@@ -94,17 +115,32 @@ def new_box(disk: SmallDisk, aside: Path, ports: tuple[int, int, int]) -> Box:
     core.assign(core.ship(1), device.identity)
     device.settle(7, ask=0)
     assert committed(device, 1)
+    return place(device, disk, aside, ports)
+
+
+def place(device: Device, disk: SmallDisk, aside: Path, ports: tuple[int, int, int], *, broker: bool = False) -> Box:
+    """A box that goes on where `device` was cut; `broker`: its agent starts a local one."""
     device.cut_power()
+    authority = enrolment.create_authority(TENANT, time.time())
+    return move_in(device, authority, disk, aside, ports, broker=broker)
+
+
+def move_in(
+    device: Device, authority: Pair, disk: SmallDisk, aside: Path, ports: tuple[int, int, int], *, broker: bool = False
+) -> Box:
+    """A box with the folder and identity of `device`, which is off; its certificate is of `authority`.
+
+    `ports` are that of its HTTP, of its uplink's broker, and of its local one.
+    """
     box = Box(disk, ports[0], aside / "agent.log")
     shutil.copytree(device.folder, box.folder.root)
-    _enrol(box.folder, device.identity, ports[1])
-    lines = [f"http_port = {ports[0]}", "[local_broker]", "managed = false", f"port = {ports[2]}"]
+    _enrol(box.folder, device.identity, ports[1], authority)
+    lines = [f"http_port = {ports[0]}", "[local_broker]", f"managed = {str(broker).lower()}", f"port = {ports[2]}"]
     (box.folder.root / "edge.toml").write_text("\n".join(lines) + "\n")
     return box
 
 
-def _enrol(folder: EdgeFolder, own: Identity, uplink: int) -> None:
-    authority = enrolment.create_authority(TENANT, time.time())
+def _enrol(folder: EdgeFolder, own: Identity, uplink: int, authority: Pair) -> None:
     certificate, key = certify(DEVICE, authority, time.time())
     answer = EnrolAnswer(
         tenant=TENANT, device=DEVICE, epoch=EPOCH, certificate=certificate.decode(), ca=authority.certificate.decode(),

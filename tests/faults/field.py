@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edge.states import LinkChanged, Proved
+from edge.states import LinkChanged, Listen, Proved
 from sync import chunks, codec, golden, sealing, topics
 from sync.features import TensorSpec
 from sync.link import Message
@@ -61,7 +61,10 @@ class WiredCore(Core):
         return shipped
 
     def publish_blob(self, shipped: Shipped, digest: Digest) -> None:
-        for i, piece in enumerate(chunks.split(shipped.sealed[digest])):
+        manifest = codec.decode(Manifest, shipped.manifest, len(shipped.manifest))
+        blobs = (manifest.golden, *(variant.blob for variant in manifest.variants))
+        chunk = next(blob.chunk for blob in blobs if blob.sealed == digest)
+        for i, piece in enumerate(chunks.split(shipped.sealed[digest], chunk)):
             self.retain(topics.blob(TENANT, digest, i), piece)
 
     def settle(self) -> None:
@@ -101,8 +104,13 @@ class Wired(Device):
         return self
 
     def connect(self) -> None:
-        self.link = MqttLink(self.at)  # type: ignore[assignment]
-        self.link.start(self.inbox.put, lambda up, reason: self.inbox.put(LinkChanged(up)))
+        link = self.link = MqttLink(self.at)  # type: ignore[assignment]
+        self.link.start(
+            self.inbox.put, lambda up, reason: self.inbox.put(LinkChanged(up, session=link.session, limit=link.limit))
+        )
+
+    def listen(self, action: Listen) -> None:
+        self.link.subscribe(*action.patterns, session=action.session)  # type: ignore[call-arg]
 
     def cut_power(self) -> None:
         """The process is gone; what its session had read and not handed over goes with it."""
@@ -146,7 +154,7 @@ class Wired(Device):
         if isinstance(happened, Message) and "/blob/" in happened.topic:
             self.came[happened.topic] += 1
             self.bytes_came += len(happened.payload)
-        if happened == LinkChanged(True):
+        if isinstance(happened, LinkChanged) and happened.up:
             self.sessions += 1
         self.carry_out(self.agent.handle(happened, self.now))
 

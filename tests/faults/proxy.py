@@ -279,17 +279,19 @@ def _size(data: bytes) -> int:
 @dataclass
 class Mishaps:
     """A PacketFilter: of the PUBLISH packets with `topics` in their topic, every `repeat`-th goes twice, every
-    `drop`-th not at all, every `swap`-th after its successor. 0: never. TCP does none of this to a stream; brokers and
-    bridges under load do."""
+    `drop`-th not at all, every `swap`-th after its successor, every `halve`-th by half, so that what follows is read as
+    the rest of it. 0: never. TCP does none of this to a stream; brokers and bridges under load do."""
 
     topics: str
     repeat: int = 0
     drop: int = 0
     swap: int = 0
+    halve: int = 0
     seen: int = 0
     repeated: int = 0
     dropped: int = 0
     swapped: int = 0
+    halved: int = 0
     _held: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -302,6 +304,9 @@ class Mishaps:
         if self.drop and self.seen % self.drop == 0:
             self.dropped += 1
             return []
+        if self.halve and self.seen % self.halve == 0:
+            self.halved += 1
+            return [packet.raw[: len(packet.raw) // 2]]
         held, self._held = self._held, []
         if self.swap and self.seen % self.swap == 0:
             self.swapped += 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from edge.outbox import Outbox
+from tests.edge.world import EPOCH
 from tests.faults.box import Box
 from tests.faults.test_08_full_disk import committed, events
 
@@ -32,3 +34,20 @@ def test_no_second_agent_starts_in_a_folder_that_is_read_only(box: Box) -> None:
     with pytest.raises(AssertionError, match="in use by another falaj process"):
         second.start()
     assert box.answer() == 1.0
+
+
+@pytest.mark.slow
+def test_an_agent_whose_journal_cannot_be_read_starts_on_a_read_only_disk_and_says_why(box: Box) -> None:
+    box.start()
+    box.end()
+    box.folder.journal.write_bytes(b"rust" * 5000)
+    box.disk.read_only(True)
+    box.start(answering=False)
+    box.until(lambda: "Read-only" in box.disk_says(), "the disk's refusal to be shown")
+    assert box.answer() is None and box.status()["models"] == {}
+    box.disk.read_only(False)
+    box.until(lambda: box.disk_says() == "works", "the disk to work again")
+    box.end()
+    outbox = Outbox(box.folder.outbox, EPOCH, "test")
+    assert any(b"journal-unreadable" in document for _, _, document in outbox.pending(1000))
+    outbox.close()

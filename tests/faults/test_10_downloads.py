@@ -8,6 +8,7 @@ import pytest
 
 from edge.download import TOP
 from sync.chunks import CHUNK
+from tests.attacks.ground import eventually
 from tests.faults.conftest import Field
 from tests.faults.field import Wired, hurried, size_of
 from tests.faults.proxy import Mishaps, Weather
@@ -29,6 +30,20 @@ def test_10_cut_every_ten_chunks_it_goes_on(field: Field) -> None:
         device.until(lambda: device.has(1), "the release", ask=0)
         assert line.traffic.cuts >= 3 and device.sessions > 3
         assert again(device) <= line.traffic.cuts * TOP, "only what was under way; benchmarks/delivery.py has the share"
+
+
+def test_10_a_walker_that_lags_behind_its_session_asks_for_nothing_twice(field: Field) -> None:
+    """What it decides on words of a session that has ended is void in the next, where it is told to ask anew."""
+    shipped = field.core.ship_large(1, SIZE)
+    with field.over() as (line, device):
+        field.core.assign(shipped, device.identity)
+        device.until(lambda: len(device.came) > TOP // 2, "some chunks")
+        for session in (2, 3):
+            eventually(lambda: device.inbox.qsize() >= 4, "words that wait for the walker")
+            line.cut()
+            eventually(lambda n=session: device.link.session == n, "the next session")  # type: ignore[misc]
+        device.until(lambda: device.has(1), "the release", ask=0)
+        assert device.sessions == 3 and again(device) == 0
 
 
 def test_10_killed_in_between_it_goes_on_from_what_lies_on_the_disk(field: Field) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from appliance import job_node
 from appliance.core_state import CoreFolder, catalog_key, open_keys, prepare
 from appliance.edge_rooms import open_house, open_rooms
-from appliance.edge_state import EdgeFolder, identity, keep
+from appliance.edge_state import EdgeFolder, identity, install, keep
 from appliance.enrolling import read_token
 from appliance.keys import new_device_keys, tenant_keys
 from appliance.settings import CoreSettings
@@ -26,11 +26,11 @@ from core.console import create_api
 from core.orders import Enrol, IssueToken, JobSpec
 from core.steward import PersistBroker, Send, StartJob, Steward
 from edge import proving
-from edge.agent import Agent
+from edge.agent import Agent, renewing
 from edge.bindings import Bindings
 from edge.buffers import Buffers
 from edge.serving import Serving
-from edge.states import Action, Drifted, Failure, LinkChanged, Listen, Proof, Prove, Proved, Unlisten
+from edge.states import Action, Drifted, Failure, Install, LinkChanged, Listen, Proof, Prove, Proved, Unlisten
 from sync import codec, roles, topics
 from sync.enrolment import ENROLMENT_TYPE, EnrolAnswer, EnrolRequest
 from sync.link import Message, Publish
@@ -77,7 +77,7 @@ class Box:
         )
         self.bindings = Bindings(
             own.tenant, own.device, self.serving, self.buffers, self._answered,
-            observe=self.rooms.telemetry.observe, remember=self.rooms.remember,
+            observe=self.rooms.telemetry.observe, remember=self.rooms.remember, lookups=self.rooms.lookups,
         )  # fmt: skip
         house = open_house(self.folder, own, self.serving, f"boot-{self.boots}", self._rebind, self.rooms)
         self.agent = Agent(house)
@@ -108,6 +108,9 @@ class Box:
                     self.link.subscribe(*patterns)
                 case Unlisten(patterns):
                     self.link.unsubscribe(*patterns)
+                case Install(certificate, authorities):
+                    own = install(self.folder, self.agent.house.identity, certificate, authorities)
+                    renewing.installed(self.agent.house, own, now)
                 case Prove():
                     result = Proved(action.model, action.artifact, self.prove(action))
                     self.carry_out(self.agent.handle(result, now), now)
@@ -167,9 +170,9 @@ class Box:
 class World:
     """The core and its devices, with a story clock that starts now (tuf reads the real one)."""
 
-    def __init__(self, home: Path) -> None:
-        self.home, self.now = home, time.time()
-        self.hub = Hub(access=access)
+    def __init__(self, home: Path, hub: Hub | None = None, now: float | None = None) -> None:
+        self.home, self.now = home, time.time() if now is None else now
+        self.hub = hub or Hub(access=access)
         self.settings = CoreSettings()
         self.core = CoreFolder(home / "core", self.settings.tenant)
         self.keys = open_keys(self.core)
@@ -216,7 +219,13 @@ class World:
         return answer
 
     def join(self, name: str) -> Box:
-        """Enrols a device by a token, as `falaj edge enrol` does, and starts its agent."""
+        """Enrols a device, and starts its agent."""
+        box = self.enrol(name)
+        box.start(self.now)
+        return box
+
+    def enrol(self, name: str) -> Box:
+        """By a token, as `falaj edge enrol` does."""
         token = read_token(self.order(IssueToken(device=DeviceId(name)))["token"])
         keys = new_device_keys(name)
         sealing = base64.b64encode(keys.sealing_public).decode()
@@ -225,7 +234,6 @@ class World:
         result = self.order(Enrol(envelope=envelope.decode()))
         box = self.boxes[name] = Box(self.home, name, self.hub)
         keep(box.folder, keys, codec.decode(EnrolAnswer, json.dumps(result).encode(), 1 << 20))
-        box.start(self.now)
         return box
 
     def rejoin(self, *names: str) -> None:

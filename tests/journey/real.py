@@ -70,9 +70,7 @@ def tap(machines: Machines) -> Tap:
     folder.mkdir()
     (folder / "tap.pem").write_bytes(certificate)
     (folder / "tap.key").write_bytes(enrolment._pem(key))
-    rules = place.broker / "acl"
-    rules.write_text(f"user tap@test\ntopic readwrite {tenant_root(DEFAULT_TENANT)}/#\n\n" + rules.read_text())
-    os.kill(int((place.broker / "mosquitto.pid").read_text()), signal.SIGHUP)
+    admit_tap(place)
     tls = Tls(place.pki / "ca.pem", folder / "tap.pem", folder / "tap.key")
     link = MqttLink(Broker("127.0.0.1", machines.ports["uplink"], "tap@test", tls=tls, clean_start=True))
     found = Tap(link)
@@ -84,6 +82,14 @@ def tap(machines: Machines) -> Tap:
     link.start(hear, lambda up, why: None)
     until(lambda: bool(link.listening), 10, "the tap to listen")
     return found
+
+
+def admit_tap(place: CoreFolder) -> None:
+    """Puts the tap into the running broker's rules: a core that starts, or starts its broker, writes them anew."""
+    rules, own = place.broker / "acl", f"user tap@test\ntopic readwrite {tenant_root(DEFAULT_TENANT)}/#\n\n"
+    if not rules.read_text().startswith(own):
+        rules.write_text(own + rules.read_text())
+    os.kill(int((place.broker / "mosquitto.pid").read_text()), signal.SIGHUP)
 
 
 def project(home: Path) -> Path:
@@ -242,6 +248,6 @@ def _journal(device: Device) -> closing[sqlite3.Connection]:
 
 
 __all__ = [
-    "MARK", "MODEL", "Stage", "Watch", "act_one", "kill", "kill_core", "kill_reverting", "left_in", "model", "phase",
-    "play", "until",
+    "MARK", "MODEL", "Stage", "Watch", "act_one", "admit_tap", "kill", "kill_core", "kill_reverting", "left_in",
+    "model", "phase", "play", "until",
 ]  # fmt: skip

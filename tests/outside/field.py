@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from onnx import helper, numpy_helper
 
 from appliance.broker import Broker, local_config, write_passwords
 from appliance.demo.fleet import free_ports
-from edge.bindings import Bindings
+from edge.bindings import Bindings, Requests
 from edge.buffers import Buffers
 from edge.http.metrics import Metrics
 from edge.http.pages import Pages
@@ -35,9 +36,9 @@ WINDOW = WindowSpec(100, 50, 0.02, ("ax", "ay", "az", "wx", "wy", "wz"), 1.0)
 SHAPE = (-1, WINDOW.size, len(WINDOW.channels))
 
 
-def model() -> bytes:
+def model(seed: int = 1) -> bytes:
     """Windows of the demo's shape to two probabilities."""
-    weights = np.random.default_rng(1).normal(size=(len(WINDOW.channels), len(CLASSES))).astype(np.float32)
+    weights = np.random.default_rng(seed).normal(size=(len(WINDOW.channels), len(CLASSES))).astype(np.float32)
     nodes = [
         helper.make_node("ReduceMean", ["window", "axes"], ["mean"], keepdims=0),
         helper.make_node("MatMul", ["mean", "weights"], ["scores"]),
@@ -79,27 +80,34 @@ def device(home: Path, name: str = "watch-1") -> Iterator[int]:
 
 
 @contextmanager
-def bound(folder: Path, port: int, serving: Serving) -> Iterator[None]:
-    """The model's bindings, joined to the broker as the agent joins them."""
+def bound(folder: Path, port: int, serving: Serving, of: Manifest | None = None) -> Iterator[None]:
+    """The model's bindings and the questions of applications, joined to the broker as the agent joins them."""
     password = (folder / "broker" / "falaj.password").read_text().strip()
     at = At("127.0.0.1", port, "falaj-test", user="falaj", password=password, session_expiry=60)
     link = MqttLink(at, manual_ack=True, queue_when_down=True)
     buffers = Buffers(folder / "buffers.sqlite", graphs.TENANT, b"k" * 32)
     bindings = Bindings(graphs.TENANT, DeviceId("watch-1"), serving, buffers, link.publish)
-    bindings.bind(manifest())
+    bindings.bind(of or manifest())
+    requests = Requests(
+        DeviceId("watch-1"), serving, link.publish, time.time, lambda asked, answer: "9f2c", bindings.subscriptions
+    )
 
     def received(message: Message) -> None:
         def ack() -> None:
             if message.qos:
                 link.acknowledge(message.receipt, message.qos)
 
-        bindings.handle(message.topic, message.payload, message.qos, ack)
+        if requests.hears(message.topic):
+            requests.handle(message, ack)
+        else:
+            bindings.handle(message.topic, message.payload, message.qos, ack)
 
-    link.subscribe(*bindings.subscriptions())
+    wanted = {*requests.subscriptions(), *bindings.subscriptions()}
+    link.subscribe(*wanted)
     link.start(received, lambda is_up, why: None)
     try:
         assert link.wait_until_up(20)
-        wait_for(lambda: bool(link.listening))
+        wait_for(lambda: link.listening == wanted)
         yield
     finally:
         link.stop()

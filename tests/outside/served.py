@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edge.buffers import Unheard
 from edge.http.capacity import Limits
 from edge.http.metrics import Metrics
 from edge.http.pages import Pages
@@ -18,9 +19,11 @@ from edge.http.server import HttpServer
 from edge.predictions import Refusal
 from edge.runtime import load
 from edge.serving import Loaded, Serving
+from sync.messages import Prediction
 from sync.names import ModelName
 from tests.edge import graphs
 
+ENTITY = "watch-1"
 IMAGE, AWAY = ModelName("image"), ModelName("away")
 ECHOES = {
     "BOOL": TensorProto.BOOL, "UINT8": TensorProto.UINT8, "INT8": TensorProto.INT8, "INT32": TensorProto.INT32,
@@ -56,11 +59,18 @@ def label(prediction_id: str, text: str) -> Refusal | None:
     return Refusal.UNKNOWN_LABEL if text == "typo" else Refusal.UNKNOWN_ID
 
 
+def predict(model: str | None, entity: str) -> Prediction:
+    """One sensor is heard, by one model."""
+    if entity != ENTITY or model not in (None, graphs.MODEL):
+        raise Unheard(f"nothing was heard of {entity!r}")
+    return Prediction("9f2c", graphs.MODEL, 1.5, "ok", "walk", (0.1, 0.8, 0.1), graphs.CLASSES, entity, 7)
+
+
 @contextmanager
 def door(limits: Limits | None = None) -> Iterator[HttpServer]:
     """The door, open until left."""
     metrics = Metrics()
-    pages = Pages(serving(metrics), metrics, lambda: STATUS, "0.1.0", label=label)
+    pages = Pages(serving(metrics), metrics, lambda: STATUS, "0.1.0", label=label, predict=predict)
     server = HttpServer(pages.handle, limits=limits)
     server.start()
     try:

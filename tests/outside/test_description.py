@@ -29,6 +29,7 @@ def description() -> dict[str, Any]:
     parameters = document["components"]["parameters"]
     parameters["model"]["schema"] = {"enum": MODELS}
     parameters["version"]["schema"] = {"enum": ["7", "6"]}
+    parameters["entity"]["schema"] = {"enum": [served.ENTITY, "nobody"]}
     return document
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from appliance import setup_plan
 from appliance.project_file import read_project
-from core.project import Column, Model, ModelGates, Retraining, Rollout, Source, Training, View
-from sync import enrolment, messages, topics
+from core.project import Column, LookupSource, Model, ModelGates, Retraining, Rollout, Source, Training, View, Word
+from sync import carried, enrolment, lookups, messages, records, topics
 from sync.features import WindowSpec
 from sync.manifest import Binding, Drift, Profile, Uplink
 
@@ -22,15 +22,17 @@ PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 
 DOCUMENTS = sorted(
     name
-    for room in (messages, enrolment)
+    for room in (messages, enrolment, records, lookups, carried)
     for name, value in vars(room).items()
     if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == room.__name__
+    if value not in (lookups.Table, lookups.Config)  # inside sealed blobs
 )
 PROJECT_PAGE = (ROOT / "docs" / "project-file.md").read_text()
 PROJECT_TABLES = [
     Source, Column, View, WindowSpec, Model, Training, ModelGates, Profile, Rollout, Drift, Uplink, Retraining, Binding,
+    LookupSource, Word,
 ]  # fmt: skip
-MEDIA_TYPES = sorted(v for room in (messages, enrolment) for k, v in vars(room).items() if k.endswith("_TYPE"))
+MEDIA_TYPES = sorted(v for room in (messages, enrolment, carried) for k, v in vars(room).items() if k.endswith("_TYPE"))
 
 
 def name_of(path: Path) -> str:

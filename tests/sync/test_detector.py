@@ -23,8 +23,9 @@ from sync.detector import (
     turns_for,
     watch,
 )
+from sync.distances import distance
 from sync.errors import Malformed
-from sync.sketch import Stream, count_windows, distance, pack, unpack
+from sync.sketch import Stream, count_windows, pack, unpack
 
 W = 50
 STREAMS = tuple(Stream(name) for name in ("ax", "ay", "az", "wx", "wy", "wz"))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import zlib
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync import sealing
+from sync import codec, sealing
 from sync.chunks import digest
 from sync.errors import Damaged
 from sync.names import TenantId
@@ -47,6 +49,45 @@ def test_cut_or_lengthened_content_is_found(plain: bytes, amount: int) -> None:
     for wrong in (sealed[:-amount], sealed + b"\0" * amount):
         with pytest.raises(Damaged):
             unseal(wrong, KEY, TENANT, "x")
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=200), st.integers(1, 400))
+def test_packed_or_not_what_was_sealed_opens(plain: bytes, times: int) -> None:
+    sealed = seal(plain * times, KEY, TENANT, "x", pack=True)
+    assert unseal(sealed, KEY, TENANT, "x") == plain * times
+
+
+def test_it_is_packed_where_that_pays_and_nowhere_else() -> None:
+    dull, noise = bytes(100_000), os.urandom(100_000)
+    assert len(seal(dull, KEY, TENANT, "x", pack=True)) < 1000 and len(seal(dull, KEY, TENANT, "x")) > 100_000
+    assert seal(noise, KEY, TENANT, "x", pack=True) == seal(noise, KEY, TENANT, "x")
+
+
+def test_what_unpacks_to_more_than_it_declares_is_not_unpacked_any_further() -> None:
+    """Ten million bytes, declared as a hundred: whoever seals so holds the key, and still fills no memory."""
+    bomb = zlib.compress(bytes(10_000_000))
+    header = codec.encode(sealing.Header(TENANT, "x", 100, alg=sealing.PACKED))
+    head = sealing.MAGIC + len(header).to_bytes(4, "big") + header
+    sealed = head + AESGCM(KEY).encrypt(b"\1" + bytes(11), bomb, head)
+    with pytest.raises(Damaged, match="101 bytes inside, 100 declared"):
+        unseal(sealed, KEY, TENANT, "x")
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_what_declares_more_than_is_allowed_is_not_opened(pack: bool) -> None:
+    plain = bytes(100_000)
+    sealed = seal(plain, KEY, TENANT, digest(plain), pack=pack)
+    assert unseal_artifact(sealed, KEY, TENANT, digest(plain), 100_000) == plain
+    with pytest.raises(Damaged, match="100000 bytes declared, 99999 are allowed"):
+        unseal_artifact(sealed, KEY, TENANT, digest(plain), 99_999)
+
+
+def test_what_is_no_packed_content_is_damaged() -> None:
+    header = codec.encode(sealing.Header(TENANT, "x", 100, alg=sealing.PACKED))
+    head = sealing.MAGIC + len(header).to_bytes(4, "big") + header
+    with pytest.raises(Damaged, match="does not unpack"):
+        unseal(head + AESGCM(KEY).encrypt(b"\1" + bytes(11), b"no such thing", head), KEY, TENANT, "x")
 
 
 def _segments(sealed: bytes) -> tuple[bytes, list[bytes]]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sync.distances import distance, psi
 from sync.errors import Malformed
 from sync.sketch import (
     ABOVE,
@@ -24,12 +25,10 @@ from sync.sketch import (
     code_of,
     count,
     count_windows,
-    distance,
     fit,
     identity,
     pack,
     place,
-    psi,
     unpack,
 )
 
@@ -189,3 +188,24 @@ def test_bins_have_one_name_everywhere() -> None:
 
 def test_a_textual_category_travels_as_an_exact_number() -> None:
     assert code_of("walking") == float(np.float32(code_of("walking"))) != code_of("running")
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.sampled_from([1.0, 0.0, 1e30]))
+def test_all_streams_at_once_fall_where_each_falls_alone(seed: int, count: int, scale: float) -> None:
+    """By the words of `Bins`: counted one value and one edge at a time."""
+    rng = np.random.default_rng(seed)
+    reference = np.round(rng.normal(size=(50, 3)), 1) * scale  # ties, and a stream that never changes
+    bins = fit((Stream("a"), Stream("kind", "categorical"), Stream("c")), reference)
+    rows = np.concatenate([reference[:count], np.round(rng.normal(size=(count, 3)), 1) * 2]).astype(np.float32)
+    rows[0], rows[-1], rows[count // 2] = np.nan, np.inf, -np.inf
+    found = place(bins, rows)
+    for row, places in zip(rows.tolist(), found.tolist(), strict=True):
+        for stream in (0, 2):
+            value, points = row[stream], bins[stream].points
+            if math.isnan(value):
+                wanted = 16
+            elif value < points[0]:
+                wanted = 17
+            else:
+                wanted = 18 if value > points[-1] else sum(edge < value for edge in points[1:-1])
+            assert places[stream] == wanted

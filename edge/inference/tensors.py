@@ -19,7 +19,7 @@ Array = npt.NDArray[np.generic]
 
 NAMES: dict[np.dtype[np.generic], Datatype] = {dtype: name for name, dtype in DTYPES.items()}
 _BY_NAME: dict[str, np.dtype[np.generic]] = {str(name): dtype for name, dtype in DTYPES.items()}
-_UNSERVED = frozenset({"UINT16", "UINT32", "UINT64", "INT16", "FP16", "BF16"})  # a graph that takes one is not loaded
+_UNSERVED = frozenset({"BF16"})  # numpy knows none: a graph that takes one is not loaded
 _KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}  # kinds a JSON list may have for each kind of tensor
 _MOST_ELEMENTS = 1 << 24
 _MOST_DIMENSIONS = 32
@@ -90,6 +90,17 @@ def from_whole(spec: TensorSpec, data: bytes) -> Array:
     return from_binary(spec.name, spec.datatype, checked_shape(spec.name, list(shape)), data)
 
 
+def from_list(spec: TensorSpec, data: object) -> Array:
+    """One row for a model's input, from the numbers of the row alone: flat, or nested as the row is; raises BadInput.
+
+    A free first dimension is the row's; where another is free, only a stated shape tells.
+    """
+    shape = [1 if n == -1 and place == 0 else n for place, n in enumerate(spec.shape)]
+    if -1 in shape:
+        raise BadInput(f"input {spec.name!r} of shape {list(spec.shape)} takes a stated shape: ask with 'inputs'")
+    return from_json(spec.name, spec.datatype, checked_shape(spec.name, shape), data)
+
+
 def to_json(array: Array) -> list[object]:
     """The elements, flat, row-major."""
     if array.dtype.kind == "O":
@@ -107,10 +118,11 @@ def to_binary(array: Array) -> bytes:
 
 def _numbers(name: str, data: list[object], dtype: np.dtype[np.generic]) -> Array:
     try:
-        plain = np.array(data)
+        # numpy takes a list that mixes small numbers with those beyond 63 bits for floats, and would round them.
+        plain = np.array(data, np.object_ if dtype == np.uint64 else None)
     except (ValueError, OverflowError) as error:
         raise BadInput(f"input {name!r}: the lists in 'data' do not form one block") from error
-    if plain.dtype.kind not in _KINDS[dtype.kind]:
+    if not (_integers(plain) if dtype == np.uint64 else plain.dtype.kind in _KINDS[dtype.kind]):
         raise BadInput(f"input {name!r}: 'data' is not all of the stated datatype")
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)  # type: ignore[type-var]  # the kind says it is an integer
@@ -121,6 +133,10 @@ def _numbers(name: str, data: list[object], dtype: np.dtype[np.generic]) -> Arra
             return plain.astype(dtype)
     except FloatingPointError as error:
         raise BadInput(f"input {name!r}: a number is beyond what the stated datatype holds") from error
+
+
+def _integers(plain: Array) -> bool:
+    return set(map(type, plain.ravel().tolist())) <= {int}
 
 
 def _strings(name: str, data: list[object]) -> Array:

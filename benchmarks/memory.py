@@ -1,0 +1,108 @@
+"""Measures what trust and delivery add to an agent's memory: `python benchmarks/memory.py [--runs 5]`.
+
+Fresh processes import more and more, and say how much memory they hold then (`VmRSS`). The reference is what any MQTT
+client with certificates needs: paho and cryptography, with a TLS context made. numpy is counted apart: serving needs it
+(onnxruntime does), and documents of releases name its types. The last line is a whole idle agent with one committed
+release, as `falaj edge run` starts it, with local HTTP and without a broker beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+TARGET = 12.0  # MiB that trust and delivery may add over paho and cryptography
+REFERENCE = """
+import ssl, paho.mqtt.client
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ed25519, x25519
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+paho.mqtt.client.Client(paho.mqtt.client.CallbackAPIVersion.VERSION2, protocol=paho.mqtt.client.MQTTv5)
+ssl.create_default_context()
+ed25519.Ed25519PrivateKey.generate().sign(b"x"); AESGCM(bytes(32)).encrypt(bytes(12), b"x", b"")
+"""
+ROOMS = """
+import edge.trust, edge.download, edge.artifacts, edge.outbox, edge.journal, sync.mqtt, sync.sealing, sync.roles
+"""
+USED = """
+import tempfile, pathlib
+from sync.messages import EVENT, DeviceEvent
+place = pathlib.Path(tempfile.mkdtemp())
+journal, outbox = edge.journal.Journal.open(place / "j.db"), edge.outbox.Outbox(place / "o.db", 1, "b")
+for _ in range(100):
+    outbox.add(EVENT, DeviceEvent("beat", "x" * 100), 1.0)
+outbox.pending()
+"""
+STEPS = {
+    "Python alone": "",
+    "paho and cryptography": REFERENCE,
+    "paho, cryptography and numpy": REFERENCE + "import numpy",
+    "... and tuf": REFERENCE + "import numpy, tuf.ngclient, tuf.api.metadata",
+    "... and trust and delivery": REFERENCE + ROOMS,
+    "the same, used": REFERENCE + ROOMS + USED,
+    "numpy and onnxruntime, for comparison": REFERENCE + "import numpy, onnxruntime",
+}
+SAY = "\nprint(next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmRSS')) / 1024)"
+
+
+def resident(code: str, runs: int) -> float:
+    """MiB a fresh process holds after this code, median."""
+    found = []
+    for _ in range(runs):
+        argv = [sys.executable, "-P", "-c", code + SAY]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        found.append(float(subprocess.run(argv, capture_output=True, text=True, check=True, env=env).stdout))
+    return statistics.median(found)
+
+
+@dataclass
+class Plain:
+    """A folder where a small disk would be."""
+
+    folder: Path
+
+
+def agent() -> float:
+    """MiB of a real agent that serves one release and has nothing to do."""
+    from appliance.demo.fleet import free_ports
+    from tests.faults.box import new_box
+
+    with tempfile.TemporaryDirectory() as home:
+        one, two, three = free_ports(3)
+        box = new_box(Plain(Path(home) / "disk"), Path(home), (one, two, three))  # type: ignore[arg-type]
+        box.start()
+        try:
+            assert box.process is not None
+            status = Path(f"/proc/{box.process.pid}/status").read_text().splitlines()
+            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
+        finally:
+            box.end()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5)
+    runs = parser.parse_args().runs
+    print(
+        f"machine: {platform.machine()}, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    )
+    found = {name: resident(code, runs) for name, code in STEPS.items()}
+    reference = found["paho and cryptography"]
+    for name, size in found.items():
+        print(f"{name:<40} {size:>7.1f} MiB  {size - reference:>+7.1f}")
+    print(f"{'a whole agent, idle, one release':<40} {(whole := agent()):>7.1f} MiB  {whole - reference:>+7.1f}")
+    added = found["the same, used"] - found["paho, cryptography and numpy"]
+    print(f"trust and delivery add {added:.1f} MiB (target {TARGET:g}): {'met' if added <= TARGET else 'MISSED'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""What does not fit together in a project file, told all at once: the rules between its parts."""
+
+from __future__ import annotations
+
+import re
+
+from core.project import LookupSource, Model, Project, Source, View, variables
+from sync.lookups import complaint
+from sync.names import BadName, LookupName, Name
+
+_WORD = re.compile(r"\{(\w+)\}")
+
+# What rows of samples have beside time and channels (`core.ingest.samples`); the first four are always there.
+_TEXTS = ("prediction", "device", "entity", "label")
+_SAMPLE_TYPES = dict.fromkeys((*_TEXTS, "value"), "string") | {"release": "int64", "arrived": "float64"}
+
+
+def problems(project: Project) -> list[str]:
+    """What does not fit together, one sentence each, with the place and the fix; empty if all is well."""
+    found = []
+    for name, contract in project.contracts.items():
+        for column, rule in contract.columns.items():
+            if rule.min is not None and rule.max is not None and rule.min > rule.max:
+                found.append(f"contracts.{name}.columns.{column}: min {rule.min:g} is above max {rule.max:g}")
+    for name, source in project.sources.items():
+        found += _source_problems(project, name, source)
+    for name, view in project.views.items():
+        found += _view_problems(project, name, view)
+    for name, model in project.models.items():
+        found += _model_problems(project, name, model)
+    for key, lookup in project.lookups.items():
+        found += _lookup_problems(project, key, lookup)
+    return found + _config_problems(project)
+
+
+def _source_problems(project: Project, name: str, source: Source) -> list[str]:
+    found = []
+    try:
+        Name(name)
+    except BadName as error:
+        found.append(f"sources.{name}: {error}")
+    if source.contract not in project.contracts:
+        found.append(_missing(f"sources.{name}.contract", source.contract, project.contracts))
+    elif source.time not in project.contracts[source.contract].columns:
+        found.append(_missing(f"sources.{name}.time", source.time, project.contracts[source.contract].columns))
+    elif project.contracts[source.contract].columns[source.time].type == "string":
+        found.append(f"sources.{name}.time: {source.time!r} is text; event time is a number, in seconds")
+    elif source.kind == "samples":
+        found += _sample_columns(project, name, source)
+    if source.kind == "files":
+        if not source.path or source.model is not None:
+            found.append(f"sources.{name}: a source of files has a `path` and no `model`")
+    elif source.path or source.model is None:
+        found.append(f"sources.{name}: a source of samples has a `model`, whose samples it takes in, and no `path`")
+    elif source.model not in project.models:
+        found.append(_missing(f"sources.{name}.model", source.model, project.models))
+    elif (first := next(n for n, s in project.sources.items() if s.model == source.model)) != name:
+        found.append(f"sources.{name}.model: {first!r} takes in the samples of {source.model!r} already")
+    return found
+
+
+def _sample_columns(project: Project, name: str, source: Source) -> list[str]:
+    """A contract of samples has the columns that samples have, and the channels of its model's view."""
+    columns, place = project.contracts[source.contract].columns, f"sources.{name}.contract: {source.contract!r}"
+    model = project.models.get(source.model) if source.model is not None else None
+    if model is None or model.view not in project.views:
+        return []  # said elsewhere
+    channels = project.views[model.view].window.channels
+    found = [f"{place} lacks {c!r}; every sample has one" for c in (*_TEXTS, *channels) if c not in columns]
+    for column, rule in columns.items():
+        wanted = _SAMPLE_TYPES.get(column)
+        if column in channels:
+            if column in (*_TEXTS, "batch"):
+                found.append(f"{place}: samples have a {column!r} of their own; give the channel another name")
+        elif wanted is None and column != source.time:
+            known = ", ".join(_SAMPLE_TYPES)
+            found.append(f"{place}: no sample has {column!r}; beside channels and time there are {known}")
+        elif wanted is not None and rule.type != wanted:
+            found.append(f"{place}: {column!r} of a sample is of type {wanted}, not {rule.type}")
+    return found
+
+
+def _model_problems(project: Project, name: str, model: Model) -> list[str]:
+    found = []
+    if model.view not in project.views:
+        found.append(_missing(f"models.{name}.view", model.view, project.views))
+    if not 0 <= model.gates.min_accuracy <= 1:
+        found.append(f"models.{name}.gates.min_accuracy: a share from 0 to 1, not {model.gates.min_accuracy:g}")
+    found += _learning_problems(project, name, model)
+    if not 0 <= model.rollout.margin <= 0.4:
+        found.append(f"models.{name}.rollout.margin: a share of blocks from 0 to 0.4, not {model.rollout.margin:g}")
+    if model.rollout.block < 1:
+        found.append(f"models.{name}.rollout.block: at least 1 input window, not {model.rollout.block}")
+    if not model.rollout.canary:
+        found.append(f"models.{name}.rollout.canary: name at least one device; nothing starts without a canary")
+    for key, (low, high) in (("fit", model.fit), ("gate", model.gate)):
+        if not 0 <= low < high <= 1:
+            found.append(f"models.{name}.{key}: needs 0 <= from < to <= 1, not [{low}, {high}]")
+    if model.fit[1] > model.gate[0] and model.gate[1] > model.fit[0]:
+        found.append(f"models.{name}: fit and gate overlap; the gate would judge rows it was trained on")
+    for binding in model.bindings:
+        if binding.topic.split("/").count("{entity}") != 1:
+            found.append(f"models.{name}.bindings: topic {binding.topic!r} needs one level '{{entity}}'")
+        elif binding.output == binding.topic:
+            found.append(f"models.{name}.bindings: output and topic are both {binding.topic!r}: it would hear itself")
+    return found
+
+
+def _learning_problems(project: Project, name: str, model: Model) -> list[str]:
+    """The road up, and what is learned from it."""
+    found = []
+    view = project.views.get(model.view)
+    field = view.samples if view else None
+    if model.samples == "only" and view is not None and field is None:
+        found.append(f'models.{name}.samples: "only" needs samples; views.{model.view}.samples names their source')
+    settings = model.retraining
+    if settings is None:
+        return found
+    place = f"models.{name}.retraining"
+    if settings.devices < 1 or settings.samples < 1:
+        found.append(f"{place}: devices and samples are at least 1, not {settings.devices} and {settings.samples}")
+    if not settings.every_hours >= 0:
+        found.append(f"{place}.every_hours: 0 hours or more, not {settings.every_hours:g}")
+    if model.uplink.policy == "none":
+        found.append(f"{place}: without a road nothing comes up to learn from; set models.{name}.uplink.policy")
+    elif view is not None and (field is None or model.samples == "none"):
+        found.append(f"{place}: it learns from samples; views.{model.view}.samples names none, or this model uses none")
+    return found
+
+
+def _view_problems(project: Project, name: str, view: View) -> list[str]:
+    found = [_missing(f"views.{name}.lookups", n, project.lookups) for n in view.lookups if n not in project.lookups]
+    if view.samples is not None and view.samples not in project.sources:
+        found.append(_missing(f"views.{name}.samples", view.samples, project.sources))
+    elif view.samples is not None and project.sources[view.samples].kind != "samples":
+        found.append(f"views.{name}.samples: {view.samples!r} is a source of files, not of samples")
+    source = project.sources.get(view.source)
+    if source is None:
+        return [*found, _missing(f"views.{name}.source", view.source, project.sources)]
+    if source.kind != "files":
+        found.append(f"views.{name}.source: {view.source!r} holds samples; a view begins with rows of files")
+    contract = project.contracts.get(source.contract)
+    if contract is None:
+        return found  # said at the source already
+    wanted = (view.entity, view.label, *view.window.channels)
+    missing = [_missing(f"views.{name}", c, contract.columns) for c in wanted if c not in contract.columns]
+    texts = [c for c in view.window.channels if c in contract.columns and contract.columns[c].type == "string"]
+    return found + missing + [f"views.{name}.window.channels: {c!r} is text; a channel is a number" for c in texts]
+
+
+def _lookup_problems(project: Project, name: LookupName, lookup: LookupSource) -> list[str]:
+    place, found = f"lookups.{name}", []
+    if name in project.sources:
+        found.append(f"{place}: a source has that name too; `falaj ingest {name}` could mean either")
+    if name in ("window", "config") or any(name in view.window.channels for view in project.views.values()):
+        found.append(f"{place}: graph inputs and channels have that name; give the table another")
+    if lookup.key in lookup.columns:
+        found.append(f"{place}.columns: {lookup.key!r} is the key; it is no number that a model is given")
+    if lookup.default is not None and lookup.default.keys() != lookup.columns.keys():
+        return [*found, f"{place}.default: needs one number for each of {', '.join(lookup.columns)}"]
+    try:
+        lookup.accepted(name)
+    except ValueError as error:
+        found.append(f"{place}: {error}")
+    for column, rule in lookup.columns.items():
+        value = lookup.default[column] if lookup.default else None
+        low, high = rule.min, rule.max
+        if low is not None and high is not None and low > high:
+            found.append(f"{place}.columns.{column}: min {low:g} is above max {high:g}")
+        elif value is not None and not (low if low is not None else value) <= value <= (
+            high if high is not None else value
+        ):
+            found.append(f"{place}.default.{column}: {value:g} is outside what the column may hold")
+    return found
+
+
+def _config_problems(project: Project) -> list[str]:
+    """Values that no model's variables allow, and words of bindings that nobody declares."""
+    found = []
+    config, known = project.config, {name for model in project.models.values() for name in model.variables}
+    parts = {"variables": config.variables}
+    parts |= {f"sites.{site}": values for site, values in config.sites.items()}
+    parts |= {f"devices.{device}": values for device, values in config.devices.items()}
+    for place, values in parts.items():
+        found += [f"config.{place}.{name}: no model declares that variable" for name in values if name not in known]
+        for model_name, model in project.models.items():
+            said = [complaint(v, values[v.name]) for v in variables(model) if v.name in values]
+            found += [f"config.{place}: {text} (models.{model_name}.variables)" for text in said if text]
+    for model_name, model in project.models.items():
+        place = f"models.{model_name}.variables"
+        found += [f"{place}: {text}" for v in variables(model) if (text := complaint(v, v.default))]
+        found += [
+            f"{place}.{name}: not a name of letters, digits and _"
+            for name in model.variables
+            if not name.isidentifier()
+        ]
+        if "entity" in model.variables:
+            found.append(f"{place}.entity: {{entity}} is the name of the sensor already")
+        words = {word for b in model.bindings for word in _WORD.findall(f"{b.topic} {b.output}")} - {"entity"}
+        found += [
+            f"models.{model_name}.bindings: {{{w}}} is no variable of it"
+            for w in sorted(words - model.variables.keys())
+        ]
+    return found
+
+
+def _missing(place: str, given: str, known: object) -> str:
+    names = ", ".join(sorted(known)) or "none" if isinstance(known, dict) else "none"
+    return f"{place}: {given!r} is not declared; declared are: {names}"

@@ -1,0 +1,208 @@
+"""Tables and config beside the releases: fetched as the director names them, checked against what the releases here
+declare, swapped in as a whole. The version before stays on disk; one that is refused changes nothing.
+
+Level-triggered like all else: each walk compares what the newest assignment names with what is in force.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from edge.agent import fetching, loading
+from edge.agent.house import House, Turned
+from edge.artifacts import Rotten
+from edge.states import HeldPiece
+from sync.errors import SyncError, Unfit
+from sync.lookups import LIMIT, Config, Piece, PieceReport, Table, check, check_config, decode, decode_config
+from sync.manifest import Manifest
+from sync.messages import Assignment
+from sync.names import LookupName
+
+CONFIG = "@config"  # among the tables; no table can be called so
+SEALED = 2 * LIMIT  # bytes of a sealed one: more than sealing adds. The director alone must not fill a disk
+
+
+def resume(house: House, now: float) -> None:
+    """What was in force before the restart is in force again, opened and checked anew; else the version before it."""
+    for name, held in house.journal.pieces().items():
+        house.pieces[name] = held
+        try:
+            if held.current is not None:
+                _put_in_force(house, name, held)
+        except SyncError as error:
+            house.event(now, "piece-lost", f"{_called(name)}: {error}; it is fetched anew", severity="alarm")
+            house.pieces[name] = HeldPiece(None, held.previous)
+            _fall_back(house, name, held.previous, now)
+
+
+def gather(house: House, now: float) -> None:
+    """Moves every table and the config towards what the newest assignment names."""
+    assignment = house.assignment
+    if assignment is None:
+        return
+    wanted = _wanted(assignment)
+    for sealed in house.gathers - {piece.blob.sealed for piece in wanted.values()}:
+        fetching.drop(house, sealed)
+        house.gathers.discard(sealed)
+    for name in [*house.pieces.keys() - wanted.keys()]:
+        _forget(house, name, now)
+    for name, piece in wanted.items():
+        held = house.pieces.get(name, HeldPiece())
+        if held.current is not None and held.current.blob.sealed == piece.blob.sealed:
+            _confirm(house, name, held, piece)
+        elif now <= assignment.expires and not house.clock_is_off(now):
+            _advance(house, name, held, piece, now)
+
+
+def reports(house: House) -> tuple[dict[LookupName, PieceReport], PieceReport | None]:
+    """What the core is told: of the tables, and of the config."""
+    found = {}
+    for name in sorted(house.pieces.keys() | house.turned.keys()):
+        current = house.pieces.get(name, HeldPiece()).current
+        refused = house.turned[name].reason if name in house.turned else ""
+        found[name] = PieceReport(current.version, current.as_of, refused) if current else PieceReport(0, 0.0, refused)
+    config = found.pop(CONFIG, None)
+    return {LookupName(name): report for name, report in found.items()}, config
+
+
+def _wanted(assignment: Assignment) -> dict[str, Piece]:
+    tables = {str(name): piece for name, piece in assignment.lookups.items()}
+    return tables if assignment.config is None else {**tables, CONFIG: assignment.config}
+
+
+def _called(name: str) -> str:
+    return "the config" if name == CONFIG else f"lookup {name}"
+
+
+def _confirm(house: House, name: str, held: HeldPiece, piece: Piece) -> None:
+    """The same bytes again: perhaps looked at more recently, or wrapped anew."""
+    house.turned.pop(name, None)
+    if piece == held.current:
+        return
+    _write(house, name, replace(held, current=piece))
+    if name != CONFIG:
+        house.lookups.confirm(LookupName(name), piece.as_of)
+
+
+def _advance(house: House, name: str, held: HeldPiece, piece: Piece, now: float) -> None:
+    """1. bytes; 2. open and check; 3. journal; 4. in force. A release that comes later may accept what was refused."""
+    turned, here = house.turned.get(name), frozenset((m.model, m.number) for m in _manifests(house))
+    refused_before = turned is not None and (turned.piece, turned.here) == (piece, here)
+    if refused_before or now < house.waits.get(name, 0.0):
+        return
+    try:
+        if piece.blob.length > SEALED:
+            raise Unfit(f"it has {piece.blob.length} bytes, {SEALED} are allowed")
+        if not house.artifacts.complete(piece.blob):
+            house.gathers.add(piece.blob.sealed)
+            fetching.under_way(house, piece.blob, now)
+            if not house.artifacts.complete(piece.blob):
+                return
+        house.gathers.discard(piece.blob.sealed)
+        _take_up(house, name, held, piece, now)
+    except OSError as error:
+        house.waits[name] = now + fetching.RETRY
+        house.event(now, "disk-refused", f"{_called(name)} is not kept: {error.strerror}", severity="alarm")
+    except Rotten as error:  # what rotted is gone: it is lacking at the next try
+        house.waits[name] = now + fetching.RETRY
+        house.event(now, error.code, f"{_called(name)}: {error}", severity="alarm")
+    except SyncError as error:
+        house.turned[name] = Turned(piece, here, str(error))
+        house.dirty = True
+        text = f"{_called(name)} {piece.version}: {error}; version {held.current.version if held.current else 0} stays"
+        house.event(now, f"refused-{error.code}", text, severity="alarm")
+
+
+def _take_up(house: House, name: str, held: HeldPiece, piece: Piece, now: float) -> None:
+    """Raises SyncError, and nothing has changed; OSError where the disk refuses."""
+    content = _opened(house, name, piece)
+    _check(house, name, content)
+    after = HeldPiece(piece, held.current or held.previous)
+    _write(house, name, after)
+    _put_in_force(house, name, after, content)
+    house.turned.pop(name, None)
+    house.artifacts.prune(house.kept())
+    if name == CONFIG:
+        house.event(now, "config-applied", f"config {piece.version} is in force", version=piece.version)
+    else:
+        house.event(now, "lookup-applied", f"lookup {name} {piece.version} is in force", version=piece.version)
+
+
+def _opened(house: House, name: str, piece: Piece) -> Table | Config:
+    plain = loading.open_blob(house, piece.blob, piece.key, LIMIT)
+    if name == CONFIG:
+        return decode_config(plain)
+    table = decode(plain)
+    if table.name != name:
+        raise Unfit(f"it is the table {table.name}, and was named {name}")
+    return table
+
+
+def _check(house: House, name: str, content: Table | Config) -> None:
+    """Raises Unfit for a table that no release here accepts which asks for it, and for a config that one does not."""
+    manifests = _manifests(house)
+    if isinstance(content, Config):
+        for manifest in manifests:
+            check_config(content, manifest.variables)
+        return
+    said = []
+    for lookup in (one for manifest in manifests for one in manifest.lookups if one.name == name):
+        try:
+            check(content, lookup)
+            return
+        except Unfit as error:
+            said.append(error)
+    if said:
+        raise said[0]
+
+
+def _put_in_force(house: House, name: str, held: HeldPiece, content: Table | Config | None = None) -> None:
+    assert held.current is not None
+    content = _opened(house, name, held.current) if content is None else content
+    if isinstance(content, Config):
+        house.lookups.config = content
+        house.bindings_changed()
+    else:
+        house.lookups.put(content, held.current.as_of, _before(house, name, held.previous))
+
+
+def _before(house: House, name: str, previous: Piece | None) -> tuple[Table, float] | None:
+    """The version before, where it still opens: only a release that does not accept the newest one wants it."""
+    try:
+        content = _opened(house, name, previous) if previous is not None else None
+    except SyncError:
+        return None
+    return (content, previous.as_of) if previous is not None and isinstance(content, Table) else None
+
+
+def _fall_back(house: House, name: str, previous: Piece | None, now: float) -> None:
+    try:
+        if previous is not None:
+            _put_in_force(house, name, HeldPiece(previous))
+    except SyncError as error:
+        house.event(now, "piece-lost", f"{_called(name)} {previous and previous.version}: {error}", severity="alarm")
+
+
+def _forget(house: House, name: str, now: float) -> None:
+    """The newest assignment names it no more."""
+    house.journal.put_piece(name, None)
+    del house.pieces[name]
+    house.turned.pop(name, None)
+    if name == CONFIG:
+        house.lookups.config = Config({})
+        house.bindings_changed()
+    else:
+        house.lookups.drop(LookupName(name))
+    house.dirty = True
+
+
+def _write(house: House, name: str, held: HeldPiece) -> None:
+    """Journal first."""
+    house.journal.put_piece(name, held)
+    house.pieces[name] = held
+    house.dirty = True
+
+
+def _manifests(house: House) -> list[Manifest]:
+    slots = (slot for d in house.deployments.values() for slot in (d.serving, d.candidate, *d.previous))
+    return [slot.manifest for slot in slots if slot is not None]

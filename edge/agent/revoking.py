@@ -1,0 +1,92 @@
+"""What this device hears of revocations: a release that is not among the signed ones any more answers no more, is not
+tried and is never gone back to, whatever the assignment says, also offline from then on.
+
+The newest signed metadata is looked at whenever some has come. Bad or missing files are no verdict: they are asked for
+again, and what serves goes on.
+"""
+
+from __future__ import annotations
+
+from edge import roots, slots, trust
+from edge.agent import fetching, intake
+from edge.agent.house import House
+from edge.agent.leaving import give_up
+from edge.journal import FOR_GOOD, Quarantined
+from edge.states import Deployment, Event, Phase
+from sync import topics
+from sync.errors import SyncError
+from sync.names import Digest, ModelName
+
+_ON_TRIAL = frozenset({Phase.FETCHING, Phase.STAGED, Phase.PROVING, Phase.SHADOW})
+
+
+def look_after(house: House, now: float) -> None:
+    """Judges all releases held here, once for each news. Nothing while the clock is off: tuf could not tell."""
+    news, held = house.news, _held(house)
+    if not news.unread or now < news.again or not held or house.clock_is_off(now):
+        return
+    if roots.behind(house.root, house.index):
+        return  # roots are followed one by one; under an older one, newer metadata would seem to be somebody else's
+    wanted = (name for name in trust.wanted(house.index, house.files, ()) if not name.endswith(".root.json"))
+    lacking = [name for name in wanted if name not in house.files]
+    if lacking:
+        if now >= news.asked:
+            house.listen(*(topics.trust(house.identity.tenant, name) for name in lacking))
+            news.asked = now + fetching.RETRY
+        return
+    news.unread = False
+    try:
+        standing = trust.revoked(house.trust_folder, house.root, house.files, house.journal.high_water(), held)
+    except trust.Incomplete:
+        return  # whatever comes next is news again
+    except SyncError as error:
+        house.files.clear()
+        news.unread, news.asked, news.again = True, 0.0, now + fetching.RETRY
+        house.refuse_files(error, now)
+        return
+    intake.adopt(house, standing.root, now)  # before the mark: under a newer root it may be lower
+    if standing.versions != house.journal.high_water():
+        news.refused.clear()
+        house.journal.raise_mark(standing.versions)
+    for model, number in standing.revoked:
+        _revoke(house, model, number, held[model, number], now)
+
+
+def _held(house: House) -> dict[tuple[ModelName, int], Digest]:
+    """All releases that answer here, are tried, or can be gone back to."""
+    return {
+        (d.model, slot.release.number): slot.release.manifest
+        for d in house.deployments.values()
+        for slot in (d.serving, d.candidate, *d.previous)
+        if slot is not None
+    }
+
+
+def _revoke(house: House, model: ModelName, number: int, manifest: Digest, now: float) -> None:
+    """The record goes, so that it can never be loaded; then whoever is left takes its place, or nobody."""
+    d, reason = house.deployments[model], f"release {number} was revoked"
+    house.journal.forget(model, number)
+    artifact = next(
+        s.release.artifact for s in (d.serving, d.candidate, *d.previous) if s and s.release.number == number
+    )
+    left = slots.forget(d, number)
+    d = house.write(left, Quarantined(artifact, manifest, FOR_GOOD, reason))
+    warm, shadow = house.warm.get(model), house.shadows.get(model)
+    if warm is not None and warm.slot.release.number == number:
+        house.warm.pop(model)
+    if shadow is not None and shadow[0].slot.release.number == number:
+        house.shadows.pop(model)
+    house.blocked.pop(model, None)
+    _settle(house, d, number, reason, now)
+    house.event(now, "release-revoked", reason, model, "alarm", number=number, manifest=str(manifest))
+
+
+def _settle(house: House, d: Deployment, number: int, reason: str, now: float) -> None:
+    """Who answers from now on is settled in REVERTING, as after every other failure."""
+    answers = house.serving.incumbent(d.model)
+    gone = answers is not None and answers.slot.release.number == number
+    if d.phase in _ON_TRIAL:
+        if gone or d.candidate is None or d.candidate.release.number == number:
+            give_up(house, d, Event.WITHDRAWN, reason, now)
+    elif d.phase in (Phase.STEADY, Phase.PROBATION) and d.serving and d.serving.release.number == number:
+        give_up(house, d, Event.DEGRADED, reason, now)

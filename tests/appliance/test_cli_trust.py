@@ -1,0 +1,65 @@
+"""`falaj trust ...` as people type it, against a core that runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from appliance.demo.fleet import Machines
+from tests.appliance.conftest import RunningCore, falaj
+
+ROOTS, APPROVERS = ("amal", "badr", "carim"), ("dana", "eve")
+
+
+def test_status_names_profile_holders_and_ends(core: RunningCore) -> None:
+    said = core.falaj("trust", "status")
+    assert said.returncode == 0, said.stderr
+    assert "profile single-owner: keys on this machine" in said.stdout
+    assert "releases   1 of owner (" in said.stdout and "days left" in said.stdout and "director (" in said.stdout
+
+
+def test_a_rotation_says_what_it_did_and_a_stranger_is_told_whose_keys_are_asked(
+    core: RunningCore, tmp_path: Path
+) -> None:
+    before = json.loads(core.falaj("trust", "status", "--json").stdout)
+    done = core.falaj("trust", "rotate", "--role", "snapshot", "--keys", str(core.owner_keys), "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["lacks"] == []
+    after = json.loads(core.falaj("trust", "status", "--json").stdout)
+    assert after["root"]["version"] == before["root"]["version"] + 1
+    assert falaj("trust", "key", "stranger", "--keys", str(tmp_path)).returncode == 0
+    refused = core.falaj("trust", "renew", "--keys", str(tmp_path))
+    assert refused.returncode == 1 and "none of your keys is asked for here" in refused.stderr
+    unclear = core.falaj("trust", "rotate", "owner", "--keys", str(core.owner_keys))
+    assert unclear.returncode == 2 and "give KEY and --with PUB, or --role ROLE alone" in unclear.stderr
+    nothing = core.falaj("trust", "sign", "--keys", str(core.owner_keys))
+    assert nothing.returncode == 1 and "no change of keys waits" in nothing.stderr
+
+
+@pytest.mark.slow
+def test_from_one_owner_to_an_organisation_at_the_command_line(tmp_path: Path) -> None:
+    machines = Machines(tmp_path)
+    try:
+        machines.start_core()
+
+        def trust(who: str, *words: str) -> str:
+            at = ["--dir", str(machines.core_folder)] if words[0] != "key" else []
+            done = falaj("trust", *words, "--keys", str(tmp_path / who), *at)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        trust("owner", "init")
+        for name in (*ROOTS, *APPROVERS):
+            trust(name, "key", name)
+        people = [["--root", str(tmp_path / n / f"{n}.pub")] for n in ROOTS]
+        people += [["--release", str(tmp_path / n / f"{n}.pub")] for n in APPROVERS]
+        told = trust("owner", "harden", "--releases-need", "2", *(word for pair in people for word in pair))
+        assert "root: 2 of 3 sign, instead of 1 of 1" in told and "not in force yet" in told
+        for name in ("amal", "carim", "dana"):
+            assert "not in force yet" in trust(name, "sign", "--yes")
+        assert "in force; devices follow by themselves" in trust("eve", "sign", "--yes")
+        status = falaj("trust", "status", "--dir", str(machines.core_folder)).stdout
+        assert "profile organisation: root needs 2 of 3 keys, a release 2 of 2" in status
+    finally:
+        machines.stop()

@@ -1,0 +1,124 @@
+"""A folder as a store: whole files, checked names, no link followed."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from appliance.stick import Stick, StickFailed
+from sync.names import TenantId
+
+TENANT = TenantId("acme")
+NAME = "d/press-1/desired"
+
+
+@pytest.fixture
+def stick(tmp_path: Path) -> Stick:
+    return Stick(tmp_path, TENANT)
+
+
+def path(stick: Stick, name: str = NAME) -> Path:
+    return stick.place / "falaj" / "1" / TENANT / name
+
+
+def test_what_was_written_is_read(stick: Stick) -> None:
+    assert stick.read(NAME) is None and stick.names() == []
+    assert stick.write(NAME, b"one") and not stick.write(NAME, b"one") and stick.write(NAME, b"two")
+    assert stick.read(NAME) == b"two" and path(stick).read_bytes() == b"two" and stick.names() == [NAME]
+    stick.remove(NAME)
+    stick.remove(NAME)
+    assert stick.names() == [] and not stick.refused
+
+
+def test_names_below_a_place(stick: Stick) -> None:
+    for name in ("d/press-1/up/0", "d/press-1/up/1", "trust/index", NAME):
+        stick.write(name, b"x")
+    assert stick.names("d/press-1/up") == ["d/press-1/up/0", "d/press-1/up/1"]
+    assert stick.names("d/press-2/up") == []
+
+
+def test_a_cut_write_leaves_what_was_there(stick: Stick) -> None:
+    """Power fails between the temporary file and the rename: its remains are no file of ours, and in nobody's way."""
+    stick.write(NAME, b"one")
+    path(stick).with_name(".desired.new").write_bytes(b"tw")
+    assert stick.names() == [NAME] and stick.read(NAME) == b"one" and not stick.refused
+    assert stick.write(NAME, b"two") and stick.read(NAME) == b"two"
+    assert [p.name for p in path(stick).parent.iterdir()] == ["desired"]
+
+
+def test_what_could_not_be_written_takes_no_room(stick: Stick) -> None:
+    """The disk takes a part of it and refuses the rest: on a full stick that part would be the room that is lacking."""
+    stick.write(NAME, b"one")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(StickFailed, match="what was written before is whole"):
+            stick.write(NAME, bytes(20_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert stick.read(NAME) == b"one" and [p.name for p in path(stick).parent.iterdir()] == ["desired"]
+
+
+def test_tenants_do_not_see_each_other(stick: Stick) -> None:
+    stick.write(NAME, b"one")
+    assert Stick(stick.place, TenantId("other")).names() == []
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced_and_never_followed(stick: Stick, tmp_path: Path) -> None:
+    stick.write(NAME, b"one")
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"kept")
+    path(stick).unlink()
+    path(stick).symlink_to(outside)
+    assert stick.read(NAME) is None and stick.refused == {NAME: "no plain file"}
+    stick.write(NAME, b"two")
+    assert outside.read_bytes() == b"kept" and not path(stick).is_symlink() and stick.read(NAME) == b"two"
+
+
+def test_a_temporary_file_that_is_a_link_is_not_written_through(stick: Stick, tmp_path: Path) -> None:
+    stick.write(NAME, b"one")
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"kept")
+    path(stick).with_name(".desired.new").symlink_to(outside)
+    stick.write(NAME, b"two")
+    assert outside.read_bytes() == b"kept" and stick.read(NAME) == b"two"
+
+
+def test_a_device_is_looked_at_and_not_opened(stick: Stick) -> None:
+    stick.write(NAME, b"one")
+    path(stick).unlink()
+    os.mkfifo(path(stick))
+    assert stick.read(NAME) is None and stick.refused == {NAME: "no plain file"}
+
+
+def test_what_is_too_large_is_not_read(stick: Stick) -> None:
+    stick.write(NAME, b"one")
+    os.truncate(path(stick), 1 << 40)
+    assert stick.read(NAME) is None and "are allowed" in stick.refused[NAME]
+
+
+def test_what_has_no_name_of_ours_is_neither_read_nor_written(stick: Stick) -> None:
+    assert stick.read("../../etc/passwd") is None and stick.refused == {"../../etc/passwd": "no name of ours"}
+    with pytest.raises(ValueError, match="nothing that may lie in a folder"):
+        stick.write("d/press-1/reported", b"x")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_stick_that_cannot_be_written_says_so(stick: Stick) -> None:
+    stick.place.chmod(0o500)
+    with pytest.raises(StickFailed, match="Permission denied; what was written before is whole"):
+        stick.write(NAME, b"x")
+
+
+def test_a_folder_in_the_place_of_a_file_is_told(stick: Stick) -> None:
+    path(stick).mkdir(parents=True)
+    with pytest.raises(StickFailed, match=f"writing {NAME}: Is a directory"):
+        stick.write(NAME, b"x")
+
+
+def test_no_folder_no_stick(tmp_path: Path) -> None:
+    with pytest.raises(StickFailed, match="put the stick in and mount it"):
+        Stick(tmp_path / "nowhere", TENANT)

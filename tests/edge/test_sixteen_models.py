@@ -1,0 +1,139 @@
+"""Sixteen models on one box: one gets release after release that is really bad, and the other fifteen lose no answer.
+
+Unproven releases run in the proving child, here the real one; on trial the first bad answer sends one home. Meanwhile
+two threads ask the others without a pause.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from edge import proving, runtime
+from edge.states import Phase, Proof, Prove
+from sync.manifest import Profile
+from sync.messages import Gates
+from sync.names import ModelName
+from tests.edge import bad_graphs, graphs
+from tests.edge.device import Device, new_device
+from tests.edge.world import MODEL, Core, Shipped, table_of
+
+NAMES = (MODEL, *(ModelName(f"other-{n}") for n in range(15)))
+QUESTION = {"i": np.array([0], np.int64)}
+NAN = float("nan")
+QUICK = Gates(soak_answers=1)
+
+BAD: dict[str, dict[str, object]] = {
+    "crash-on-load": {"graph": bad_graphs.crashes(on_load=True)},
+    "golden-mismatch": {"golden_table": (2.0, 2.75, 2.25)},
+    "slow": {"graph": bad_graphs.spins(5_000, 5_000, 1), "profile": Profile(p99_ms=0.8)},
+    "memory-bomb": {"graph": graphs.memory_bomb()},
+    "memory-growth": {"graph": bad_graphs.grows(32, at=1), "profile": Profile(rss_mb=8)},
+    "nan-on-trial": {"table": (2.0, 2.5, NAN)},
+    "wrong-shape-on-trial": {"graph": bad_graphs.changes_shape(), "shape": (1, 3)},
+}
+
+
+@dataclass
+class Box:
+    """The device and what the core wants of it."""
+
+    core: Core
+    device: Device
+    wanted: dict[ModelName, Shipped] = field(default_factory=dict)
+
+    def want(self, model: ModelName, shipped: Shipped, gates: Gates) -> None:
+        self.wanted[model] = shipped
+        orders = {m: self.core.order(s, self.device.identity, gates=gates) for m, s in self.wanted.items()}
+        self.core.desire(self.core.assignment(models=orders))
+
+    def settle(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.device.settle(1)
+            for model, d in self.device.house.deployments.items():
+                if d.phase is Phase.PROBATION and model != MODEL:
+                    self.device.house.serving.predict(model, QUESTION)
+
+    @contextmanager
+    def others_asked(self) -> Iterator[tuple[Counter[str], list[str]]]:
+        """(answers by model, everything else that came back), of all models but the one that is renewed."""
+        answered: Counter[str] = Counter()
+        lost: list[str] = []
+        over = threading.Event()
+
+        def ask(names: tuple[ModelName, ...]) -> None:
+            while not over.is_set():
+                for name in names:
+                    try:
+                        said = self.device.house.serving.predict(name, QUESTION)
+                        if said.outputs["y"][0] == 1.0:
+                            answered[name] += 1
+                        else:
+                            lost.append(f"{name} said {said.outputs}")
+                    except runtime.ModelError as error:
+                        lost.append(str(error))
+
+        threads = [threading.Thread(target=ask, args=(names,)) for names in (NAMES[1:8], NAMES[8:])]
+        for thread in threads:
+            thread.start()
+        try:
+            yield answered, lost
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Box:
+    core = Core()
+    made = Box(core, new_device(core, tmp_path_factory.mktemp("box") / "device").boot())
+    made.device.prover = lambda job: Proof(True, 0.0, 1.0, 1.0)
+    made.wanted = {name: core.ship(1, table_of(1), model=name) for name in NAMES[1:]}
+    made.want(MODEL, core.ship(1), QUICK)
+    for _ in range(16 * 6):
+        made.settle(1)
+        made.device.ask(0)
+    phases = {d.phase for d in made.device.house.deployments.values()}
+    assert phases == {Phase.STEADY} and len(made.device.house.deployments) == 16
+    made.device.prover = _child
+    return made
+
+
+def _child(job: Prove) -> object:
+    return proving.prove(job.request, 60.0)
+
+
+QUICK_ONES = ("crash-on-load", "wrong-shape-on-trial")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK_ONES else pytest.param(n, marks=pytest.mark.slow) for n in BAD])
+def test_fifteen_models_answer_while_the_sixteenth_gets_a_bad_release(box: Box, name: str) -> None:
+    number = 2 + list(BAD).index(name)
+    shipped = box.core.ship(number, **({"table": bad_graphs.TABLE} | BAD[name]))  # type: ignore[arg-type]
+    serving = box.device.house.serving
+    with box.others_asked() as (answered, lost):
+        box.want(MODEL, shipped, Gates(soak_answers=10_000))
+        box.settle(4)
+        if name.endswith("on-trial"):
+            assert box.device.state.phase is Phase.PROBATION
+            assert box.device.ask(2) is None
+        box.settle(2)
+    assert not lost and set(answered) == set(NAMES[1:])
+    assert box.device.state.phase is Phase.STEADY and serving.models()[MODEL] is not None
+    assert shipped.digest in {q.manifest for q in box.device.house.journal.quarantined(MODEL)}
+    assert box.device.answering == 1
+
+
+def test_all_sixteen_answer_after_a_restart(box: Box) -> None:
+    box.device.cut_power()
+    box.device.boot(link=False)
+    serving = box.device.house.serving
+    assert [serving.predict(name, QUESTION).outputs["y"][0] for name in NAMES] == [1.0] * 16
+    box.device.connect()

@@ -1,0 +1,131 @@
+"""Fault 27: no descriptor, no thread, no inode, no room for a log line is left. The agent is degraded, not dead: who
+is there is answered, and when there is room again all goes on, in the same process."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from appliance.demo.fleet import free_ports
+from appliance.proofs import Proofs
+from edge.states import Failure, FailureClass, ProofRequest, Prove, Proved
+from sync.names import Digest
+from tests.edge.device import committed, new_device
+from tests.edge.world import MODEL, Core
+from tests.faults.box import Box, place
+from tests.faults.small_disk import SmallDisk, small_disk
+
+QUESTION = json.dumps({"inputs": [{"name": "i", "shape": [1], "datatype": "INT64", "data": [0]}]})
+
+
+def make(disk: SmallDisk, aside: Path) -> Box:
+    core = Core()
+    device = new_device(core, aside / "device").boot()
+    core.assign(core.ship(1), device.identity)
+    device.settle(7, ask=0)
+    assert committed(device, 1)
+    one, two, three = free_ports(3)
+    return place(device, disk, aside, (one, two, three))
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[Box]:
+    with make(SmallDisk(tmp_path / "disk"), tmp_path).ended() as box:
+        yield box
+
+
+def ask(connection: http.client.HTTPConnection) -> int:
+    connection.request("POST", f"/v2/models/{MODEL}/infer", QUESTION)
+    response = connection.getresponse()
+    response.read()
+    return response.status
+
+
+def test_without_descriptors_who_is_there_is_answered_and_strangers_later(plain: Box) -> None:
+    plain.start()
+    with closing(http.client.HTTPConnection("127.0.0.1", plain.http_port, timeout=10)) as there:
+        _starve(plain, there)
+
+
+def _starve(plain: Box, there: http.client.HTTPConnection) -> None:
+    assert plain.process is not None
+    pid = plain.process.pid
+    assert ask(there) == 200
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    held = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    free = next(n for n in range(max(held) + 2) if n not in held)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, limits[1]))
+    for _ in range(50):
+        assert ask(there) == 200
+    strangers = [http.client.HTTPConnection("127.0.0.1", plain.http_port, timeout=0.2) for _ in range(3)]
+    for stranger in strangers:  # the kernel takes the connection, the agent cannot
+        with closing(stranger), pytest.raises((TimeoutError, OSError, http.client.HTTPException)):
+            ask(stranger)
+    assert ask(there) == 200
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    plain.until(lambda: plain.answer() == 1.0, "strangers to be answered")
+    assert ask(there) == 200 and plain.process.pid == pid
+
+
+def test_without_a_thread_a_proof_is_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Proved] = []
+    monkeypatch.setattr(threading.Thread, "start", _no_thread)  # the interpreter's own word for it
+    Proofs(told.append).begin(Prove(MODEL, Digest("a" * 64), ProofRequest(b"", b"", "fp32", 1.0, 1)))
+    (result,) = told
+    assert isinstance(result.outcome, Failure)
+    assert (result.outcome.kind, result.outcome.code) == (FailureClass.ENVIRONMENT, "prove-no-child")
+
+
+def _no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.slow
+def test_without_inodes_it_starts_and_answers_and_goes_on_when_there_are_some(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 4096) as disk:
+        box = make(disk, tmp_path)
+        with box.ended():
+            box.start()
+            box.end()
+            subprocess.run(["mount", "-o", "remount,nr_inodes=60", str(disk.folder)], check=True)
+            taken = _take_inodes(disk.folder)
+            box.start()
+            assert box.answer() == 1.0 and len(taken) > 0
+            box.until(lambda: box.disk_says() not in ("", "works"), "the refusal to be shown")
+            assert box.answer() == 1.0
+            for file in taken:
+                file.unlink()
+            box.until(lambda: box.disk_says() == "works", "the disk to work again")
+            assert box.answer() == 1.0
+
+
+def _take_inodes(folder: Path) -> list[Path]:
+    taken: list[Path] = []
+    while True:
+        file = folder / f"empty-{len(taken)}"
+        try:
+            file.touch()
+        except OSError:  # none is left: that is what was wanted
+            return taken
+        taken.append(file)
+
+
+@pytest.mark.slow
+def test_a_log_that_takes_nothing_keeps_nobody_from_an_answer(plain: Box) -> None:
+    argv = [sys.executable, "-P", "-m", "appliance.cli", "-v", "edge", "run", "--dir", str(plain.folder.root)]
+    with Path("/dev/full").open("wb") as full:
+        plain.process = subprocess.Popen(argv, stdout=full, stderr=full)
+    plain.until(lambda: plain.answer() == 1.0, "an answer")
+    for _ in range(20):
+        assert plain.answer() == 1.0
+    plain.end()

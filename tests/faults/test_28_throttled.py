@@ -1,0 +1,103 @@
+"""Fault 28: the processor gives the agent a fifth of its time. It answers all the same, says how long that took, tells
+systemd that it lives, and holds the slowness against no release."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from appliance.demo.fleet import free_ports
+from edge.states import Phase, Proof
+from sync.messages import Gates
+from tests.edge.device import new_device
+from tests.edge.world import MODEL, Core
+from tests.faults.box import place
+from tests.faults.small_disk import SmallDisk
+
+ON, OFF = 0.01, 0.04  # seconds: runs, stands still
+WATCHDOG_S = 60.0  # as the unit has it
+
+
+@contextmanager
+def throttled(pid: int) -> Iterator[None]:
+    """The process runs a fifth of the time, by signals, as a cgroup's quota would have it."""
+    over = threading.Event()
+
+    def hold_back() -> None:
+        while not over.is_set():
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(OFF)
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(ON)
+
+    thread = threading.Thread(target=hold_back)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def systemd(path: Path) -> Iterator[list[tuple[float, str]]]:
+    """What the agent tells its service manager, with the time."""
+    said: list[tuple[float, str]] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(path))
+        channel.settimeout(0.1)
+        over = threading.Event()
+
+        def listen() -> None:
+            while not over.is_set():
+                try:
+                    said.append((time.monotonic(), channel.recv(1024).decode()))
+                except TimeoutError:  # it is silent for now
+                    continue
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        try:
+            yield said
+        finally:
+            over.set()
+            thread.join()
+
+
+@pytest.mark.slow
+def test_a_throttled_agent_serves_reports_commits_and_feeds_its_watchdog(tmp_path: Path) -> None:
+    core = Core()
+    device = new_device(core, tmp_path / "device").boot()
+    core.assign(core.ship(1), device.identity)
+    device.settle(7, ask=0)
+    device.prover = lambda job: Proof(True, 0.0, 1.0, 1.0)
+    core.assign(core.ship(2), device.identity, gates=Gates(soak_answers=40))
+    device.settle(4)
+    assert device.state.phase is Phase.PROBATION
+    one, two, three = free_ports(3)
+    box = place(device, SmallDisk(tmp_path), tmp_path, (one, two, three))
+    with systemd(tmp_path / "notify") as said, box.ended():
+        box.start(environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        assert box.process is not None
+        with throttled(box.process.pid):
+            begun = time.monotonic()
+            assert [box.answer() for _ in range(60)] == [2.0] * 60
+            box.until(lambda: box.status()["models"][MODEL]["phase"] == "steady", "the commit")
+            box.until(lambda: sum("WATCHDOG" in text for at, text in said if at > begun) >= 3, "signs of life")
+        assert not box.status()["why"] and box.answer() == 2.0
+        page = urllib.request.urlopen(f"http://127.0.0.1:{box.http_port}/metrics").read().decode()
+    assert f'falaj_answer_seconds_count{{model="{MODEL}",version="2"}}' in page, "how long it took can be read"
+    fed = [at for at, text in said if "WATCHDOG" in text]
+    assert max(b - a for a, b in pairwise(fed)) < WATCHDOG_S
+    assert any("READY=1" in text for _, text in said)

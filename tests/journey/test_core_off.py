@@ -1,0 +1,152 @@
+"""The core published and is switched off. Twenty devices carry their orders out, over a broker that is killed and
+started anew, at a time that the timestamp still covers; one joins only then. What a broker has lost the core
+restores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from appliance import owner
+from appliance.demo.recordings import write_csv
+from appliance.project_file import read_project
+from core.orders import ApplyProject, Ingest, Train
+from core.release import publish
+from sync import codec, topics
+from sync.link import Publish
+from sync.messages import DeviceEvent, Record
+from sync.names import DEFAULT_TENANT, Digest
+from tests.journey.fleet import Fleet
+from tests.journey.made_up import recordings
+from tests.journey.memory import Box
+from tests.journey.test_one_release import MODEL, PROJECT, SUBJECTS
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
+AGENTS = 20
+LATE = ("late-1", "late-2", "late-3")
+LIFE = publish.ONLINE_LIFE.total_seconds()
+DAY = 86_400.0
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Enrolled, ordered, published six and a half days ago; the core is off, and no device was ever on."""
+    home = tmp_path_factory.mktemp("off")
+    made = Fleet(home, behind=LIFE - DAY / 2)
+    owner.init(made, home / "owner", "test", made.now)  # type: ignore[arg-type] - the API's two verbs
+    names = [f"box-{n:02}" for n in range(AGENTS)] + list(LATE)
+    for name in names:
+        made.enrol(name)
+    write_csv(recordings(SUBJECTS), home / "recordings")
+    text = PROJECT.read_text().replace("epochs = 60", "epochs = 25")
+    text = text.replace('canary = ["watch-1"]', f"canary = {names!r}".replace("'", '"'))
+    (home / "falaj.toml").write_text(text)
+    made.order(ApplyProject(project=read_project(home / "falaj.toml"), folder=str(home)))
+    made.order(Ingest(source="watches"))
+    roll_out(made, 1)
+    switch_off(made)
+    yield made
+    made.end()
+
+
+def roll_out(fleet: Fleet, number: int) -> None:
+    fleet.order(Train(model=MODEL))
+    owner.approve(fleet, fleet.home / "owner", MODEL, number, "test", fleet.now)  # type: ignore[arg-type]
+    fleet.hub.run()
+    fleet.published()
+
+
+def switch_off(fleet: Fleet) -> None:
+    fleet.link.cut()
+    fleet.steward.house.catalog.close()
+
+
+def fulfilled(box: Box) -> bool:
+    """It answers with release 1, verified at its load."""
+    if box.serves() != 1:
+        return False
+    found = box.agent.house.deployments[MODEL]
+    return found.validated is not None and found.validated.artifact == found.serving.release.artifact  # type: ignore[union-attr]
+
+
+def regular(fleet: Fleet) -> list[Box]:
+    return [fleet.boxes[f"box-{n:02}"] for n in range(AGENTS)]
+
+
+def test_twenty_orders_are_carried_out_with_the_core_off_and_the_broker_killed(fleet: Fleet) -> None:
+    boxes = regular(fleet)
+    for box in boxes[:10]:
+        fleet.switch_on(box)
+    begun = lambda: any(b.phase() == "fetching" or fulfilled(b) for b in boxes[:10])  # noqa: E731
+    fleet.live(boxes[:10], begun, "the first to begin")
+    fleet.wires.kill()
+    for box in boxes[10:]:
+        fleet.switch_on(box)
+    fleet.live(boxes, lambda: all(map(fulfilled, boxes)), "all twenty")
+    assert len({b.agent.house.identity.signing_key for b in boxes}) == AGENTS
+    print(f"{sum(map(fulfilled, boxes))} of {AGENTS} orders carried out, core off, broker killed in between")
+
+
+def test_one_that_joins_only_then_comes_to_the_same(fleet: Fleet) -> None:
+    fleet.wires.kill()
+    late = fleet.boxes[LATE[0]]
+    fleet.switch_on(late)
+    fleet.live([*regular(fleet), late], lambda: fulfilled(late), "the late one")
+
+
+def test_a_wiped_broker_is_filled_again_by_the_core_that_comes_back(fleet: Fleet) -> None:
+    fleet.start_core()
+    fleet.wires.kill(wiped=True)
+    late = fleet.boxes[LATE[1]]
+    fleet.switch_on(late)
+    fleet.live([late], lambda: fulfilled(late), "the second late one", core=True)
+
+
+def test_chunks_that_a_broker_lost_are_restored_from_what_a_device_misses(fleet: Fleet) -> None:
+    """Nobody tells the core: it hears of them in `reported.missing` alone."""
+    late, catalog = fleet.boxes[LATE[2]], fleet.steward.house.catalog
+    blobs = [Digest(sealed) for sealed in catalog.releases.keys(MODEL, 1)]
+    for digest in blobs:
+        size = catalog.releases.blob_size(digest)
+        assert size is not None
+        for i in range(size.chunks):
+            fleet.link.publish(Publish(topics.blob(DEFAULT_TENANT, digest, i), b"", retain=True))
+    fleet.hub.run()
+    fleet.published()
+    fleet.switch_on(late)
+    asked: set[str] = set()
+
+    def done() -> bool:
+        asked.update(d for d, download in late.agent.house.downloads.items() if download.missing)
+        return fulfilled(late)
+
+    fleet.live([late], done, "the third late one", core=True)
+    assert asked & set(blobs), "it said what it missed"
+
+
+def test_beyond_the_timestamp_s_life_nothing_new_is_installed_and_serving_goes_on(fleet: Fleet) -> None:
+    """The next release is signed by a core whose clock is eight days behind the devices'."""
+    boxes = regular(fleet)
+    fleet.behind = LIFE + DAY
+    fleet.now -= LIFE + DAY
+    before = {b.name: place(b) for b in boxes}
+    roll_out(fleet, 2)
+    switch_off(fleet)
+    refused = "refused-untrusted"
+    fleet.live(boxes, lambda: all(refused in codes(b) for b in boxes), "every device to refuse it")
+    for box in boxes:
+        assert fulfilled(box) and place(box) == before[box.name]
+        box.kill()
+        fleet.switch_on(box)
+        assert fulfilled(box), "a start needs no fresh timestamp either"
+
+
+def place(box: Box) -> int:
+    """The number of the newest assignment it took in."""
+    return box.agent.house.journal.counter("desired_seq")
+
+
+def codes(box: Box) -> list[str]:
+    documents = [document for kind, _, document in box.agent.house.outbox.pending(10_000) if kind == "event"]
+    return [codec.decode(DeviceEvent, bytes(codec.decode(Record, d).body)).code for d in documents]
