@@ -8,10 +8,10 @@ from enum import StrEnum
 import msgspec
 
 from sync.link import Publish
-from sync.lookups import Piece
 from sync.manifest import Manifest, Precision
 from sync.messages import DriftReport, ModelOrder, Release, Validated
 from sync.names import Digest, ModelName
+from sync.pieces import Piece
 
 
 class Phase(StrEnum):

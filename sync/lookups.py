@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sync.errors import Malformed, Unfit
-from sync.manifest import Binding, Blob, Lookup, LookupColumn, Variable
+from sync.manifest import Binding, Lookup, LookupColumn, Variable
 from sync.names import LookupName
 
 LIMIT = 4 * 1024 * 1024  # bytes of one table or config
@@ -26,27 +26,6 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Floats = npt.NDArray[np.float32]
 _T = TypeVar("_T", bound=msgspec.Struct)
-
-
-# --- what an assignment says, and what a device answers ---------------------------------------------------------
-
-
-class Piece(msgspec.Struct, frozen=True):
-    """One version of a table or of the config, as a device shall hold it: its sealed blob, the key wrapped to the
-    device (base64), and `as_of`, when the core last found its source to say so."""
-
-    version: int
-    blob: Blob
-    key: str
-    as_of: float
-
-
-class PieceReport(msgspec.Struct, frozen=True):
-    """The version in force on a device (0: none), as of when, and why a newer one is not, if it is not."""
-
-    version: int
-    as_of: float
-    refused: str = ""
 
 
 # --- tables -----------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from typing import Literal
 import msgspec
 
 from sync.link import LineReport
-from sync.lookups import Piece, PieceReport
 from sync.names import DeviceId, Digest, Kind, LookupName, ModelName, TenantId
+from sync.pieces import Piece, PieceReport
 
 PROTOCOL = 1
 

@@ -20,9 +20,10 @@ from core.steward import retained
 from core.steward.house import House, PersistBroker
 from sync import chunks, codec, lookups, sealing
 from sync.errors import Damaged
-from sync.lookups import Config, Piece, Table
+from sync.lookups import Config, Table
 from sync.manifest import LIMIT, Manifest
 from sync.names import DeviceId, Digest, LookupName
+from sync.pieces import Piece
 
 
 def commit(house: House, order: orders.CommitLookup, now: float) -> dict[str, Any]:

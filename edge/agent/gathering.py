@@ -13,10 +13,11 @@ from edge.agent.house import House, Turned
 from edge.artifacts import Rotten
 from edge.states import HeldPiece
 from sync.errors import SyncError, Unfit
-from sync.lookups import LIMIT, Config, Piece, PieceReport, Table, check, check_config, decode, decode_config
+from sync.lookups import LIMIT, Config, Table, check, check_config, decode, decode_config
 from sync.manifest import Manifest
 from sync.messages import Assignment
 from sync.names import LookupName
+from sync.pieces import Piece, PieceReport
 
 CONFIG = "@config"  # among the tables; no table can be called so
 SEALED = 2 * LIMIT  # bytes of a sealed one: more than sealing adds. The director alone must not fill a disk

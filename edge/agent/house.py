@@ -23,7 +23,6 @@ from edge.states import Action, Deployment, HeldPiece, Listen, Send, Unlisten
 from edge.trials import Trials
 from sync.errors import SyncError
 from sync.link import Publish, packet_size
-from sync.lookups import Piece
 from sync.messages import (
     EVENT,
     WHY,
@@ -36,6 +35,7 @@ from sync.messages import (
     WhyCard,
 )
 from sync.names import DeviceId, Digest, ModelName, TenantId
+from sync.pieces import Piece
 
 MOST_REFUSED = 32  # different refusals of trust files that are told
 BEHIND = 86_400.0  # seconds by which a clock may be behind what was signed last, as with certificates

@@ -15,10 +15,11 @@ from core.project import Config, LookupSource, Project, Range, Word
 from core.steward.house import PersistBroker
 from sync import chunks, codec, lookups, roles, sealing, topics
 from sync.errors import Damaged
-from sync.lookups import Piece, Table
+from sync.lookups import Table
 from sync.manifest import LIMIT, Manifest, Variable
 from sync.messages import Assignment
 from sync.names import DeviceId, LookupName, SiteId
+from sync.pieces import Piece
 from tests.core.world import MODEL, ONE, TENANT, TWO, Device, World, landed, project
 
 MACHINES = LookupName("machines")

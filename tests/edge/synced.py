@@ -12,9 +12,10 @@ from onnx import helper, numpy_helper
 from edge.agent import Identity
 from sync import codec, golden, lookups, sealing
 from sync.features import TensorSpec
-from sync.lookups import Config, Piece, Table
+from sync.lookups import Config, Table
 from sync.manifest import Binding, Lineage, Lookup, LookupColumn, Manifest, Variable, Variant
 from sync.names import Digest, LookupName
+from sync.pieces import Piece
 from tests.edge import graphs
 from tests.edge.world import DEVICE, MODEL, NOW, PROFILE, TENANT, WINDOW, Core, Shipped, _seal
 

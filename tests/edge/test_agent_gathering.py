@@ -15,10 +15,11 @@ from msgspec.structs import replace
 from edge.lookups import NoLookup
 from edge.states import Phase
 from sync import chunks, sealing, topics
-from sync.lookups import LIMIT, Config, Piece, Table
+from sync.lookups import LIMIT, Config, Table
 from sync.manifest import LookupColumn
 from sync.messages import ModelOrder
 from sync.names import Digest
+from sync.pieces import Piece
 from tests.edge import synced
 from tests.edge.device import Device, new_device
 from tests.edge.synced import ACCEPTED, HOUR, MACHINES, Shelf, machines

@@ -12,7 +12,7 @@ import pytest
 from appliance import setup_plan
 from appliance.project_file import read_project
 from core.project import Column, LookupSource, Model, ModelGates, Retraining, Rollout, Source, Training, View, Word
-from sync import carried, enrolment, lookups, messages, records, topics
+from sync import carried, enrolment, messages, pieces, records, topics
 from sync.features import WindowSpec
 from sync.manifest import Binding, Drift, Profile, Uplink
 
@@ -22,10 +22,9 @@ PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 
 DOCUMENTS = sorted(
     name
-    for room in (messages, enrolment, records, lookups, carried)
+    for room in (messages, enrolment, records, pieces, carried)
     for name, value in vars(room).items()
     if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == room.__name__
-    if value not in (lookups.Table, lookups.Config)  # inside sealed blobs
 )
 PROJECT_PAGE = (ROOT / "docs" / "project-file.md").read_text()
 PROJECT_TABLES = [
