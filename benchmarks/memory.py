@@ -2,8 +2,8 @@
 
 Fresh processes import more and more, and say how much memory they hold then (`VmRSS`). The reference is what any MQTT
 client with certificates needs: paho and cryptography, with a TLS context made. What serving needs, numpy and
-onnxruntime, stands there for comparison: trust and delivery load neither. The last line is a whole idle agent with one committed
-release, as `falaj edge run` starts it, with local HTTP and without a broker beside it.
+onnxruntime, stands there for comparison: trust and delivery load neither. The last line is a whole idle agent with one
+committed release, as `falaj edge run` starts it, with local HTTP and without a broker beside it.
 """
 
 from __future__ import annotations
