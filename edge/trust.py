@@ -48,6 +48,12 @@ class Incomplete(SyncError):
     code = "trust-incomplete"
 
 
+class Expired(Incomplete):
+    """What came is right, and its time is over: a broker that keeps newer files back looks like this."""
+
+    code = "trust-expired"
+
+
 class Record(msgspec.Struct, frozen=True):
     """The accepted-release record: all bytes needed to verify one release offline."""
 
@@ -124,7 +130,7 @@ def accept(
     """Runs tuf's client over `files` and accepts one release.
 
     `folder` keeps tuf's metadata, `root` is the pinned first root or a newer one that this device came to trust,
-    `floor` the high-water mark. Raises Incomplete (files missing or expired: not now) or Untrusted (never):
+    `floor` the high-water mark. Raises Incomplete (files missing, or Expired: not now) or Untrusted (never):
     signature, rollback, digest, or a release that is not among the signed targets of its model's role.
     """
     current = _refreshed(folder, root, files, floor, [(model, number)])
@@ -197,7 +203,7 @@ def _refreshed(
         return _Current(found, digests, _raised(_under(folder, root, found["root"], floor), found))
     except (RepositoryError, DownloadLengthMismatchError, ValueError) as error:
         # What has expired may be renewed in place; a file of the wrong length must be dropped to be asked for again.
-        kind = Incomplete if isinstance(error, ExpiredMetadataError) else Untrusted
+        kind = Expired if isinstance(error, ExpiredMetadataError) else Untrusted
         raise kind(f"trust files: {error}") from error
     except (DownloadError, OSError) as error:
         raise Incomplete(f"trust files: {error}") from error

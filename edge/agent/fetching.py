@@ -40,6 +40,8 @@ def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
         if accepted.manifest.tenant != house.identity.tenant:
             raise Untrusted(f"the release is of tenant {accepted.manifest.tenant}")
     except trust.Incomplete as error:
+        if isinstance(error, trust.Expired):
+            house.files_expired(error, now, d.model)
         return wait(house, d, str(error), now + AGAIN)
     except SyncError as error:
         house.files.clear()

@@ -198,9 +198,19 @@ class House:
 
     def refuse_files(self, error: SyncError, now: float, model: ModelName | None = None, **facts: str) -> None:
         """Trust files that do not hold: told once, however often somebody hands them out, until some hold again."""
-        if str(error) not in self.news.refused and len(self.news.refused) < MOST_REFUSED:
-            self.news.refused.add(str(error))
+        if self._is_news(error):
             self.event(now, f"refused-{error.code}", str(error), model, "alarm", **facts)
+
+    def files_expired(self, error: SyncError, now: float, model: ModelName) -> None:
+        """Trust files whose time is over: no verdict, but somebody may keep newer ones back; told once as well."""
+        if self._is_news(error):
+            self.event(now, "trust-expired", str(error), model, "alarm")
+
+    def _is_news(self, error: SyncError) -> bool:
+        if str(error) in self.news.refused or len(self.news.refused) >= MOST_REFUSED:
+            return False
+        self.news.refused.add(str(error))
+        return True
 
     def tell_why(self, now: float) -> None:
         """Puts every why card into the outbox that is not there yet; one may come twice after a power cut."""

@@ -21,6 +21,7 @@ class Field:
         self.order = core.order(core.ship(1), self.device.identity)
         self.first = core.assignment(self.order)
         self._send(self.first, 1)
+        self.before = dict(core.files)  # the trust files of the day of release 1
         self.newer = core.order(core.ship(2), self.device.identity)
         self.second = core.assignment(self.newer)
         self._send(self.second, 2)

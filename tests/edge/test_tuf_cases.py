@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tuf.api.metadata import MetaFile
 
-from edge.trust import Incomplete
+from edge.trust import Expired, Incomplete
 from sync.errors import SyncError, Untrusted
 from tests.edge.tuf_cases import (
     MODEL,
@@ -218,7 +218,7 @@ def _says_a_key_twice_and_the_signed_one_first(repo: Repository, old: Files, rol
     repo.put(role, data)
 
 
-@case(Incomplete, "expired", *EVERY)
+@case(Expired, "expired", *EVERY)
 def _has_expired(repo: Repository, old: Files, role: str) -> None:
     repo.signed[role].expires = in_days(-1)
     repo.put(role, repo.write(role))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edge import roots
-from edge.trust import Incomplete
+from edge.trust import Expired, Incomplete
 from sync.errors import Malformed, Untrusted
 from tests.edge.tuf_cases import (
     ROLE,
@@ -69,7 +69,7 @@ def _root_between_is_missing_and_the_keys_have_changed(repo: Repository, old: Fi
     repo.publish()
 
 
-@case(Incomplete, "Final root.json is expired", heals=False)
+@case(Expired, "Final root.json is expired", heals=False)
 def _last_root_has_expired(repo: Repository, old: Files) -> None:
     repo.root.expires = in_days(-1)
     repo.next_root()
