@@ -41,10 +41,11 @@ from edge.serving import Serving
 from edge.states import Action, Drifted, Install, LinkChanged, Listen, Prove, Proved, Send, Unlisten
 from sync import codec, topics
 from sync.link import Message, Publish
-from sync.messages import DriftReport, Status
+from sync.messages import Status
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink
 from sync.names import ModelName
+from sync.reports import DriftReport
 
 log = logging.getLogger("falaj.edge")
 

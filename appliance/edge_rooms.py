@@ -34,8 +34,9 @@ from edge.serving import Serving
 from edge.states import Phase
 from edge.telemetry import Telemetry
 from edge.trials import Trials
-from sync.messages import SAMPLE, DriftReport, Prediction
+from sync.messages import SAMPLE, Prediction
 from sync.names import ModelName
+from sync.reports import DriftReport
 from sync.windows import Rows
 
 log = logging.getLogger("falaj.edge")

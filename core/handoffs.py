@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from sync.features import TensorSpec, WindowSpec
 from sync.manifest import Lookup, Precision
-from sync.messages import Gates, TrialReport
+from sync.messages import Gates
 from sync.names import DeviceId, Digest, ModelName, Serial, SiteId
+from sync.reports import TrialReport
 
 # --- ingest -> lake ---------------------------------------------------------------------------------------------
 

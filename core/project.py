@@ -12,8 +12,8 @@ import msgspec
 
 from sync.features import WindowSpec
 from sync.manifest import Binding, Drift, Lookup, LookupColumn, Profile, Requires, Uplink, Variable
-from sync.messages import Evidence
 from sync.names import DeviceId, LookupName, ModelName, SiteId
+from sync.reports import Evidence
 
 Value = str | int | float
 _T = TypeVar("_T")

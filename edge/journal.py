@@ -20,8 +20,8 @@ from edge.states import Deployment, HeldPiece
 from edge.trust import Record
 from sync import codec
 from sync.errors import Malformed
-from sync.messages import WhyCard
 from sync.names import Digest, ModelName
+from sync.reports import WhyCard
 
 SCHEMA = 1
 CARDS = 20  # why cards kept

@@ -14,8 +14,8 @@ from collections import OrderedDict
 import msgspec
 
 from sync.evidence import BlockCounter, Blocks, Counters
-from sync.messages import Evidence, TrialReport
 from sync.names import Digest
+from sync.reports import Evidence, TrialReport
 
 WAITING = 1_000  # rows of one entity that may wait for a label ...
 WAITING_ALL = 10_000  # ... and of all together: they are in memory, and in every checkpoint

@@ -19,8 +19,9 @@ import msgspec
 from edge.database import FileOrMemory, Schema
 from sync import codec
 from sync.errors import Damaged, Malformed
-from sync.messages import LabelReport, Prediction
+from sync.messages import Prediction
 from sync.names import ModelName, TenantId
+from sync.reports import LabelReport
 from sync.sealing import NONCE_BYTES, seal_small, unseal_small
 from sync.windows import Rows
 

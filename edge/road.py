@@ -19,8 +19,9 @@ from edge.budget import DAY, Budget
 from edge.predictions import Choice, Predictions, Waiting
 from sync import samples
 from sync.manifest import Manifest, Uplink
-from sync.messages import DriftReport, RoadReport, SampleBatch
+from sync.messages import SampleBatch
 from sync.names import DeviceId, ModelName, TenantId
+from sync.reports import DriftReport, RoadReport
 from sync.samples import Batch, Sample
 
 BATCH = 32 * 1024  # bytes of one sealed batch, at most

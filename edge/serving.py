@@ -19,8 +19,8 @@ from edge import batching
 from edge.runtime import BadInput, ModelError, RunFailed, Session, beyond, finite
 from edge.states import Health, Slot
 from sync.golden import Arrays
-from sync.messages import Release
 from sync.names import ModelName
+from sync.reports import Release
 
 __all__ = ["Answer", "BadInput", "Loaded", "ModelError", "NoModel", "NotFinite", "RunFailed", "Serving", "run"]
 

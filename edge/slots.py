@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from edge.lifecycle import RESUME, step
 from edge.states import Deployment, Event, Phase, Proof, Slot
-from sync.messages import ModelOrder, Validated
+from sync.messages import ModelOrder
 from sync.names import Digest
+from sync.reports import Validated
 
 CRASHES = 16  # times that are kept of a release
 PINNED = 2  # committed releases kept on disk behind the one that serves

@@ -9,9 +9,10 @@ import msgspec
 
 from sync.link import Publish
 from sync.manifest import Manifest, Precision
-from sync.messages import DriftReport, ModelOrder, Release, Validated
+from sync.messages import ModelOrder
 from sync.names import Digest, ModelName
 from sync.pieces import Piece
+from sync.reports import DriftReport, Release, Validated
 
 
 class Phase(StrEnum):

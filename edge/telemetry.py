@@ -21,8 +21,8 @@ from edge.kept import Kept
 from sync.detector import Detector, Rule, State, Status, Verdict, watch
 from sync.errors import SyncError
 from sync.manifest import Manifest
-from sync.messages import DriftReport
 from sync.names import ModelName
+from sync.reports import DriftReport
 from sync.sketch import MAX_STREAMS, Stream, pack, unpack
 from sync.windows import Rows
 

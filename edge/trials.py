@@ -22,8 +22,9 @@ from edge.serving import BadInput, Loaded, ModelError, NotFinite, run
 from edge.states import Health
 from sync.errors import SyncError
 from sync.evidence import MAX_MARGIN, Counters, Decision, decide, log_harm, log_safe
-from sync.messages import Gates, Prediction, TrialReport
+from sync.messages import Gates, Prediction
 from sync.names import ModelName
+from sync.reports import TrialReport
 from sync.sketch import pack, unpack
 from sync.windows import Rows
 

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from sync.messages import Evidence
+from sync.reports import Evidence
 
 Outcomes = npt.NDArray[np.int8]  # of rows: +1 the candidate is worse, 0 equal, -1 better
 

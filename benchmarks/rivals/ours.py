@@ -37,10 +37,11 @@ from sync.chunks import digest
 from sync.features import TensorSpec, WindowSpec
 from sync.link import Message
 from sync.manifest import Blob, Drift, Lineage, Manifest, Profile, Variant
-from sync.messages import Gates, Release
+from sync.messages import Gates
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink
 from sync.names import DEFAULT_TENANT, DeviceId, Digest, ModelName
+from sync.reports import Release
 
 
 def slot(name: ModelName, model: bytes, number: int, x: TensorSpec, y: TensorSpec) -> Slot:

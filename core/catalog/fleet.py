@@ -8,8 +8,9 @@ import msgspec
 
 from core.handoffs import Rollout
 from sync import codec
-from sync.messages import Gates, Reported, Status, WhyCard
+from sync.messages import Gates, Reported, Status
 from sync.names import DeviceId, ModelName
+from sync.reports import WhyCard
 
 ALL = -1  # as a limit of rows: SQLite's word for none
 WHYS_KEPT = 100  # why cards of one device

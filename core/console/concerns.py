@@ -18,8 +18,8 @@ from core.console.why_card import newest_against
 from core.console.wording import relative
 from core.handoffs import ROLLOUT_ENDED, Rollout, RolloutState
 from sync.evidence import Decision
-from sync.messages import ModelReport
 from sync.names import DeviceId, ModelName
+from sync.reports import ModelReport
 
 PATIENCE = 15 * 60.0  # seconds a device may be away or silent before it is an alarm
 AHEAD = 30 * 86_400.0  # seconds before the end of root and targets at which it is time to sign again

@@ -14,8 +14,8 @@ from core.console.wording import Badge
 from core.handoffs import Rollout, RolloutState
 from core.rollout.judge import Judgement, judge, pairs_decide
 from sync.evidence import ALPHA_SAFE, Counters, Decision, log_safe
-from sync.messages import ModelReport, TrialReport
 from sync.names import DeviceId
+from sync.reports import ModelReport, TrialReport
 
 MARK = 80.0  # where a threshold stands on a meter of length 100: what went beyond it is seen
 

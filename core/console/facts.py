@@ -15,8 +15,8 @@ from core.console.trust_state import TrustState, trust_state
 from core.fleet.retraining import Hop, hops
 from core.handoffs import Candidate, Rollout
 from core.project import Project
-from sync.messages import ModelReport, WhyCard
 from sync.names import DeviceId, ModelName
+from sync.reports import ModelReport, WhyCard
 
 WHYS = 20  # why cards of one page
 _ALL = 1_000_000

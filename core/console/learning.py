@@ -10,8 +10,8 @@ from core.console.wording import Badge, Moment
 from core.fleet.drift import Drifted
 from core.fleet.drift import drifted as alarmed_in
 from core.fleet.retraining import Hop
-from sync.messages import ModelReport, RoadReport
 from sync.names import DeviceId, ModelName
+from sync.reports import ModelReport, RoadReport
 
 SHOWN = 20  # devices of one model
 

@@ -14,7 +14,7 @@ from core.console.facts import Facts, is_validated
 from core.console.trust_state import TrustRole, TrustState
 from core.console.wording import Badge, Moment
 from core.handoffs import Candidate, Score
-from sync.messages import ModelReport, Release
+from sync.reports import ModelReport, Release
 
 
 @dataclass(frozen=True)

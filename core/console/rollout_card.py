@@ -11,8 +11,8 @@ from core.console.facts import Facts
 from core.console.why_card import newest_against
 from core.console.wording import Badge, Moment
 from core.handoffs import Rollout, RolloutState
-from sync.messages import ModelReport
 from sync.names import DeviceId
+from sync.reports import ModelReport
 
 _ENDS = {
     RolloutState.REVERSING: (RolloutState.REVERSING, RolloutState.REVERSED),

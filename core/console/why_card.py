@@ -8,8 +8,8 @@ from core.console import wording
 from core.console.evidence import Meter, meter
 from core.console.facts import Facts
 from core.console.wording import Moment
-from sync.messages import Side, WhyCard
 from sync.names import DeviceId, Digest, ModelName
+from sync.reports import Side, WhyCard
 
 
 @dataclass(frozen=True)

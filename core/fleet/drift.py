@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sync.messages import ModelReport
 from sync.names import DeviceId
+from sync.reports import ModelReport
 
 
 @dataclass(frozen=True)

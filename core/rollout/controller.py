@@ -20,8 +20,9 @@ from core.handoffs import RolloutState as State
 from core.quorum import quorum
 from core.rollout.judge import Judgement, judge, pairs_decide
 from sync.evidence import Decision as Word
-from sync.messages import Gates, ModelReport
+from sync.messages import Gates
 from sync.names import DeviceId
+from sync.reports import ModelReport
 
 MOST_TOLD = 300  # characters of a device's own reason
 Fleet = Mapping[DeviceId, ModelReport | None]  # every device that belongs to the fleet, and its last word

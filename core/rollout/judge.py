@@ -19,8 +19,9 @@ from core.handoffs import Rollout
 from core.quorum import quorum
 from sync import evidence
 from sync.evidence import ALPHA_HARM, ALPHA_SAFE, Counters, Decision
-from sync.messages import Gates, ModelReport, TrialReport
+from sync.messages import Gates
 from sync.names import DeviceId
+from sync.reports import ModelReport, TrialReport
 
 HARM_AT = -math.log(ALPHA_HARM)  # natural logarithms of the e-values that decide
 SAFE_AT = -math.log(ALPHA_SAFE)

@@ -23,14 +23,13 @@ from sync.messages import (
     WHY,
     Ack,
     DeviceEvent,
-    ModelReport,
     Record,
     Reported,
     SampleBatch,
     Status,
-    WhyCard,
 )
 from sync.names import BadName, DeviceId, Kind, ModelName
+from sync.reports import ModelReport, WhyCard
 from sync.topics import Address
 
 REPORT_LIMIT = 256 * 1024

@@ -16,8 +16,9 @@ from core.rollout.plans import generation
 from core.steward import certificates, pieces, retained
 from core.steward.house import House
 from sync import codec, roles, sealing, topics
-from sync.messages import ASSIGNMENT_TYPE, Assignment, ModelOrder, ModelReport
+from sync.messages import ASSIGNMENT_TYPE, Assignment, ModelOrder
 from sync.names import DeviceId, Digest
+from sync.reports import ModelReport
 
 ASSIGNMENT_LIFE = 7 * 86400.0  # seconds; renewed at half of it
 UNDECIDED = (RolloutState.APPROVED, RolloutState.SHADOW, RolloutState.CANARY, RolloutState.REVERSING)

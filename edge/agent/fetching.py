@@ -16,8 +16,9 @@ from edge.states import Deployment, Slot
 from sync import chunks, topics
 from sync.errors import Damaged, SyncError, Untrusted
 from sync.manifest import Blob
-from sync.messages import ModelOrder, Release
+from sync.messages import ModelOrder
 from sync.names import Digest, ModelName
+from sync.reports import Release
 
 AGAIN = 0.2  # seconds until trust files that had not arrived are looked at again
 RETRY = 5.0  # seconds until bad ones are asked for again

@@ -23,19 +23,10 @@ from edge.states import Action, Deployment, HeldPiece, Listen, Send, Unlisten
 from edge.trials import Trials
 from sync.errors import SyncError
 from sync.link import Publish, packet_size
-from sync.messages import (
-    EVENT,
-    WHY,
-    Assignment,
-    DeviceEvent,
-    DriftReport,
-    LabelReport,
-    RoadReport,
-    Validated,
-    WhyCard,
-)
+from sync.messages import EVENT, WHY, Assignment, DeviceEvent
 from sync.names import DeviceId, Digest, ModelName, TenantId
 from sync.pieces import Piece
+from sync.reports import DriftReport, LabelReport, RoadReport, Validated, WhyCard
 
 MOST_REFUSED = 32  # different refusals of trust files that are told
 BEHIND = 86_400.0  # seconds by which a clock may be behind what was signed last, as with certificates

@@ -9,7 +9,8 @@ from edge.agent.house import House
 from edge.journal import Quarantined
 from edge.states import Deployment, Event, Failure, FailureClass, Phase
 from sync.errors import SyncError
-from sync.messages import Gates, Validated
+from sync.messages import Gates
+from sync.reports import Validated
 
 
 def superseded(house: House, d: Deployment) -> bool:

@@ -14,8 +14,8 @@ from sync import golden as vectors
 from sync.errors import Damaged, SyncError
 from sync.golden import Arrays
 from sync.manifest import Blob, Manifest, Variant, choose, unfit
-from sync.messages import Validated
 from sync.names import Digest
+from sync.reports import Validated
 from sync.sealing import unseal_artifact, unwrap, wrap_context
 
 STACKED_MS = 1.0  # a model that takes longer for an answer gains little by stacking, and its trial takes long

@@ -11,8 +11,9 @@ from edge.outbox import CAPACITY
 from edge.states import Deployment, Phase, Slot
 from sync import codec, records, roles, topics
 from sync.errors import Malformed
-from sync.messages import REPORTED_TYPE, SAMPLE, ModelReport, Record, Release, Reported, Status
+from sync.messages import REPORTED_TYPE, SAMPLE, Record, Reported, Status
 from sync.names import Digest, Kind, ModelName
+from sync.reports import ModelReport, Release
 
 RESEND = 30.0  # seconds after which a record that was not acknowledged is sent again ...
 RESEND_SAMPLE = 600.0  # ... and a batch of samples, which is large; of these only the oldest, the core waits for it

@@ -9,8 +9,8 @@ from edge.agent.house import House
 from edge.lifecycle import AT_REST
 from edge.states import Deployment, Event, Failure, FailureClass, Phase
 from sync.errors import SyncError
-from sync.messages import Validated
 from sync.names import ModelName
+from sync.reports import Validated
 
 
 def count(house: House, model: ModelName, now: float, *, stopped: bool = False) -> None:

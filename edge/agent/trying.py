@@ -15,7 +15,7 @@ from edge.serving import Loaded
 from edge.states import Deployment, Event, Failure, FailureClass, Health, Slot
 from sync.errors import SyncError
 from sync.evidence import Decision
-from sync.messages import Validated
+from sync.reports import Validated
 
 
 def shadow(house: House, d: Deployment, now: float) -> bool:

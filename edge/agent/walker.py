@@ -20,8 +20,8 @@ from edge.states import Action, Deployment, Drifted, LinkChanged, Phase, Proved
 from sync import codec, topics
 from sync.errors import SyncError
 from sync.link import Message
-from sync.messages import DriftReport
 from sync.names import ModelName
+from sync.reports import DriftReport
 
 STEP = 60.0  # seconds; a clock that goes back further was set
 ROUNDS = 64  # steps one model may take in one walk; more is a loop between two phases

@@ -8,7 +8,7 @@ from edge import slots
 from edge.agent.house import TEXT, House
 from edge.states import Deployment, Failure, FailureClass, Health, Phase, Slot
 from sync.evidence import ALPHA_HARM, ALPHA_SAFE
-from sync.messages import Side, TrialReport, WhyCard
+from sync.reports import Side, TrialReport, WhyCard
 
 SERVED = (Phase.PROBATION, Phase.STEADY)  # where the release that is judged is the one that answers
 

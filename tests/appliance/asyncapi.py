@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from edge.bindings import requests
-from sync import enrolment, messages, records, topics
+from sync import enrolment, messages, records, reports, topics
 from sync.names import DeviceId, Name
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "asyncapi.yaml"
@@ -38,7 +38,7 @@ CHANNELS: dict[str, _Channel] = {
         "d/{device}/up/{kind}", "device", False,
         "Numbered records of the outbox. The body of kind `sample` is a SampleBatch; of all others a SealedBody, in "
         "which is for `event` a DeviceEvent, for `why` a WhyCard, for `csr` a RenewalRequest in a DSSE envelope.",
-        (messages.Record, records.SealedBody, messages.DeviceEvent, messages.WhyCard, messages.SampleBatch), _JSON,
+        (messages.Record, records.SealedBody, messages.DeviceEvent, reports.WhyCard, messages.SampleBatch), _JSON,
     ),
     "ack": ("d/{device}/ack/{kind}", "core", False, "All up to `n` is committed.", (messages.Ack,), _JSON),
     "labels": ("d/{device}/labels", "core", False, "What predictions really were.", (messages.Labels,), _JSON),

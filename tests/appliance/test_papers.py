@@ -19,7 +19,7 @@ from edge.http.pages import Pages
 from edge.http.wire import Request
 from edge.runtime import load
 from edge.serving import Loaded, Serving
-from sync import enrolment, messages, pieces, records, topics
+from sync import enrolment, messages, pieces, records, reports, topics
 from sync.link import Message, Publish
 from sync.messages import Prediction
 from sync.names import DeviceId, TenantId
@@ -43,7 +43,7 @@ def test_it_names_every_area_and_every_document() -> None:
     assert set(document["channels"]) == set(get_args(topics.Area)) | set(asyncapi.LOCAL)
     structs = {
         name
-        for room in (messages, enrolment, records, pieces)
+        for room in (messages, enrolment, records, pieces, reports)
         for name, value in vars(room).items()
         if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == room.__name__
     }

@@ -10,8 +10,9 @@ import pytest
 from sync import codec, roles, topics
 from sync.enrolment import RENEWAL_TYPE, RenewalRequest
 from sync.link import Message
-from sync.messages import DeviceEvent, Side, Status, WhyCard
+from sync.messages import DeviceEvent, Status
 from sync.names import DeviceId, Digest, TenantId
+from sync.reports import Side, WhyCard
 from tests.attacks.ground import Ground, eventually
 from tests.core.world import MODEL, ONE, START, TENANT, TWO, Device, World, serving
 

@@ -17,8 +17,9 @@ from core.handoffs import Rollout
 from core.handoffs import RolloutState as State
 from core.project import Project, Retraining
 from sync.manifest import Uplink
-from sync.messages import DriftReport, ModelOrder, ModelReport
+from sync.messages import ModelOrder
 from sync.names import DeviceId, Digest
+from sync.reports import DriftReport, ModelReport
 from tests.core.pairs import desired, paired, shadowing
 from tests.core.world import MODEL, START, Device, World, serving
 

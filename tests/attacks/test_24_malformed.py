@@ -21,19 +21,10 @@ from core.fleet.floods import Floods
 from edge.agent.intake import TRUST_BYTES, TRUST_FILE_LIMIT, TRUST_FILES
 from sync import codec, roles, topics
 from sync.link import Message
-from sync.messages import (
-    ASSIGNMENT_TYPE,
-    REPORTED_TYPE,
-    DeviceEvent,
-    Record,
-    SampleBatch,
-    Side,
-    Status,
-    TrialReport,
-    WhyCard,
-)
+from sync.messages import ASSIGNMENT_TYPE, REPORTED_TYPE, DeviceEvent, Record, SampleBatch, Status
 from sync.names import Digest
 from sync.records import SealedBody
+from sync.reports import Side, TrialReport, WhyCard
 from tests.attacks.field import Field
 from tests.attacks.mutants import change, mutants
 from tests.core.world import MODEL, ONE, START, TENANT, TWO, World, serving

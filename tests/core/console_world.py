@@ -14,21 +14,19 @@ from sync import chunks, codec, roles
 from sync.evidence import ALPHA_HARM, ALPHA_SAFE
 from sync.features import WindowSpec
 from sync.manifest import Lineage, Manifest, Profile, Variant
-from sync.messages import (
+from sync.messages import Gates, Reported, Status
+from sync.names import DeviceId, ModelName, TenantId
+from sync.reports import (
     DriftReport,
-    Gates,
     LabelReport,
     ModelReport,
     Release,
-    Reported,
     RoadReport,
     Side,
-    Status,
     TrialReport,
     Validated,
     WhyCard,
-)  # fmt: skip
-from sync.names import DeviceId, ModelName, TenantId
+)
 from tests.core import people
 
 KEY = bytes(range(32))

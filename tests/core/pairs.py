@@ -11,8 +11,9 @@ from core.catalog.events import Event
 from core.handoffs import Rollout
 from core.project import Project
 from sync import roles, topics
-from sync.messages import ASSIGNMENT_TYPE, Assignment, ModelOrder, ModelReport, Release, TrialReport
+from sync.messages import ASSIGNMENT_TYPE, Assignment, ModelOrder
 from sync.names import DeviceId, Digest
+from sync.reports import ModelReport, Release, TrialReport
 from tests.core.world import MODEL, ONE, START, TENANT, TWO, Device, World, project, serving
 
 BLOCK = 10

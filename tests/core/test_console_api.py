@@ -24,8 +24,9 @@ from sync import chunks, codec, roles
 from sync.errors import Malformed
 from sync.features import WindowSpec
 from sync.manifest import Lineage, Manifest, Profile, Variant
-from sync.messages import Gates, ModelReport, Release, Reported, Validated
+from sync.messages import Gates, Reported
 from sync.names import DeviceId, LookupName, ModelName, SiteId, TenantId
+from sync.reports import ModelReport, Release, Validated
 from tests.core import people
 from tests.core.newcomers import boxes
 

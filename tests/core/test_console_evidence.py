@@ -18,7 +18,7 @@ from core.console.wording import criterion, moment, sentence
 from core.handoffs import RolloutState
 from core.orders import Answer
 from sync.evidence import ALPHA_SAFE, Counters, log_safe, pairs_needed
-from sync.messages import ModelReport, RoadReport
+from sync.reports import ModelReport, RoadReport
 from tests.core.console_world import (
     FORCED,
     KEY,

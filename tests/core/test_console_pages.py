@@ -17,8 +17,9 @@ from core.console.wording import badge, duration, moment, relative, share, size
 from core.handoffs import Rollout, RolloutState
 from core.project import Project
 from core.release import signing
-from sync.messages import DriftReport, Gates, ModelReport, Validated
+from sync.messages import Gates
 from sync.names import DeviceId
+from sync.reports import DriftReport, ModelReport, Validated
 from tests.core.console_world import (
     KEY,
     MODEL,

@@ -17,7 +17,7 @@ from core.project import Project
 from core.steward.staging import stage
 from sync import codec
 from sync.manifest import LIMIT, Manifest
-from sync.messages import ModelReport
+from sync.reports import ModelReport
 from tests.core.pairs import Fleet, begun, paired, shadowing
 from tests.core.world import MODEL, ONE, TWO, World, serving
 

@@ -18,8 +18,9 @@ from core.console.why_card import whys
 from core.handoffs import RolloutState
 from core.steward.ears import CARD_LIMIT, FACTS, SHARE, TEXT, WORD
 from sync import codec
-from sync.messages import DeviceEvent, DriftReport, LabelReport, RoadReport, SampleBatch, Side, TrialReport, WhyCard
+from sync.messages import DeviceEvent, SampleBatch
 from sync.names import DeviceId, Digest, ModelName
+from sync.reports import DriftReport, LabelReport, RoadReport, Side, TrialReport, WhyCard
 from tests.core.pairs import paired, shadowing
 from tests.core.world import MODEL, ONE, START, TWO, Device, World, serving
 

@@ -14,8 +14,9 @@ from core.rollout.judge import HARM_AT, SAFE_AT, judge
 from core.rollout.power import needs
 from sync import codec, evidence
 from sync.evidence import Counters, Decision
-from sync.messages import Gates, ModelReport, TrialReport
+from sync.messages import Gates
 from sync.names import DeviceId, Digest, ModelName
+from sync.reports import ModelReport, TrialReport
 
 NEW, OLD = Digest("a" * 64), Digest("b" * 64)
 CANARY = tuple(DeviceId(f"d{i}") for i in range(4))

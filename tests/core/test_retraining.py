@@ -25,8 +25,9 @@ from core.handoffs import LakeFile, Landed
 from core.ingest.spool import LABELLED, Entry
 from core.project import Column, Contract, Project, Retraining, Source
 from sync.manifest import Uplink
-from sync.messages import SAMPLE, DriftReport, SampleBatch
+from sync.messages import SAMPLE, SampleBatch
 from sync.names import DeviceId, Digest, ModelName
+from sync.reports import DriftReport
 from tests.core.world import MODEL, ONE, START, TWO, Device, World, project, serving
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,9 @@ from core.handoffs import Rollout
 from core.handoffs import RolloutState as State
 from core.quorum import quorum
 from core.rollout.controller import Decision, decide
-from sync.messages import Gates, ModelReport, Release, TrialReport
+from sync.messages import Gates
 from sync.names import DeviceId, Digest, ModelName
+from sync.reports import ModelReport, Release, TrialReport
 
 NEW, OLD = Digest("a" * 64), Digest("b" * 64)
 MODEL = ModelName("motion")

@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from core.handoffs import Rollout
 from core.handoffs import RolloutState as State
 from core.rollout.controller import Fleet, decide
-from sync.messages import Gates, ModelReport, Release, TrialReport
+from sync.messages import Gates
 from sync.names import DeviceId, Digest, ModelName
+from sync.reports import ModelReport, Release, TrialReport
 
 NEW, OLD = Digest("a" * 64), Digest("b" * 64)
 A, B, C = (DeviceId(name) for name in "abc")

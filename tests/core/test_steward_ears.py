@@ -34,12 +34,11 @@ from sync.messages import (
     Record,
     Reported,
     SampleBatch,
-    Side,
     Status,
-    WhyCard,
 )
 from sync.names import DeviceId, Digest, Kind, ModelName, TrustFile
 from sync.records import SealedBody
+from sync.reports import Side, WhyCard
 from tests.core.world import MODEL, ONE, REPORTS_KEY, START, TENANT, TWO, Device, World, request, serving
 
 ROOT = Path(__file__).resolve().parents[2]

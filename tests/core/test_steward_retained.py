@@ -9,8 +9,8 @@ import pytest
 
 from core.catalog.fleet import Wanted
 from core.steward import retained, rounds
-from sync.messages import ModelReport, Release
 from sync.names import Digest, ModelName
+from sync.reports import ModelReport, Release
 from tests.core.world import DAY, MODEL, ONE, TWO, Device, World, serving
 
 

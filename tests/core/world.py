@@ -25,8 +25,9 @@ from sync import codec, records, roles, topics
 from sync.enrolment import ENROLMENT_TYPE, EnrolRequest, Token
 from sync.features import TensorSpec, WindowSpec
 from sync.link import Message
-from sync.messages import REPORTED_TYPE, SAMPLE, ModelReport, Record, Release, Reported
+from sync.messages import REPORTED_TYPE, SAMPLE, Record, Reported
 from sync.names import DeviceId, Digest, Kind, ModelName, TenantId
+from sync.reports import ModelReport, Release
 from tests.core import people
 
 TENANT = TenantId("acme")

@@ -24,18 +24,9 @@ from edge.trials import Trials
 from sync import codec, roles, topics
 from sync.link import Publish
 from sync.loopback import LoopbackLink
-from sync.messages import (
-    EVENT,
-    REPORTED_TYPE,
-    WHY,
-    Ack,
-    DeviceEvent,
-    Prediction,
-    Record,
-    Reported,
-    WhyCard,
-)
+from sync.messages import EVENT, REPORTED_TYPE, WHY, Ack, DeviceEvent, Prediction, Record, Reported
 from sync.names import Digest
+from sync.reports import WhyCard
 from tests.edge.world import CLASSES, DEVICE, EPOCH, MODEL, NOW, TENANT, Core, new_identity
 
 

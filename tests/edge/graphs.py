@@ -11,8 +11,8 @@ from sync.chunks import digest
 from sync.features import TensorSpec, WindowSpec
 from sync.golden import Arrays
 from sync.manifest import Binding, Blob, Lineage, Manifest, Profile, Variant
-from sync.messages import Release
 from sync.names import Digest, ModelName, TenantId
+from sync.reports import Release
 
 CLASSES = ("rest", "walk", "run")
 CHANNELS = ("x", "y")

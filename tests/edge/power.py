@@ -15,8 +15,8 @@ from edge.outbox import Outbox
 from edge.states import Deployment
 from edge.trust import Record
 from sync.manifest import Blob
-from sync.messages import WhyCard
 from sync.names import Kind, ModelName
+from sync.reports import WhyCard
 
 
 class PowerCut(Exception):

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from edge.lifecycle import AT_REST
 from edge.states import Phase
-from sync.messages import Evidence
+from sync.reports import Evidence
 from tests.edge.device import Device
 from tests.edge.test_agent_trial import BEYOND, LABELS, Field, live
 from tests.edge.world import MODEL

@@ -13,7 +13,8 @@ from edge.agent.reporting import overview
 from edge.states import Phase
 from sync import topics
 from sync.evidence import ALPHA_HARM, Decision
-from sync.messages import Gates, TrialReport, WhyCard
+from sync.messages import Gates
+from sync.reports import TrialReport, WhyCard
 from tests.edge.device import Device, committed, new_device
 from tests.edge.power import Fuse, PowerCut
 from tests.edge.world import CLASSES, DEVICE, MODEL, TENANT, Core

@@ -19,7 +19,8 @@ from edge.lifecycle import AT_REST
 from edge.states import Drifted, Phase, Prove
 from sync import codec, roles, topics
 from sync.loopback import Faults
-from sync.messages import DriftReport, Gates, Status
+from sync.messages import Gates, Status
+from sync.reports import DriftReport
 from tests.edge.device import Device, committed, honest_prover, new_device
 from tests.edge.power import Fuse, PowerCut
 from tests.edge.world import DEVICE, MODEL, TENANT, Core, Shipped, new_identity

@@ -26,8 +26,9 @@ from edge.predictions import Refusal
 from edge.runtime import load
 from edge.serving import Loaded, Serving
 from sync import codec
-from sync.messages import Prediction, Side, WhyCard
+from sync.messages import Prediction
 from sync.names import Digest, ModelName
+from sync.reports import Side, WhyCard
 from tests.edge import graphs
 from tests.edge.graphs import MODEL
 

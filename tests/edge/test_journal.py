@@ -15,8 +15,8 @@ from edge.states import Deployment, Phase
 from edge.trust import Record
 from sync.chunks import digest
 from sync.errors import Malformed
-from sync.messages import Side, WhyCard
 from sync.names import ModelName
+from sync.reports import Side, WhyCard
 from tests.edge import graphs
 
 MODEL = ModelName("motion")

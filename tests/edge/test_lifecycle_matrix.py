@@ -16,7 +16,8 @@ import pytest
 
 from edge.journal import Journal, Quarantined
 from edge.states import Deployment, Failure, FailureClass, Phase, Proof, Prove, Proved
-from sync.messages import Gates, WhyCard
+from sync.messages import Gates
+from sync.reports import WhyCard
 from tests.edge.device import Device, committed
 from tests.edge.power import Fuse, PowerCut
 from tests.edge.test_agent_disk import Refusal

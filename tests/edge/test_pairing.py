@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge.pairing import SEEN, SEEN_KEPT, WAITING, WAITING_ALL, About, Books, Pair, Tally, fresh
 from sync.evidence import BlockCounter, Blocks, Counters
-from sync.messages import Evidence
+from sync.reports import Evidence
 from sync.sketch import pack, unpack
 
 CLASSES = ("rest", "walk", "run")

@@ -14,8 +14,9 @@ from edge.database import FILE_AGAIN
 from edge.predictions import RECENT, Choice, Predictions, Refusal, draw
 from sync import codec
 from sync.errors import Damaged
-from sync.messages import LabelReport, Prediction
+from sync.messages import Prediction
 from sync.names import ModelName, TenantId
+from sync.reports import LabelReport
 
 MODEL = ModelName("motion")
 NOW = 1_790_000_000.0

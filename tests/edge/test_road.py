@@ -25,8 +25,9 @@ from sync import codec, samples
 from sync.errors import Damaged
 from sync.features import WindowSpec
 from sync.manifest import Blob, Lineage, Manifest, Profile, Uplink
-from sync.messages import DriftReport, Prediction, Record, RoadReport, SampleBatch
+from sync.messages import Prediction, Record, SampleBatch
 from sync.names import DeviceId, Digest, ModelName, TenantId
+from sync.reports import DriftReport, RoadReport
 from sync.samples import Sample
 
 TENANT, DEVICE, MODEL = TenantId("acme"), DeviceId("press-1"), ModelName("motion")

@@ -13,8 +13,9 @@ from edge import slots
 from edge.lifecycle import AT_REST
 from edge.states import Deployment, Event, Phase, Proof, Slot
 from sync.chunks import digest
-from sync.messages import ModelOrder, Release, Validated
+from sync.messages import ModelOrder
 from sync.names import ModelName
+from sync.reports import Release, Validated
 from tests.edge import graphs
 
 MODEL = ModelName("motion")

@@ -12,8 +12,8 @@ from edge.kept import Kept
 from edge.telemetry import Telemetry
 from sync.features import TensorSpec
 from sync.manifest import Drift, Manifest
-from sync.messages import DriftReport
 from sync.names import ModelName, TenantId
+from sync.reports import DriftReport
 from tests.edge import graphs
 
 MODEL = ModelName("motion")

@@ -22,8 +22,9 @@ from edge.trials import KEEP_EVERY, LATE, Trials
 from sync.chunks import digest
 from sync.evidence import Decision
 from sync.golden import Arrays
-from sync.messages import Gates, Prediction, Release, TrialReport
+from sync.messages import Gates, Prediction
 from sync.names import ModelName
+from sync.reports import Release, TrialReport
 from tests.edge import graphs
 from tests.edge.graphs import MODEL, SIZE, TENANT
 from tests.edge.world import speaking

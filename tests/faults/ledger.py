@@ -10,7 +10,8 @@ from typing import Any
 from core.ingest.spool import Entry
 from sync import codec
 from sync.errors import Malformed
-from sync.messages import CSR, EVENT, SAMPLE, WHY, DeviceEvent, Record, SampleBatch, WhyCard
+from sync.messages import CSR, EVENT, SAMPLE, WHY, DeviceEvent, Record, SampleBatch
+from sync.reports import WhyCard
 from sync.topics import GAP
 from tests.edge.world import DEVICE, MODEL
 from tests.faults.tenant import Tenant, Written

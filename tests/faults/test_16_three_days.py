@@ -11,8 +11,9 @@ import pytest
 from core import orders
 from edge.agent.reporting import IN_FLIGHT
 from edge.states import Send
-from sync.messages import EVENT, WHY, DeviceEvent, Side, WhyCard
+from sync.messages import EVENT, WHY, DeviceEvent
 from sync.names import Digest
+from sync.reports import Side, WhyCard
 from tests.edge.device import committed
 from tests.edge.world import MODEL
 from tests.faults.ledger import Ledger

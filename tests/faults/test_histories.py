@@ -34,8 +34,9 @@ from edge.agent.reporting import TRIES
 from sync.codec import LIMIT
 from sync.enrolment import RENEWAL_TYPE, RenewalRequest
 from sync.loopback import Faults
-from sync.messages import CSR, EVENT, METRICS, SAMPLE, WHY, DeviceEvent, SampleBatch, Side, WhyCard
+from sync.messages import CSR, EVENT, METRICS, SAMPLE, WHY, DeviceEvent, SampleBatch
 from sync.names import Digest
+from sync.reports import Side, WhyCard
 from sync.roles import sign
 from tests.conftest import MEMORY
 from tests.edge.world import DEVICE, MODEL, TENANT

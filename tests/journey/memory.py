@@ -35,8 +35,9 @@ from sync import codec, roles, topics
 from sync.enrolment import ENROLMENT_TYPE, EnrolAnswer, EnrolRequest
 from sync.link import Message, Publish
 from sync.loopback import Hub
-from sync.messages import DriftReport, Prediction, TrialReport
+from sync.messages import Prediction
 from sync.names import DEFAULT_TENANT, DeviceId, ModelName
+from sync.reports import DriftReport, TrialReport
 
 STEP = 0.25  # seconds of story time between two rounds
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync import codec, messages
+from sync import codec, messages, reports
 from sync.errors import Malformed
 from sync.names import DeviceId, Digest, Kind, ModelName, TenantId
 
@@ -16,7 +16,7 @@ DIGEST = st.from_regex(r"[0-9a-f]{64}", fullmatch=True).map(Digest)
 MOMENT = st.floats(min_value=0, max_value=4e9, allow_nan=False)
 NUMBER = st.integers(min_value=0, max_value=2**53)
 
-releases = st.builds(messages.Release, number=NUMBER, manifest=DIGEST, artifact=DIGEST)
+releases = st.builds(reports.Release, number=NUMBER, manifest=DIGEST, artifact=DIGEST)
 orders = st.builds(
     messages.ModelOrder,
     manifest=DIGEST,
@@ -33,7 +33,7 @@ assignments = st.builds(
     expires=MOMENT,
     models=st.dictionaries(NAME.map(ModelName), orders, max_size=3),
 )
-reports = st.builds(
+reported = st.builds(
     messages.Reported,
     tenant=NAME.map(TenantId),
     device=NAME.map(DeviceId),
@@ -44,7 +44,7 @@ reports = st.builds(
     seen=NUMBER,
     models=st.dictionaries(
         NAME.map(ModelName),
-        st.builds(messages.ModelReport, phase=NAME, since=MOMENT, serving=st.none() | releases),
+        st.builds(reports.ModelReport, phase=NAME, since=MOMENT, serving=st.none() | releases),
         max_size=2,
     ),
     have=st.lists(DIGEST, max_size=3).map(tuple),
@@ -59,7 +59,7 @@ simple = st.one_of(
 )
 
 
-@given(assignments | reports | simple)
+@given(assignments | reported | simple)
 def test_a_document_comes_back_as_it_was(document: msgspec.Struct) -> None:
     payload = codec.encode(document)
     again = codec.decode(type(document), payload, limit=2**20)
@@ -67,7 +67,7 @@ def test_a_document_comes_back_as_it_was(document: msgspec.Struct) -> None:
     assert codec.encode(again) == payload
 
 
-@given(assignments | reports | simple)
+@given(assignments | reported | simple)
 def test_plain_values_become_the_document_again(document: msgspec.Struct) -> None:
     plain = msgspec.json.decode(codec.encode(document))
     assert codec.typed(type(document), plain) == document
