@@ -15,9 +15,11 @@ from typing import Literal, Self
 
 import msgspec
 
+from edge import untold
 from edge.database import Database, Factory, Schema, last_written
 from edge.states import Deployment, HeldPiece
 from edge.trust import Record
+from edge.untold import Saying, Untold
 from sync import codec
 from sync.errors import Malformed
 from sync.names import Digest, ModelName
@@ -28,6 +30,7 @@ CARDS = 20  # why cards kept
 _LIMIT = 16 * 1024 * 1024
 _LAST = 2**63 - 1  # what a column holds
 FOR_GOOD = _LAST  # the retry generation of a verdict that none lifts
+
 
 Counter = Literal["epoch", "desired_seq", "reported_seq", "session", "proof", "time", "signed_time", "stopped"]
 
@@ -120,9 +123,15 @@ class Journal:
         found = [codec.decode(Deployment, bytes(row[0]), _LIMIT) for row in rows]
         return {d.model: d for d in found}
 
-    def write(self, deployment: Deployment, verdict: Quarantined | None = None, card: WhyCard | None = None) -> None:
-        """One model's state and, in the same transaction, the verdict that led to it and why: never one without the
-        others."""
+    def write(
+        self,
+        deployment: Deployment,
+        verdict: Quarantined | None = None,
+        card: WhyCard | None = None,
+        says: Saying | None = None,
+    ) -> None:
+        """One model's state and, in the same transaction, the verdict that led to it, why, and what the core must hear
+        of it: never one without the others."""
         with self._db.transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO deployment VALUES (?, ?)",
@@ -136,6 +145,9 @@ class Journal:
             if card is not None:
                 db.execute("INSERT INTO why (model, document) VALUES (?, ?)", (card.model, codec.encode(card)))
                 db.execute("DELETE FROM why WHERE id <= (SELECT max(id) FROM why) - ?", (CARDS,))
+                untold.keep(db, Saying(card.ts, card))
+            if says is not None:
+                untold.keep(db, says)
 
     # --- trust ---
 
@@ -222,15 +234,14 @@ class Journal:
         ).fetchall()
         return [card for (document,) in rows if (card := _card(document)) is not None]
 
-    def untold(self) -> list[tuple[int, WhyCard]]:
-        """Why cards that are not in the outbox yet, with their ids, oldest first."""
-        rows = self._db.execute("SELECT id, document FROM why WHERE told = 0 ORDER BY id").fetchall()
-        return [(id_, card) for id_, document in rows if (card := _card(document)) is not None]
+    def untold(self) -> list[Untold]:
+        """What is not in the outbox yet, oldest first."""
+        return untold.rows(self._db.execute("SELECT id, kind, ts, document FROM untold ORDER BY id").fetchall())
 
-    def told(self, card: int) -> None:
-        """The outbox has this card now."""
+    def told(self, id_: int) -> None:
+        """The outbox has it now."""
         with self._db.transaction() as db:
-            db.execute("UPDATE why SET told = 1 WHERE id = ?", (card,))
+            db.execute("DELETE FROM untold WHERE id = ?", (id_,))
 
 
 def _raise(db: sqlite3.Connection, versions: Mapping[str, int]) -> None:
@@ -263,9 +274,7 @@ CREATE TABLE IF NOT EXISTS quarantine (
     model TEXT, manifest TEXT, artifact TEXT NOT NULL, retry INTEGER NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (model, manifest)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS why (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, document BLOB NOT NULL, told INTEGER NOT NULL DEFAULT 0
-);
+CREATE TABLE IF NOT EXISTS why (id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, document BLOB NOT NULL);
 """
 
 
@@ -289,4 +298,4 @@ def _count_on(db: sqlite3.Connection, aside: Path) -> None:
     db.execute("INSERT OR REPLACE INTO counter VALUES ('reported_seq', ?)", (last_written(aside),))
 
 
-_SCHEMA = Schema(_TABLES, prepare=_prepare)
+_SCHEMA = Schema(_TABLES + untold.TABLE, prepare=_prepare)

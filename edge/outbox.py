@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from edge.database import Database, Factory, Schema, last_written, obstacle
+from edge.untold import Untold
 from sync import codec, topics
 from sync.errors import Malformed
 from sync.messages import EVENT, DeviceEvent, Record
@@ -51,8 +52,23 @@ class Outbox:
 
     def add(self, kind: Kind, body: object, now: float) -> bool:
         """Stores one record durably; false for one that the disk refuses, which is counted as dropped."""
+        if self._add(kind, body, now):
+            return True
+        self._refused += 1
+        return False
+
+    def move(self, saying: Untold) -> bool:
+        """Stores what another file keeps until then; false if the disk refuses: it stays there. The last one that was
+        moved is known again, for a power cut may come before it is struck off there."""
+        return self._add(saying.kind, saying.body, saying.ts, saying.key)
+
+    def _add(self, kind: Kind, body: object, now: float, key: str = "") -> bool:
         try:
-            with self._db.transaction():
+            with self._db.transaction() as db:
+                if key and db.execute("SELECT 1 FROM moved WHERE key = ?", (key,)).fetchone():
+                    return True
+                if key:
+                    db.execute("INSERT OR REPLACE INTO moved VALUES (1, ?)", (key,))
                 n, document = self._append(kind, body, now)
                 if (why := _unfit(document)) is not None:
                     self._set_aside(kind, n, document, why, now)
@@ -60,7 +76,6 @@ class Outbox:
         except (sqlite3.Error, OSError) as error:
             if not obstacle(error):
                 raise
-            self._refused += 1
             return False
         return True
 
@@ -260,6 +275,7 @@ CREATE INDEX IF NOT EXISTS record_kind ON record (epoch, kind, n);
 CREATE TABLE IF NOT EXISTS numbered (epoch INTEGER, kind TEXT, n INTEGER, PRIMARY KEY (epoch, kind));
 CREATE TABLE IF NOT EXISTS dropped (id INTEGER PRIMARY KEY, n INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS poison (id INTEGER PRIMARY KEY, kind TEXT, n INTEGER, why TEXT, document BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS moved (id INTEGER PRIMARY KEY, key TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS lost (id INTEGER PRIMARY KEY, upto INTEGER NOT NULL);
 """
 _SCHEMA = Schema(_TABLES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from edge.agent.disk import LONGEST, Disk
 from edge.agent.timing import CLOCK_FLOOR as CLOCK_FLOOR
 from edge.agent.timing import Time
 from edge.artifacts import Artifacts
+from edge.database import obstacle
 from edge.deadlines import Deadlines, standing
 from edge.download import Download
 from edge.journal import Journal, Quarantined
@@ -21,9 +23,10 @@ from edge.outbox import Outbox
 from edge.serving import Loaded, Serving
 from edge.states import Action, Deployment, HeldPiece, Listen, Send, Unlisten
 from edge.trials import Trials
+from edge.untold import Saying
 from sync.errors import SyncError
 from sync.link import Publish, packet_size
-from sync.messages import EVENT, WHY, Assignment, DeviceEvent
+from sync.messages import EVENT, Assignment, DeviceEvent
 from sync.names import DeviceId, Digest, ModelName, TenantId
 from sync.pieces import Piece
 from sync.reports import DriftReport, LabelReport, RoadReport, Validated, WhyCard
@@ -119,7 +122,7 @@ class House:
     blocked: dict[ModelName, float] = field(default_factory=dict)  # when to try a transient failure again
     disk: Disk = field(default_factory=Disk)
     news: News = field(default_factory=News)
-    cards: float | None = 0.0  # when why cards are put into the outbox (again); None: none waits
+    untold: float | None = 0.0  # when what the journal has to tell is put into the outbox (again); None: nothing waits
     link_up: bool = False
     time: Time = field(default_factory=Time)  # of a box whose clock is not set
     keeps: bool = False  # the link keeps what is said: all that waits may be said at once
@@ -141,14 +144,21 @@ class House:
     room_mb: float = math.inf  # MiB that all models together may take
     csr: Callable[[], str] | None = None  # makes a certificate request (PEM) for the key this device has
     label: Callable[[str, str], str | None] = lambda prediction_id, label: None  # why it is not kept, or None
+    asked: float = -math.inf  # when a command was last answered
 
     def write(
-        self, deployment: Deployment, verdict: Quarantined | None = None, card: WhyCard | None = None
+        self,
+        deployment: Deployment,
+        verdict: Quarantined | None = None,
+        card: WhyCard | None = None,
+        says: Saying | None = None,
     ) -> Deployment:
-        """Journal first: nothing is acted on before this returns."""
-        self.journal.write(deployment, verdict, card)
+        """Journal first: nothing is acted on before this returns. What it `says` no power cut takes away."""
+        self.journal.write(deployment, verdict, card, says)
         self.deployments[deployment.model] = deployment
         self.dirty = True
+        if card is not None or says is not None:
+            self.tell(says.ts if says is not None else deployment.since, anew=True)
         return deployment
 
     def clock_is_off(self, now: float) -> bool:
@@ -171,21 +181,23 @@ class House:
         if patterns and self.link_up:
             self.actions.append(Unlisten(patterns))
 
-    def event(
-        self,
-        now: float,
-        code: str,
-        text: str,
-        model: ModelName | None = None,
-        severity: str = "info",
+    def happened(
+        self, now: float, code: str, text: str, model: ModelName | None = None, severity: str = "info",
         **facts: str | int | float,
-    ) -> bool:
-        """Remembers something that happened, under a stable code, until the core has committed it; false if the disk
-        refuses, which the outbox counts."""
+    ) -> Saying:  # fmt: skip
+        """Something under a stable code, to be written with the change of state that it tells of."""
         level = severity if severity in ("notice", "alarm") else "info"
         # Texts may quote what a stranger sent; a record too large for the core would hold up all behind it.
         short = {k: v[:FACT] if isinstance(v, str) else v for k, v in facts.items()}
-        return self.outbox.add(EVENT, DeviceEvent(code, text[:TEXT], model, level, short), now)  # type: ignore[arg-type]
+        return Saying(now, DeviceEvent(code, text[:TEXT], model, level, short))  # type: ignore[arg-type]
+
+    def event(
+        self, now: float, code: str, text: str, model: ModelName | None = None, severity: str = "info",
+        **facts: str | int | float,
+    ) -> bool:  # fmt: skip
+        """Remembers something that happened and changed nothing in the journal, until the core has committed it; false
+        if the disk refuses, which the outbox counts."""
+        return self.outbox.add(EVENT, self.happened(now, code, text, model, severity, **facts).body, now)
 
     def refuse_files(self, error: SyncError, now: float, model: ModelName | None = None, **facts: str) -> None:
         """Trust files that do not hold: told once, however often somebody hands them out, until some hold again."""
@@ -203,16 +215,22 @@ class House:
         self.news.refused.add(str(error))
         return True
 
-    def tell_why(self, now: float) -> None:
-        """Puts every why card into the outbox that is not there yet; one may come twice after a power cut."""
-        if self.cards is None or now < self.cards:
+    def tell(self, now: float, *, anew: bool = False) -> None:
+        """Puts what the journal keeps for the core into the outbox, in its order; `anew`: there is more than before. A
+        disk that refuses is no reason not to act on what was written: it is told later."""
+        if not anew and (self.untold is None or now < self.untold):
             return
-        for number, card in self.journal.untold():
-            if not self.outbox.add(WHY, card, now):
-                self.cards = now + LONGEST
-                return
-            self.journal.told(number)
-        self.cards = None
+        self.untold = now + LONGEST
+        try:
+            for saying in self.journal.untold():
+                if not self.outbox.move(saying):
+                    return
+                self.journal.told(saying.id)
+        except (sqlite3.Error, OSError) as error:
+            if not obstacle(error):
+                raise
+            return
+        self.untold = None
 
     def kept(self) -> set[Digest]:
         """Sealed digests that some deployment may still need."""

@@ -49,13 +49,13 @@ def give_up(house: House, d: Deployment, event: Event, reason: str, now: float, 
     happens."""
     verdict = _verdict(d, failure) if failure is not None and failure.kind is FailureClass.VERDICT else None
     card = why.card(house, d, failure, now) if failure is not None and verdict is not None else None
-    house.write(slots.give_up(d, event, reason, now), verdict, card)
-    house.shadows.pop(d.model, None)
-    incoming.abandon(house)
+    says = None
     if failure is not None:
         facts = failure.facts | ({"manifest": str(verdict.manifest)} if verdict else {})
-        house.event(now, failure.code, failure.text, d.model, "alarm", **facts)
-    house.cards = 0.0
+        says = house.happened(now, failure.code, failure.text, d.model, "alarm", **facts)
+    house.write(slots.give_up(d, event, reason, now), verdict, card, says)
+    house.shadows.pop(d.model, None)
+    incoming.abandon(house)
 
 
 def _verdict(d: Deployment, failure: Failure) -> Quarantined | None:
@@ -85,15 +85,15 @@ def reverting(house: House, d: Deployment, now: float) -> bool:
             else:
                 loaded, validated = loading.load(house, d.serving, now)
         except (SyncError, runtime.ModelError) as error:
-            d = house.write(slots.drop_previous(d))
-            house.event(now, "return-failed", str(error), d.model, "alarm")
+            failed = house.happened(now, "return-failed", str(error), d.model, "alarm")
+            d = house.write(slots.drop_previous(d), says=failed)
             continue
         house.serving.put(d.model, loaded)
         break
     if d.serving is None:
         house.serving.take_away(d.model)
-    d = house.write(slots.returned(d, validated, now))
-    house.bindings_changed()
+    d = slots.returned(d, validated, now)
     who = f"release {d.serving.release.number} answers again" if d.serving else "no model answers, declared"
-    house.event(now, "returned", f"{who}: {d.reason}", d.model, "notice")
+    house.write(d, says=house.happened(now, "returned", f"{who}: {d.reason}", d.model, "notice"))
+    house.bindings_changed()
     return True

@@ -21,12 +21,13 @@ def count(house: House, model: ModelName, now: float, *, stopped: bool = False) 
         d = slots.prove_again(d) if stopped else slots.resumed(d)
     for artifact in house.crashed:
         d = slots.crashed(d, artifact, now)
-    if d != before:
-        house.write(d)
+    says = None
     for slot in (d.serving, d.candidate):
         if slot is not None and slot.release.artifact in house.crashed:
             text = f"the agent ended of a fault while release {slot.release.number} was asked"
-            house.event(now, "agent-crashed", text, model, "alarm", number=slot.release.number)
+            says = house.happened(now, "agent-crashed", text, model, "alarm", number=slot.release.number)
+    if d != before:
+        house.write(d, says=says)
 
 
 def resume(house: House, model: ModelName, now: float) -> None:
@@ -93,8 +94,8 @@ def meanwhile(house: House, model: ModelName, now: float) -> None:
 def _cannot_serve(house: House, d: Deployment, error: SyncError | runtime.ModelError, now: float) -> Deployment:
     """The release that answered before does not load any more: the last good one must."""
     if d.phase in (Phase.PROBATION, Phase.STEADY):
+        house.event(now, "load-failed", str(error), d.model, "alarm")
         leaving.give_up(house, d, Event.DEGRADED, str(error), now, loading.failure(error))
     else:  # a candidate is under way; what is behind it must answer meanwhile
-        house.write(slots.drop_previous(d))
-    house.event(now, "load-failed", str(error), d.model, "alarm")
+        house.write(slots.drop_previous(d), says=house.happened(now, "load-failed", str(error), d.model, "alarm"))
     return house.deployments[d.model]

@@ -70,7 +70,8 @@ def _revoke(house: House, model: ModelName, number: int, manifest: Digest, now: 
         s.release.artifact for s in (d.serving, d.candidate, *d.previous) if s and s.release.number == number
     )
     left = slots.forget(d, number)
-    d = house.write(left, Quarantined(artifact, manifest, FOR_GOOD, reason))
+    revoked = house.happened(now, "release-revoked", reason, model, "alarm", number=number, manifest=str(manifest))
+    d = house.write(left, Quarantined(artifact, manifest, FOR_GOOD, reason), says=revoked)
     warm, shadow = house.warm.get(model), house.shadows.get(model)
     if warm is not None and warm.slot.release.number == number:
         house.warm.pop(model)
@@ -78,7 +79,6 @@ def _revoke(house: House, model: ModelName, number: int, manifest: Digest, now: 
         house.shadows.pop(model)
     house.blocked.pop(model, None)
     _settle(house, d, number, reason, now)
-    house.event(now, "release-revoked", reason, model, "alarm", number=number, manifest=str(manifest))
 
 
 def _settle(house: House, d: Deployment, number: int, reason: str, now: float) -> None:

@@ -65,8 +65,9 @@ def at_rest(house: House, d: Deployment, now: float) -> bool:
         return False
     if order.number < order.floor or now > assignment.expires:
         return False
-    house.write(slots.offer(d, order, now))
-    house.event(now, "release-offered", f"release {order.number} is assigned", d.model, number=order.number)
+    text = f"release {order.number} is assigned"
+    offered = house.happened(now, "release-offered", text, d.model, number=order.number)
+    house.write(slots.offer(d, order, now), says=offered)
     return True
 
 
@@ -138,11 +139,11 @@ def take_proof(house: House, d: Deployment, outcome: Proof | Failure, now: float
         if outcome.kind is not FailureClass.VERDICT or not _another(house, d, outcome, now):
             refuse(house, d, outcome, now)
         return
-    house.write(slots.proved(d, outcome, now))
-    house.event(
+    proved = house.happened(
         now, "release-proved", f"golden vectors passed, p99 {outcome.p99_ms:.2f} ms", d.model,
         p99_ms=outcome.p99_ms, rss_mb=outcome.rss_mb, worst=outcome.worst,
     )  # fmt: skip
+    house.write(slots.proved(d, outcome, now), says=proved)
 
 
 def _another(house: House, d: Deployment, failure: Failure, now: float) -> bool:
@@ -153,10 +154,10 @@ def _another(house: House, d: Deployment, failure: Failure, now: float) -> bool:
         variant = loading.variant_of(house, d.candidate.manifest, (*d.candidate.refused, tried.blob.plain))
     except loading.Unsuited:
         return False
-    house.write(slots.unfit(d, variant.blob.plain, now))
     text = f"{tried.precision} does not do here, {variant.precision} is tried: {failure.text}"
     facts = {"criterion": failure.code, "artifact": str(tried.blob.plain)}
-    house.event(now, "variant-refused", text, d.model, "notice", **facts)
+    refused = house.happened(now, "variant-refused", text, d.model, "notice", **facts)
+    house.write(slots.unfit(d, variant.blob.plain, now), says=refused)
     return True
 
 

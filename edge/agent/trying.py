@@ -67,11 +67,11 @@ def probation(house: House, d: Deployment, now: float) -> bool:
     if paired and house.trials.decision(d.model)[0] is not Decision.SAFE:
         _outlive(house, d, counted.answers)
         return False
-    house.write(slots.mark_good(d, now))
+    committed = house.happened(now, "release-committed", reason, d.model, number=d.serving.release.number)
+    house.write(slots.mark_good(d, now), says=committed)
     house.warm.pop(d.model, None)
     house.trials.close(d.model)
     house.artifacts.prune(house.kept())
-    house.event(now, "release-committed", reason, d.model, number=d.serving.release.number)
     return True
 
 
@@ -110,11 +110,11 @@ def _answer(
     pacing.begin(house, d.model)
     if incumbent is not None:
         house.warm[d.model] = incumbent
-    house.write(slots.begin_trial(d, validated, now))
+    text = f"release {loaded.slot.release.number} answers, on trial"
+    house.write(slots.begin_trial(d, validated, now), says=house.happened(now, "probation-begun", text, d.model))
     house.shadows.pop(d.model, None)
     house.serving.put(d.model, loaded)
     house.bindings_changed()
-    house.event(now, "probation-begun", f"release {loaded.slot.release.number} answers, on trial", d.model)
     return True
 
 

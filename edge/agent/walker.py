@@ -108,8 +108,8 @@ class Agent:
         house.blocked.clear()
         house.waits.clear()
         house.news = News(unread=True)
-        if house.cards is not None:
-            house.cards = 0.0
+        if house.untold is not None:
+            house.untold = 0.0
         house.listen(topics.desired(house.identity.tenant, house.identity.device))
 
     def _get_by(self, now: float) -> None:
@@ -140,7 +140,7 @@ class Agent:
                 raise RuntimeError(f"{model} moved {ROUNDS} times at once: {house.deployments[model].phase}")
         gathering.gather(house, now)
         renewing.look_after(house, now)
-        house.tell_why(now)
+        house.tell(now)
         self._reporter.tell(house, now)
         if refused:
             self._recovered(now)

@@ -131,7 +131,7 @@ def test_every_reference_in_it_leads_somewhere() -> None:
 
 # --- operations.md ----------------------------------------------------------------------------------------------
 
-CALLS = {"event", "report", "_report", "_say", "Failure", "_verdict", "_environment"}
+CALLS = {"event", "happened", "report", "_report", "_say", "Failure", "_verdict", "_environment"}
 ERRORS = (
     "edge/runtime.py", "edge/serving.py", "edge/artifacts.py", "edge/trust.py",
     "edge/agent/loading.py", "edge/lookups.py",

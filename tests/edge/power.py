@@ -14,6 +14,7 @@ from edge.journal import Journal, Quarantined
 from edge.outbox import Outbox
 from edge.states import Deployment
 from edge.trust import Record
+from edge.untold import Saying, Untold
 from sync.manifest import Blob
 from sync.names import Kind, ModelName
 from sync.reports import WhyCard
@@ -43,13 +44,17 @@ class Fuse:
 
         class FusedJournal(Journal):
             def write(
-                self, deployment: Deployment, verdict: Quarantined | None = None, card: WhyCard | None = None
+                self,
+                deployment: Deployment,
+                verdict: Quarantined | None = None,
+                card: WhyCard | None = None,
+                says: Saying | None = None,
             ) -> None:
-                super().write(deployment, verdict, card)
+                super().write(deployment, verdict, card, says)
                 burn()
 
-            def told(self, card: int) -> None:
-                super().told(card)
+            def told(self, id_: int) -> None:
+                super().told(id_)
                 burn()
 
             def accept(self, model: ModelName, number: int, record: Record, versions: dict[str, int]) -> None:
@@ -78,9 +83,15 @@ class Fuse:
         burn = self.burn
 
         class FusedOutbox(Outbox):
-            def add(self, kind: Kind, body: object, now: float) -> None:
-                super().add(kind, body, now)
+            def add(self, kind: Kind, body: object, now: float) -> bool:
+                kept = super().add(kind, body, now)
                 burn()
+                return kept
+
+            def move(self, saying: Untold) -> bool:
+                kept = super().move(saying)
+                burn()
+                return kept
 
         return FusedOutbox
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -77,6 +78,12 @@ def outcome(device: Device) -> dict[str, object]:
         "previous": [slot.release.number for slot in state.previous],
         "quarantined": {q.manifest for q in device.house.journal.quarantined(MODEL)},
     }
+
+
+def of_changes(device: Device) -> Counter[str]:
+    """How often each change of state was told that no restart repeats."""
+    final = {"release-offered", "release-proved", "release-committed", "returned", "guardrail", "golden-mismatch"}
+    return Counter(code for code in device.codes() if code in final)
 
 
 def assert_sane(device: Device, *, retried: bool = False) -> None:
@@ -304,6 +311,7 @@ def test_after_a_power_cut_at_any_write_the_story_ends_the_same(stage: Stage, ra
     undisturbed = stage.device(ram / "undisturbed", settled=story.settled)
     play(undisturbed, story, shipped)
     end = outcome(undisturbed)
+    told = of_changes(undisturbed)
     undisturbed.cut_power()
     assert end["answering"] == story.ends_with
     for n in count(1):
@@ -323,6 +331,7 @@ def test_after_a_power_cut_at_any_write_the_story_ends_the_same(stage: Stage, ra
             device.settle(7, ask=story.ask if story.ends_alike else 0)
         assert_sane(device)
         assert not story.ends_alike or outcome(device) == end, f"cut at write {n}"
+        assert not story.ends_alike or of_changes(device) == told, f"lost or told twice, cut at write {n}"
         device.cut_power()
         if not fuse.blown:
             break

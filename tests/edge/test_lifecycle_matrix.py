@@ -16,6 +16,7 @@ import pytest
 
 from edge.journal import Journal, Quarantined
 from edge.states import Deployment, Failure, FailureClass, Phase, Proof, Prove, Proved
+from edge.untold import Saying
 from sync.messages import Gates
 from sync.reports import WhyCard
 from tests.edge.device import Device, committed
@@ -57,9 +58,13 @@ def dies_in(phase: Phase) -> Callable[[Path], Journal]:
 
     class Dying(Journal):
         def write(
-            self, deployment: Deployment, verdict: Quarantined | None = None, card: WhyCard | None = None
+            self,
+            deployment: Deployment,
+            verdict: Quarantined | None = None,
+            card: WhyCard | None = None,
+            says: Saying | None = None,
         ) -> None:
-            super().write(deployment, verdict, card)
+            super().write(deployment, verdict, card, says)
             if deployment.phase is phase:
                 raise PowerCut
 

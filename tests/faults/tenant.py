@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import cast
@@ -25,11 +25,14 @@ from edge.agent import Identity
 from edge.artifacts import Artifacts
 from edge.outbox import Outbox
 from edge.states import LinkChanged, Proved
-from sync import chunks, golden, topics
+from edge.untold import Untold
+from sync import chunks, codec, golden, topics
 from sync.features import TensorSpec
 from sync.link import Message
 from sync.loopback import Hub
+from sync.messages import WHY, DeviceEvent
 from sync.names import Digest, Kind
+from sync.reports import WhyCard
 from tests.core.world import Device as Papers
 from tests.core.world import World
 from tests.edge.device import Device, committed
@@ -140,6 +143,14 @@ class Witness:
                 self._fresh = []
                 kept = super().add(kind, body, now)
                 (owed if kept else denied).extend(self._fresh)
+                return kept
+
+            def move(self, saying: Untold) -> bool:
+                self._fresh = []
+                kept = super().move(saying)
+                read = codec.decode(WhyCard if saying.kind == WHY else DeviceEvent, bytes(saying.body))
+                mine = [replace(w, body=read) if w.body is saying.body else w for w in self._fresh]
+                (owed if kept else denied).extend(mine)
                 return kept
 
             def quarantine(self, kind: Kind, n: int, why: str, now: float) -> bool:

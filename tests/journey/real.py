@@ -42,6 +42,7 @@ MARK = "falaj-journey-marker-7f3a"
 PROJECT = Path(__file__).parents[2] / "appliance" / "demo" / "falaj.toml"
 
 
+_PROVING = "SELECT 1 FROM deployment WHERE json_extract(document, '$.phase') = 'proving'"
 _GIVEN_UP = "SELECT 1 FROM quarantine WHERE manifest = ? AND retry >= ?"
 
 
@@ -219,17 +220,24 @@ def phase(device: Device) -> str:
     return str(model(device).get("phase", ""))
 
 
+def kill_proving(device: Device, patience: float) -> str:
+    """kill -9 as soon as the journal says that a proof begins; returns the phase that it was left in."""
+    return _kill_when(device, _PROVING, (), patience, "proof")
+
+
 def kill_reverting(device: Device, manifest: str, retry: int, patience: float) -> str:
     """kill -9 as soon as the journal says that this release is given up, in this retry generation; returns the phase
-    that it was left in.
+    that it was left in."""
+    return _kill_when(device, _GIVEN_UP, (manifest, retry), patience, "verdict")
 
-    Between that write and the next there are a few milliseconds: the journal is looked at far more often than the
-    status could be asked for.
-    """
+
+def _kill_when(device: Device, written: str, of: tuple[str | int, ...], patience: float, what: str) -> str:
+    """Between that write and the next there may be a few milliseconds, and the status is a picture of every second:
+    the journal is looked at far more often."""
     with _journal(device) as db:
         end = time.monotonic() + patience
-        while not db.execute(_GIVEN_UP, (manifest, retry)).fetchone():
-            assert time.monotonic() < end, f"waited {patience} s for the verdict of {device.name}"
+        while not db.execute(written, of).fetchone():
+            assert time.monotonic() < end, f"waited {patience} s for the {what} of {device.name}"
             time.sleep(0.0002)
         kill(device)
     return left_in(device)
@@ -248,6 +256,6 @@ def _journal(device: Device) -> closing[sqlite3.Connection]:
 
 
 __all__ = [
-    "MARK", "MODEL", "Stage", "Watch", "act_one", "admit_tap", "kill", "kill_core", "kill_reverting", "left_in",
-    "model", "phase", "play", "until",
+    "MARK", "MODEL", "Stage", "Watch", "act_one", "admit_tap", "kill", "kill_core", "kill_proving", "kill_reverting",
+    "left_in", "model", "phase", "play", "until",
 ]  # fmt: skip

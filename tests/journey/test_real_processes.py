@@ -25,7 +25,7 @@ from sync.mqtt import Broker, MqttLink
 from sync.names import DEFAULT_TENANT, DeviceId
 from sync.topics import blob, local_replies, local_requests
 from tests.journey import canaries
-from tests.journey.real import MARK, MODEL, Stage, Watch, kill, phase, play, until
+from tests.journey.real import MARK, MODEL, Stage, Watch, kill, kill_proving, phase, play, until
 
 pytestmark = pytest.mark.broker
 
@@ -202,8 +202,7 @@ def test_killed_in_mid_download_and_in_mid_proving_it_comes_to_the_same_end(stag
     kill(device)
     assert not (device.folder.artifacts / manifest["golden"]["sealed"]).exists()
     device.start()
-    until(lambda: phase(device) == "proving", 60, "the core to publish the missing chunk, and the proof to begin")
-    kill(device)
+    assert kill_proving(device, 60) == "proving", "the core published the missing chunk, and the proof began"
     device.start()
     until(lambda: phase(device) == "probation", 60, "the proof to be repeated")
     watch = Watch(device, MODEL, stage.of(3))
