@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
-from appliance import clock
+from appliance import answering, clock
+from appliance.answering import Asked
 from appliance.api import UnixConnection
 from appliance.edge_state import EdgeFolder
 from appliance.edge_trips import Converse
@@ -46,6 +47,11 @@ def agent_of(own: EdgeFolder) -> Iterator[Converse]:
         stop(child)
 
 
+def ask(own: EdgeFolder, asked: Asked) -> bytes:
+    """What the running agent answers (`appliance.answering`); raises Trouble."""
+    return _post(own, answering.PATH, codec.encode(asked))
+
+
 def runs(own: EdgeFolder) -> bool:
     """Whether an agent's door is open here."""
     connection = UnixConnection(own.door)
@@ -69,9 +75,13 @@ def _wait(own: EdgeFolder, child: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _say(own: EdgeFolder, turn: Turn) -> Reply:
+    return codec.decode(Reply, _post(own, PATH, codec.encode(turn)), 64 * TURN_LIMIT)
+
+
+def _post(own: EdgeFolder, path: str, body: bytes) -> bytes:
     connection = UnixConnection(own.door)
     try:
-        connection.request("POST", PATH, codec.encode(turn), {"Content-Type": wire.JSON})
+        connection.request("POST", path, body, {"Content-Type": wire.JSON})
         response = connection.getresponse()
         content = response.read()
     except (OSError, HTTPException) as error:
@@ -80,4 +90,4 @@ def _say(own: EdgeFolder, turn: Turn) -> Reply:
         connection.close()
     if response.status != 200:
         raise Trouble(f"the agent said no: {content.decode(errors='replace')[:500]}")
-    return codec.decode(Reply, content, 64 * TURN_LIMIT)
+    return bytes(content)

@@ -9,10 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.errors import Trouble
 from appliance.keys import TenantKeys, write_private
 from core.fleet.enrolment import Pair, fits
 
 NEXT = "ca.next.pem"
+
+
+class AuthorityLost(Trouble, FileNotFoundError):
+    """The key of the authority in force is not here, or not readable by it."""
 
 
 def certificates(pki: Path) -> tuple[bytes, bytes]:
@@ -55,6 +60,12 @@ class AuthorityFolder:
         following.unlink()
         self._other().unlink(missing_ok=True)
 
+    def tidy(self) -> None:
+        """What a cut left of a step: the key of one that is dead must not lie about. Nothing while one shall follow."""
+        if not certificates(self.pki)[1]:
+            (self.pki / NEXT).unlink(missing_ok=True)
+            self._other().unlink(missing_ok=True)
+
     @property
     def _places(self) -> tuple[Path, Path]:
         return self.secrets / "ca", self.secrets / "ca.next"
@@ -63,7 +74,7 @@ class AuthorityFolder:
         for path in self._places:
             if path.exists() and fits(found := Pair(certificate, self.tenant_keys.read_secret(path))):
                 return found
-        raise FileNotFoundError(f"{self.secrets}: the key of the authority is not here; take the folder from a backup")
+        raise AuthorityLost(f"{self.secrets}: the key of the authority is not here; take the folder from a backup")
 
     def _other(self) -> Path:
         """Where the key that is not the one in force's lies, or may lie."""

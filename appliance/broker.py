@@ -179,11 +179,13 @@ def write_passwords(folder: Path, users: tuple[str, ...]) -> None:
 
 class Broker:
     """A Mosquitto process in its folder. It outlives whoever started it, however that ends: applications and devices
-    keep their sessions while an agent or a core restarts, and `start` takes a running one over. Only `stop` ends it.
+    keep their sessions while an agent or a core restarts, and `start` takes a running one over. Only `stop` ends it,
+    or, where it shall not `outlive` it, the end of the process that started it.
     """
 
-    def __init__(self, folder: Path, host: str, port: int, setting: str) -> None:
+    def __init__(self, folder: Path, host: str, port: int, setting: str, *, outlive: bool = True) -> None:
         self.folder, self.host, self.port, self._setting = folder, host, port, setting
+        self._outlive = outlive
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self, config: str) -> None:
@@ -200,7 +202,7 @@ class Broker:
         (self.folder / "store").mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(path, config.encode())
         log = self.folder / "mosquitto.log"
-        self._child = spawn([program, "-c", str(path)], log, outlive=True)
+        self._child = spawn([program, "-c", str(path)], log, outlive=self._outlive)
         write_private(self._pid_file, str(self._child.pid).encode())
         if not wait_for_port(self.host, self.port, self._child):
             self.stop()

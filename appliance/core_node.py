@@ -28,21 +28,29 @@ log = logging.getLogger("falaj.core")
 
 SOCKET_PATH = 107  # bytes of a Unix socket's path on Linux
 RENEW = 6 * 3600.0  # seconds between two looks at the certificates
-RESTARTS, WITHIN = 5, 60.0  # more restarts than this in so many seconds and the core gives up
+RESTARTS, WITHIN = 5, 600.0  # from so many ends of a child in so many seconds on, each next start waits for longer ...
+LONGEST = 60.0  # ... up to so many seconds
 
 
 class CoreFailed(Trouble):
-    """The core does not start or does not stay; the message carries the last lines of the log."""
+    """The core does not start; the message carries the last lines of the log."""
 
 
 @dataclass
 class _Kept:
-    """A child and how to start it."""
+    """A child, how to start it, and when it ended lately."""
 
     name: str
     start: Callable[[], subprocess.Popen[bytes]]
     child: subprocess.Popen[bytes]
-    restarts: list[float] = field(default_factory=list)
+    ends: list[float] = field(default_factory=list)
+    due: float | None = None  # when it is started anew; None while it runs
+
+
+def pause(ends: int) -> float:
+    """Seconds before a child that ended so often lately is started anew. It is never given up: a disk that was full
+    takes writes again one day, and until then the broker has what the devices need."""
+    return 0.0 if ends < RESTARTS else min(LONGEST, 2.0 ** (ends - RESTARTS))
 
 
 class CoreNode:
@@ -54,6 +62,7 @@ class CoreNode:
         self._kept: list[_Kept] = []
         self._ended = threading.Event()
         self._renewed = clock.ticks()
+        self._trouble = ""  # the last that was told
         self._lock: IO[bytes] | None = None
 
     def start(self) -> None:
@@ -147,25 +156,33 @@ class CoreNode:
                 kept.child = kept.start()
 
     def _look_after(self) -> None:
-        if clock.ticks() - self._renewed > RENEW:
-            self._renew()
-        self._follow_authorities()
-        if not self.broker.alive():
-            log.warning("the broker ended; starting it anew")
-            try:
+        try:
+            if clock.ticks() - self._renewed > RENEW:
+                self._renew()
+            self._follow_authorities()
+            if not self.broker.alive():
+                log.warning("the broker ended; starting it anew")
                 self._start_broker()
-            except (NoBroker, PortTaken) as error:  # whoever is up goes on, and it is tried again at the next look
+            for kept in self._kept:
+                self._keep_up(kept, clock.ticks())
+            self._trouble = ""
+        except (NoBroker, PortTaken, OSError) as error:  # whoever is up goes on, and it is tried again at the next look
+            if str(error) != self._trouble:
                 log.error("%s", error)
-        for kept in self._kept:
-            code = kept.child.poll()
-            if code is None:
-                continue
-            log.warning("%s ended (%s); starting it anew", kept.name, code)
-            now = clock.ticks()
-            kept.restarts = [t for t in kept.restarts if now - t < WITHIN] + [now]
-            if len(kept.restarts) > RESTARTS:
-                raise CoreFailed(f"{kept.name} does not stay up:\n{tail(self.folder.logs / f'{kept.name}.log')}")
-            kept.child = kept.start()
+            self._trouble = str(error)
+
+    def _keep_up(self, kept: _Kept, now: float) -> None:
+        code = kept.child.poll()
+        if code is None:
+            return
+        if kept.due is None:
+            kept.ends = [t for t in kept.ends if now - t < WITHIN] + [now]
+            kept.due = now + pause(len(kept.ends))
+            log.warning("%s ended (%s); starting it anew in %.0f s", kept.name, code, kept.due - now)
+            if len(kept.ends) == RESTARTS:
+                log.error("%s does not stay up:\n%s", kept.name, tail(self.folder.logs / f"{kept.name}.log"))
+        if now >= kept.due:
+            kept.child, kept.due = kept.start(), None
 
     def _wait(self, ready: Callable[[], bool], name: str, patience: float = 20.0) -> None:
         end = clock.ticks() + patience

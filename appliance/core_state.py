@@ -155,6 +155,7 @@ def prepare(folder: CoreFolder, settings: CoreSettings, tenant_keys: TenantKeys,
     if not (folder.pki / "ca.pem").exists():
         authorities.begin(enrolment.create_authority(folder.tenant, now))
     authority, _ = authorities.held()
+    authorities.tidy()
     write_private(folder.trusted, b"".join(certificates(folder.pki)))
     for name in ("broker", "enrol"):
         if not (folder.pki / f"{name}.pem").exists():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from appliance.api import Refused
-from appliance.stick import Stick, StickFull
+from appliance.stick import Stick, StickFailed, StickFull
 from core.orders import CarryIn, CarryOut, EnrolByFolder
 from sync import codec
 from sync.chunks import split
@@ -21,6 +21,8 @@ from sync.errors import Damaged
 from sync.names import DeviceId, Digest
 
 ESCAPED = 1000  # bytes: more than the quotes of an envelope take when it travels as a text
+
+FIRST_ROOT = "trust/1.root.json"  # no two owners have the same
 
 Blobs = Callable[[Digest], bytes]  # sealed bytes; raises Damaged
 Say = Callable[[str], None]
@@ -132,11 +134,12 @@ def _hear(stick: Stick, core: Core, bundles: list[str], told: Told) -> None:
 def _pack(stick: Stick, out: dict[str, Any], blobs: Blobs, done: Trip) -> set[str]:
     """What the assignment names, then the assignment; the names that are needed now."""
     keep: set[str] = set()
+    trust = {f"trust/{name}": base64.b64decode(data) for name, data in out["trust"].items()}
+    _check_owner(stick, trust.get(FIRST_ROOT))
     for digest, chunk in out["blobs"].items():
         for index, piece in enumerate(split(blobs(Digest(digest)), chunk)):
             keep.add(f"blob/{digest}/{index}")
             _write(stick, f"blob/{digest}/{index}", piece, done)
-    trust = {f"trust/{name}": base64.b64decode(data) for name, data in out["trust"].items()}
     last = ("trust/timestamp.json", "trust/index")
     for name in (*(n for n in trust if n not in last), *(n for n in last if n in trust)):
         _write(stick, name, trust[name], done)
@@ -146,6 +149,17 @@ def _pack(stick: Stick, out: dict[str, Any], blobs: Blobs, done: Trip) -> set[st
     told = done.devices[device]
     told.models, told.expires = out["models"], out["expires"]
     return keep | trust.keys()
+
+
+def _check_owner(stick: Stick, root: bytes | None) -> None:
+    """Raises StickFailed where the files of another owner lie, whose tenant has the same name: each would overwrite
+    what the other's devices need, and clear it away."""
+    theirs = stick.read(FIRST_ROOT)
+    if theirs is not None and root is not None and theirs != root:
+        raise StickFailed(
+            f"{stick.place} has the files of another owner, or of a trust that was made anew since; it was left alone. "
+            f"Use a folder of its own; if nobody needs those files, remove {stick.place / 'falaj'} first"
+        )
 
 
 def _write(stick: Stick, name: str, content: bytes, done: Trip) -> None:

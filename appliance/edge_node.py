@@ -8,27 +8,28 @@ that are locked inside (serving, buffers and bindings, and those of `appliance.e
 from __future__ import annotations
 
 import logging
-import math
 import random
 import signal
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from appliance import certificates, clock
-from appliance.broker import Broker, local_config, write_passwords
+from appliance import answering, certificates, clock
+from appliance.answering import Answering
 from appliance.certificates import WrongCertificate
 from appliance.edge_doors import Doors
 from appliance.edge_rooms import log_disk, open_house, open_rooms
 from appliance.edge_state import EdgeFolder, identity, install
-from appliance.errors import Trouble
 from appliance.guard import Guard
 from appliance.keys import tenant_keys
+from appliance.local_broker import LocalBroker
+from appliance.local_session import LocalSession
+from appliance.log_tail import LogTail
 from appliance.notify import notify
 from appliance.processes import hold
 from appliance.proofs import Proofs
 from appliance.pump import Pump
+from appliance.reopening import Reopening
 from appliance.settings import EdgeSettings
 from appliance.visits import Visits
 from edge.agent import Agent, renewing
@@ -51,8 +52,6 @@ log = logging.getLogger("falaj.edge")
 
 IDLE = 60.0  # seconds; whoever compares releases has nothing to do but what it is given
 TICK = 0.25  # seconds: how soon a soak or a stall is seen
-BROKER_AGAIN = 30.0  # seconds between two tries to start the local broker
-LOCAL_USERS = ("falaj", "app")  # the agent's own and the applications'
 
 
 class EdgeNode:
@@ -61,6 +60,8 @@ class EdgeNode:
     def __init__(self, folder: EdgeFolder, settings: EdgeSettings) -> None:
         self.folder, self.settings = folder, settings
         self._lock = hold(folder.root)
+        self.log = LogTail()
+        logging.getLogger("falaj").addHandler(self.log)
         self.identity = identity(folder)
         self.boot = uuid.uuid4().hex
         own = self.identity
@@ -69,8 +70,9 @@ class EdgeNode:
         self.metrics = Metrics()
         self.serving = Serving(observe=self.metrics.observe)
         self.buffers = Buffers(folder.buffers, own.tenant, keys.derive("buffers"), report=self._report)
-        self.local_broker: Broker | None = None
-        self.local = self._local_link()
+        self.local_broker = LocalBroker(folder.broker, settings.local_broker)
+        password = self.local_broker.password()
+        self.local = LocalSession(settings.local_broker, password, own.device, self._confirmed)
         self.guard = Guard(folder)
         self.pairs = Pump("trials", lambda: None, IDLE)
         self.proofs = Proofs(self._proved)
@@ -82,25 +84,32 @@ class EdgeNode:
         )  # fmt: skip
         record, heard = self.rooms.recorder.record, self.bindings.subscriptions
         self.requests = Requests(own.device, self.serving, self.local.publish, clock.now, record, heard)
-        self.local.subscribe(*self.requests.subscriptions())
+        self.local.listen(self.bindings, self.requests)
         self.house = open_house(folder, own, self.serving, self.boot, self._rebind, self.rooms)
         self.house.labels = frozenset(settings.labels)
         self.house.meter = Meter(settings.uplink.daily_bytes, settings.uplink.bytes_per_second, self.rooms.budget)
         self.house.csr = lambda: certificates.request(own.device, own.signing_key)
         self.agent = Agent(self.house)
         self.uplink = self._uplink()
+        self.house.unconfirmed = lambda: self.uplink.unconfirmed
+        self.reopening = Reopening(self.pump, lambda: self.uplink.stop(), self._open_uplink)
         self._status: dict[str, object] = {}
-        self._broker_due = math.inf  # when the local broker is tried again, by `clock.ticks`
         self._disk = ""  # what the disk said when it was last logged
         pages = Pages(
             self.serving, self.metrics, self._document, self.house.agent_version, label=self.rooms.label,
-            record=record, predict=self.bindings.predict,
+            record=record, predict=self.bindings.predict, said=self.rooms.predictions.said,
         )  # fmt: skip
         self.http = Doors(settings, folder.root, pages.handle, pages.handle_all, self._report)
         self.guard.watch(self.house, settings.models_mb, self.http.answers)
+        self.answering = Answering(
+            self.house, self.rooms.predictions, self.rooms.budget, folder.root, clock.now, self._document, settings,
+            self.log.lines, self.pump.submit,
+        )  # fmt: skip
+        self.house.answer = self.answering.answer
         self.visits = Visits(
             self.house, lambda said: self._carry_out(self.agent.handle(said, clock.now())),
             self._uplink_stands, clock.now, clock.ticks, self._document, self.pump.submit,
+            {answering.PATH: self.answering.serve},
         )  # fmt: skip
         self._ended = threading.Event()
 
@@ -114,8 +123,8 @@ class EdgeNode:
         self.pairs.start()
         self.pump.submit(lambda: self._carry_out(self.agent.start(clock.now()))).result()
         self.http.start()
-        self._start_local_broker()  # after HTTP, which needs none: a restart is an outage only until that answers
-        self.local.start(self._local_received, lambda up, reason: log.info("local broker: %s", reason))
+        self.local_broker.start()  # after HTTP, which needs none: a restart is an outage only until that answers
+        self.local.start(self.bindings, self.requests)
         self.uplink.start(self._received, self._link_changed)
         self.visits.listen(self.folder.door)
         notify("READY=1")
@@ -125,12 +134,13 @@ class EdgeNode:
 
     def _stop(self) -> None:
         notify("STOPPING=1")
+        logging.getLogger("falaj").removeHandler(self.log)
         own, session = self.identity, self.house.journal.counter("session")
         status = codec.encode(Status("stopped", clock.now(), self.boot, session))
         self.uplink.publish(Publish(topics.status(own.tenant, own.device), status, retain=True))
         self.visits.close()
         with ThreadPoolExecutor() as links:  # up to a second each
-            links.map(MqttLink.stop, (self.local, self.uplink))
+            links.map(lambda stop: stop(), (self.local.stop, self.uplink.stop))
         self.http.stop()  # whoever asks is answered all the while
         self.pump.submit(lambda: self.agent.stop(clock.now()))
         self.pump.stop()
@@ -140,8 +150,7 @@ class EdgeNode:
         self.rooms.close()
         self.house.outbox.close()
         self.house.journal.close()
-        if self.local_broker is not None:
-            self.local_broker.stop()
+        self.local_broker.stop()
 
     # --- composing ---
 
@@ -155,46 +164,6 @@ class EdgeNode:
             chance=random.random,
         )
 
-    def _local_link(self) -> MqttLink:
-        """Readings count as received when they are checkpointed; predictions wait for the broker in memory."""
-        at = self.settings.local_broker
-        if at.managed and not (self.folder.broker / "passwords").exists():
-            write_passwords(self.folder.broker, LOCAL_USERS)
-        given = self.folder.broker / "falaj.password" if at.managed else at.password_file
-        password = Path(given).read_text().strip() if given else None
-        broker = At(
-            at.host, at.port, f"falaj-{self.identity.device}", user=at.user if password else None,
-            password=password, session_expiry=7 * 86_400,
-        )  # fmt: skip
-        return MqttLink(
-            broker,
-            manual_ack=True,
-            queue_when_down=True,
-            refused=lambda text: log.warning("local broker: %s", text),
-            confirmed=lambda: self.bindings.waits and self.pump.submit(self.bindings.settle),
-        )
-
-    def _start_local_broker(self) -> None:
-        at = self.settings.local_broker
-        if at.managed:
-            broker = Broker(self.folder.broker, "127.0.0.1", at.port, "local_broker.port in edge.toml")
-            try:
-                broker.start(local_config(self.folder.broker, at.port))
-            except OSError as error:  # the disk refuses: no reason not to answer
-                self._broker_due = -math.inf
-                log.error("the local broker does not start, HTTP serves without it: %s; check the disk", error)
-                return
-            self.local_broker, self._broker_due = broker, math.inf
-
-    def _start_local_broker_again(self) -> None:
-        """The disk kept it from starting; here nothing about it ends the agent, which answers already."""
-        try:
-            self._start_local_broker()
-        except Trouble as error:
-            log.error("the local broker does not start: %s", error)
-        if self.local_broker is None:
-            self._broker_due = clock.ticks() + BROKER_AGAIN
-
     # --- the pump's thread ---
 
     def _tick(self) -> None:
@@ -203,8 +172,7 @@ class EdgeNode:
         self.rooms.tick(self.house, self.house.time.at(now))
         self._carry_out(self.agent.tick(now))
         self._status = self.agent.overview()  # not for every message: a download has many
-        if clock.ticks() >= self._broker_due and not self.house.disk.reason:
-            self._start_local_broker_again()
+        self.local_broker.tend(disk_works=not self.house.disk.reason)
         self.bindings.settle(everything=True)  # readings of a stream that fell silent are acknowledged too
         self.guard.walked()
 
@@ -232,14 +200,10 @@ class EdgeNode:
             own = install(self.folder, self.house.identity, asked.certificate, asked.authorities)
         except (WrongCertificate, OSError) as error:
             log.error("the certificate of before is kept: %s", error)
-            renewing.refused(self.house, str(error), self._now())
+            renewing.refused(self.house, str(error), self._now(), again=not isinstance(error, WrongCertificate))
             return
         renewing.installed(self.house, own, self._now())
-        threading.Thread(target=self._reopen, name="reopen", daemon=True).start()
-
-    def _reopen(self) -> None:
-        self.uplink.stop()  # not on the pump: it waits for the link's thread, which may wait for room in the pump
-        self.pump.submit(self._open_uplink)
+        self.reopening.ask()
 
     def _open_uplink(self) -> None:
         self.uplink = self._uplink()
@@ -249,9 +213,7 @@ class EdgeNode:
         for slot in (one.serving or one.candidate for one in self.house.deployments.values()):
             if slot is not None:
                 self.bindings.bind(slot.manifest)
-        wanted = self.requests.subscriptions() + self.bindings.subscriptions()
-        self.local.unsubscribe(*(self.local.listening - set(wanted)))
-        self.local.subscribe(*wanted)
+        self.local.listen(self.bindings, self.requests)
 
     def _now(self) -> float:
         """The time, on a box without a clock as well."""
@@ -275,17 +237,9 @@ class EdgeNode:
     def _uplink_stands(self) -> LinkChanged:
         return LinkChanged(self.uplink.wait_until_up(0), False, self.uplink.session, self.uplink.limit)
 
-    def _local_received(self, message: Message) -> None:
-        def ack() -> None:
-            if message.qos:
-                self.local.acknowledge(message.receipt, message.qos)
-
-        if message.retained:  # an old reading or question, stored by the broker: it says nothing of now
-            ack()
-        elif self.requests.hears(message.topic):
-            self.requests.handle(message, ack)
-        else:
-            self.bindings.handle(message.topic, message.payload, message.qos, ack)
+    def _confirmed(self) -> None:
+        if self.bindings.waits:
+            self.pump.submit(self.bindings.settle)
 
     def _drifted(self, model: ModelName, found: DriftReport) -> None:
         self.pump.submit(lambda: self._carry_out(self.agent.handle(Drifted(model, found), clock.now())))
@@ -297,4 +251,4 @@ class EdgeNode:
     def _document(self) -> dict[str, object]:
         own, now = self.house.identity, self._now()
         paper = {"state": renewing.state(own, now), "text": renewing.words(own, now)}
-        return {**self._status, "certificate": paper, "listening": sorted(self.local.listening)}
+        return {**self._status, "certificate": paper, "listening": self.local.listening}

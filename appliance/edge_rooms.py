@@ -26,6 +26,7 @@ from edge.journal import Journal
 from edge.kept import Kept
 from edge.lookups import Lookups
 from edge.outbox import Outbox
+from edge.outcomes import Outcomes
 from edge.predictions import Predictions, Refusal
 from edge.recording import Recorder
 from edge.road import Road
@@ -34,8 +35,10 @@ from edge.serving import Serving
 from edge.states import Phase
 from edge.telemetry import Telemetry
 from edge.trials import Trials
+from sync.errors import Damaged, Malformed
 from sync.messages import SAMPLE, Prediction
 from sync.names import ModelName
+from sync.remembered import NO_BASIS, Basis, Remembered
 from sync.reports import DriftReport
 from sync.windows import Rows
 
@@ -48,7 +51,7 @@ BEHIND = 64  # answered windows that may wait for the other release of a trial: 
 Clock = Callable[[], float]
 Report = Callable[[str, str], None]  # (stable code, text)
 Later = Callable[[Callable[[], None]], object]  # has a call run, now or on another thread
-_ON_THE_ROAD = (Phase.STEADY, Phase.SHADOW, Phase.PROBATION)
+_ON_THE_ROAD = (Phase.STEADY, Phase.SHADOW, Phase.PROBATION, Phase.LIVE_SPLIT)
 
 
 def _at_once(call: Callable[[], None]) -> None:
@@ -68,13 +71,18 @@ class Rooms:
     report: Report
     later: Later  # has the pairs of trials made: a release that is slow costs whoever answers nothing
     lookups: Lookups = field(default_factory=Lookups)
+    outcomes: Outcomes = field(default_factory=Outcomes)  # of splits
     kept: float = 0.0  # when the trials were last written down
     room: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(BEHIND))
     behind: bool = False  # that there was no room was reported
 
-    def remember(self, prediction: Prediction, window: Rows) -> None:
+    def remember(self, prediction: Prediction, window: Rows, basis: Basis = NO_BASIS) -> None:
         """An answered prediction; called after the answer was given, and quick while no trial runs or `later` is."""
-        self.predictions.remember(prediction, window)
+        self.predictions.remember(prediction, window, basis)
+        self._follow(prediction, window)
+
+    def _follow(self, prediction: Prediction, window: Rows) -> None:
+        self.outcomes.see(prediction)
         if not self.trials.asks(prediction.model):
             return
         if self.room.acquire(blocking=False):
@@ -88,27 +96,42 @@ class Rooms:
 
         A trial may wait for a label for longer than the ring remembers, and goes on where the ring's disk refuses.
         """
+        waited = self._waited(prediction_id)
         refusal = self.predictions.label(prediction_id, label)
         if refusal is Refusal.UNKNOWN_ID and self.write_down():
+            waited = self._waited(prediction_id)
             refusal = self.predictions.label(prediction_id, label)
         if refusal is Refusal.UNKNOWN_LABEL:
             return refusal
+        if refusal is None and waited is not None:
+            self.outcomes.learn(waited.prediction, waited.arrived, good=str(waited.prediction.value) == label)
         taken = self.trials.label(prediction_id, label)
         return None if taken and refusal is Refusal.UNKNOWN_ID else refusal
+
+    def _waited(self, prediction_id: str) -> Remembered | None:
+        """A prediction of which a split does not know yet what became of it: the first word counts."""
+        if not self.outcomes.follows:
+            return None
+        try:
+            found = self.predictions.find(prediction_id)
+        except (sqlite3.Error, Damaged, Malformed):
+            return None  # the label finds the same, and says so
+        return found if found is not None and found.label is None else None
 
     def watch(self, house: House) -> None:
         """A committed release is watched for drift; its baseline begins with the commit."""
         for deployment in house.deployments.values():
-            if deployment.phase is Phase.STEADY and deployment.serving is not None:
+            if deployment.phase in (Phase.STEADY, Phase.LIVE_SPLIT) and deployment.serving is not None:
                 self.telemetry.watch(deployment.serving.manifest)
 
     def tick(self, house: House, now: float) -> None:
         """Time has passed, on the walker's thread: what HTTP was answered is written down, batches that are due are
-        handed over, trials written down.
+        handed over, detectors and trials written down.
 
         While the disk refuses, nothing leaves the device.
         """
         self.write_down()
+        self.telemetry.write_down()
         try:
             for model in house.deployments:
                 if house.disk.reason or house.outbox.waiting(SAMPLE) > WAITING:
@@ -121,12 +144,14 @@ class Rooms:
         if abs(now - self.kept) >= CHECKPOINT:
             self.kept = now
             self.trials.checkpoint()
+            self.outcomes.checkpoint()
 
     def write_down(self) -> int:
         """How many predictions of HTTP went into the ring just now."""
         found = self.recorder.drain()
-        for prediction, window in found:
-            self.remember(prediction, window)
+        self.predictions.remember_all(found)
+        for prediction, window, _ in found:
+            self._follow(prediction, window)
         return len(found)
 
     def _see(self, prediction: Prediction, window: Rows) -> None:
@@ -140,6 +165,7 @@ class Rooms:
         self.write_down()
         self.telemetry.close()
         self.trials.checkpoint()
+        self.outcomes.checkpoint()
         self.predictions.close()
         self.budget.close()
 
@@ -172,6 +198,7 @@ def open_rooms(
         report,
         later,
         lookups,
+        Outcomes(Kept(folder.splits, own.tenant, keys.derive("splits"), "split", nonces, report)),
     )
 
 
@@ -200,6 +227,7 @@ def open_house(
         bindings_changed=bindings_changed,
     )
     if rooms is not None:
+        house.outcomes = rooms.outcomes
         house.trials, house.drift, house.labelled = rooms.trials, rooms.telemetry.report, rooms.predictions.report
         house.road, house.label, house.lookups = rooms.road.report, rooms.label, rooms.lookups
     return house
@@ -222,7 +250,8 @@ def haul(house: House, road: Road, model: ModelName, now: float) -> None:
     deployment, assignment = house.deployments[model], house.assignment
     if deployment.serving is None or deployment.phase not in _ON_THE_ROAD or assignment is None:
         return
-    before = tuple(slot.manifest for slot in deployment.previous)
+    beside = (*deployment.previous, *(lane.slot for lane in deployment.lanes))
+    before = tuple(slot.manifest for slot in beside)
     manifest = deployment.serving.manifest
     for batch in road.due(manifest, house.drift(model), assignment.tenant_key, now, before):
         if not house.outbox.add(SAMPLE, batch, now):  # it was paid for: the next one waits for the disk

@@ -95,6 +95,10 @@ class EdgeFolder:
         return self.root / "trials"
 
     @property
+    def splits(self) -> Path:
+        return self.root / "splits"
+
+    @property
     def artifacts(self) -> Path:
         return self.root / "artifacts"
 

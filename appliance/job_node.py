@@ -12,8 +12,9 @@ from appliance.core_state import CoreFolder, open_keys, samples_key
 from appliance.errors import Trouble
 from appliance.keys import TenantKeys
 from appliance.orders_socket import LINE_LIMIT, ask
+from core.handoffs import JobSpec
 from core.lake import Lake
-from core.orders import CommitCandidate, CommitLookup, CommitRows, JobProgress, JobSpec
+from core.orders import CommitCandidate, CommitLookup, CommitRows, JobProgress
 from core.release.registry import ArtifactStore
 from sync import codec
 from sync.names import LookupName, ModelName
@@ -95,7 +96,7 @@ def _train(
     tables = {name: [lookups.decode(store.get(plain)) for plain in versions] for name, versions in spec.tables.items()}
     candidate = training_job.run(
         spec.project, model, lake, spec.files, store.put, bless, progress, metadata, cpu_flags(), samples=spec.samples,
-        tables=tables,
+        tables=tables, known=spec.known,
     )  # fmt: skip
     return CommitCandidate(actor="job", job=spec.job, candidate=candidate)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -54,7 +54,7 @@ class TenantKeys:
     """All keys of one tenant, from its tenant key."""
 
     tenant: TenantId
-    _key: bytes
+    _key: bytes = field(repr=False)
 
     def derive(self, purpose: str) -> bytes:
         """32 bytes that belong to this purpose alone."""
@@ -77,7 +77,12 @@ class TenantKeys:
         write_private(path, sealing.seal_small(secret, key, aad, os.urandom(sealing.NONCE_BYTES)))
 
     def read_secret(self, path: Path) -> bytes:
-        return sealing.unseal_small(path.read_bytes(), self.derive("secrets"), path.name.encode())
+        """The secret in a file; raises Damaged, which names it."""
+        try:
+            return sealing.unseal_small(path.read_bytes(), self.derive("secrets"), path.name.encode())
+        except Damaged as error:
+            raise Damaged(f"{path} does not open with this tenant's key: put it back from the backup, or move it away: "
+                          "what can be made anew is, and the rest is said") from error  # fmt: skip
 
 
 def tenant_keys(kek_file: Path, wrapped_file: Path, tenant: TenantId) -> TenantKeys:
@@ -155,8 +160,8 @@ def check_private(path: Path) -> None:
 class DeviceKeys:
     """A device's own keys, made on the device; only the public halves ever leave it."""
 
-    signing: bytes  # Ed25519 private, PEM: TLS and reports
-    sealing: bytes  # X25519 private, raw
+    signing: bytes = field(repr=False)  # Ed25519 private, PEM: TLS and reports
+    sealing: bytes = field(repr=False)  # X25519 private, raw
     sealing_public: bytes
     csr: bytes  # PEM
 

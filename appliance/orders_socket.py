@@ -40,7 +40,10 @@ def ask(path: Path, order: object) -> Answer:
     except OSError as error:
         raise StewardAway(f"no steward at {path} ({error}): is `falaj core run` running?") from error
     if not line:
-        raise StewardAway(f"the steward at {path} ended the conversation")
+        raise StewardAway(
+            f"the steward at {path} ended the conversation: its last words stand in logs/steward.log of the core's "
+            "folder (is its disk full?). It starts again by itself; then look whether it was done"
+        )
     return codec.decode(Answer, line, LINE_LIMIT)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from appliance.api import Api
 from appliance.errors import Trouble
 from appliance.key_ring import RELEASE, KeyRing
-from core.orders import Approve, ChangeTrust, OnlineRole, RevokeRelease, TrustInit, TrustKeys
+from core.orders import AnyOrder, Approve, ChangeTrust, OnlineRole, RevokeRelease, TrustInit, TrustKeys
+from core.release import checking, metadata, signing
 from core.release import layout as layouts
-from core.release import metadata, signing
 from core.release.layout import Layout, Quorum
 from core.release.signing import Drafts
 from sync import chunks, codec, roles
@@ -79,10 +79,21 @@ def organisation(root: Quorum, releases: Quorum, online: Mapping[OnlineRole, rol
     """The layout of that profile; raises BadLayout for a root that one person could sign."""
     if root.threshold < 2 or len(root.keys) < 3:
         raise layouts.BadLayout("an organisation's root needs two of three keys at least: name three with --root")
-    return Layout(root, releases, online)
+    if root.threshold == len(root.keys):
+        raise layouts.BadLayout("with a root that all must sign, one that is lost is the end of it: name one more with "
+                                "--root, or let fewer sign (--root-needs)")  # fmt: skip
+    _check_people(layout := Layout(root, releases, online))
+    return layout
+
+
+def _check_people(layout: Layout) -> None:
+    layouts.check_people(layout.root, "root")
+    layouts.check_people(layout.releases, "releases")
 
 
 def _begin(api: Api, ring: KeyRing, layout: Layout, actor: str, now: float) -> dict[str, Any]:
+    if not _Trust.read(api).files:  # else the core says itself that it was begun already
+        ring.check_new()
     drafts = signing.sign({}, signing.beginning(layout, _until(now)), ring.signers())
     order = TrustInit(actor=actor, root=drafts["root"].decode(), targets=drafts["targets"].decode())
     result = api.order(order)
@@ -110,7 +121,7 @@ def approve(api: Api, folder: Path, model: ModelName, number: int, actor: str, n
         return signing.approval(trust.files, model, number, payload, until)
 
     drafts, ids = trust.signed(f"{model}@{number}", make, signers, now)
-    result = api.order(Approve(actor=actor, model=model, number=number, metadata=drafts))
+    result = _hand_in(api, ring, Approve(actor=actor, model=model, number=number, metadata=drafts), drafts)
     return Signed(
         model, number, chunks.digest(payload), manifest.lineage.metrics, ids[0], result.get("needs"),
         manifest.lineage.override, _lacks(result),
@@ -130,7 +141,7 @@ def revoke(
 
     drafts, _ = trust.signed(f"revoke {model}@{number}", make, signers, now)
     order = RevokeRelease(actor=actor, model=model, number=number, metadata=drafts, reason=reason)
-    return _lacks(api.order(order))
+    return _lacks(_hand_in(api, ring, order, drafts))
 
 
 # --- keys -------------------------------------------------------------------------------------------------------
@@ -156,16 +167,16 @@ def rotate(api: Api, folder: Path, old: str, new: str, actor: str, now: float) -
     if len(found) != 1:
         have = ", ".join(f"{layouts.name_of(key)} ({key.keyid[:12]})" for key in layout.people)
         raise Trouble(f"{old!r} is {'no' if not found else 'more than one'} key of this tenant; there are: {have}")
-    return _change(api, ring, trust, layout.replaced(found[0], ring.public(new)), actor, now)
+    _check_people(replaced := layout.replaced(found[0], ring.public(new)))
+    return _change(api, ring, trust, replaced, actor, now)
 
 
 def rotate_online(api: Api, folder: Path, role: OnlineRole, actor: str, now: float) -> Changed:
-    """A new key of the core's own: the core makes it, people put it into the root."""
+    """A new key of the core's own: the core makes it, people put it into the root; also such of its other keys as it
+    lost, and has others for."""
     ring, trust = KeyRing(folder), _Trust.read(api)
     ring.check(trust.files)
-    layout = trust.layout()
-    fresh = {**layout.online, role: _online(api, role)[role]}
-    return _change(api, ring, trust, replace(layout, online=fresh), actor, now)
+    return _change(api, ring, trust, replace(trust.layout(), online=_online(api, role)), actor, now)
 
 
 def renew(api: Api, folder: Path, actor: str, now: float) -> Changed:
@@ -177,22 +188,27 @@ def renew(api: Api, folder: Path, actor: str, now: float) -> Changed:
 
 def pending(api: Api, folder: Path) -> Pending | None:
     """The change of keys that waits, told by what it really does; raises Untrusted if it does something besides."""
-    trust = _Trust.read(api)
+    trust, ring = _Trust.read(api), KeyRing(folder)
     drafts = trust.waiting.get("root")
     if drafts is None:
         return None
     before = metadata.root_in_force(trust.files)
     if before is not None:
-        KeyRing(folder).check(trust.files)
-    layout = signing.check_change(trust.files, drafts)
+        ring.check(trust.files)
+    else:
+        ring.check_new()
+    layout = checking.check_change(trust.files, drafts)
     old = layouts.read(before) if before is not None else None
-    return Pending(layouts.told(old, layout), drafts, trust.files)
+    return Pending((*layouts.told(old, layout), f"holds until {signing.ends(drafts):%Y-%m-%d}"), drafts, trust.files)
 
 
 def sign(api: Api, folder: Path, shown: Pending, actor: str, now: float) -> Changed:
     """A further signature under a change of keys: under the very bytes that were shown."""
-    signed, ids = _signed(shown.files, shown.drafts, KeyRing(folder).signers())
-    return Changed(shown.text, _lacks(api.order(ChangeTrust(actor=actor, metadata=signed))), ids)
+    checking.check_life(shown.drafts, now)
+    ring = KeyRing(folder)
+    signed, ids = _signed(shown.files, shown.drafts, ring.signers())
+    result = _hand_in(api, ring, ChangeTrust(actor=actor, metadata=signed), signed)
+    return Changed(shown.text, _lacks(result), ids)
 
 
 def _change(
@@ -202,8 +218,11 @@ def _change(
         return signing.change(trust.files, layout, until, releases=releases)
 
     drafts, ids = trust.signed("root", make, ring.signers(), now)
-    result = api.order(ChangeTrust(actor=actor, metadata=drafts))
-    return Changed(layouts.told(trust.layout(), layout), _lacks(result), ids)
+    result = _hand_in(api, ring, ChangeTrust(actor=actor, metadata=drafts), drafts)
+    told, waited = layouts.told(trust.layout(), layout), trust.waiting.get("root")
+    if waited is not None and not signing.same(waited, _bytes(drafts)):
+        told = (*told, "what waited for signatures before is void: whoever signed it signs again if it is still wanted")
+    return Changed(told, _lacks(result), ids)
 
 
 @dataclass(frozen=True)
@@ -231,7 +250,7 @@ class _Trust:
     ) -> tuple[dict[str, str], tuple[str, ...]]:
         """What `make` makes, signed: as others have signed it already if that is the same, else anew; and by whom."""
         drafts, waits = make(_until(now)), self.waiting.get(subject)
-        if waits is not None and signing.ends(waits) <= _until(now):
+        if waits is not None and signing.ends(waits) <= _until(now) + checking.SLACK:
             again = make(signing.ends(waits))
             drafts = again if signing.same(again, waits) else drafts
         return _signed(self.files, drafts, signers)
@@ -258,6 +277,14 @@ def _online(api: Api, *fresh: OnlineRole) -> dict[OnlineRole, roles.Key]:
 def _public(fields: dict[str, Any]) -> roles.Key:
     body = dict(fields)
     return roles.key_from_dict(body.pop("keyid"), body)
+
+
+def _hand_in(api: Api, ring: KeyRing, order: AnyOrder, drafts: Mapping[str, str]) -> dict[str, Any]:
+    """The core's answer; what came in force by it is remembered."""
+    result = api.order(order)
+    if not result.get("waiting"):
+        ring.in_force(_bytes(drafts))
+    return result
 
 
 def _lacks(result: Mapping[str, Any]) -> tuple[str, ...]:

@@ -27,12 +27,14 @@ from appliance.keys import TenantKeys, write_private
 from appliance.orders_socket import OrderServer
 from appliance.processes import last_words, spawn
 from appliance.pump import Pump
+from appliance.reopening import Reopening
 from appliance.schedule import Schedule
 from appliance.settings import CoreSettings
 from core.catalog import open_catalog
 from core.fleet.enrolment import Pair
+from core.handoffs import JobSpec
 from core.ingest.spool import Spool
-from core.orders import Answer, AnyOrder, JobFailed, JobSpec
+from core.orders import Answer, AnyOrder, JobFailed
 from core.release.registry import ArtifactStore, BlobStore
 from core.steward import Access, Action, Cut, House, PersistBroker, Send, StartJob, Steward
 from sync import codec, topics
@@ -80,6 +82,7 @@ class StewardNode:
         self.pump = Pump("steward", self._tick, TICK)
         self.schedule = Schedule()
         self.link = self._link()
+        self.reopening = Reopening(self.pump, lambda: self.link.stop(), self._open_anew)
         self._unsaved = False  # something that must survive the broker's kill is not in its store yet
         self.server = OrderServer(folder.steward_socket, self._serve)
 
@@ -157,14 +160,19 @@ class StewardNode:
         self._follow_certificate()
 
     def _renew(self) -> None:
+        # What a broker queues for us is bounded: of a whole fleet that came back at once a report may have been lost.
+        self.link.subscribe(topics.core_reports(self.folder.tenant))
         self._carry_out(self.steward.renew(clock.now()))
         self._follow_certificate()
 
     def _follow_certificate(self) -> None:
-        if self._files() != self._shown:  # renewed by the supervisor
-            self.link.stop()
-            self.link = self._link()
-            self._open_link()
+        if (files := self._files()) != self._shown:  # renewed by the supervisor
+            self._shown = files
+            self.reopening.ask()
+
+    def _open_anew(self) -> None:
+        self.link = self._link()
+        self._open_link()
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
@@ -192,7 +200,7 @@ class StewardNode:
 
     def _persist_broker(self) -> None:
         """Once the broker has confirmed all that was sent: what is still on its way would not be in its store."""
-        if not self._unsaved or not self.link.settled:
+        if not self._unsaved or self.link.unconfirmed:
             return
         self._unsaved = False
         self._broker().persist()

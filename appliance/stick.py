@@ -38,7 +38,7 @@ class NotTaken(Exception):
 
 class Stick:
     """The files of one tenant below `place`; names are topics below the tenant. `refused` tells what was not taken
-    (name -> why)."""
+    (name, as it may be shown -> why)."""
 
     def __init__(self, place: Path, tenant: TenantId) -> None:
         if not place.is_dir():
@@ -50,7 +50,7 @@ class Stick:
         """The content; None if there is no such file, or none that may be read (then `refused` says so)."""
         limit = limit_of(name)
         if limit is None:
-            self.refused[name] = "no name of ours"
+            self.refused[_shown(name)] = "no name of ours"
             return None
         *folders, last = name.split("/")
         try:
@@ -112,14 +112,17 @@ class Stick:
                 if len(found) + len(self.refused) > MOST:
                     raise StickFailed(f"more than {MOST} files lie in {self.place}: use a folder for Falaj alone")
                 if entry.is_dir(follow_symlinks=False) and depth < 3:
-                    with _opened(entry.name, folder) as inner:
-                        self._survey(inner, f"{name}/", found, depth + 1)
+                    try:
+                        with _opened(entry.name, folder) as inner:
+                            self._survey(inner, f"{name}/", found, depth + 1)
+                    except (PermissionError, NotTaken) as error:  # one that is shut must not hide all others
+                        self.refused[_shown(name)] = getattr(error, "strerror", None) or str(error)
                 elif entry.name.endswith(UNFINISHED):
                     continue
                 elif not entry.is_file(follow_symlinks=False):
-                    self.refused[name] = "no plain file"
+                    self.refused[_shown(name)] = "no plain file"
                 elif limit_of(name) is None:
-                    self.refused[name] = "no name of ours"
+                    self.refused[_shown(name)] = "no name of ours"
                 else:
                     found.append(name)
 
@@ -146,6 +149,11 @@ class Stick:
         return StickFailed(f"{self.place}: {doing}: {why}; what was written before is whole, run the command again")
 
 
+def _shown(name: str) -> str:
+    """A stranger's name for a person's eyes: it may be no text, or words to the terminal."""
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
 @contextmanager
 def _opened(name: str, folder: int) -> Iterator[int]:
     if name in ("", ".", ".."):
@@ -154,7 +162,7 @@ def _opened(name: str, folder: int) -> Iterator[int]:
         descriptor = os.open(name, _FOLDER, dir_fd=folder)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise NotTaken(f"{name} is a link or no folder") from error
+            raise NotTaken(f"{_shown(name)} is a link or no folder") from error
         raise
     try:
         yield descriptor

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from core import breaking
 from core.features import views
 from core.features.lookups import Joined
-from core.handoffs import Artifact, Candidate, Dataset, LakeFile, Scorecard, Verdict
+from core.handoffs import Artifact, Candidate, Dataset, Known, LakeFile, Scorecard, Verdict
 from core.lake import Lake, snapshot_id
 from core.project import Contract, Model, Project, Source, View, accepted, declared
 from core.release import export, gates, quantize, scorecard
@@ -59,22 +60,24 @@ def run(
     threads: int = 1,
     samples: Sequence[LakeFile] = (),
     tables: Mapping[LookupName, Sequence[Table]] = NO_TABLES,
+    known: Known | None = None,
 ) -> Candidate:
     """Dataset, training, export, quantization, measurement and gates for one model, from the snapshot
     `files` of its view's source and `samples` of its view's samples source.
 
-    `tables` has all versions of each of the view's lookups, oldest first.
+    `tables` has all versions of each of the view's lookups, oldest first; `known` is what listeners know of the model.
 
     `put` stores a model file or golden vectors and returns the digest of what it was given. `bless` is the
     edge's proof of (model, golden vectors, precision, profile) on this machine: the verdict of gate G8.
     `metadata` is written into every graph. A candidate that is refused is a result, not an error; raises
-    UnknownPart, and what the stages raise (ViewError, TooFewRows, LakeError, RecipeError, TrainingFailed,
-    ExportError).
+    UnknownPart, ClassesChanged, NoSuchClass, and what the stages raise (ViewError, TooFewRows, LakeError, RecipeError,
+    TrainingFailed, ExportError).
     """
     model = declared("model", model_name, project.models)
     view = declared("view", model.view, project.views)
     joined = Joined(accepted(project, view), tables)
     dataset = _dataset(project, model, lake, files, samples, joined, progress)
+    breaking.check(model_name, model, dataset.classes, known)
     trained = loop.train(dataset, model.training, lambda done: progress("training", done), threads)
     made = _release_files(model, dataset, trained, metadata, clock, progress)
     artifacts = tuple(

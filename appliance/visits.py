@@ -10,7 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from edge.agent import House
 from edge.http import wire
 from edge.http.server import HttpServer
 from edge.http.wire import Request, Response
+from edge.outbox import MOST
 from edge.states import Action, LinkChanged, Listen, Send, Unlisten
 from sync import codec, roles, topics
 from sync.errors import Malformed, SyncError
@@ -35,6 +36,7 @@ TURN_LIMIT = 12 * 1024 * 1024  # bytes of one turn
 PATIENCE = 60.0  # seconds for one turn on the walker's thread
 FORGOTTEN = 60.0  # seconds without a turn, after which the visitor has gone
 QUIET = 1.0  # seconds without a word after which nothing more is wanted
+NOTHING: Mapping[str, Callable[[Request], Response]] = {}
 _FILE = "file"  # the fact of an event of which the visitor is told in `refused`
 
 log = logging.getLogger("falaj.visit")
@@ -77,8 +79,11 @@ class Visits:
     def __init__(
         self, house: House, handle: Handle, uplink: Callable[[], LinkChanged], now: Clock, ticks: Clock,
         state: Callable[[], dict[str, Any]], on_walker: OnWalker | None = None,
+        beside: Mapping[str, Callable[[Request], Response]] = NOTHING,
     ) -> None:  # fmt: skip
-        """`uplink` is how the agent's other link stands, `now` what the machine's clock says."""
+        """`uplink` is how the agent's other link stands, `now` what the machine's clock says; `beside` is what else the
+        door leads to, by path."""
+        self._beside = beside
         self._house, self._handle, self._uplink, self._machine, self._ticks = house, handle, uplink, now, ticks
         self._state, self._on_walker = state, on_walker
         self._link = CarriedLink(house.identity, self._directors)
@@ -118,8 +123,10 @@ class Visits:
 
     def serve(self, request: Request) -> Response:
         """One turn over HTTP."""
+        if (other := self._beside.get(request.path)) is not None:
+            return other(request)
         if request.path != PATH:
-            return wire.error(404, f"there is only {PATH} here")
+            return wire.error(404, f"there is nothing at {request.path} here")
         if request.method != "POST":
             return wire.error(405, "say a turn: POST")
         try:
@@ -193,10 +200,13 @@ class Visits:
         it is damaged, a release was refused."""
         try:
             records = [codec.decode(Record, one, len(one)) for one in self._house.outbox.after(EVENT, self._heard)]
+            left = self._house.outbox.size() - MOST
         except sqlite3.Error as error:
             return (f"the disk refuses: {error}",)
         events = [codec.decode(DeviceEvent, bytes(record.body)) for record in records]
-        return tuple(dict.fromkeys(e.text for e in events if e.severity == "alarm" and _FILE not in e.facts))
+        found = tuple(dict.fromkeys(e.text for e in events if e.severity == "alarm" and _FILE not in e.facts))
+        text = f"{MOST >> 20} MiB of records go along in one trip: {left / 2**20:.1f} MiB wait for the next"
+        return (*found, text) if left > 0 else found
 
     def _end(self) -> tuple[bytes, ...]:
         house, now = self._house, self._now()

@@ -274,7 +274,7 @@ class Steward:
         self.cargo = cargo
         for i, piece in enumerate(chunks.split(cargo.sealed)):
             self.link.publish(Publish(topics.blob(TENANT, cargo.blob.sealed, i), b"" if clear else piece, retain=True))
-        while not self.link.settled:
+        while self.link.unconfirmed:
             sleep(0.01)
 
     def _answer(self, message: Message) -> None:

@@ -9,16 +9,15 @@ request under way a connection. Every answer must be 200, and the first of each 
 Rounds go over all servers in turn, so that a disturbance meets all alike; the table shows medians over rounds.
 The agent has everything on that it has in the field: metrics, drift telemetry, the sealed ring of predictions, and a
 candidate in shadow whose pairs are counted. Then it is asked for 64 rows at a time as binary tensors, and over MQTT in
-turn with a minimal paho loop around the same ORT call (`--only mqtt` does this alone); what telemetry costs a
-prediction is timed in this process. `--write` puts all into RESULTS.md, `--quick` only looks whether
-it runs.
+turn with a minimal paho loop around the same ORT call (`--only` does one of these alone); what telemetry costs a
+prediction, checkpoints included, is timed in this process. `--write` puts all into RESULTS.md, `--quick` only looks
+whether it runs.
 Ends 1 if a server did not start or answered wrongly.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import platform
@@ -44,6 +43,7 @@ from appliance.broker import Broker, local_config, write_passwords
 from benchmarks.rivals import graphs, ours
 from benchmarks.rivals.asker import Asker
 from benchmarks.rivals.client import Load, load_test
+from edge.recording import ROWS as ROWS_WATCHED
 
 HERE = Path(__file__).parent
 TITLE = "## Serving over HTTP"
@@ -193,7 +193,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[Row, list[Load
                     if not np.allclose(answer(port, request) or [], truth[model], atol=1e-5):
                         raise Failed(f"{name} answers {model} wrongly")
                     for connections in args.connections:
-                        load = asyncio.run(load_test(port, request, connections, args.seconds))
+                        load = load_test(port, request, connections, args.seconds)
                         if load.wrong or not load.latencies:
                             raise Failed(f"{name}, {model}, {connections} connections: {load.wrong} wrong answers")
                         loads.setdefault((name, model, connections), []).append(load)
@@ -220,7 +220,7 @@ def batched(args: argparse.Namespace, folder: Path) -> list[str]:
     with running(OURS, commands(None, folder, port)[OURS], partial(answers, port, question(OURS, "mlp"))):
         for _, model in product(range(args.rounds), SHAPES):
             request, rows = batch(model)
-            load = asyncio.run(load_test(port, request, 4, args.seconds))
+            load = load_test(port, request, 4, args.seconds)
             if load.wrong or not load.latencies:
                 raise Failed(f"batched requests: {load.wrong} wrong answers")
             session = ort.InferenceSession(str(folder / f"{model}.onnx"), single(), providers=["CPUExecutionProvider"])
@@ -296,7 +296,7 @@ def answers_mqtt(asker: Asker, topic: str, body: bytes) -> bool:
         return False
 
 
-def telemetry(width: int = graphs.WIDTHS[0], count: int = 20_000) -> list[str]:
+def telemetry(args: argparse.Namespace, folder: Path, width: int = graphs.WIDTHS[0], count: int = 20_000) -> list[str]:
     """Processor time to watch a prediction of `width` features, at full rate: the best of a few rounds; one line."""
     rows = np.random.default_rng(6).normal(size=(count, 1, width)).astype(np.float32)
     best = float("inf")
@@ -305,10 +305,15 @@ def telemetry(width: int = graphs.WIDTHS[0], count: int = 20_000) -> list[str]:
         watched.observe(ours.WATCHED, 0.0, np.concatenate([*rows, *rows])[: ours.BASELINE])
         for _ in range(5):
             began = time.thread_time()
-            for row in rows:
+            for number, row in enumerate(rows):
                 watched.observe(ours.WATCHED, 0.0, row)
+                if number % ROWS_WATCHED == 0:
+                    watched.write_down()
             best = min(best, (time.thread_time() - began) / count)
     return [f"Telemetry: {1e6 * best:.2f} us a prediction of {width} features, one row at a time (target 3).", ""]
+
+
+PARTS = {"batched": batched, "mqtt": mqtt, "telemetry": telemetry}
 
 
 def table(model: str, loads: dict[Row, list[Load]], bare: dict[str, list[float]]) -> list[str]:
@@ -357,7 +362,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
     parser.add_argument("--quick", action="store_true", help="one short round with 16 connections")
-    parser.add_argument("--only", choices=["mqtt"], help="this part alone, printed")
+    parser.add_argument("--only", choices=sorted(PARTS), help="this part alone, printed")
     parser.add_argument("--machine", default="2-core VM", help="as RESULTS.md calls it")
     parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md")
     args = parser.parse_args()
@@ -370,10 +375,10 @@ def main() -> int:
             (folder / f"{name}.onnx").write_bytes(graph)
         try:
             if args.only:
-                print("\n".join(mqtt(args, folder)))
+                print("\n".join(PARTS[args.only](args, folder)))
                 return 0
             loads, bare = measure(args, folder)
-            beside = [*batched(args, folder), *mqtt(args, folder), *telemetry()]
+            beside = [line for part in PARTS.values() for line in part(args, folder)]
         except Failed as error:
             print(error, file=sys.stderr)
             return 1

@@ -142,6 +142,9 @@ def told(
     ]
     during, elsewhere = (1000 * float(np.percentile(took[which], 99)) for which in (near, ~near))
     sent, came, doubtful = felt
+    if came < sent or doubtful or any(asker.wrong for asker in askers):
+        text = f"{sum(asker.wrong for asker in askers)} wrong answers over HTTP, {came} predictions of {sent} windows"
+        raise SystemExit(f"nothing to measure: {text}, {doubtful} of them twice or not ok")
     return [
         f"{len(swaps)} switches in {args.seconds:g} s, {args.connections} connections and a sensor at {RATE_HZ:g} Hz.",
         "",

@@ -6,6 +6,7 @@ import re
 
 from core.project import LookupSource, Model, Project, Source, View, variables
 from sync.lookups import complaint
+from sync.manifest import Binding
 from sync.names import BadName, LookupName, Name
 
 _WORD = re.compile(r"\{(\w+)\}")
@@ -98,12 +99,40 @@ def _model_problems(project: Project, name: str, model: Model) -> list[str]:
             found.append(f"models.{name}.{key}: needs 0 <= from < to <= 1, not [{low}, {high}]")
     if model.fit[1] > model.gate[0] and model.gate[1] > model.fit[0]:
         found.append(f"models.{name}: fit and gate overlap; the gate would judge rows it was trained on")
+    return found + _binding_problems(project, name, model)
+
+
+def _binding_problems(project: Project, name: str, model: Model) -> list[str]:
+    """What a binding cannot know by itself: whether it fits the channels of its model, and its neighbours."""
+    place, found = f"models.{name}.bindings", []
+    heard: dict[str, tuple[object, ...]] = {}
     for binding in model.bindings:
         if binding.topic.split("/").count("{entity}") != 1:
-            found.append(f"models.{name}.bindings: topic {binding.topic!r} needs one level '{{entity}}'")
+            found.append(f"{place}: topic {binding.topic!r} needs one level '{{entity}}'")
         elif binding.output == binding.topic:
-            found.append(f"models.{name}.bindings: output and topic are both {binding.topic!r}: it would hear itself")
+            found.append(f"{place}: output and topic are both {binding.topic!r}: it would hear itself")
+        payload = (binding.format, binding.time_field, binding.fields, binding.columns, binding.units)
+        if heard.setdefault(binding.topic, payload) != payload:
+            found.append(f"{place}: two read {binding.topic!r}, each as another payload; they must agree on it")
+        view = project.views.get(model.view)
+        if view is not None:
+            found += [
+                f"{place}: {binding.topic!r}: {text}" for text in _payload_problems(binding, view.window.channels)
+            ]
     return found
+
+
+def _payload_problems(binding: Binding, channels: tuple[str, ...]) -> list[str]:
+    """Whether every channel, and the time if there is one, stands once where the binding says, and nothing else."""
+    wanted = (*channels, binding.time_field) if binding.timed() else channels
+    given = [column for column in binding.laid_out(channels) if column]
+    there, found = f"there are {', '.join(wanted)}", []
+    if binding.format == "scalar" and len(channels) > 1:
+        found.append(f"a scalar is one number, and the window has {len(channels)} channels: {', '.join(channels)}")
+    if binding.columns and sorted(given) != sorted(wanted):
+        found.append(f"columns must name each once, and skip others by an empty name; {there}")
+    strange = [key for part in (binding.fields, binding.units) for key in part if key not in wanted]
+    return found + [f"{key!r} in fields or units is none of its names; {there}" for key in strange]
 
 
 def _learning_problems(project: Project, name: str, model: Model) -> list[str]:
@@ -144,6 +173,9 @@ def _view_problems(project: Project, name: str, view: View) -> list[str]:
         return found  # said at the source already
     wanted = (view.entity, view.label, *view.window.channels)
     missing = [_missing(f"views.{name}", c, contract.columns) for c in wanted if c not in contract.columns]
+    found += [
+        f"views.{name}.units: {c!r} is no channel of its window" for c in view.units.keys() - view.window.channels
+    ]
     texts = [c for c in view.window.channels if c in contract.columns and contract.columns[c].type == "string"]
     return found + missing + [f"views.{name}.window.channels: {c!r} is text; a channel is a number" for c in texts]
 

@@ -14,11 +14,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from core.project import Project
 from sync.features import TensorSpec, WindowSpec
 from sync.manifest import Lookup, Precision
 from sync.messages import Gates
-from sync.names import DeviceId, Digest, ModelName, Serial, SiteId
-from sync.reports import TrialReport
+from sync.names import DeviceId, Digest, LookupName, ModelName, Serial, SiteId
+from sync.reports import SplitReport, TrialReport
 
 # --- ingest -> lake ---------------------------------------------------------------------------------------------
 
@@ -134,6 +135,14 @@ class Artifact(msgspec.Struct, frozen=True):
     length: int
 
 
+class Known(msgspec.Struct, frozen=True):
+    """What listeners know of a model: the classes and the major version of its newest approved release."""
+
+    number: int
+    major: int
+    classes: tuple[str, ...]
+
+
 class Candidate(msgspec.Struct, frozen=True):
     """A trained, exported, measured and judged model. A refused one is kept as a fact, with its reasons."""
 
@@ -164,6 +173,8 @@ class RolloutState(StrEnum):
 
     APPROVED = "approved"
     SHADOW = "shadow"  # the canary devices run it beside the incumbent; the pairs decide
+    SPLIT = "split"  # on the canary devices it answers a share of the keys; what became of their answers decides
+    PAUSED = "paused"  # nothing decided in the time it was given: the devices are as before, a person decides
     CANARY = "canary"
     RAMP = "ramp"
     COMPLETE = "complete"
@@ -173,6 +184,14 @@ class RolloutState(StrEnum):
 
 
 ROLLOUT_ENDED = frozenset({RolloutState.COMPLETE, RolloutState.REVERSED, RolloutState.SUPERSEDED})
+
+
+class SplitPlan(msgspec.Struct, frozen=True):
+    """How a release is tried beside the incumbent: `share` of 10,000 places, by a lot that `seed` draws."""
+
+    seed: str
+    share: int
+    incumbent: Digest
 
 
 class Rollout(msgspec.Struct, frozen=True):
@@ -192,6 +211,9 @@ class Rollout(msgspec.Struct, frozen=True):
     forced: str = ""  # who had it serve without a shadow's word, and why
     decided: dict[DeviceId, TrialReport] = {}  # what each device's pairs said when they decided
     held: tuple[DeviceId, ...] = ()  # too few to take it back, whose verdicts keep it from going on: a person decides
+    split: SplitPlan | None = None  # None: no A/B
+    compared: dict[DeviceId, SplitReport] = {}  # what each device's keys said when they decided
+    days: float = 0.0  # that a shadow or a split may take before it is paused; 0: any
     aside: tuple[DeviceId, ...] = ()  # whose verdicts a person called their own: neither counted nor waited for
 
 
@@ -205,3 +227,21 @@ class Box(msgspec.Struct, frozen=True):
     name: DeviceId
     site: SiteId
     labels: tuple[str, ...] = ()  # words, or key=value
+
+
+# --- steward -> job process -------------------------------------------------------------------------------------
+
+
+class JobSpec(msgspec.Struct, frozen=True):
+    """Everything a job process is told, on its standard input; it opens no catalog."""
+
+    job: int
+    kind: str  # "ingest" | "lookup" | "train"
+    subject: str  # source, lookup or model
+    project: Project
+    folder: str
+    position: dict[str, str] = {}
+    files: tuple[LakeFile, ...] = ()
+    samples: tuple[LakeFile, ...] = ()  # of the view's samples source
+    tables: dict[LookupName, tuple[Digest, ...]] = {}  # of the view's lookups: artifacts of all versions, oldest first
+    known: Known | None = None  # what listeners know of the model

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from core.handoffs import Box, Candidate, LakeFile, Landed
+from core.handoffs import Box, Candidate, Landed
 from core.project import Project
-from sync.names import DeviceId, Digest, LookupName, ModelName, SiteId
+from sync.commands import Ask
+from sync.names import DeviceId, LookupName, ModelName, SiteId
 
 OnlineRole = Literal["snapshot", "timestamp", "director"]  # whose keys the core holds itself
 
@@ -121,6 +122,14 @@ class Label(Order, frozen=True, kw_only=True):
 
     device: DeviceId
     labels: dict[str, str]
+
+
+class Question(Order, frozen=True, kw_only=True):
+    """Ask a device something once; its answer comes when it is there, and only a process with the tenant's key can read
+    it."""
+
+    device: DeviceId
+    ask: Ask
 
 
 class IssueToken(Order, frozen=True, kw_only=True):
@@ -254,6 +263,7 @@ AnyOrder = (
     | Reverse
     | SetAside
     | Label
+    | Question
     | IssueToken
     | IssueSiteToken
     | ImportBoxes
@@ -281,20 +291,3 @@ class Answer(msgspec.Struct, frozen=True):
     error: str = ""
     code: str = ""
     hint: str = ""
-
-
-# --- what the steward asks its surroundings to do ---------------------------------------------------------------
-
-
-class JobSpec(msgspec.Struct, frozen=True):
-    """Everything a job process is told, on its standard input; it opens no catalog."""
-
-    job: int
-    kind: str  # "ingest" | "lookup" | "train"
-    subject: str  # source, lookup or model
-    project: Project
-    folder: str
-    position: dict[str, str] = {}
-    files: tuple[LakeFile, ...] = ()
-    samples: tuple[LakeFile, ...] = ()  # of the view's samples source
-    tables: dict[LookupName, tuple[Digest, ...]] = {}  # of the view's lookups: artifacts of all versions, oldest first

@@ -6,11 +6,11 @@ The hall's part that people write. Unknown keys are refused where the file is re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-from sync.features import WindowSpec
+from sync.features import Unit, WindowSpec
 from sync.manifest import Binding, Drift, Lookup, LookupColumn, Profile, Requires, Uplink, Variable
 from sync.names import DeviceId, LookupName, ModelName, SiteId
 from sync.reports import Evidence
@@ -100,6 +100,8 @@ class View(_Part, frozen=True, kw_only=True):
     """A feature view: windows over the rows of one entity, labelled by a column that is constant in a window.
 
     `samples` names a source of that kind: its labelled windows, as devices saw them, are windows of this view too.
+    `units` makes the model's units of the numbers in the rows, as a binding's do of what sensors send; samples have
+    them already.
     """
 
     source: str
@@ -107,6 +109,7 @@ class View(_Part, frozen=True, kw_only=True):
     entity: str
     label: str
     window: WindowSpec
+    units: dict[str, Unit] = {}
     lookups: tuple[LookupName, ...] = ()  # whose values of the entity the model is given beside each window
 
 
@@ -136,14 +139,29 @@ class Rollout(_Part, frozen=True, kw_only=True):
     Under `labels` or `agreement` the canary devices run it in shadow first, until the pairs of all of them decide
     with this `margin` (a net share of blocks of `block` input windows). A first release has no incumbent to be
     compared with: it is judged by guardrails.
+
+    `ab`: on the canary devices it answers `share` of the entities and request keys, until labels of its answers say
+    that it is better than the incumbent, or worse by more than `margin`; a key's word is its first `per_key` labels.
+    A shadow or a split that has not decided after `days` is paused; `shadow_share` of a core is what a shadow may take.
     """
 
+    kind: Literal["canary", "ab"] = "canary"
+    share: float = 0.2
+    per_key: int = 1
+    days: float = 30.0
+    shadow_share: float = 0.25
     evidence: Evidence = "guardrails"
     margin: float = 0.02
     block: int = 50
     canary: tuple[DeviceId, ...]
     soak_answers: int = 20
     max_errors: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0001 <= self.share <= 0.9999 or not 1 <= self.per_key <= 20:
+            raise ValueError("rollout: share is from 0.0001 to 0.9999, per_key from 1 to 20")
+        if self.days < 0 or not 0 < self.shadow_share <= 1:
+            raise ValueError("rollout: days is 0 (any number) or more, shadow_share above 0 and up to 1")
 
 
 class Retraining(_Part, frozen=True, kw_only=True):
@@ -178,6 +196,7 @@ class Model(_Part, frozen=True, kw_only=True):
     uplink: Uplink = Uplink()  # what rows may leave a device; none unless said
     retraining: Retraining | None = None  # without it only people start a training
     requires: Requires = Requires()  # what a device must be to run it; any unless said
+    major: Annotated[int, msgspec.Meta(ge=1)] = 1  # of what it answers: other classes need a higher one
     rollout: Rollout
 
 

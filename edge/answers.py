@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from edge.runtime import ModelError
 from sync.golden import Arrays
 
@@ -20,9 +18,9 @@ def conclude(outputs: Arrays, classes: tuple[str, ...]) -> tuple[str | float, tu
     The probabilities are the output's own float32 numbers, as HTTP shows them. Raises BadOutput.
     """
     first = next(iter(outputs.values()))
-    numbers = [float(n) for n in np.ravel(first).tolist()] if first.dtype.kind in "biuf" else []
+    numbers = list(map(float, first.ravel().tolist())) if first.dtype.kind in "biuf" else []
     if classes and len(numbers) == len(classes):
-        return classes[int(np.argmax(numbers))], tuple(numbers)
+        return classes[numbers.index(max(numbers))], tuple(numbers)
     if not classes and len(numbers) == 1:
         return numbers[0], ()
     raise BadOutput(f"the first output is {first.dtype}{list(first.shape)} for {len(classes)} classes")

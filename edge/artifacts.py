@@ -129,8 +129,8 @@ class Artifacts:
                     path.unlink()
 
     def have(self) -> tuple[Digest, ...]:
-        """The finished blobs, by sealed digest."""
-        return tuple(sorted(Digest(p.name) for p in self._files() if not p.suffix))
+        """The finished blobs, by sealed digest. What else lies there, as on the root of a disk, is none of ours."""
+        return tuple(sorted(Digest(p.name) for p in self._files() if Digest.shape.fullmatch(p.name)))
 
     def _make(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

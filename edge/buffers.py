@@ -7,6 +7,9 @@ At most `max_unacked` messages wait, which must stay below the broker's limit of
 (Mosquitto: 20). If the disk fails, serving goes on from memory: the newest `max_unacked` messages stay
 unacknowledged, older ones are let go and counted in `let_go`, and the failure is reported.
 
+Beside its kernel an entity has notes, small and opaque: what whoever answers its windows must know of it again. They
+are on disk together with the rows they belong to, so a window that comes again is answered as before.
+
 Unreadable checkpoints are the same as none: the windows of that entity start again. SQLite, one file, WAL;
 payloads are sealed under a key of their own each, bound to tenant, model, entity and window specification.
 """
@@ -28,15 +31,19 @@ from sync.errors import Damaged
 from sync.features import WindowSpec
 from sync.names import ModelName, TenantId
 from sync.sealing import NONCE_BYTES, seal_small, unseal_small
-from sync.windows import Checkpoint, Window, WindowKernel
+from sync.windows import Checkpoint, Rows, Window, WindowKernel
 
 Report = Callable[[str, str], None]  # (stable code, text)
 _Place = tuple[ModelName, str]  # model, entity
 
 
+NOTES = 16  # of one entity; the one that was made first goes
+
+
 class _Stored(msgspec.Struct, frozen=True):
     spec: WindowSpec
     checkpoint: Checkpoint
+    notes: dict[str, bytes] = {}
 
 
 _SCHEMA = Schema(
@@ -77,6 +84,7 @@ class Buffers:
         self._report, self._nonces = report, nonces
         # In the order of use; None is a kernel that lies on disk only.
         self._kernels: dict[ModelName, OrderedDict[str, WindowKernel | None]] = {}
+        self._notes: dict[_Place, dict[str, bytes]] = {}
         self._crowded: set[ModelName] = set()
         self._dirty: dict[_Place, None] = {}
         self._held: deque[Callable[[], None]] = deque()
@@ -85,7 +93,12 @@ class Buffers:
         self._file = FileOrMemory(path, _SCHEMA, self._lost)
 
     def push(
-        self, model: ModelName, spec: WindowSpec, entity: str, ts: Sequence[float], rows: Sequence[Sequence[float]]
+        self,
+        model: ModelName,
+        spec: WindowSpec,
+        entity: str,
+        ts: Sequence[float],
+        rows: Sequence[Sequence[float]] | Rows,
     ) -> tuple[Window, ...]:
         """Takes in rows in the order they came, one number a channel; returns the windows they complete.
 
@@ -103,6 +116,34 @@ class Buffers:
         with self._lock:
             kernels = self._known(model)
             return self._kernel(model, spec, entity).latest() if entity in kernels else None
+
+    def last_ts(self, model: ModelName, spec: WindowSpec, entity: str) -> float | None:
+        """The event time of the newest row of an entity; None if no row of it was ever taken in."""
+        with self._lock:
+            return self._kernel(model, spec, entity).last_ts if entity in self._known(model) else None
+
+    def restart(self, model: ModelName, entity: str) -> None:
+        """The windows of this entity start again, and its notes with them."""
+        with self._lock:
+            self._drop(model, self._known(model), entity)
+
+    def note(self, model: ModelName, entity: str, name: str) -> bytes | None:
+        """What was noted last of an entity whose rows are here."""
+        with self._lock:
+            return self._notes.get((model, entity), {}).get(name)
+
+    def put_note(self, model: ModelName, entity: str, name: str, note: bytes) -> None:
+        """Notes something of an entity whose rows are here: it goes to disk with them, and ends with them. Of one whose
+        rows have just gone, nothing is noted."""
+        with self._lock:
+            kernels = self._kernels.get(model)
+            if kernels is None or kernels.get(entity) is None:
+                return
+            notes = self._notes.setdefault((model, entity), {})
+            notes[name] = note
+            if len(notes) > NOTES:
+                del notes[next(iter(notes))]
+            self._dirty[(model, entity)] = None
 
     def hold(self, ack: Callable[[], None]) -> bool:
         """Keeps `ack` until the next checkpoint; true if one is due because enough messages wait."""
@@ -128,6 +169,7 @@ class Buffers:
         with self._lock:
             self._kernels.pop(model, None)
             self._dirty = {place: None for place in self._dirty if place[0] != model}
+            self._notes = {place: notes for place, notes in self._notes.items() if place[0] != model}
             self._execute("DELETE FROM checkpoints WHERE model = ?", [(model,)])
 
     def close(self) -> None:
@@ -143,6 +185,7 @@ class Buffers:
             kernel = WindowKernel(spec, self._restore(model, spec, entity))
         elif kernel.spec != spec:
             kernel = WindowKernel(spec)
+            self._notes.pop((model, entity), None)
         kernels[entity] = kernel
         kernels.move_to_end(entity)
         if len(kernels) > self._max_entities:
@@ -161,9 +204,13 @@ class Buffers:
             text = f"{model} has more than {self._max_entities} entities; the idlest lose their windows"
             self._report("buffers-crowded", text)
         while len(kernels) > self._max_entities:
-            idle, _ = kernels.popitem(last=False)
-            self._dirty.pop((model, idle), None)
-            self._execute("DELETE FROM checkpoints WHERE model = ? AND entity = ?", [(model, idle)])
+            self._drop(model, kernels, next(iter(kernels)))
+
+    def _drop(self, model: ModelName, kernels: OrderedDict[str, WindowKernel | None], entity: str) -> None:
+        kernels.pop(entity, None)
+        self._dirty.pop((model, entity), None)
+        self._notes.pop((model, entity), None)
+        self._execute("DELETE FROM checkpoints WHERE model = ? AND entity = ?", [(model, entity)])
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -174,7 +221,8 @@ class Buffers:
         for model, entity in self._dirty:
             kernel = self._kernels[model][entity]
             if kernel is not None:
-                plain = msgspec.msgpack.encode(_Stored(kernel.spec, kernel.checkpoint()))
+                notes = self._notes.get((model, entity), {})
+                plain = msgspec.msgpack.encode(_Stored(kernel.spec, kernel.checkpoint(), notes))
                 aad = self._aad(model, entity)
                 rows.append((model, entity, seal_small(plain, self._key, aad, self._nonces(NONCE_BYTES))))
         if rows and not self._execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)", rows):
@@ -193,7 +241,10 @@ class Buffers:
         except (sqlite3.Error, Damaged, msgspec.DecodeError) as error:
             self._report("checkpoint-unreadable", f"{model}: windows of {entity!r} start again: {error}")
             return None
-        return stored.checkpoint if stored.spec == spec else None
+        if stored.spec != spec:
+            return None
+        self._notes[(model, entity)] = dict(stored.notes)
+        return stored.checkpoint
 
     def _stored(self, model: ModelName) -> list[str]:
         try:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import msgspec
 
 from edge import untold
 from edge.database import Database, Factory, Schema, last_written
-from edge.states import Deployment, HeldPiece
+from edge.states import Counter, Deployment, HeldPiece
 from edge.trust import Record
 from edge.untold import Saying, Untold
 from sync import codec
@@ -30,9 +30,6 @@ CARDS = 20  # why cards kept
 _LIMIT = 16 * 1024 * 1024
 _LAST = 2**63 - 1  # what a column holds
 FOR_GOOD = _LAST  # the retry generation of a verdict that none lifts
-
-
-Counter = Literal["epoch", "desired_seq", "reported_seq", "session", "proof", "time", "signed_time", "stopped"]
 
 
 class Quarantined(msgspec.Struct, frozen=True):

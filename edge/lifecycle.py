@@ -13,6 +13,7 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
     (Phase.STEADY, Event.OFFERED): Phase.FETCHING,
     (Phase.STEADY, Event.DEGRADED): Phase.REVERTING,
     (Phase.STEADY, Event.WITHDRAWN): Phase.REVERTING,
+    (Phase.STEADY, Event.JOINED): Phase.LIVE_SPLIT,
     (Phase.FETCHING, Event.COMPLETE): Phase.STAGED,
     (Phase.FETCHING, Event.REFUSED): Phase.REVERTING,
     (Phase.FETCHING, Event.WITHDRAWN): Phase.REVERTING,
@@ -24,11 +25,16 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
     (Phase.PROVING, Event.REFUSED): Phase.REVERTING,
     (Phase.PROVING, Event.WITHDRAWN): Phase.REVERTING,
     (Phase.SHADOW, Event.CLEARED): Phase.PROBATION,
+    (Phase.SHADOW, Event.JOINED): Phase.LIVE_SPLIT,
     (Phase.SHADOW, Event.DEGRADED): Phase.REVERTING,
     (Phase.SHADOW, Event.WITHDRAWN): Phase.REVERTING,
     (Phase.PROBATION, Event.SOAKED): Phase.STEADY,
     (Phase.PROBATION, Event.DEGRADED): Phase.REVERTING,
     (Phase.PROBATION, Event.WITHDRAWN): Phase.REVERTING,
+    (Phase.LIVE_SPLIT, Event.OFFERED): Phase.FETCHING,
+    (Phase.LIVE_SPLIT, Event.CLEARED): Phase.PROBATION,
+    (Phase.LIVE_SPLIT, Event.DEGRADED): Phase.REVERTING,
+    (Phase.LIVE_SPLIT, Event.WITHDRAWN): Phase.REVERTING,
     (Phase.REVERTING, Event.RETURNED): Phase.STEADY,
     (Phase.REVERTING, Event.EMPTIED): Phase.NO_MODEL,
 }
@@ -43,10 +49,11 @@ RESUME: dict[Phase, Phase] = {
     Phase.PROVING: Phase.STAGED,
     Phase.SHADOW: Phase.SHADOW,
     Phase.PROBATION: Phase.PROBATION,
+    Phase.LIVE_SPLIT: Phase.LIVE_SPLIT,
     Phase.REVERTING: Phase.REVERTING,
 }
 
-AT_REST = frozenset({Phase.NO_MODEL, Phase.STEADY})  # a new order may be taken up here
+AT_REST = frozenset({Phase.NO_MODEL, Phase.STEADY, Phase.LIVE_SPLIT})  # a new order may be taken up here
 
 
 class IllegalEvent(RuntimeError):

@@ -20,6 +20,7 @@ from sync.golden import Arrays
 from sync.lookups import Config, Index, Table, check
 from sync.manifest import Lookup, Manifest
 from sync.names import LookupName
+from sync.remembered import Looked
 from sync.windows import Rows
 
 
@@ -30,10 +31,16 @@ class NoLookup(BadInput):
 
 
 @dataclass(frozen=True)
-class _Held:
-    newest: Index
+class _Version:
+    index: Index
     as_of: float
-    before: tuple[Index, float] | None = None
+    number: int
+
+
+@dataclass(frozen=True)
+class _Held:
+    newest: _Version
+    before: _Version | None = None
 
 
 def _unset() -> float:
@@ -49,55 +56,70 @@ class Lookups:
         self._held: dict[LookupName, _Held] = {}
         self._fits: dict[tuple[Lookup, int], str] = {}  # declaration and table -> why not
         self.config = Config({})
+        self.config_version = 0  # 0: none
 
-    def put(self, table: Table, as_of: float, before: tuple[Table, float] | None = None) -> None:
-        """This version is in force from now on; `before`, with its own `as_of`, for whoever does not accept it."""
-        older = (Index(before[0]), before[1]) if before is not None else None
-        self._held = {**self._held, table.name: _Held(Index(table), as_of, older)}
+    def put(
+        self, table: Table, as_of: float, before: tuple[Table, float] | None = None, numbers: tuple[int, int] = (0, 0)
+    ) -> None:
+        """This version is in force from now on; `before`, with its own `as_of`, for whoever does not accept it.
+        `numbers` are those of the two versions, 0 where they are not known."""
+        older = _Version(Index(before[0]), before[1], numbers[1]) if before is not None else None
+        self._held = {**self._held, table.name: _Held(_Version(Index(table), as_of, numbers[0]), older)}
         self._fits = {}
 
     def confirm(self, name: LookupName, as_of: float) -> None:
         """The version in force is still what its source says."""
         if name in self._held:
-            self._held = {**self._held, name: replace(self._held[name], as_of=as_of)}
+            held = self._held[name]
+            self._held = {**self._held, name: replace(held, newest=replace(held.newest, as_of=as_of))}
 
     def drop(self, name: LookupName) -> None:
         self._held = {key: held for key, held in self._held.items() if key != name}
 
-    def question(self, session: Session, manifest: Manifest, entity: str, window: Rows) -> tuple[Arrays, bool]:
-        """The graph inputs for a window (size, channels) of an entity, and whether a table in them is stale.
+    def question(
+        self, session: Session, manifest: Manifest, entity: str, window: Rows
+    ) -> tuple[Arrays, bool, dict[str, Looked]]:
+        """The graph inputs for a window (size, channels) of an entity, whether a table in them is stale, and what the
+        tables gave.
 
-        The window is the input that no lookup fills. Raises NoLookup.
+        The window is the input that no lookup fills, laid out flat where the graph takes [n, numbers]. Raises NoLookup.
         """
-        inputs, stale = self.fill(manifest.lookups, entity)
-        rest = [spec.name for spec in session.inputs if spec.name not in inputs]
-        return {rest[0] if rest else "": window[np.newaxis], **inputs}, stale
+        inputs, stale, numbers = self._look(manifest.lookups, entity)
+        looked = {name: Looked(numbers[name], vector.tobytes()) for name, vector in inputs.items()}
+        rest = next((spec for spec in session.inputs if spec.name not in inputs), None)
+        flat = rest is not None and len(rest.shape) == 2
+        asked = window.reshape(1, -1) if flat else window[np.newaxis]
+        return {rest.name if rest else "": asked, **inputs}, stale, looked
 
     def fill(self, accepted: tuple[Lookup, ...], entity: str) -> tuple[Arrays, bool]:
         """Graph input -> (1, columns) float32, and whether one of them is stale. Raises NoLookup."""
-        inputs: Arrays = {}
-        stale = False
-        for one in accepted:
-            index, as_of = self._version(one)
-            old = self._now() - as_of > one.ttl
-            if old and one.stale == "abstain":
-                hours = (self._now() - as_of) / 3600
-                raise NoLookup(f"lookup {one.name} is {hours:.1f} h old, {one.ttl / 3600:g} h are allowed")
-            vector = index.vector(entity, one)
-            if vector is None:
-                raise NoLookup(f"lookup {one.name} has no row for {entity!r} and no default")
-            inputs[one.name] = vector
-            stale = stale or old
+        inputs, stale, _ = self._look(accepted, entity)
         return inputs, stale
 
-    def _version(self, one: Lookup) -> tuple[Index, float]:
+    def _look(self, accepted: tuple[Lookup, ...], entity: str) -> tuple[Arrays, bool, dict[str, int]]:
+        inputs: Arrays = {}
+        numbers: dict[str, int] = {}
+        stale = False
+        for one in accepted:
+            version = self._version(one)
+            age = self._now() - version.as_of
+            if age > one.ttl and one.stale == "abstain":
+                raise NoLookup(f"lookup {one.name} is {age / 3600:.1f} h old, {one.ttl / 3600:g} h are allowed")
+            vector = version.index.vector(entity, one)
+            if vector is None:
+                raise NoLookup(f"lookup {one.name} has no row for {entity!r} and no default")
+            inputs[one.name], numbers[one.name] = vector, version.number
+            stale = stale or age > one.ttl
+        return inputs, stale, numbers
+
+    def _version(self, one: Lookup) -> _Version:
         held = self._held.get(one.name)
         if held is None:
             raise NoLookup(f"lookup {one.name} has not come to this device yet")
-        said = self._complaint(one, held.newest)
+        said = self._complaint(one, held.newest.index)
         if not said:
-            return held.newest, held.as_of
-        if held.before is not None and not self._complaint(one, held.before[0]):
+            return held.newest
+        if held.before is not None and not self._complaint(one, held.before.index):
             return held.before
         raise NoLookup(said)
 

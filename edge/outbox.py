@@ -22,11 +22,13 @@ import msgspec
 from edge.database import Database, Factory, Schema, last_written, obstacle
 from edge.untold import Untold
 from sync import codec, topics
+from sync.commands import ANSWER
 from sync.errors import Malformed
-from sync.messages import EVENT, DeviceEvent, Record
+from sync.messages import EVENT, SAMPLE, DeviceEvent, Record
 from sync.names import Kind
 
 CAPACITY = 10_000  # records of all kinds
+MOST = 32 * 1024 * 1024  # bytes of records read at once: for a folder each is held several times over
 ASIDE = 20  # quarantined records kept, the newest
 POISONED = "record-poisoned"  # the event that tells of one
 
@@ -84,11 +86,17 @@ class Outbox:
         query = "SELECT count(*) FROM record WHERE epoch = ? AND kind = ?"
         return int(self._db.execute(query, (self.epoch, kind)).fetchone()[0])
 
-    def pending(self, limit: int = 100) -> list[tuple[Kind, int, bytes]]:
-        """(kind, number, document) of records not acknowledged yet, oldest first; events, of which there may be
-        thousands, after the few of all other kinds."""
-        rows = self._db.execute(_PENDING, (self.epoch, EVENT, limit))
-        return [(Kind(kind), n, bytes(document)) for kind, n, document in rows]
+    def pending(self, limit: int = 100, most: int = MOST) -> list[tuple[Kind, int, bytes]]:
+        """(kind, number, document) of records not acknowledged yet, `most` bytes of them or a single one, oldest first:
+        the few of all other kinds, then events, of which there may be thousands; samples and answers, which are large,
+        last."""
+        found: list[tuple[Kind, int, bytes]] = []
+        for kind, n, document in self._db.execute(_PENDING, (self.epoch, SAMPLE, ANSWER, EVENT, limit)):
+            most -= len(document)
+            if found and most < 0:
+                break
+            found.append((Kind(kind), n, bytes(document)))
+        return found
 
     def acknowledged(self, kind: Kind, epoch: int, n: int) -> None:
         """The core committed everything of this kind up to `n`. Unsigned: another epoch or an impossible `n` is
@@ -142,6 +150,11 @@ class Outbox:
         """Another one whenever a record came or went: whoever has said all that waits need not read it again."""
         count, newest = self._db.execute("SELECT count(*), coalesce(max(rowid), 0) FROM record").fetchone()
         return int(count), int(newest)
+
+    def size(self) -> int:
+        """Bytes of the records that the core has not acknowledged."""
+        query = "SELECT coalesce(sum(length(document)), 0) FROM record WHERE epoch = ?"
+        return int(self._db.execute(query, (self.epoch,)).fetchone()[0])
 
     def dropped(self) -> int:
         """How many records were given up for want of room, here or on the disk."""
@@ -259,7 +272,7 @@ def _unfit(document: bytes) -> str | None:
 
 
 _LAST = 2**63 - 1  # what a column holds
-_PENDING = "SELECT kind, n, document FROM record WHERE epoch = ? ORDER BY kind = ?, rowid LIMIT ?"
+_PENDING = "SELECT kind, n, document FROM record WHERE epoch = ? ORDER BY kind IN (?, ?), kind = ?, rowid LIMIT ?"
 _NEXT = "INSERT INTO numbered VALUES (?, ?, 1) ON CONFLICT (epoch, kind) DO UPDATE SET n = n + 1 RETURNING n"
 _COUNT = "INSERT INTO dropped VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET n = n + excluded.n"
 

@@ -16,31 +16,22 @@ from pathlib import Path
 
 import msgspec
 
-from edge.database import FileOrMemory, Schema
+from edge import ring
+from edge.database import FileOrMemory
 from sync import codec
 from sync.errors import Damaged, Malformed
 from sync.messages import Prediction
 from sync.names import ModelName, TenantId
+from sync.remembered import NO_BASIS, Basis, Remembered
 from sync.reports import LabelReport
 from sync.sealing import NONCE_BYTES, seal_small, unseal_small
 from sync.windows import Rows
 
 CAPACITY = 10_000  # predictions kept
+NEWEST = 20  # predictions that are told when nobody says which
 RECENT = 200  # labelled predictions that the reported accuracy is about
 _TRIM_EVERY = 256
 _SENT, _NEVER = 1, -1  # in the column `sent`; 0 may still go
-
-
-class Remembered(msgspec.Struct, frozen=True):
-    """One prediction with its input window: float32, little endian, row-major, of `shape`. `arrived` is the device's
-    clock when it was made (0: not known), `labelled` when its label came."""
-
-    prediction: Prediction
-    shape: tuple[int, ...]
-    window: bytes
-    label: str | None = None
-    arrived: float = 0.0
-    labelled: float | None = None
 
 
 class Refusal(StrEnum):
@@ -93,22 +84,26 @@ class Predictions:
         self._added = 0
         self._reports: dict[tuple[ModelName, int], LabelReport | None] = {}  # as asked for since the last label
         self._lock = threading.Lock()
-        self._file = FileOrMemory(path, _SCHEMA, lambda text, memory: report("predictions-not-kept", text))
+        self._file = FileOrMemory(path, ring.SCHEMA, lambda text, memory: report("predictions-not-kept", text))
         self._fill_in()
 
-    def remember(self, prediction: Prediction, window: Rows) -> None:
+    def remember(self, prediction: Prediction, window: Rows, basis: Basis = NO_BASIS) -> None:
         """Keeps an answered prediction; the same id again (a redelivered window) changes nothing."""
-        content = Remembered(prediction, window.shape, window.astype("<f4").tobytes(), arrived=self._now())
-        place = (prediction.ts, draw(prediction.id))
-        row = (prediction.id, prediction.model, prediction.release or 0, self._seal(content), *place)
+        self.remember_all(((prediction, window, basis),))
+
+    def remember_all(self, answered: Sequence[tuple[Prediction, Rows, Basis]]) -> None:
+        """As `remember`, in one transaction."""
+        if not answered:
+            return
+        rows = [self._row(*one) for one in answered]
         try:
             with self._lock:
                 if self._file.returned():
                     self._report("predictions-not-kept", "the disk takes them again, with all that memory held")
                 with self._db:
-                    self._db.execute(_REMEMBER, row)
-                    self._added += 1
-                    if self._added % _TRIM_EVERY == 0:
+                    self._db.executemany(ring.REMEMBER, rows)
+                    self._added += len(rows)
+                    if self._added % _TRIM_EVERY < len(rows):
                         self._trim()
             self._failing = False
         except sqlite3.Error as error:
@@ -126,7 +121,7 @@ class Predictions:
                 if found.label == label:
                     return None
                 sealed = self._seal(msgspec.structs.replace(found, label=label, labelled=self._now()))
-                self._db.execute(_LABEL, (sealed, str(found.prediction.value) == label, prediction_id))
+                self._db.execute(ring.LABEL, (sealed, str(found.prediction.value) == label, prediction_id))
                 self._reports.clear()
         except (sqlite3.Error, Damaged, Malformed) as error:
             self._complain(f"a label was not kept: {error}")
@@ -153,7 +148,7 @@ class Predictions:
             if (model, release) in self._reports:
                 return self._reports[model, release]
             try:
-                rows = self._db.execute(_AGREED, (model, release, RECENT)).fetchall()
+                rows = self._db.execute(ring.AGREED, (model, release, RECENT)).fetchall()
             except sqlite3.Error as error:
                 self._complain(f"labels are not counted: {error}; check the disk")
                 return None
@@ -166,7 +161,7 @@ class Predictions:
 
     def unsent(self, choice: Choice, limit: int) -> list[Waiting]:
         """The oldest predictions that may go and did not yet. One that cannot be read never goes, and is reported."""
-        query, found, spoilt = _UNSENT_LABELLED if choice.labelled else _UNSENT, [], []
+        query, found, spoilt = ring.UNSENT_LABELLED if choice.labelled else ring.UNSENT, [], []
         try:
             with self._lock:
                 rows = self._db.execute(query, (*_values(choice), limit)).fetchall()
@@ -188,7 +183,7 @@ class Predictions:
         """How many predictions may go and did not yet."""
         try:
             with self._lock:
-                query = _COUNT_LABELLED if choice.labelled else _COUNT
+                query = ring.COUNT_LABELLED if choice.labelled else ring.COUNT
                 (n,) = self._db.execute(query, _values(choice)).fetchone()
         except sqlite3.Error as error:
             self._complain(f"nothing is read for the core: {error}; check the disk")
@@ -203,6 +198,44 @@ class Predictions:
                 self._db.executemany("UPDATE prediction SET sent = ? WHERE id = ? AND words = ?", rows)
         except sqlite3.Error as error:
             self._complain(f"what went to the core goes again: {error}; check the disk")
+
+    def between(self, since: float, until: float, model: ModelName | None, limit: int) -> list[Remembered]:
+        """What was predicted from event time `since` to `until`, in order; of more than `limit` the newest. One that
+        cannot be read is left out, and reported."""
+        found = []
+        try:
+            with self._lock:
+                rows = self._db.execute(ring.BETWEEN, (since, until, model, model, limit)).fetchall()
+        except sqlite3.Error as error:
+            self._complain(f"what was predicted is not read: {error}; check the disk")
+            return []
+        for prediction_id, sealed in rows:
+            try:
+                found.append(self._unseal(prediction_id, sealed))
+            except (Damaged, Malformed) as error:
+                self._complain(f"a prediction cannot be read and is left out: {error}")
+        return found
+
+    def said(self, prediction_id: str | None = None) -> list[Remembered]:
+        """The newest predictions by event time, oldest first; with an id the one under it, if it can be read."""
+        if prediction_id is None:
+            return self.between(float("-inf"), float("inf"), None, NEWEST)
+        try:
+            found = self.find(prediction_id)
+        except (sqlite3.Error, Damaged, Malformed) as error:
+            self._complain(f"a prediction is not read: {error}; check the disk")
+            return []
+        return [found] if found else []
+
+    def span(self) -> tuple[float | None, float | None]:
+        """The oldest and the newest event time that is remembered; None, None of nothing."""
+        try:
+            with self._lock:
+                oldest, newest = self._db.execute(ring.SPAN).fetchone()
+        except sqlite3.Error as error:
+            self._complain(f"what was predicted is not read: {error}; check the disk")
+            return None, None
+        return oldest, newest
 
     def _fill_in(self) -> None:
         """Files of earlier versions have no event times in the clear: they are read from the records."""
@@ -225,6 +258,12 @@ class Predictions:
     def _find(self, prediction_id: str) -> Remembered | None:
         row = self._db.execute("SELECT sealed FROM prediction WHERE id = ?", (prediction_id,)).fetchone()
         return self._unseal(prediction_id, row[0]) if row else None
+
+    def _row(self, prediction: Prediction, window: Rows, basis: Basis) -> tuple[str | int | float | bytes, ...]:
+        packed = window.astype("<f4").tobytes()
+        content = Remembered(prediction, window.shape, packed, arrived=self._now(), basis=basis)
+        place = (prediction.ts, draw(prediction.id))
+        return prediction.id, prediction.model, prediction.release or 0, self._seal(content), *place
 
     def _never(self, prediction_id: str) -> None:
         self._db.execute("UPDATE prediction SET sent = ? WHERE id = ?", (_NEVER, prediction_id))
@@ -258,43 +297,3 @@ def draw(prediction_id: str) -> float:
 
 def _values(choice: Choice) -> tuple[str | float, ...]:
     return choice.model, choice.share, choice.since, codec.encode(choice.releases).decode()
-
-
-def _prepare(db: sqlite3.Connection) -> None:
-    known = {row[1] for row in db.execute("PRAGMA table_info(prediction)")}
-    for column, kind in _ADDED.items():
-        if column not in known:
-            db.execute(f"ALTER TABLE prediction ADD COLUMN {column} {kind}")
-    db.executescript(_INDICES)
-
-
-_TABLE = """
-CREATE TABLE IF NOT EXISTS prediction (id TEXT UNIQUE NOT NULL, model TEXT NOT NULL, release INTEGER NOT NULL,
-    sealed BLOB NOT NULL, agreed INTEGER);
-"""
-_ADDED = {"ts": "REAL", "draw": "REAL", "words": "INTEGER NOT NULL DEFAULT 0", "sent": "INTEGER NOT NULL DEFAULT 0"}
-_INDICES = """
-CREATE INDEX IF NOT EXISTS prediction_labelled ON prediction (model, release) WHERE agreed IS NOT NULL;
-CREATE INDEX IF NOT EXISTS prediction_to_go ON prediction (model, draw, ts, release) WHERE sent = 0;
-CREATE INDEX IF NOT EXISTS prediction_told ON prediction (model, draw, ts, release)
-    WHERE sent = 0 AND agreed IS NOT NULL;
-"""
-# Not all pages are looked at: the ring is large, and every record in it is sealed, so that a changed one is noticed.
-_SCHEMA = Schema(_TABLE, "NORMAL", checked=False, prepare=_prepare)
-_AGREED = (
-    "SELECT agreed FROM prediction WHERE model = ? AND release = ? AND agreed IS NOT NULL ORDER BY rowid DESC LIMIT ?"
-)
-_REMEMBER = "INSERT OR IGNORE INTO prediction (id, model, release, sealed, ts, draw) VALUES (?, ?, ?, ?, ?, ?)"
-_LABEL = "UPDATE prediction SET sealed = ?, agreed = ?, words = words + 1, sent = 0 WHERE id = ?"
-# The indices cover the conditions: what may go is found without reading the sealed records.
-_UNSENT = (
-    "SELECT id, words, sealed FROM prediction WHERE rowid IN (SELECT rowid FROM prediction WHERE sent = 0"
-    " AND model = ? AND draw < ? AND ts >= ? AND release IN (SELECT value FROM json_each(?)) ORDER BY rowid LIMIT ?)"
-    " ORDER BY rowid"
-)
-_COUNT = (
-    "SELECT count(*) FROM prediction WHERE sent = 0"
-    " AND model = ? AND draw < ? AND ts >= ? AND release IN (SELECT value FROM json_each(?))"
-)
-_UNSENT_LABELLED = _UNSENT.replace("sent = 0", "sent = 0 AND agreed IS NOT NULL")
-_COUNT_LABELLED = _COUNT.replace("sent = 0", "sent = 0 AND agreed IS NOT NULL")

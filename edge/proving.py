@@ -61,10 +61,11 @@ Run = Callable[[bytes, float], Ended]  # (stdin, deadline in seconds); raises Ov
 # ------------------------------------------------------------------------------------------
 
 
-def run_child(request: bytes, deadline_s: float) -> Ended:
-    """Runs this module as a child; raises Overdue after killing it, OSError where none can be started."""
+def run_child(request: bytes, deadline_s: float, module: str = "edge.proving") -> Ended:
+    """Runs this module, or another that keeps its rules, as a child; raises Overdue after killing it, OSError where
+    none can be started."""
     seconds = max(1, int(deadline_s) + 1)
-    command = [sys.executable, "-I", "-m", "edge.proving", str(seconds)]
+    command = [sys.executable, "-I", "-m", module, str(seconds)]
     try:
         done = subprocess.run(
             command,
@@ -146,7 +147,7 @@ def end_with_parent() -> None:
 
 def limit_self(cpu_s: int, rss_mb: int) -> None:
     """Lays the limits on this process; they hold for all it does from here on and cannot be lifted again."""
-    space = _memory("VmSize") + 2 * rss_mb * _MIB + _HEADROOM
+    space = memory("VmSize") + 2 * rss_mb * _MIB + _HEADROOM
     limits = (
         (resource.RLIMIT_AS, space, space),
         (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),
@@ -171,13 +172,11 @@ def measure(request: ProofRequest, clock: Callable[[], float]) -> Proof:
     if expected is None:
         raise Malformed(f"the golden vectors have no outputs for {request.precision}")
     inputs, wanted = golden.unpack(vectors.inputs), golden.unpack(expected.outputs)
-    with contextlib.suppress(OSError):  # some kernels lack it; then start-up's own peak counts too, which is safe
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = _memory("VmRSS")
+    before = begin_peak()
     session = load(request.model)
     worst, detail = compare(session.run(inputs), wanted, expected.tolerance)
     p99_ms = min(_p99_ms(session, inputs, clock) for _ in range(_ROUNDS)) if not detail else 0.0
-    rss_mb = max(0, _memory("VmHWM") - before) / _MIB
+    rss_mb = max(0, memory("VmHWM") - before) / _MIB
     return Proof(not detail, worst, p99_ms, rss_mb, detail)
 
 
@@ -216,7 +215,14 @@ def _p99_ms(session: Session, inputs: Arrays, clock: Callable[[], float]) -> flo
     return float(np.percentile(took, 99)) * 1000
 
 
-def _memory(field: str) -> int:
+def begin_peak() -> int:
+    """Bytes of resident memory now; from here on `VmHWM` is the peak since this call."""
+    with contextlib.suppress(OSError):  # some kernels lack it; then start-up's own peak counts too, which is safe
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return memory("VmRSS")
+
+
+def memory(field: str) -> int:
     """Bytes of one field of /proc/self/status."""
     for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
         key, _, value = line.partition(":")

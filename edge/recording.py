@@ -21,12 +21,14 @@ from sync.golden import Arrays
 from sync.manifest import Manifest
 from sync.messages import Prediction
 from sync.names import ModelName
+from sync.remembered import Basis
 from sync.windows import Rows
 
 ROOM = 32  # predictions between two drains: at four a second about 120 predictions a second are kept
 ROWS = 1024  # rows of streams between two drains: at four a second about 4,000 rows a second are watched
 LARGEST = 16_384  # numbers of a row that is kept; larger ones (images) are not
 
+Recorded = tuple[Prediction, Rows, Basis]  # (an answered prediction, its input, what else it rests on)
 Observe = Callable[[ModelName, float, Rows], None]  # (model, seconds since 1970, rows as `edge.telemetry` wants them)
 
 
@@ -56,6 +58,8 @@ class Recorder:
     def record(self, inputs: Arrays, answer: Answer) -> str:
         """The id of an answered request, 32 characters. Of several rows, row i is the prediction `{id}-{i}`."""
         prediction_id, ts = f"{self._boot}{next(self._numbers):012x}", self._now()
+        if self._rows >= ROWS and self._kept >= self._room:
+            return prediction_id
         manifest, array = answer.slot.manifest, next(iter(inputs.values()))
         if len(inputs) != 1 or array.dtype != np.float32 or not _fits(manifest, array.shape):
             return prediction_id
@@ -70,9 +74,9 @@ class Recorder:
             self._waiting.append(_Answered(prediction_id, ts, window, answer, keep))
         return prediction_id
 
-    def drain(self) -> list[tuple[Prediction, Rows]]:
+    def drain(self) -> list[Recorded]:
         """What was answered since the last drain, as far as there was room, each row with its input."""
-        found: list[tuple[Prediction, Rows]] = []
+        found: list[Recorded] = []
         self._rows = self._kept = 0
         for _ in range(len(self._waiting)):
             try:
@@ -96,10 +100,10 @@ def _fits(manifest: Manifest, shape: tuple[int, ...]) -> bool:
     return len(shape) > 0 if spec is None else shape[1:] == (spec.size, len(spec.channels))
 
 
-def _predictions(one: _Answered) -> list[tuple[Prediction, Rows]]:
+def _predictions(one: _Answered) -> list[Recorded]:
     """The rows of a request; none where the answer is no class and no number."""
-    manifest = one.answer.slot.manifest
-    found = []
+    manifest, basis = one.answer.slot.manifest, Basis(one.answer.slot.release.artifact)
+    found: list[Recorded] = []
     for row in range(one.keep):
         try:
             value, probabilities = conclude(_share(one, row), manifest.classes)
@@ -107,8 +111,9 @@ def _predictions(one: _Answered) -> list[tuple[Prediction, Rows]]:
             return []
         number = one.id if len(one.window) == 1 else f"{one.id}-{row}"
         classes, release = manifest.classes, one.answer.slot.release.number
-        told = Prediction(number, manifest.model, one.ts, "ok", value, probabilities, classes, "", release)
-        found.append((told, one.window[row]))
+        key = one.answer.key  # of a split: what is known of this answer later counts for whoever was asked for it
+        told = Prediction(number, manifest.model, one.ts, "ok", value, probabilities, classes, key, release)
+        found.append((told, one.window[row], basis))
     return found
 
 

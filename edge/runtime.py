@@ -19,7 +19,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from edge.deadlines import Deadlines, standing
 from sync import chunks
 from sync.errors import Malformed
-from sync.features import Datatype, TensorSpec, check_shape
+from sync.features import Datatype, TensorSpec, check_shape, fits
 from sync.golden import Arrays
 from sync.manifest import Profile
 
@@ -124,14 +124,12 @@ class Session:
         self.inputs = tuple(_spec(node.name, node.type, node.shape) for node in session.get_inputs())
         self.outputs = tuple(_spec(node.name, node.type, node.shape) for node in session.get_outputs())
         self._names = [spec.name for spec in self.outputs]
-        self._fixed = [tuple((axis, n) for axis, n in enumerate(spec.shape) if n >= 0) for spec in self.outputs]
 
     def run(self, inputs: Arrays) -> Arrays:
         """All outputs of the graph by name; raises BadInput before running, RunFailed if the run breaks, which is
         Overdue if it did not end in `allowed` seconds and WrongShape if an output is not as the graph says."""
-        check_inputs(self.inputs, inputs)
+        rows = check_inputs(self.inputs, inputs)
         options = ort.RunOptions()
-        rows = next((len(array) for array in inputs.values() if array.ndim), 1)
         self._deadlines.begin(options, self, self._digest, self.allowed(rows))
         try:
             values = self._session.run(self._names, inputs, options)
@@ -141,11 +139,13 @@ class Session:
             raise RunFailed(f"the model failed to run: {error}") from error
         finally:
             self._deadlines.end(options)
-        for spec, fixed, value in zip(self.outputs, self._fixed, values, strict=True):
+        outputs = {}
+        for spec, value in zip(self.outputs, values, strict=True):
             # onnxruntime leaves it at a warning; a graph that says nothing of a shape may give any
-            if spec.shape and (value.ndim != len(spec.shape) or any(value.shape[axis] != n for axis, n in fixed)):
+            if spec.shape and not fits(spec.shape, value.shape):
                 raise WrongShape(f"output {spec.name!r} is {list(value.shape)}, the model says {list(spec.shape)}")
-        return dict(zip(self._names, values, strict=True))
+            outputs[spec.name] = value
+        return outputs
 
     def allowed(self, rows: int) -> float:
         """Seconds that a question of so many rows may take."""
@@ -174,13 +174,15 @@ def load(model: bytes, threads: int = 1, deadlines: Deadlines | None = None, pro
     return Session(session, deadlines or Deadlines(standing), profile or Profile(), chunks.digest(model).encode())
 
 
-def check_inputs(specs: tuple[TensorSpec, ...], inputs: Arrays) -> None:
-    """Raises BadInput unless `inputs` has exactly the names, dtypes and shapes of `specs`."""
-    if len(inputs) != len(specs) or any(spec.name not in inputs for spec in specs):
-        wanted = ", ".join(spec.name for spec in specs)
-        raise BadInput(f"inputs are [{', '.join(inputs)}], the model takes [{wanted}]")
+def check_inputs(specs: tuple[TensorSpec, ...], inputs: Arrays) -> int:
+    """How many rows they have, the first that has any; raises BadInput unless `inputs` has exactly the names, dtypes
+    and shapes of `specs`."""
+    rows = 0
     for spec in specs:
-        array = inputs[spec.name]
+        array = inputs.get(spec.name)
+        if array is None or len(inputs) != len(specs):
+            wanted = ", ".join(spec.name for spec in specs)
+            raise BadInput(f"inputs are [{', '.join(inputs)}], the model takes [{wanted}]")
         if array.dtype != DTYPES[spec.datatype]:
             raise BadInput(f"input {spec.name!r} is {array.dtype}, the model takes {spec.datatype}")
         try:
@@ -189,6 +191,8 @@ def check_inputs(specs: tuple[TensorSpec, ...], inputs: Arrays) -> None:
             raise BadInput(str(error)) from error
         if array.size == 0:
             raise BadInput(f"input {spec.name!r} is empty: its shape is {list(array.shape)}")
+        rows = rows or (len(array) if array.ndim else 0)
+    return rows or 1
 
 
 def finite(arrays: Arrays) -> bool:

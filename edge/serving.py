@@ -7,26 +7,20 @@ or that carry NaN themselves, are the asker's.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from edge import batching
-from edge.runtime import BadInput, ModelError, RunFailed, Session, beyond, finite
-from edge.states import Health, Slot
+from edge.live import Answer, Live, Loaded, NotFinite, Split, run
+from edge.routing import Routes
+from edge.runtime import BadInput, ModelError, RunFailed
+from edge.states import Health
 from sync.golden import Arrays
 from sync.names import ModelName
-from sync.reports import Release
 
 __all__ = ["Answer", "BadInput", "Loaded", "ModelError", "NoModel", "NotFinite", "RunFailed", "Serving", "run"]
-
-
-TIMED, FEWEST = 200, 20  # newest answers whose times are known, and how many a p99 needs
-EXTREME = 1e12  # no sensor reads this: a network that overflows on it is not at fault, whoever asks is
 
 
 class NoModel(ModelError):
@@ -38,66 +32,6 @@ class NoModel(ModelError):
         next_step = "try again soon" if known else "see /v2/repository/index for those it has"
         super().__init__(f"no release of {model!r} serves on this device; {next_step}")
         self.known = known
-
-
-class NotFinite(ModelError):
-    """The model answered with NaN or an infinity to inputs that were finite."""
-
-    code = "not-finite"
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A release ready to answer; of several questions, `rows` rows may go as one run (`edge.batching.height`).
-    `sample` is a question that it can answer."""
-
-    session: Session
-    slot: Slot
-    rows: int = 1
-    sample: Arrays | None = None
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """All outputs of the graph by name, and the slot of the release that gave them."""
-
-    outputs: Arrays
-    slot: Slot
-
-    @property
-    def release(self) -> Release:
-        return self.slot.release
-
-
-def run(loaded: Loaded, inputs: Arrays) -> Arrays:
-    """What a release says to `inputs`, by graph output name, whether or not it serves; nothing is counted.
-
-    Raises BadInput where the asker is at fault, else RunFailed or NotFinite.
-    """
-    outputs = loaded.session.run(inputs)
-    if finite(outputs):
-        return outputs
-    if not finite(inputs) or beyond(inputs, EXTREME):
-        raise BadInput("the inputs hold NaN, an infinity or absurd numbers, and this model has no answer to that")
-    raise NotFinite(f"release {loaded.slot.release.number} answered with NaN or an infinity")
-
-
-@dataclass(slots=True)
-class _Live:
-    """One release while it serves, with its own counters: a swap starts from nought without any reset."""
-
-    loaded: Loaded
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    answers: int = 0
-    errors: int = 0
-    not_finite: int = 0
-    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=TIMED))
-
-    def count(self, seconds: float, *, answers: int = 0, error: ModelError | None = None) -> None:
-        with self.lock:
-            self.seconds.append(seconds)
-            self.answers += answers
-            self.errors += error is not None
-            self.not_finite += isinstance(error, NotFinite)
 
 
 # (model, release number, seconds, answers that took so long together): no answers mean one failure
@@ -115,13 +49,14 @@ class Serving:
     """
 
     def __init__(self, observe: Observe = _unseen, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._live: dict[str, _Live | None] = {}
+        self._live: dict[str, Live | None] = {}
+        self._splits: dict[str, Split] = {}
         self._observe = observe
         self._clock = clock
 
     def put(self, model: ModelName, loaded: Loaded) -> None:
         """From the next question on, `loaded` answers; its counters start from nought."""
-        self._live[model] = _Live(loaded)
+        self._live[model] = Live(loaded)
 
     def take_away(self, model: ModelName) -> None:
         """From the next question on, nothing answers; the model stays known: askers are told to wait."""
@@ -130,6 +65,27 @@ class Serving:
     def forget(self, model: ModelName) -> None:
         """The device has no such model any more."""
         self._live.pop(model, None)
+
+    def split(self, model: ModelName, routes: Routes, arms: Mapping[int, Loaded]) -> None:
+        """From the next question with a key on, these arms answer as `routes` say; one that was there keeps its counts.
+        Without arms the release that serves answers all."""
+        before = self._splits.get(model)
+        held = before.arms if before else {}
+        kept = {n: held[n] if n in held and held[n].loaded is one else Live(one) for n, one in arms.items()}
+        if kept:
+            self._splits[model] = Split(routes, kept)
+        else:
+            self._splits.pop(model, None)
+
+    def arms(self, model: str) -> dict[int, Loaded]:
+        """The arms of the model's split, by release number; a copy."""
+        split = self._splits.get(model)
+        return {number: live.loaded for number, live in split.arms.items()} if split else {}
+
+    def routes(self, model: ModelName) -> Routes | None:
+        """Who answers for whom; None without a split."""
+        split = self._splits.get(model)
+        return split.routes if split else None
 
     def models(self) -> dict[str, Loaded | None]:
         """All known models, None where nothing serves; a copy."""
@@ -140,20 +96,17 @@ class Serving:
         live = self._live.get(model)
         return live.loaded if live else None
 
-    def loaded(self, model: str) -> Loaded:
-        """What answers now; raises NoModel."""
-        return self._find(model).loaded
+    def loaded(self, model: str, key: str = "") -> Loaded:
+        """What answers now, in a split for this key; raises NoModel."""
+        live, split = self._find(model), self._splits.get(model)
+        return (split.arms.get(split.routes.release(key), live) if split else live).loaded
 
-    def health(self, model: ModelName) -> Health:
-        """The counts of the release that serves now, an answer that is overdue being a failed one; all nought where
-        none does."""
-        live = self._live.get(model)
-        if live is None:
-            return Health()
-        with live.lock:
-            times = sorted(live.seconds)
-            p99_ms = 1000 * times[int(0.99 * (len(times) - 1))] if len(times) >= FEWEST else 0.0
-            return Health(live.answers, live.errors + live.loaded.session.late(), live.not_finite, p99_ms)
+    def health(self, model: ModelName, arm: int | None = None) -> Health:
+        """The counts of the release that serves now, or of an arm by its number, an answer that is overdue being a
+        failed one; all nought where there is none."""
+        split = self._splits.get(model) if arm is not None else None
+        live = self._live.get(model) if arm is None else split.arms.get(arm) if split else None
+        return live.health() if live else Health()
 
     def beside(self, model: ModelName, other: Loaded, runs: int) -> tuple[list[float], list[float]]:
         """Milliseconds of the release that serves and of `other`, run in turn on the sample of the first; nothing is
@@ -181,13 +134,25 @@ class Serving:
         return self._ask(model, self._wanted(model, release), inputs)
 
     def predict_each(
-        self, model: ModelName, questions: Sequence[Arrays], release: int | None = None
+        self, model: ModelName, questions: Sequence[Arrays], release: int | None = None, keys: Sequence[str] = ()
     ) -> list[Answer | ModelError]:
         """What `predict` returns or raises, for each of the questions in order; what may go as one run does so.
 
-        All are answered by one release. Raises NoModel.
+        All are answered by one release; in a split, by those of their `keys`, and where an arm fails by the incumbent.
+        Raises NoModel.
         """
         live = self._wanted(model, release)
+        split = self._splits.get(model) if any(keys) and release is None else None
+        if split is None:
+            return self._each(model, live, questions)
+        told: dict[int, Answer | ModelError] = {}
+        for arm, group in split.groups(live, keys).values():
+            told.update(zip(group, self._each(model, arm, [questions[n] for n in group]), strict=True))
+            failed = [n for n in group if arm is not live and isinstance(told[n], RunFailed | NotFinite)]
+            told.update(zip(failed, self._each(model, live, [questions[n] for n in failed]), strict=True))
+        return [_keyed(told[number], key) for number, key in enumerate(keys)]
+
+    def _each(self, model: ModelName, live: Live, questions: Sequence[Arrays]) -> list[Answer | ModelError]:
         if len(questions) == 1:
             return [self._told(model, live, questions[0])]
         told: dict[int, Answer | ModelError] = {}
@@ -195,7 +160,7 @@ class Serving:
             told.update(zip(group, self._ask_together(model, live, [questions[n] for n in group]), strict=True))
         return [told[number] for number in range(len(questions))]
 
-    def _ask_together(self, model: ModelName, live: _Live, asked: Sequence[Arrays]) -> list[Answer | ModelError]:
+    def _ask_together(self, model: ModelName, live: Live, asked: Sequence[Arrays]) -> list[Answer | ModelError]:
         slot = live.loaded.slot
         if len(asked) > 1:
             start = self._clock()
@@ -210,13 +175,13 @@ class Serving:
                 return [Answer(share, slot) for share in shares]
         return [self._told(model, live, inputs) for inputs in asked]
 
-    def _told(self, model: ModelName, live: _Live, inputs: Arrays) -> Answer | ModelError:
+    def _told(self, model: ModelName, live: Live, inputs: Arrays) -> Answer | ModelError:
         try:
             return self._ask(model, live, inputs)
         except ModelError as error:
             return error
 
-    def _ask(self, model: ModelName, live: _Live, inputs: Arrays) -> Answer:
+    def _ask(self, model: ModelName, live: Live, inputs: Arrays) -> Answer:
         slot = live.loaded.slot
         start = self._clock()
         try:
@@ -231,14 +196,20 @@ class Serving:
         self._observe(model, slot.release.number, spent, 1)
         return Answer(outputs, slot)
 
-    def _wanted(self, model: str, release: int | None) -> _Live:
-        live = self._find(model)
+    def _wanted(self, model: str, release: int | None) -> Live:
+        live, split = self._find(model), self._splits.get(model)
+        if split is not None and release in split.arms:
+            return split.arms[release]
         if release is not None and release != live.loaded.slot.release.number:
             raise NoModel(f"{model} version {release}", known=False)
         return live
 
-    def _find(self, model: str) -> _Live:
+    def _find(self, model: str) -> Live:
         live = self._live.get(model)
         if live is None:
             raise NoModel(model, known=model in self._live)
         return live
+
+
+def _keyed(told: Answer | ModelError, key: str) -> Answer | ModelError:
+    return told if isinstance(told, ModelError) else msgspec.structs.replace(told, key=key)

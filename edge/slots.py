@@ -7,7 +7,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from edge.lifecycle import RESUME, step
-from edge.states import Deployment, Event, Phase, Proof, Slot
+from edge.routing import Routes, Stretch
+from edge.states import Deployment, Event, Lane, Phase, Proof, Slot
 from sync.messages import ModelOrder
 from sync.names import Digest
 from sync.reports import Validated
@@ -69,17 +70,63 @@ def begin_trial(d: Deployment, validated: Validated, now: float) -> Deployment:
     )  # fmt: skip
 
 
+def join(d: Deployment, now: float) -> Deployment:
+    """The candidate, which is proven, stands beside the one that serves: an arm that has no places yet."""
+    if d.candidate is None or d.order is None:
+        raise RuntimeError("an arm without a candidate")
+    others = tuple(lane for lane in d.lanes if lane.slot.release.manifest != d.candidate.release.manifest)
+    lanes = (*others, Lane(d.candidate, retry=d.order.retry))
+    return _to(d, Event.JOINED, now, candidate=None, lanes=lanes, reason="")
+
+
+def rejoin(d: Deployment, now: float) -> Deployment:
+    """What came between is settled: the arms that are there go on."""
+    return _to(d, Event.JOINED, now)
+
+
+def fall(d: Deployment, number: int) -> Deployment:
+    """The arm of this number has no places any more; those of the others stay."""
+    fallen = (replace(lane, fallen=lane.fallen or lane.slot.release.number == number) for lane in d.lanes)
+    return replace(d, lanes=tuple(fallen))
+
+
+def end_split(d: Deployment, reason: str, now: float) -> Deployment:
+    """No arm is left; who serves did nothing wrong."""
+    return _to(d, Event.DEGRADED, now, lanes=(), reason=reason)
+
+
+def crown(d: Deployment, lane: Lane, order: ModelOrder) -> Deployment:
+    """An arm shall answer for all: it is the candidate, to be begun with (`begin_trial`); the other arms go."""
+    return replace(d, candidate=lane.slot, order=order, lanes=())
+
+
+def in_force(d: Deployment) -> bool:
+    """Whether a split has begun: its arms have their places."""
+    return any(lane.share for lane in d.lanes)
+
+
+def routes(d: Deployment) -> Routes:
+    """Who answers for whom, also while an arm has fallen: where none is loaded, the release that serves answers."""
+    incumbent = d.serving.release.number if d.serving else 0
+    lanes = (lane for lane in d.lanes if lane.share)
+    stretches = (Stretch(one.first, one.first + one.share, one.slot.release.number) for one in lanes)
+    return Routes(d.model, d.seed, incumbent, tuple(stretches))
+
+
 def mark_good(d: Deployment, now: float) -> Deployment:
     """Committed: it passed probation."""
     return _to(d, Event.SOAKED, now)
 
 
 def give_up(d: Deployment, event: Event, reason: str, now: float) -> Deployment:
-    """REFUSED, DEGRADED or WITHDRAWN: the release that was tried goes, who answered before stays or comes back.
+    """REFUSED, DEGRADED or WITHDRAWN: the release that was tried goes, who answered before stays or comes back; a split
+    ends with it.
 
     Going back never leads below the floor of the order: what lies under it was revoked.
     """
     tried_served = d.phase in (Phase.PROBATION, Phase.STEADY)
+    if d.phase is Phase.LIVE_SPLIT:
+        d, tried_served = replace(d, lanes=()), event is Event.DEGRADED
     if not tried_served:
         return _to(d, event, now, candidate=None, reason=reason)
     behind = fallbacks(d)
@@ -95,7 +142,7 @@ def fallbacks(d: Deployment) -> tuple[Slot, ...]:
 
 def take_off(d: Deployment, reason: str, now: float) -> Deployment:
     """The assignment wants no release of this model any more: nobody answers, nobody is gone back to."""
-    return _to(d, Event.WITHDRAWN, now, serving=None, previous=(), validated=None, reason=reason)
+    return _to(d, Event.WITHDRAWN, now, serving=None, previous=(), validated=None, reason=reason, lanes=())
 
 
 def prove_again(d: Deployment) -> Deployment:
@@ -113,15 +160,20 @@ def drop_previous(d: Deployment) -> Deployment:
 def forget(d: Deployment, number: int) -> Deployment:
     """This release was revoked: it is not gone back to. Where another is on trial, or nobody is settled to answer yet,
     the one behind it takes its place at once; else `give_up` does that."""
-    d = replace(d, previous=tuple(slot for slot in d.previous if slot.release.number != number))
+    d = replace(
+        d,
+        previous=tuple(slot for slot in d.previous if slot.release.number != number),
+        lanes=tuple(lane for lane in d.lanes if lane.slot.release.number != number),
+    )
     settled = d.phase in (Phase.PROBATION, Phase.STEADY)
     return d if settled or d.serving is None or d.serving.release.number != number else drop_previous(d)
 
 
 def returned(d: Deployment, validated: Validated | None, now: float) -> Deployment:
     """Whoever should answer now does: the previous release, or (declared) nobody."""
-    event = Event.RETURNED if d.serving else Event.EMPTIED
-    return _to(d, event, now, validated=validated)
+    if d.serving is None:
+        return _to(d, Event.EMPTIED, now, validated=validated, lanes=())
+    return _to(d, Event.RETURNED, now, validated=validated)
 
 
 def resumed(d: Deployment) -> Deployment:
@@ -136,7 +188,8 @@ def crashed(d: Deployment, artifact: Digest, now: float) -> Deployment:
         hit = slot is not None and slot.release.artifact == artifact
         return replace(slot, crashes=(*slot.crashes, now)[-CRASHES:]) if slot is not None and hit else slot
 
-    return replace(d, serving=counted(d.serving), candidate=counted(d.candidate))
+    lanes = tuple(replace(lane, slot=counted(lane.slot)) for lane in d.lanes)
+    return replace(d, serving=counted(d.serving), candidate=counted(d.candidate), lanes=lanes)
 
 
 def outlived(d: Deployment) -> Deployment:

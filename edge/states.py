@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -25,6 +26,7 @@ class Phase(StrEnum):
     PROVING = "proving"
     SHADOW = "shadow"
     PROBATION = "probation"
+    LIVE_SPLIT = "live_split"
     REVERTING = "reverting"
 
 
@@ -38,7 +40,8 @@ class Event(StrEnum):
     ALLOWED = "allowed"  # window and hold file permit the next step
     UNFIT = "unfit"  # this variant failed its proof here, and the release has another for this CPU
     PROVED = "proved"  # golden vectors and profile passed in the child
-    CLEARED = "cleared"  # the shadow gate is passed (or asks for nothing)
+    CLEARED = "cleared"  # the shadow gate is passed (or asks for nothing), or an arm of a split shall answer for all
+    JOINED = "joined"  # a proven release stands beside the one that answers, as an arm of a split
     SOAKED = "soaked"  # enough answers in probation without a breach
     DEGRADED = "degraded"  # a guardrail broke or the pairs spoke against it, in shadow or while it served
     RETURNED = "returned"  # the previous release answers again
@@ -74,6 +77,17 @@ class Slot(msgspec.Struct, frozen=True):
     refused: tuple[Digest, ...] = ()  # variants of it that failed their proof here, by plaintext digest
 
 
+class Lane(msgspec.Struct, frozen=True):
+    """One arm of a split: it answers for `share` places from `first` on (`edge.routing`), for none before the split has
+    begun. Once `fallen` the release that serves has its places."""
+
+    slot: Slot
+    first: int = 0
+    share: int = 0
+    retry: int = 0
+    fallen: bool = False
+
+
 class Deployment(msgspec.Struct, frozen=True):
     """All the journal knows of one model: the phase, who serves, who is on trial, who served before."""
 
@@ -87,6 +101,9 @@ class Deployment(msgspec.Struct, frozen=True):
     validated: Validated | None = None
     starts: int = 0  # starts of the agent in this phase: the loop breaker
     reason: str = ""
+    lanes: tuple[Lane, ...] = ()  # of a split, beside `serving`
+    seed: str = ""  # of the split in force
+    per_key: int = 1  # see Gates
 
 
 class HeldPiece(msgspec.Struct, frozen=True):
@@ -166,6 +183,20 @@ class Install:
 
     certificate: str
     authorities: tuple[str, ...] = ()
+
+
+# What the journal counts, or remembers as a number.
+Counter = Literal[
+    "epoch", "desired_seq", "reported_seq", "command_seq", "session", "proof", "time", "signed_time", "stopped"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What this device tells the core when it is asked: a sealed file (`sync.answers`), and in words what is in it."""
+
+    file: bytes
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """Has this device's world changed since its release was committed? One detector a model, fed with every reading.
 
 The baseline is the device's own: its first drift windows after commit, so a new release starts anew. Rows wait until
-they fill a drift window, so that most readings cost next to nothing. Detectors are kept sealed, one file a model,
-written every `KEEP_EVERY` windows and at an alarm; a kill costs at most the windows since then, which can only delay an
-alarm. A file that cannot be read is the same as none, and reported.
+they fill a drift window, so that most readings cost next to nothing. Detectors are kept sealed, one file a model, which
+is due every `KEEP_EVERY` windows and at an alarm, and written by `write_down`, away from whoever answers; a kill costs
+the windows since then, which can only delay an alarm, or tell it once more. A file that cannot be read is the same as
+none, and reported.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sync.sketch import MAX_STREAMS, Stream, pack, unpack
 from sync.windows import Rows
 
 KEEP_EVERY = 20  # drift windows between two checkpoints
-TOGETHER = 4  # full drift windows the detector is shown at once, where rows come faster than ...
+TOGETHER = 16  # full drift windows the detector is shown at once, where rows come faster than ...
 SOON = 1.0  # seconds of event time, after which it is shown a full window at once
 
 Alarm = Callable[[ModelName, DriftReport], None]
@@ -46,6 +47,7 @@ class _Watched:
     over: int = 0  # rows since the last finished window ...
     waiting: list[Rows] = field(default_factory=list)  # ... and of these, those the detector has not seen
     shown: float = -math.inf  # event time when it saw rows last
+    due: bool = False  # for a checkpoint
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -74,22 +76,19 @@ class Telemetry:
 
     def observe(self, model: ModelName, ts: float, rows: npt.ArrayLike) -> None:
         """Rows (n, streams) of a model, in the order they came; nothing if it is not watched, or in another layout."""
+        came = np.asarray(rows, np.float32)
         with self._lock:
             watched = self._watched.get(model)
-            if watched is None:
-                return
-            came = np.asarray(rows, np.float32)
-            if came.ndim != 2 or came.shape[1] != watched.width:
+            if watched is None or came.ndim != 2 or came.shape[1] != watched.width:
                 return
             watched.waiting.append(came)
             watched.over += len(came)
-            full = watched.over // watched.window
-            if full == 0 or (full < TOGETHER and abs(ts - watched.shown) < SOON):
+            if watched.over < watched.window:
+                return
+            if watched.over < TOGETHER * watched.window and abs(ts - watched.shown) < SOON:
                 return
             watched.shown = ts
             alarmed = self._judged(watched)
-            if alarmed or watched.report.windows - watched.kept >= KEEP_EVERY:
-                self._keep(model, watched)
             report = watched.report
         if alarmed:
             self._alarm(model, report)
@@ -99,12 +98,20 @@ class Telemetry:
         watched = self._watched.get(model)
         return watched.report if watched else None
 
+    def write_down(self) -> None:
+        """Checkpoints the detectors for which that is due; one thread at a time calls it, often."""
+        with self._lock:
+            due = {model: self._content(watched) for model, watched in self._watched.items() if watched.due}
+        for model, content in due.items():  # whoever answers does not wait for the disk
+            self._kept.save(model, content)
+
     def close(self) -> None:
         """A last checkpoint of everything."""
         with self._lock:
             alarmed = {model: watched for model, watched in self._watched.items() if self._judged(watched)}
-            for model, watched in self._watched.items():
-                self._keep(model, watched)
+            for watched in self._watched.values():
+                watched.due = True
+        self.write_down()
         for model, watched in alarmed.items():
             self._alarm(model, watched.report)
 
@@ -113,6 +120,7 @@ class Telemetry:
         waiting, watched.waiting, watched.over = watched.waiting, [], watched.over % watched.window
         verdicts = watched.detector.push(np.concatenate(waiting)) if waiting else ()
         noted = [self._note(watched, verdict) for verdict in verdicts]
+        watched.due = watched.due or any(noted) or watched.report.windows - watched.kept >= KEEP_EVERY
         return any(noted)
 
     def _note(self, watched: _Watched, verdict: Verdict) -> bool:
@@ -152,10 +160,9 @@ class Telemetry:
         window, width = kept.state.rule.window, len(kept.state.streams)
         return _Watched(kept.number, window, width, detector, kept.report, kept.report.windows, kept.over)
 
-    def _keep(self, model: ModelName, watched: _Watched) -> None:
-        watched.kept = watched.report.windows
-        content = pack(_State(watched.number, watched.detector.state(), watched.report, watched.over))
-        self._kept.save(model, content)
+    def _content(self, watched: _Watched) -> bytes:
+        watched.kept, watched.due = watched.report.windows, False
+        return pack(_State(watched.number, watched.detector.state(), watched.report, watched.over))
 
 
 def streams_of(manifest: Manifest) -> tuple[str, ...]:

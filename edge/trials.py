@@ -18,6 +18,7 @@ from edge.answers import conclude
 from edge.kept import Kept
 from edge.lookups import Lookups
 from edge.pairing import About, Books, Pair, Tally, fresh
+from edge.predictions import draw
 from edge.serving import BadInput, Loaded, ModelError, NotFinite, run
 from edge.states import Health
 from sync.errors import SyncError
@@ -29,6 +30,7 @@ from sync.sketch import pack, unpack
 from sync.windows import Rows
 
 KEEP_EVERY = 20  # pairs or labels between two checkpoints
+SPARE = 1.0  # seconds of a core that a shadow may take at once, after it took none for a while
 LATE = 30.0  # seconds after which an answer that a candidate still owes counts as failed
 
 Known = Callable[[str], str | None]  # prediction id -> its label
@@ -56,6 +58,9 @@ class _Trial:
     asked: float | None = None  # when the candidate was asked in shadow, while it owes the answer
     changes: int = 0  # since the last checkpoint
     said: set[str] = field(default_factory=set)
+    share: float = 1.0  # of one core that asking the candidate may take; 1: any
+    spare: float = SPARE  # seconds of a core that it has left ...
+    filled: float = 0.0  # ... as of then
 
 
 class Trials:
@@ -95,7 +100,7 @@ class Trials:
             if trial is None or trial.tally.about != about:
                 trial = self._trials[model] = _Trial(new, old, margin, Tally(self._restore(model, about)))
                 self._catch_up(model, trial, trial.tally.unlabelled())
-            trial.new, trial.old, trial.margin = new, old, margin
+            trial.new, trial.old, trial.margin, trial.share = new, old, margin, gates.shadow_share
             if about.metric != gates.evidence:
                 self._say(trial, "trial-not-paired", f"{model}: no classes, so nothing speaks for {gates.evidence}")
 
@@ -120,12 +125,16 @@ class Trials:
             trial = self._trials.get(prediction.model)
             if trial is None or not _wanted(trial, prediction, window):
                 return
+            begun = self._clock()
+            if not _affords(trial, prediction.id, begun):
+                return
             in_shadow = prediction.release == trial.old.slot.release.number
             other = trial.new if in_shadow else trial.old
-            trial.asked = self._clock() if in_shadow else None
+            trial.asked = begun if in_shadow else None
         heard = self._ask(other, prediction.entity or "", window)  # takes a while: nobody else must wait for it
         with self._lock:
             trial.asked = None
+            trial.spare -= self._clock() - begun
             # Meanwhile it may have been closed, or the same window seen by another thread.
             if self._trials.get(prediction.model) is trial and _wanted(trial, prediction, window):
                 self._hear(trial, prediction, heard, in_shadow=in_shadow)
@@ -176,7 +185,7 @@ class Trials:
         """The other release's answer, as a label would put it, or what kept it from one; a table that is stale to it
         counts, for it would answer so too."""
         try:
-            inputs, _ = self._lookups.question(other.session, other.slot.manifest, entity, window)
+            inputs, _, _ = self._lookups.question(other.session, other.slot.manifest, entity, window)
             return str(conclude(run(other, inputs), other.slot.manifest.classes)[0])
         except ModelError as error:
             return error
@@ -240,6 +249,16 @@ class Trials:
         if code not in trial.said and self._kept is not None:
             self._kept.report(code, text)
         trial.said.add(code)
+
+
+def _affords(trial: _Trial, prediction_id: str, now: float) -> bool:
+    """Whether this window is in the sample that the share of a core allows. By lot, and the less is left the fewer, so
+    that no rhythm of the entities decides whose windows are compared."""
+    if trial.share >= 1:
+        return True
+    trial.spare = min(SPARE, trial.spare + trial.share * max(0.0, now - trial.filled))
+    trial.filled = now
+    return draw(prediction_id) < trial.spare / SPARE
 
 
 def _wanted(trial: _Trial, prediction: Prediction, window: Rows) -> bool:

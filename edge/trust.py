@@ -6,7 +6,8 @@ tuf's own files are renamed without fsync, so the versions it accepted are also 
 anything lower is refused, even after its folder was lost. Only a new root lowers that mark, and only for what the
 keys it took away had signed: so a thief who counted to the end can be followed. A release that passed leaves a
 *record*: the metadata and manifest bytes, by which every later load is verified offline, ignoring expiry. Expiry
-blocks installing, never running. tuf reads the clock itself; a clock that is not set is caught before (`edge.agent`).
+blocks installing, never running. tuf reads the machine's clock itself: what it lets pass is held against the time
+that the walker knows as well, which on a box without a clock is later.
 
 What is no longer among the signed targets was revoked, and `revoked` says so of what this device holds. The chain of
 roots is followed for itself besides (`edge.roots`).
@@ -126,14 +127,16 @@ def accept(
     model: ModelName,
     number: int,
     digest: Digest,
+    now: float = 0.0,
 ) -> Accepted:
     """Runs tuf's client over `files` and accepts one release.
 
     `folder` keeps tuf's metadata, `root` is the pinned first root or a newer one that this device came to trust,
-    `floor` the high-water mark. Raises Incomplete (files missing, or Expired: not now) or Untrusted (never):
-    signature, rollback, digest, or a release that is not among the signed targets of its model's role.
+    `floor` the high-water mark, `now` the least that the time can be. Raises Incomplete (files missing, or Expired: not
+    now) or Untrusted (never): signature, rollback, digest, or a release that is not among the signed targets of its
+    model's role.
     """
-    current = _refreshed(folder, root, files, floor, [(model, number)])
+    current = _refreshed(folder, root, files, floor, [(model, number)], now)
     found = current.found
     if current.digests[model, number] != digest or role_of(model) not in found:
         raise Untrusted(f"{model} {number} with digest {digest[:12]} is not among the signed releases")
@@ -150,12 +153,13 @@ def revoked(
     files: Mapping[str, bytes],
     floor: Mapping[str, int],
     held: Mapping[tuple[ModelName, int], Digest],
+    now: float = 0.0,
 ) -> Standing:
     """Which of the releases `held` here (model and number -> manifest) are not among the signed ones any more.
 
     Runs tuf's client as `accept` does, and raises the same.
     """
-    current = _refreshed(folder, root, files, floor, held)
+    current = _refreshed(folder, root, files, floor, held, now)
     gone = tuple(sorted(one for one, digest in held.items() if current.digests[one] != digest))
     return Standing(gone, current.found["root"], current.mark)
 
@@ -189,6 +193,7 @@ def _refreshed(
     files: Mapping[str, bytes],
     floor: Mapping[str, int],
     releases: Iterable[tuple[ModelName, int]],
+    now: float,
 ) -> _Current:
     """tuf's client over `files`; raises Incomplete or Untrusted."""
     asked = tuple(releases)
@@ -200,6 +205,7 @@ def _refreshed(
         updater.refresh()
         digests = {one: _digest(updater.get_targetinfo(target_path(*one))) for one in asked}
         found = _kept(folder, {role_of(model) for model, _ in asked})
+        _check_current(found, now)
         return _Current(found, digests, _raised(_under(folder, root, found["root"], floor), found))
     except (RepositoryError, DownloadLengthMismatchError, ValueError) as error:
         # What has expired may be renewed in place; a file of the wrong length must be dropped to be asked for again.
@@ -217,6 +223,14 @@ def _kept(folder: Path, roles: Iterable[str]) -> dict[str, bytes]:
     """The metadata tuf's client keeps after a refresh; of the models' roles those that are one."""
     models = [role for role in roles if (folder / f"{role}.json").exists()]
     return {name: (folder / f"{name}.json").read_bytes() for name in (*_TOP, *models)}
+
+
+def _check_current(found: Mapping[str, bytes], now: float) -> None:
+    """Raises Expired for what has ended by `now`."""
+    for name, data in found.items():
+        ends = Metadata[Any].from_bytes(data).signed.expires
+        if ends.timestamp() <= now:
+            raise Expired(f"trust files: {name} has expired on {ends:%Y-%m-%d}, by the time that was signed since")
 
 
 def _under(folder: Path, root: bytes, trusted: bytes, floor: Mapping[str, int]) -> Mapping[str, int]:

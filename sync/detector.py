@@ -18,6 +18,7 @@ windows decide: cut differently into pushes, or replayed from a state, they give
 
 from __future__ import annotations
 
+from collections import deque
 from enum import StrEnum
 
 import msgspec
@@ -177,7 +178,8 @@ class Detector:
         self._gathered: list[Rows] = [gathered] if len(gathered) else []
         self._counter: WindowCounter | None = None
         self._scores: list[tuple[float, ...]] = []
-        self._recent = np.frombuffer(state.recent, "<u2").reshape(-1, len(state.streams), COUNTERS)
+        recent = np.frombuffer(state.recent, "<u2").reshape(-1, len(state.streams), COUNTERS)
+        self._recent = deque(recent, self._rule.recent)  # counters of the newest windows
         self._r: Floats | None = None
         if state.baseline is not None:
             self._bins, self._reference = state.baseline.bins, state.baseline.reference.array()
@@ -200,7 +202,7 @@ class Detector:
         if self._counter is None:
             left = self._gather(left, verdicts)
         if self._counter is not None:
-            verdicts += [self._judge(counts) for counts in self._counter.push(left)]
+            verdicts += self._judge(self._counter.push(left))
         return tuple(verdicts)
 
     def state(self) -> State:
@@ -209,13 +211,14 @@ class Detector:
         if self._counter is None:
             gathered = np.concatenate(self._gathered).astype("<f4").tobytes() if self._gathered else b""
             return msgspec.structs.replace(state, gathered=gathered)
-        reference = Sketch(self._counter.checkpoint().bins, tuple(tuple(map(int, row)) for row in self._reference))
+        partial = self._counter.checkpoint()
+        reference = Sketch(partial.bins, tuple(map(tuple, self._reference.tolist())))
         return msgspec.structs.replace(
             state,
             baseline=Baseline(self._bins, reference, tuple(self._scores)),
-            partial=self._counter.checkpoint(),
+            partial=partial,
             collected=b"" if self._r is None else self._r.astype("<f8").tobytes(),
-            recent=self._recent.astype("<u2").tobytes(),
+            recent=b"".join(counts.astype("<u2").tobytes() for counts in self._recent),
         )
 
     def _gather(self, rows: Rows, verdicts: list[Verdict]) -> Rows:
@@ -250,11 +253,14 @@ class Detector:
         kept = np.frombuffer(collected, "<f8") if collected else np.zeros(turns * len(self._streams))
         self._r = kept.reshape(turns, len(self._streams)).copy()
 
-    def _judge(self, counts: Counts) -> Verdict:
-        # One window at a time and always in the same shape, so that batching cannot change a rounding.
-        score = distance(counts, self._reference)
+    def _judge(self, windows: Counts) -> list[Verdict]:
+        # All at once: a score is a sum over the counters of its own window alone, so batching changes no rounding.
+        scores = distance(windows, self._reference) if len(windows) else np.zeros(0)
+        return [self._weigh(counts, score) for counts, score in zip(windows.astype(np.uint16), scores, strict=True)]
+
+    def _weigh(self, counts: npt.NDArray[np.uint16], score: Floats) -> Verdict:
         number, self._windows = self._windows, self._windows + 1
-        self._recent = np.concatenate([self._recent, counts[None].astype(np.uint16)])[-self._rule.recent :]
+        self._recent.append(counts)
         if self._r is None:
             self._scores.append(tuple(float(one) for one in score))
             self._open_watch(b"")
@@ -274,7 +280,7 @@ class Detector:
         if statistic < self._rule.alarm:
             return Verdict(number, Status.QUIET, statistic)
         own = r.mean(axis=0)
-        effects = psi(self._recent.sum(axis=0, dtype=np.int64), self._reference)
+        effects = psi(np.sum(self._recent, axis=0, dtype=np.int64), self._reference)
         named = tuple(
             Drifted(stream.name, float(own[i]), float(effects[i]))
             for i, stream in enumerate(self._streams)

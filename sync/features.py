@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from sync.errors import Malformed
 
@@ -43,8 +47,44 @@ class WindowSpec(msgspec.Struct, frozen=True):
             raise ValueError("window: channels must be named, each once")
 
 
+class Unit(msgspec.Struct, frozen=True):
+    """How a sensor's number becomes the model's: `number * scale + offset`."""
+
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale) or self.scale == 0 or not math.isfinite(self.offset):
+            raise ValueError("units: scale is a finite number other than 0, offset a finite number")
+
+
+def in_units(rows: npt.ArrayLike, channels: tuple[str, ...], units: Mapping[str, Unit]) -> npt.NDArray[np.float32]:
+    """Rows (n, channels) in the model's units, float32; beyond what 32 bits hold a number is infinite.
+
+    Training and serving call exactly this. A number is first rounded to 32 bits, so that it does not matter how it
+    came: as text, as JSON, or raw.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        given = np.asarray(rows, np.float32)
+        if not units:
+            return given
+        each = [units.get(channel, Unit()) for channel in channels]
+        scale, offset = ([getattr(unit, part) for unit in each] for part in ("scale", "offset"))
+        found: npt.NDArray[np.float32] = (given.astype(np.float64) * scale + offset).astype(np.float32)
+        return found
+
+
+def fits(wanted: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether a shape is as `wanted`; -1 there fits anything."""
+    if len(wanted) != len(shape):
+        return False
+    for want, got in zip(wanted, shape, strict=True):  # noqa: SIM110  # on the way of every answer: half of what all() costs
+        if want not in (-1, got):
+            return False
+    return True
+
+
 def check_shape(spec: TensorSpec, shape: tuple[int, ...]) -> None:
     """Raises Malformed unless `shape` fits the specification; -1 in the specification fits anything."""
-    fits = len(spec.shape) == len(shape) and all(want in (-1, got) for want, got in zip(spec.shape, shape, strict=True))
-    if not fits:
+    if not fits(spec.shape, shape):
         raise Malformed(f"input {spec.name!r} has shape {list(shape)}, the model takes {list(spec.shape)}")

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from sync.bindings import Binding as Binding
 from sync.features import TensorSpec, WindowSpec
 from sync.names import Digest, LookupName, ModelName, TenantId
 
@@ -47,20 +48,6 @@ class Profile(msgspec.Struct, frozen=True):
     rss_mb: int = 256
 
 
-class Binding(msgspec.Struct, frozen=True):
-    """A topic binding: sensor topics in, predictions out, no code.
-
-    Exactly one level of `topic` is the literal word `{entity}` (one level of the sensor topic); `output` may
-    contain it too. The payload is a JSON object with the time in `time_field` (seconds) and one number a channel,
-    or a list of such objects.
-    """
-
-    topic: str
-    output: str
-    time_field: str = "ts"
-    emit: Literal["always", "on-change"] = "always"
-
-
 class Drift(msgspec.Struct, frozen=True):
     """How a device watches its streams for drift (`sync.detector.Rule` says what each means).
 
@@ -80,7 +67,8 @@ class Uplink(msgspec.Struct, frozen=True):
 
     `labelled`: predictions that were given a label; `sampled`: of all predictions a share of `share`, chosen by their
     ids. `when` = `alarm`: only predictions since the standing drift alarm. `daily_bytes` caps what is sealed in a UTC
-    day. `data_class` and `region` are written on every batch.
+    day. `data_class` and `region` are written on every batch. `asked`: inputs of predictions that a person asks for by
+    a signed command may leave as well, within the same bytes; without it the answer has none.
     """
 
     policy: Literal["none", "labelled", "sampled"] = "none"
@@ -89,6 +77,7 @@ class Uplink(msgspec.Struct, frozen=True):
     daily_bytes: int = 1_000_000
     data_class: str = "internal"
     region: str = ""
+    asked: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1 or self.daily_bytes < 0:
@@ -184,6 +173,7 @@ class Manifest(msgspec.Struct, frozen=True):
     requires: Requires = Requires()
     lookups: tuple[Lookup, ...] = ()
     variables: tuple[Variable, ...] = ()
+    major: int = 1  # rises when what it answers means something else: other classes
     v: int = VERSION
 
 

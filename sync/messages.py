@@ -6,6 +6,7 @@ per document), `ts` (seconds since 1970, UTC, by the sender's clock) and, from d
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -16,11 +17,13 @@ from sync.pieces import Piece, PieceReport
 from sync.reports import Evidence, ModelReport
 
 PROTOCOL = 1
+SHARES = 10_000  # a split counts in basis points
 
 ASSIGNMENT_TYPE = "application/vnd.falaj.assignment+json"
 REPORTED_TYPE = "application/vnd.falaj.reported+json"
 
 Quality = Literal["ok", "warming", "stale", "abstain", "no_model"]
+Mode = Literal["live", "shadow", "split", "off"]
 
 
 # --- core to device ---------------------------------------------------------------------------------------------
@@ -35,19 +38,51 @@ class Gates(msgspec.Struct, frozen=True):
     soak_answers: int = 20  # answered requests or windows in PROBATION
     max_errors: int = 0  # failed answers tolerated in PROBATION
     crashes: int = 3  # starts of the agent in PROBATION before the release is given up
+    shadow_share: float = 0.25  # of one core, that asking a candidate in shadow may take; 1: every window is asked
+    per_key: int = 1  # outcomes of one entity or key that make its word on an arm of a split
+
+
+class Arm(msgspec.Struct, frozen=True):
+    """One more release that answers in a split: the keys whose place (`edge.routing`, 0 to 9,999) is one of the `share`
+    places from `first` on. These stay where they are, whatever becomes of the other arms."""
+
+    manifest: Digest
+    number: int
+    keys: dict[Digest, str]
+    first: int
+    share: int
+    retry: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.first < SHARES and 0 < self.share <= SHARES - self.first):
+            raise ValueError(f"an arm has from 1 to all of the {SHARES} places: {self.share} from {self.first} on")
 
 
 class ModelOrder(msgspec.Struct, frozen=True):
     """What one device shall do with one model. `keys` opens the blobs: sealed digest -> wrapped key (base64). `shadow`:
-    prove it, then run it beside the incumbent, on the same inputs, until a newer order says `live`."""
+    prove it, then run it beside the incumbent, on the same inputs, until a newer order says `live`. `split`: it is the
+    incumbent, and `arms` answer in its place for the entities and keys that `seed` puts there; no asker may know it."""
 
     manifest: Digest
     number: int
     keys: dict[Digest, str]
     floor: int = 1
-    mode: Literal["live", "shadow", "off"] = "live"
+    mode: Mode = "live"
     gates: Gates = Gates()
     retry: int = 0  # a higher generation lifts the quarantine of this release on this device
+    arms: tuple[Arm, ...] = ()
+    seed: str = ""
+
+    def __post_init__(self) -> None:
+        if len({self.manifest, *(arm.manifest for arm in self.arms)}) <= len(self.arms):
+            raise ValueError("a release stands twice in a split")
+        placed = sorted((arm.first, arm.first + arm.share) for arm in self.arms)
+        if any(end > first for (_, end), (first, _) in pairwise(placed)):
+            raise ValueError("two arms of a split have places in common")
+
+    def all_keys(self) -> dict[Digest, str]:
+        """What opens the blobs of every release of this order."""
+        return self.keys | {digest: key for arm in self.arms for digest, key in arm.keys.items()}
 
 
 class Assignment(msgspec.Struct, frozen=True):
@@ -174,7 +209,8 @@ WHY = Kind("why")
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """The one prediction document. `probabilities` follow `classes`; both are empty where there is no model."""
+    """The one prediction document. `probabilities` follow `classes`; both are empty where there is no model. `holds`
+    says whether the condition of a binding's `when` holds, None without one."""
 
     id: str
     model: ModelName
@@ -185,4 +221,5 @@ class Prediction(msgspec.Struct, frozen=True):
     classes: tuple[str, ...] = ()
     entity: str = ""
     release: int | None = None
+    holds: bool | None = None
     v: int = PROTOCOL

@@ -1,4 +1,5 @@
-"""The only paho: a `sync.link.Link` over MQTT 5. Its threads end here; a walker sees calls and callbacks.
+"""The only paho (with `sync.packets`): a `sync.link.Link` over MQTT 5. Its threads end here; a walker sees calls and
+callbacks.
 
 Traps settled here, once: MQTT 5 and the second callback API are asked for by name (paho's defaults are older);
 TCP_NODELAY is set (without it a QoS 1 exchange waits for delayed acknowledgements, 40 times slower); a publish
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -19,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from sync.link import LinkDown, Message, Publish, Receiver, Watcher, pause
+from sync.packets import Client, properties
 from sync.topics import is_chunk
 
 KEEPALIVE = 60  # seconds
@@ -70,16 +73,6 @@ class Broker:
     session_expiry: int = 86_400  # seconds the broker keeps the session of an absent client
 
 
-class _Client(paho.Client):
-    """Holds no more of one packet than `largest` bytes: paho would take 256 MB of whoever announces them."""
-
-    largest = 2**28 - 1  # MQTT has no larger ones
-
-    def _packet_read(self) -> MQTTErrorCode:
-        done = super()._packet_read()
-        return done if self._in_packet["remaining_length"] <= self.largest else MQTTErrorCode.MQTT_ERR_PROTOCOL
-
-
 class MqttLink:
     """One session with a broker.
 
@@ -87,7 +80,7 @@ class MqttLink:
     `acknowledge(receipt)`. With `queue_when_down`, publishes wait in memory for the session (a local broker);
     without, they are dropped (the uplink: state is told again after every reconnect). With `retain_as_published`,
     `Message.retained` is also true for a live message that the broker was told to keep. `confirmed` is called from
-    the link's thread after each QoS 1 publish that the broker answered; `settled` says if it was the last. `chance`
+    the link's thread after each QoS 1 publish that the broker answered; `unconfirmed` says how many are left. `chance`
     gives numbers from 0 to 1: clients that were lost together come back one by one. `session` counts the sessions that
     came up, `limit` is the largest packet (bytes) that the broker of this one takes; 0: any.
     """
@@ -118,7 +111,7 @@ class MqttLink:
         self._granted: frozenset[str] = frozenset()
         self._receiver: Receiver = lambda message: None
         self._watcher: Watcher = lambda up, reason: None
-        client = _Client(
+        client = Client(
             CallbackAPIVersion.VERSION2, client_id=broker.client_id, protocol=paho.MQTTv5, manual_ack=manual_ack
         )
         if broker.tls is not None:
@@ -134,29 +127,25 @@ class MqttLink:
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
-        client.on_publish = self._on_publish
+        client.answered = self._on_answered
         client.on_subscribe = self._on_subscribe
         client.on_unsubscribe = self._on_unsubscribe
         self._client = client
 
     def start(self, receiver: Receiver, watcher: Watcher) -> None:
         self._receiver, self._watcher = receiver, watcher
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = self._broker.session_expiry
-        properties.MaximumPacketSize = self._client.largest
+        wishes = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        wishes.SessionExpiryInterval = self._broker.session_expiry
+        wishes.MaximumPacketSize = self._client.largest
         at, clean = self._broker, self._broker.clean_start
-        self._client.connect_async(at.host, at.port, KEEPALIVE, clean_start=clean, properties=properties)
+        self._client.connect_async(at.host, at.port, KEEPALIVE, clean_start=clean, properties=wishes)
         self._client.loop_start()
 
     def publish(self, message: Publish) -> None:
         if not self._queue and not self._up.is_set():
             return
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        if message.expiry is not None:
-            properties.MessageExpiryInterval = message.expiry
-        if message.correlation is not None:
-            properties.CorrelationData = message.correlation
-        info = self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
+        said = properties(message.expiry, message.correlation)
+        info = self._client.publish(message.topic, message.payload, message.qos, message.retain, said)
         if message.qos and info.rc == paho.MQTT_ERR_SUCCESS:
             with self._sent_lock:  # held over no call of paho's that calls back: it has locks of its own
                 self._forget_arrived()
@@ -189,11 +178,11 @@ class MqttLink:
         return self._granted
 
     @property
-    def settled(self) -> bool:
-        """Whether the broker has confirmed all that was published with QoS 1."""
+    def unconfirmed(self) -> int:
+        """How many of the messages published with QoS 1 the broker has not confirmed."""
         with self._sent_lock:
             self._forget_arrived()
-            return not self._sent
+            return len(self._sent)
 
     def _forget_arrived(self) -> None:
         while self._sent and self._sent[0].is_published():
@@ -252,7 +241,8 @@ class MqttLink:
 
     def _on_connect_fail(self, client: Any, data: Any) -> None:
         self._pause()
-        self._watcher(False, f"no connection to {self._broker.host}:{self._broker.port}")
+        why = sys.exc_info()[1]  # paho calls from where it caught what stopped it, and hands nothing over
+        self._watcher(False, f"no connection to {self._broker.host}:{self._broker.port}" + (f": {why}" if why else ""))
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
         self._up.clear()
@@ -273,7 +263,7 @@ class MqttLink:
         payload = bytes(message.payload)
         self._receiver(Message(topic, payload, message.qos, message.retain, message.mid, response, correlation))
 
-    def _on_publish(self, client: Any, data: Any, mid: int, reason: ReasonCode, properties: Any) -> None:
+    def _on_answered(self, reason: ReasonCode) -> None:
         if reason.is_failure:
             self._refused(f"the broker refused a publish: {reason}")
         self._confirmed()

@@ -66,6 +66,34 @@ class TrialReport(msgspec.Struct, frozen=True):
     worst: tuple[int, int, int] | None = None  # the blocks, if every label that is missing spoke against the candidate
 
 
+class ArmReport(msgspec.Struct, frozen=True):
+    """One release of a split on one device. `answers` and `errors` count since it was loaded, the others since the
+    split began; a key is an entity or the key of a request, and counts where the split put it, once."""
+
+    number: int
+    manifest: Digest
+    retry: int
+    share: int  # places of 10,000, as ordered
+    answers: int = 0
+    errors: int = 0
+    p99_ms: float = 0.0
+    keys: int = 0  # that it answered, of the first ones of the split
+    labels: int = 0  # outcomes of its answers that became known
+    right: int = 0  # of these, the good ones
+    losses: tuple[int, ...] = ()  # keys by how many of their first `per_key` outcomes were bad: 0, 1, ... per_key
+    fallen: bool = False  # a guardrail broke: its keys are answered by the first release
+
+
+class SplitReport(msgspec.Struct, frozen=True):
+    """A split on one device. `split` is the digest of what it is about: another seed, place, release, retry or number
+    of outcomes to a key is another split."""
+
+    split: Digest
+    per_key: int
+    arms: tuple[ArmReport, ...]  # the first is the incumbent
+    full: bool = False  # more keys came than are followed: those beyond are answered, and not counted
+
+
 class RoadReport(msgspec.Struct, frozen=True):
     """How many samples of a model went upstream, and what today's budget has left."""
 
@@ -93,6 +121,7 @@ class ModelReport(msgspec.Struct, frozen=True):
     labelled: LabelReport | None = None
     trial: TrialReport | None = None
     road: RoadReport | None = None
+    split: SplitReport | None = None
     quarantined: dict[Digest, int] = {}  # manifests with a verdict against them -> the retry generation it was of
 
 

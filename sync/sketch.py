@@ -219,7 +219,7 @@ def count(bins: tuple[Bins, ...], rows: npt.ArrayLike) -> Sketch:
 
 def of_array(bins: tuple[Bins, ...], counts: Counts) -> Sketch:
     """The sketch with these counters, (streams, 20)."""
-    return Sketch(identity(bins), tuple(tuple(int(n) for n in row) for row in counts))
+    return Sketch(identity(bins), tuple(map(tuple, counts.tolist())))
 
 
 class WindowCounter:

@@ -80,6 +80,10 @@ def labels(tenant: TenantId, device: DeviceId) -> str:
     return f"{ROOT}/{tenant}/d/{device}/labels"
 
 
+def command(tenant: TenantId, device: DeviceId, number: int) -> str:
+    return f"{ROOT}/{tenant}/d/{device}/cmd/{number}"
+
+
 def trust(tenant: TenantId, file: TrustFile) -> str:
     return f"{ROOT}/{tenant}/trust/{file}"
 
@@ -98,16 +102,22 @@ def core_status(tenant: TenantId) -> str:
     return f"{ROOT}/{tenant}/core/status"
 
 
+def core_reports(tenant: TenantId) -> str:
+    """What all devices report."""
+    return f"{ROOT}/{tenant}/d/+/reported"
+
+
 def core_subscriptions(tenant: TenantId) -> tuple[str, ...]:
     """What the core listens to: everything devices may write."""
     root = f"{ROOT}/{tenant}/d/+"
-    return (f"{root}/reported", f"{root}/status", f"{root}/up/+")
+    return (core_reports(tenant), f"{root}/status", f"{root}/up/+")
 
 
 def device_subscriptions(tenant: TenantId, device: DeviceId) -> tuple[str, ...]:
     """What a device always listens to; trust files and chunks are subscribed one by one, as they are lacked."""
     own = f"{ROOT}/{tenant}/d/{device}"
-    return (f"{own}/desired", f"{own}/ack/+", f"{own}/labels", core_status(tenant), f"{ROOT}/{tenant}/trust/index")
+    shared = (core_status(tenant), f"{ROOT}/{tenant}/trust/index")
+    return (f"{own}/desired", f"{own}/ack/+", f"{own}/labels", f"{own}/cmd/+", *shared)
 
 
 def parse(topic: str) -> Address:
@@ -150,6 +160,11 @@ def local_replies(device: DeviceId) -> str:
 def local_errors(device: DeviceId) -> str:
     """Where requests are told of that name no place for their answer."""
     return f"{LOCAL}/{device}/error"
+
+
+def local_status(device: DeviceId) -> str:
+    """Whether the agent is there: `online` or `offline`, retained; also the will of its session."""
+    return f"{LOCAL}/{device}/status"
 
 
 def matches(pattern: str, topic: str) -> bool:

@@ -64,6 +64,11 @@ class WindowKernel:
     def _fits(self, checkpoint: Checkpoint) -> bool:
         return len(checkpoint.ring) == self._ring.nbytes and len(checkpoint.times) == self._times.nbytes
 
+    @property
+    def last_ts(self) -> float | None:
+        """The time of the newest row; None before the first."""
+        return self._last_ts
+
     def latest(self) -> Window | None:
         """The newest `size` rows, whether or not a window ends with them; None before the first row."""
         if self._last_ts is None:

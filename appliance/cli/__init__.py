@@ -33,9 +33,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollout": ("appliance.cli.rollout", "Releases on their way to the fleet: show, force, reverse, aside."),
     "why": ("appliance.cli.why", "Why devices refused a release: criterion, figures, evidence."),
     "labels": ("appliance.cli.labels", "Tell a device what its predictions really were."),
-    "device": ("appliance.cli.device", "Devices: token, import, accept, list, revoke, replace, carry."),
+    "device": (
+        "appliance.cli.device",
+        "Devices: token, import, accept, list, revoke, replace, carry, predictions, bundle, answer.",
+    ),
+    "replay": ("appliance.cli.replay", "Make predictions of the field again: did the release really say that?"),
     "core": ("appliance.cli.core", "The core node: run, link."),
-    "edge": ("appliance.cli.edge", "An edge agent: enrol, run, sync, status, erase, install."),
+    "edge": (
+        "appliance.cli.edge",
+        "An edge agent: try, listen, bench, enrol, run, sync, status, predictions, bundle, erase, install.",
+    ),
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from appliance.cli import screens
+from appliance.cli.asking import answer, bundle, predictions
 from appliance.cli.carry import carry
 from appliance.cli.clients import api
 from appliance.cli.options import F, actor, core_dir, json_option, reason_option, show
@@ -31,6 +32,9 @@ def device() -> None:
 
 
 device.add_command(carry)
+device.add_command(predictions)
+device.add_command(bundle)
+device.add_command(answer)
 
 
 @device.command()

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from appliance import clock
+from appliance.cli.edge_asking import bundle, predictions
+from appliance.cli.edge_bench import bench
+from appliance.cli.edge_listen import listen
 from appliance.cli.edge_sync import sync
+from appliance.cli.edge_try import try_
 from appliance.cli.options import dir_words, edge_dir, json_option, serial_option, show
 from appliance.errors import Trouble
 from appliance.processes import close_to_others
@@ -32,6 +36,11 @@ def edge() -> None:
 
 
 edge.add_command(sync)
+edge.add_command(predictions)
+edge.add_command(bundle)
+edge.add_command(try_)
+edge.add_command(listen)
+edge.add_command(bench)
 
 
 @edge.command()

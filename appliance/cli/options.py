@@ -12,6 +12,10 @@ from typing import Any, TypeVar
 
 import click
 
+from appliance.moments import duration, moment
+from sync.commands import AskPredictions
+from sync.names import BadName, ModelName
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -46,6 +50,27 @@ def reason_option(command: F) -> F:
     return click.option("--reason", required=True, callback=_said, help="Why; it is kept for good, with your name.")(
         command
     )
+
+
+def at_options(command: F) -> F:
+    """`--at`, `--window`, `--model`: which predictions."""
+    for option in (
+        click.option("--model", help="Of this model alone."),
+        click.option("--window", default="5m", show_default=True, help="How far before and after: 30s, 5m, 2h."),
+        click.option("--at", required=True, help="When: 03:12, 2026-11-23T03:12, 03:12Z or -2h; this machine's zone."),
+    ):
+        command = option(command)
+    return command
+
+
+def wanted(at: str, window: str, model: str | None, *, inputs: bool, now: float) -> AskPredictions:
+    """What the options of `at_options` ask for."""
+    around, middle = duration(window), moment(at, now)
+    try:
+        name = ModelName(model) if model else None
+    except BadName as error:
+        raise click.BadParameter(str(error)) from error
+    return AskPredictions(middle - around, middle + around, name, inputs)
 
 
 def _said(context: click.Context, option: click.Parameter, text: str) -> str:

@@ -13,6 +13,7 @@ from appliance.api import CoreAway
 from appliance.cli.clients import api
 from appliance.cli.options import core_dir, dir_words, json_option, show
 from appliance.project_file import read_project
+from core.breaking import declared
 from core.project import Config, Model, Project
 from core.rollout.power import Needs, needs, refuse
 from sync import codec
@@ -37,10 +38,12 @@ def plan(file: Path, folder: Path | None, as_json: bool) -> None:
     except CoreAway as away:
         applied, alone = None, f"compared with nothing: {away}"
     changed = changes(applied, project) if not alone else None
-    document = {"changes": changed, "not_compared": alone, "models": models}
+    breaks = declared(applied, project)
+    document = {"changes": changed, "not_compared": alone, "breaking": breaks, "models": models}
     lines = [alone] if changed is None else [*_change_lines(changed, applied is None)]
     if changed is not None and any(names for part in changed.values() for names in part.values()):
         lines.append(f"  take it in: `falaj apply {file}{dir_words(folder)}`")
+    lines += [f"  BREAKING: {said}" for said in breaks]
     show(as_json, document, "\n".join([*lines, "", *(f"{name}: {told['text']}" for name, told in models.items())]))
 
 

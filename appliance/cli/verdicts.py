@@ -44,6 +44,8 @@ def rollout_lines(row: Document) -> list[str]:
 def evidence_lines(row: Document) -> list[str]:
     """What the pairs of a rollout say, in words."""
     evidence, gates = row["evidence"], row["gates"]
+    if row.get("comparison") is not None:
+        return _split_lines(row)
     if evidence is None:
         if row["forced"]:
             return [f"judged by {gates['evidence']} on each device, by itself: see `falaj why {row['model']}`"]
@@ -59,6 +61,26 @@ def evidence_lines(row: Document) -> list[str]:
         f"  safe  {evidence['log_safe']:6.2f}, decides at {evidence['safe_at']:.2f}{_needed(evidence)}",
         *(f"  {device}: {_trial(trial)}" for device, trial in sorted(evidence["devices"].items())),
     ]
+
+
+def _split_lines(row: Document) -> list[str]:
+    """What the keys of an A/B say: both rates, the interval, and how far each word is."""
+    found, per_key = row["comparison"], row["gates"]["per_key"]
+    outcomes = "1 outcome" if per_key == 1 else f"{per_key} outcomes"
+    said = {"worse": "WORSE", "better": "BETTER", "mismatch": "MISMATCH, nothing is concluded", "hold": "undecided"}
+    (old_keys, new_keys), (old_words, new_words) = found["keys"], found["words"]
+    lines = [
+        f"A/B with {row['split']['share'] / 100:g} % of entities and keys, {outcomes} to a key: "
+        f"{said[found['decision']]}",
+        f"  {found['text']}",
+        f"  keys answered: {new_keys} by release {row['number']}, {old_keys} by release {row['previous']}; "
+        f"known: {new_words} and {old_words}",
+    ]
+    for word in ("better", "worse", "mismatch"):
+        lines.append(f"  {word:<8} {found[f'log_{word}']:6.2f}, decides at {found[f'{word}_at']:.2f}")
+    if row["days"] and row["state"] == "split":
+        lines.append(f"  paused {row['days']:g} days after it began, if nothing is decided")
+    return lines
 
 
 def why_lines(row: Document) -> list[str]:

@@ -150,7 +150,8 @@ class Watch:
         except Malformed as error:
             self.count.other.append(str(error))
             return
-        self.count.mqtt.setdefault(prediction.ts, []).append(prediction)
+        known = self.count.mqtt.get(prediction.ts, [])
+        self.count.mqtt[prediction.ts] = [*known, prediction]  # whoever labels meanwhile never sees an empty list
 
     def _ask_all(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.device.http_port, timeout=5)

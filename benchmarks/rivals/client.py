@@ -1,12 +1,19 @@
-"""The one client that asks all servers: raw sockets, keep-alive, one request under way a connection."""
+"""The one client that asks all servers: raw sockets, keep-alive, one request under way a connection.
+
+One poll, one read and one write an answer and nothing around them, so that a quick server does not wait for its asker.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import re
+import select
 import socket
 import time
 from dataclasses import dataclass, field
+
+_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+_READ = 64 * 1024  # bytes
+_PATIENCE_S = 30.0
 
 
 @dataclass
@@ -18,63 +25,68 @@ class Load:
     wrong: int = 0
 
 
-_READ = memoryview(bytearray(64 * 1024))  # of all connections: a fresh block for each read would be the client's limit
-
-
-class Client(asyncio.BufferedProtocol):
+class Client:
     """One connection: asks, waits for the whole answer, asks again."""
 
-    def __init__(self, request: bytes, load: Load, ended: asyncio.Event) -> None:
-        self._request, self._load, self._ended = request, load, ended
-        self._answer, self._whole = b"", 0
+    def __init__(self, port: int, request: bytes) -> None:
+        self._request = request
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE_S)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.place = self._socket.fileno()
+        self.began = 0.0
+        self._answer = b""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._transport = transport
-        self._ask()
+    def ask(self) -> None:
+        self._answer, self.began = b"", time.perf_counter()
+        self._socket.sendall(self._request)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._ended.is_set():
-            self._load.wrong += 1
+    def read(self) -> bool | None:
+        """Takes in what has come: whether a whole answer is good; None while more of it is on its way."""
+        piece = self._socket.recv(_READ)
+        self._answer = self._answer + piece if self._answer else piece
+        head = self._answer.find(b"\r\n\r\n")
+        length = _LENGTH.search(self._answer, 0, head) if head >= 0 else None
+        if piece and (head < 0 or len(self._answer) < head + 4 + (int(length[1]) if length else 0)):
+            return None
+        return self._answer.startswith(b"HTTP/1.1 200")
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return _READ
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._answer += _READ[:nbytes]
-        if not self._whole:
-            head, found, _ = self._answer.partition(b"\r\n\r\n")
-            if not found:
-                return
-            length = re.search(rb"content-length: *(\d+)", head.lower())
-            self._whole = len(head) + 4 + (int(length[1]) if length else 0)
-        if len(self._answer) < self._whole:
-            return
-        self._load.latencies.append(time.perf_counter() - self._began)
-        self._load.wrong += not self._answer.startswith(b"HTTP/1.1 200")
-        if self._ended.is_set():
-            self._transport.close()
-        else:
-            self._ask()
-
-    def _ask(self) -> None:
-        self._answer, self._whole, self._began = b"", 0, time.perf_counter()
-        self._transport.write(self._request)
+    def close(self) -> None:
+        self._socket.close()
 
 
-async def load_test(port: int, request: bytes, connections: int, seconds: float) -> Load:
-    """Asks for `seconds`, after a quarter as much of warming up that does not count."""
-    loop, ended, result = asyncio.get_running_loop(), asyncio.Event(), Load(seconds)
-    for _ in range(connections):
-        await loop.create_connection(lambda: Client(request, result, ended), "127.0.0.1", port)
-    await asyncio.sleep(seconds / 4)
-    result.latencies.clear()
-    began = time.perf_counter()
-    await asyncio.sleep(seconds)
-    result.seconds = time.perf_counter() - began
-    counted = result.latencies.copy()
-    ended.set()
-    await asyncio.sleep(0.1)
-    result.latencies = counted
-    return result
+def load_test(port: int, request: bytes, connections: int, seconds: float) -> Load:
+    """Asks for `seconds`, after a quarter as much of warming up that does not count.
+
+    Ends at the first answer that is wrong, or that ends its connection.
+    """
+    clients = [Client(port, request) for _ in range(connections)]
+    try:
+        return _asked({client.place: client for client in clients}, seconds)
+    finally:
+        for client in clients:
+            client.close()
+
+
+def _asked(clients: dict[int, Client], seconds: float) -> Load:
+    poll = select.epoll()
+    for place, client in clients.items():
+        poll.register(place, select.EPOLLIN)
+        client.ask()
+    load, now = Load(seconds), time.perf_counter()
+    start = now + seconds / 4
+    while now < start + seconds:
+        for place, _ in poll.poll(_PATIENCE_S):
+            client = clients[place]
+            good = client.read()
+            if good is None:
+                continue
+            now = time.perf_counter()
+            if now >= start:
+                load.latencies.append(now - client.began)
+            if not good:
+                load.wrong += 1
+                return load
+            client.ask()
+        now = max(now, time.perf_counter())
+    load.seconds = now - start
+    return load

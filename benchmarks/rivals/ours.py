@@ -71,13 +71,18 @@ def watched(folder: Path, width: int) -> Telemetry:
 def rooms(folder: Path) -> tuple[Rooms, list[Pump]]:
     """What remembers and watches beside the door, and the threads that it needs; they end with the process."""
     own = Identity(DEFAULT_TENANT, DeviceId("bench"), 1, b"", b"", b"")
+
+    def tick() -> None:
+        found.write_down()
+        found.telemetry.write_down()
+
     pairs = Pump("trials", lambda: None, 60.0)
     keys = tenant_keys(folder / "kek", folder / "key", own.tenant)
     found = open_rooms(
         EdgeFolder(folder), own, keys, clock.now, lambda *_: None,
         lambda code, text: print(code, text, file=sys.stderr), pairs.submit,
     )  # fmt: skip
-    return found, [pairs, Pump("agent", found.write_down, TICK)]
+    return found, [pairs, Pump("agent", tick, TICK)]
 
 
 def serve(folder: Path, serving: Serving, beside: Rooms) -> None:

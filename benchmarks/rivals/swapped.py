@@ -43,7 +43,7 @@ def bound(folder: Path, port: int, serving: Serving, live: Loaded, pump: Pump) -
     )  # fmt: skip
     buffers = Buffers(folder / "buffers.db", DEFAULT_TENANT, bytes(32))
     device = DeviceId("bench")
-    bindings = Bindings(DEFAULT_TENANT, device, serving, buffers, link.publish, settled=lambda: link.settled)
+    bindings = Bindings(DEFAULT_TENANT, device, serving, buffers, link.publish, settled=lambda: not link.unconfirmed)
     binding = Binding("felt/{entity}", "said/{entity}")
     bindings.bind(msgspec.structs.replace(live.slot.manifest, bindings=(binding,)))
 

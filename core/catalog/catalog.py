@@ -17,6 +17,7 @@ from core.catalog.fleet import FleetShelf
 from core.catalog.identities import Identities
 from core.catalog.pieces import Pieces
 from core.catalog.projects import Projects
+from core.catalog.questions import Questions
 from core.catalog.releases import Releases
 from core.catalog.retained import Retained
 from core.catalog.samples import SampleShelf
@@ -42,6 +43,7 @@ class Catalog:
         self.samples = SampleShelf(connection)
         self.pieces = Pieces(connection)
         self.retained = Retained(connection)
+        self.questions = Questions(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from core.catalog.wanted import Wanted, wanted_split
 from core.handoffs import Rollout
 from sync import codec
 from sync.messages import Gates, Reported, Status
@@ -19,9 +20,8 @@ _DEVICE = (
     " report IS NOT NULL AS told"
 )
 _LIMIT = 16 * 1024 * 1024  # bytes of a document as stored: the wire's limit is not the catalog's
-
-
 ACTIVE = "enrolled"  # the state of a device that may speak; others are revoked, replaced or cloned
+GONE = ("revoked", "replaced")  # of one whose box will never speak again
 
 
 class TokenRow(msgspec.Struct, frozen=True):
@@ -50,16 +50,6 @@ class DeviceRow(msgspec.Struct, frozen=True):
     def active(self) -> bool:
         """Whether it belongs to the fleet: not revoked, replaced, or stopped because it was seen twice."""
         return self.state == ACTIVE
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """What the core wants of one model on one device."""
-
-    model: ModelName
-    number: int
-    mode: Literal["live", "shadow", "off"]
-    gates: Gates
-    retry: int
 
 
 class FleetShelf:
@@ -226,17 +216,18 @@ class FleetShelf:
 
     def want(self, device: DeviceId, wanted: Wanted) -> None:
         self._db.execute(
-            "INSERT OR REPLACE INTO wanted VALUES (?, ?, ?, ?, ?, ?)",
-            (device, wanted.model, wanted.number, wanted.mode, codec.encode(wanted.gates), wanted.retry),
-        )
+            "INSERT OR REPLACE INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (device, wanted.model, wanted.number, wanted.mode, codec.encode(wanted.gates), wanted.retry,
+             codec.encode(wanted.split) if wanted.split else None),
+        )  # fmt: skip
 
     def wanted(self, device: DeviceId) -> tuple[Wanted, ...]:
         rows = self._db.execute(
-            "SELECT model, number, mode, gates, retry FROM wanted WHERE device = ? ORDER BY model", (device,)
+            "SELECT model, number, mode, gates, retry, split FROM wanted WHERE device = ? ORDER BY model", (device,)
         )
         return tuple(
-            Wanted(ModelName(model), number, mode, codec.decode(Gates, bytes(gates)), retry)
-            for model, number, mode, gates, retry in rows
+            Wanted(ModelName(model), number, mode, codec.decode(Gates, bytes(gates)), retry, wanted_split(split))
+            for model, number, mode, gates, retry, split in rows
         )
 
     def assignment(self, device: DeviceId) -> tuple[int, int, float, bytes] | None:

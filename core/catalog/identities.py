@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from core.catalog.fleet import GONE
 from sync.names import DeviceId, Serial, SiteId
 
 BOOTS_KEPT = 50  # of one device
@@ -98,7 +99,13 @@ class Identities:
     def drop_waiting(self, device: DeviceId) -> None:
         self._db.execute("DELETE FROM waiting WHERE device = ?", (device,))
 
-    # --- certificates ---
+    # --- keys and certificates ---
+
+    def bearer(self, signing_key: bytes) -> DeviceId | None:
+        """Which device of the fleet has this key (raw, public); None if none has."""
+        query = f"SELECT device FROM device WHERE signing_key = ? AND state NOT IN {GONE}"  # noqa: S608 - constants
+        row = self._db.execute(query, (signing_key,)).fetchone()
+        return DeviceId(row[0]) if row else None
 
     def add_certificate(self, serial: int, device: DeviceId, epoch: int, expires: float) -> None:
         """One that was issued; one that is known changes nothing."""
@@ -107,10 +114,10 @@ class Identities:
         )
 
     def revoke(self, device: DeviceId, reason: str, now: float) -> int:
-        """All certificates of this name that hold; how many there were."""
+        """All certificates of this name, also those that seem to have ended: a clock that is ahead today may be right
+        tomorrow. How many there were."""
         cursor = self._db.execute(
-            "UPDATE certificate SET revoked = ?, reason = ? WHERE device = ? AND revoked IS NULL AND expires > ?",
-            (now, reason, device, now),
+            "UPDATE certificate SET revoked = ?, reason = ? WHERE device = ? AND revoked IS NULL", (now, reason, device)
         )
         return int(cursor.rowcount)
 

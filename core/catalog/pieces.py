@@ -41,8 +41,8 @@ class Pieces:
         self._db.execute("UPDATE piece SET as_of = ? WHERE name = ? AND version = ?", (as_of, name, version))
 
     def newest(self, name: str) -> PieceRow | None:
-        rows = self.versions(name)
-        return rows[-1] if rows else None
+        row = self._db.execute("SELECT * FROM piece WHERE name = ? ORDER BY version DESC LIMIT 1", (name,)).fetchone()
+        return _row(row) if row else None
 
     def versions(self, name: str) -> list[PieceRow]:
         """Oldest first."""

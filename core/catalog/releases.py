@@ -122,6 +122,10 @@ class Releases:
         rows = self._db.execute("SELECT manifest, digest FROM release WHERE state = ? ORDER BY model, number", (state,))
         return [(codec.decode(Manifest, bytes(m), LIMIT), Digest(d)) for m, d in rows]
 
+    def approved(self) -> list[Manifest]:
+        """The manifests of all releases that may serve."""
+        return [manifest for manifest, _ in self.manifests("approved")]
+
     def put_proposal(self, proposal: Proposal) -> None:
         """In place of the one on the same subject."""
         document = codec.encode(proposal)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 9
+VERSION = 11
 
 TABLES = """
 CREATE TABLE project (id INTEGER PRIMARY KEY, ts REAL NOT NULL, actor TEXT NOT NULL, folder TEXT NOT NULL,
@@ -103,6 +103,11 @@ CREATE TABLE retained (sealed TEXT PRIMARY KEY, cleared REAL);
 INSERT INTO retained SELECT DISTINCT sealed, NULL FROM blob;
 """
 
+QUESTIONS = """
+CREATE TABLE question (seq INTEGER PRIMARY KEY, device TEXT NOT NULL, document BLOB NOT NULL);
+CREATE TABLE answer_part (seq INTEGER NOT NULL, part INTEGER NOT NULL, content BLOB NOT NULL, PRIMARY KEY (seq, part));
+"""
+
 MIGRATIONS: dict[int, str] = {
     0: TABLES,
     1: "CREATE INDEX event_source ON event (source, id)",
@@ -113,4 +118,6 @@ MIGRATIONS: dict[int, str] = {
     6: TOLD,
     7: PIECES,
     8: RETAINED,
+    9: QUESTIONS,
+    10: "ALTER TABLE wanted ADD COLUMN split BLOB",  # arms and seed; NULL: none
 }  # from version -> statements that lead to the next

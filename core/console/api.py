@@ -50,6 +50,7 @@ _PEOPLE: dict[str, type[orders.Order]] = {
         orders.Reverse,
         orders.SetAside,
         orders.Label,
+        orders.Question,
         orders.IssueToken,
         orders.IssueSiteToken,
         orders.ImportBoxes,
@@ -141,11 +142,9 @@ def _status(shelves: Catalog, tenant: TenantId) -> object:
 
 
 def _devices(shelves: Catalog) -> object:
-    return {
-        "devices": [
-            {**codec.builtins(row), "wanted": shelves.fleet.wanted(row.device)} for row in shelves.fleet.devices()
-        ]
-    }
+    devices = shelves.fleet.devices()
+    wanted = {row.device: [one.shown() for one in shelves.fleet.wanted(row.device)] for row in devices}
+    return {"devices": [{**codec.builtins(row), "wanted": wanted[row.device]} for row in devices]}
 
 
 def _newcomers(shelves: Catalog) -> object:
@@ -197,17 +196,16 @@ def _rollouts(shelves: Catalog) -> object:
     rows = shelves.fleet.rollouts(active=False, limit=_limit(50))  # "not only the active ones"
     devices = shelves.fleet.devices()
 
-    def judged(key: int, rollout: Rollout) -> object:
+    def judged(key: int, rollout: Rollout) -> dict[str, object]:
         live = devices if key in active else ()  # of a past one only what it was decided on is known
         reports = {d.device: d.report.models.get(rollout.model) if d.report else None for d in live}
-        return evidence.document(rollout, reports)
+        told = {name: value for name, value in codec.builtins(rollout).items() if name != "compared"}
+        if rollout.split is not None:
+            told["split"] = {"share": rollout.split.share, "incumbent": rollout.split.incumbent}
+        keys = evidence.comparison_document(rollout, reports)
+        return {**told, "evidence": evidence.document(rollout, reports), "comparison": keys}
 
-    return {
-        "rollouts": [
-            {"id": key, "active": key in active, **codec.builtins(found), "evidence": judged(key, found)}
-            for key, found in rows
-        ]
-    }
+    return {"rollouts": [{"id": key, "active": key in active, **judged(key, found)} for key, found in rows]}
 
 
 def _why(shelves: Catalog) -> object:
@@ -229,6 +227,14 @@ def _quarantine(shelves: Catalog) -> object:
         "sources": shelves.datasets.totals(),
         "rejections": shelves.datasets.rejections(request.args.get("source"), _limit(100)),
     }
+
+
+def _question(shelves: Catalog, seq: int) -> object:
+    found = shelves.questions.get(seq)
+    if found is None:
+        raise Refusal(404, f"there is no question {seq}", "not-found", "the newest 100 are kept: ask again")
+    sealed = shelves.questions.answer(seq) if found.answered is not None else b""
+    return {"question": found, "answer_base64": base64.b64encode(sealed).decode()}
 
 
 def _trust(shelves: Catalog) -> object:
@@ -256,6 +262,7 @@ _READS: dict[str, Callable[..., object]] = {
     "/v1/rollouts": _rollouts,
     "/v1/why": _why,
     "/v1/events": _events,
+    "/v1/questions/<int:seq>": _question,
     "/v1/quarantine": _quarantine,
     "/v1/trust": _trust,
 }

@@ -89,6 +89,14 @@ def _device(facts: Facts, row: DeviceRow, now: float) -> Iterator[Concern]:
             f"stopped in good order {relative(row.status_ts, now)}",
             "Start its agent when it shall serve again: `falaj edge run`",
         )
+    told = facts.untaken.get(row.device)
+    if told is not None and row.seen > told + PATIENCE:
+        yield Concern(
+            "alarm",
+            row.device,
+            f"speaks, and has not taken in what it was told {relative(told, now)}",
+            "Its `refused-` events say why; without any, somebody keeps it back: `falaj device carry FOLDER`",
+        )
     if row.report.clock == "unset":
         yield Concern(
             "notice",
@@ -170,6 +178,10 @@ def _rollouts(facts: Facts, now: float) -> Iterator[Concern]:
                 f"{rollout.number} {rollout.held[0]} --reason TEXT`"
             )
             yield Concern("alarm", subject, f"is {rollout.reason}", todo, card)
+        elif rollout.state is RolloutState.PAUSED:
+            again = f"`falaj trust approve {rollout.model}@{rollout.number}` tries it anew"
+            todo = f"{again}, `falaj rollout force {rollout.model} {rollout.number} --reason TEXT` has it serve"
+            yield Concern("alarm", subject, f"is paused, a person decides{why}", todo, card)
         elif rollout.state is RolloutState.SHADOW:
             yield from _shadow(facts, rollout, subject)
         elif rollout.state is RolloutState.APPROVED and rollout.reason:

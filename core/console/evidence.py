@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from core.console import wording
 from core.console.wording import Badge
 from core.handoffs import Rollout, RolloutState
+from core.rollout.arms import Comparison, compare
 from core.rollout.judge import Judgement, judge, pairs_decide
+from sync import codec
 from sync.evidence import ALPHA_SAFE, Counters, Decision, log_safe
 from sync.names import DeviceId
 from sync.reports import ModelReport, TrialReport
@@ -151,6 +153,22 @@ def document(rollout: Rollout, reports: Reports) -> dict[str, object] | None:
         "text": found.text,
         "devices": found.devices,
     }
+
+
+def comparison(rollout: Rollout, reports: Reports) -> Comparison | None:
+    """What the keys of an A/B say: as it was when they decided, else as it is; None where there is no split, or it has
+    not begun."""
+    if rollout.split is None or rollout.forced:
+        return None
+    kept = {device: ModelReport("live_split", 0.0, split=split) for device, split in rollout.compared.items()}
+    found = compare(rollout, kept or reports)
+    return found if found.devices or rollout.state is RolloutState.SPLIT else None
+
+
+def comparison_document(rollout: Rollout, reports: Reports) -> dict[str, object] | None:
+    """The comparison as the API gives it, unrounded; None where there is none."""
+    found = comparison(rollout, reports)
+    return {k: v for k, v in codec.builtins(found).items() if k != "devices"} if found is not None else None
 
 
 def meter(kind: str, value: float, at: float) -> Meter:

@@ -8,18 +8,21 @@ import msgspec
 
 from core.catalog import Catalog
 from core.catalog.events import Event
-from core.catalog.fleet import DeviceRow, Wanted
+from core.catalog.fleet import DeviceRow
 from core.catalog.projects import Job
 from core.catalog.releases import ReleaseRow
+from core.catalog.wanted import Wanted
 from core.console.trust_state import TrustState, trust_state
 from core.fleet.retraining import Hop, hops
 from core.handoffs import Candidate, Rollout
 from core.project import Project
+from sync import roles
 from sync.names import DeviceId, ModelName
 from sync.reports import ModelReport, WhyCard
 
 WHYS = 20  # why cards of one page
 _ALL = 1_000_000
+_KEPT = 16 * 1024 * 1024  # bytes of an assignment in the catalog: the wire's limit is not the catalog's
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Facts:
     whys: tuple[tuple[int, DeviceId, WhyCard], ...]
     hops: dict[ModelName, Hop]  # what the core learns next by itself, and why (not)
     overrides: dict[tuple[ModelName, int], str]  # releases that passed against a gate's word: who, and why
+    untaken: dict[DeviceId, float]  # who has not taken in what it was told, and when it was told that last
 
     def reports(self, model: ModelName) -> dict[DeviceId, ModelReport | None]:
         """What every enrolled device last said of this model."""
@@ -79,7 +83,24 @@ def gather(catalog: Catalog, now: float) -> Facts:
         whys=tuple(catalog.fleet.whys(limit=WHYS)),
         hops=hops(catalog, now),
         overrides=_overrides(catalog, releases),
+        untaken=_untaken(catalog, devices),
     )
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """The one part of an assignment of our own that is shown."""
+
+    ts: float
+
+
+def _untaken(catalog: Catalog, devices: tuple[DeviceRow, ...]) -> dict[DeviceId, float]:
+    found, told = {}, catalog.fleet.told()
+    for row in devices:
+        if row.report is None or (row.report.epoch, row.report.seen) >= told.get(row.device, (0, 0)):
+            continue
+        if (newest := catalog.fleet.assignment(row.device)) is not None:
+            found[row.device] = msgspec.json.decode(roles.peek(newest[3], _KEPT), type=_Told).ts
+    return found
 
 
 def _overrides(catalog: Catalog, releases: tuple[ReleaseRow, ...]) -> dict[tuple[ModelName, int], str]:

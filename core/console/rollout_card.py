@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.console import wording
-from core.console.evidence import Evidence, counts_pairs, evidence
+from core.console.evidence import Evidence, comparison, counts_pairs, evidence
 from core.console.facts import Facts
 from core.console.why_card import newest_against
 from core.console.wording import Badge, Moment
@@ -18,6 +18,7 @@ _ENDS = {
     RolloutState.REVERSING: (RolloutState.REVERSING, RolloutState.REVERSED),
     RolloutState.REVERSED: (RolloutState.REVERSING, RolloutState.REVERSED),
     RolloutState.SUPERSEDED: (RolloutState.SUPERSEDED,),
+    RolloutState.PAUSED: (RolloutState.PAUSED,),
 }
 _FORWARD = (RolloutState.RAMP, RolloutState.COMPLETE)
 
@@ -59,6 +60,7 @@ class RolloutCard:
     forced: str
     override: str  # who let it pass against a gate's word, and why
     evidence: Evidence | None
+    comparison: str  # what the keys of an A/B say
     why: int | None  # the newest why card against it
 
 
@@ -71,7 +73,7 @@ def _card(facts: Facts, rollout: Rollout, now: float) -> RolloutCard:
     fleet = facts.reports(rollout.model)
     everyone = tuple(dict.fromkeys((*rollout.canary, *rollout.assigned, *fleet)))
     parts = tuple(_part(rollout, device, fleet) for device in everyone)
-    panel = evidence(rollout, fleet)
+    panel, keys = evidence(rollout, fleet), comparison(rollout, fleet)
     return RolloutCard(
         model=rollout.model,
         number=rollout.number,
@@ -89,6 +91,7 @@ def _card(facts: Facts, rollout: Rollout, now: float) -> RolloutCard:
         forced=rollout.forced,
         override=facts.overrides.get((rollout.model, rollout.number), ""),
         evidence=panel,
+        comparison=keys.text if keys is not None else "",
         why=newest_against(facts, rollout.model, rollout.manifest),
     )
 
@@ -111,9 +114,13 @@ def _stages(track: tuple[RolloutState, ...], state: RolloutState) -> tuple[Stage
 def _track(rollout: Rollout, panel: Evidence | None) -> tuple[RolloutState, ...]:
     """The stages this rollout passes: with a shadow where pairs decide, unless somebody forced it past them."""
     in_shadow = counts_pairs(rollout) and not rollout.forced
+    in_split = rollout.split is not None and not rollout.forced
     begun = (RolloutState.APPROVED, RolloutState.SHADOW) if in_shadow else (RolloutState.APPROVED,)
+    begun = (*begun, RolloutState.SPLIT) if in_split else begun
     if rollout.state not in _ENDS:
         return (*begun, RolloutState.CANARY, *_FORWARD)
+    if in_split or rollout.state is RolloutState.PAUSED:
+        return (*begun, *_ENDS[rollout.state])
     served = not in_shadow or (panel is not None and panel.decided and panel.decision.level == "ok")
     return (*begun, *((RolloutState.CANARY,) if served else ()), *_ENDS[rollout.state])
 

@@ -127,6 +127,7 @@ _PHASES: dict[str, Badge] = {
     "proving": Badge("busy", "proving"),
     "shadow": Badge("busy", "shadow"),
     "probation": Badge("busy", "probation"),
+    "live_split": Badge("ok", "several answer"),
     "reverting": Badge("alarm", "reverting"),
 }
 
@@ -147,6 +148,8 @@ _BARRED: dict[str, Badge] = {
 _ROLLOUT: dict[str, Badge] = {
     "approved": Badge("busy", "approved"),
     "shadow": Badge("busy", "shadow"),
+    "split": Badge("busy", "A/B"),
+    "paused": Badge("alarm", "paused"),
     "canary": Badge("busy", "canary"),
     "ramp": Badge("busy", "ramp"),
     "complete": Badge("ok", "complete"),

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from sync import codec
 from sync.chunks import digest
+from sync.errors import Unfit
 from sync.features import WindowSpec
 from sync.lookups import Index, Table, check, encode
 from sync.manifest import Lookup
@@ -28,12 +29,12 @@ class Joined:
     """The tables that a model is given, all versions of each, oldest first."""
 
     def __init__(self, accepted: tuple[Lookup, ...], tables: Mapping[LookupName, Sequence[Table]]) -> None:
-        """Raises Unfit for a version that the declaration does not accept."""
+        """Raises Unfit where the declaration does not accept the newest version. Older ones that it does not, for it
+        has other columns or bounds since, are left out: no device takes them for this model either."""
         self.accepted = accepted
         for one in accepted:
-            for table in tables[one.name]:
-                check(table, one)
-        self._versions = {one.name: [Index(table) for table in tables[one.name]] for one in accepted}
+            check(tables[one.name][-1], one)
+        self._versions = {one.name: [Index(t) for t in tables[one.name] if _takes(one, t)] for one in accepted}
 
     def snapshot(self, rows: str) -> str:
         """What names the rows and the tables together, `rows` naming the rows; without tables `rows` itself."""
@@ -69,3 +70,11 @@ class Joined:
         versions = self._versions[name]
         valid = [index for index in versions if index.table.valid_from <= at]
         return valid[-1] if valid else versions[0]
+
+
+def _takes(one: Lookup, table: Table) -> bool:
+    try:
+        check(table, one)
+    except Unfit:
+        return False
+    return True

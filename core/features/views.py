@@ -24,6 +24,7 @@ from core.features.lookups import Joined
 from core.handoffs import Dataset, Learned, Split
 from core.project import Contract, Model, Source, Value, View
 from sync import codec
+from sync.features import in_units
 from sync.manifest import Lookup
 from sync.names import Digest
 from sync.windows import cut
@@ -85,6 +86,8 @@ def view_hash(
     """
     described = codec.builtins(view)
     name, lookups = described.pop("samples"), described.pop("lookups")
+    if not view.units:
+        del described["units"]
     parts: tuple[object, ...] = (KERNEL, described, source.kind, source.time, contract.columns)
     if lookups:
         parts += (lookups, codec.builtins(accepted))
@@ -196,7 +199,7 @@ def _select(view: View, table: pa.Table, where: dict[str, Value | tuple[Value, .
     seconds = np.asarray(chosen.column(time), np.float64)
     order = np.lexsort((seconds, entity))
     channels = [np.asarray(chosen.column(c)).astype(np.float32) for c in view.window.channels]
-    values_ = np.stack(channels, axis=1)
+    values_ = in_units(np.stack(channels, axis=1), view.window.channels, view.units)
     return _Rows(entity[order], seconds[order], _text(chosen.column(view.label))[order], values_[order])
 
 

@@ -1,8 +1,9 @@
 """How much one device may say: a bucket of tokens each, so that none takes the others' place, nor the core's time.
 
-A word that is good costs one token and a word that comes to nothing COST more, for an honest device has none of those
-to speak of and thousands of the others after a long time alone. Who has no token left is not read: records come again
-until they are acknowledged, so an honest device loses time by it and nothing else.
+A word that is good costs one token, a report REPORT, and a word that comes to nothing COST more, for an honest device
+has none of those to speak of and thousands of the others after a long time alone. Who has no token left is not read:
+records come again until they are acknowledged, and the broker keeps the newest report, so an honest device loses time
+by it and nothing else.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 ROOM = 20_000.0  # tokens of a full bucket: more records than an outbox holds
-RATE = 2_000.0  # tokens a second that come back: more good words than a core can commit
+RATE = 200.0  # tokens a second that come back: an honest device says less, and of good words a core commits a thousand
+REPORT = 20.0  # tokens of a report: its signature is verified, and the rollouts may follow from it
 COST = 10.0  # tokens of a word that came to nothing, beside the one it cost to read
 TOLD_EVERY = 3600.0  # seconds
 KNOWN = 10_000  # names that are remembered; all are forgotten when more come
@@ -47,11 +49,11 @@ class Floods:
     room: float = ROOM
     of: dict[str, _Bucket] = field(default_factory=dict)
 
-    def hear(self, name: str, now: float) -> Hearing:
-        """Takes the token of one word."""
+    def hear(self, name: str, now: float, price: float = 1.0) -> Hearing:
+        """Takes the tokens of one word."""
         bucket = self._bucket(name, now)
-        if bucket.tokens >= 1:
-            bucket.tokens -= 1
+        if bucket.tokens >= price:
+            bucket.tokens -= price
             return Hearing.READ
         if 0 <= now - bucket.told < TOLD_EVERY:
             return Hearing.DROP

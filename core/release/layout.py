@@ -17,7 +17,7 @@ from tuf.api.metadata import Root
 
 from core.orders import OnlineRole
 from sync.errors import SyncError
-from sync.roles import DIRECTOR_FIELD, NAME_FIELD, key_from_dict
+from sync.roles import DIRECTOR_FIELD, NAME_FIELD, key_from_dict, public_key_from_raw
 
 ONLINE: tuple[OnlineRole, ...] = ("snapshot", "timestamp", "director")
 
@@ -86,8 +86,20 @@ def material(key: Key) -> str:
     return "".join(str(key.keyval).split()).lower()
 
 
+def check_people(quorum: Quorum, what: str) -> None:
+    """Raises BadLayout for two keys of one holder where more than one must sign: two files do not make two people."""
+    names = [" ".join(name_of(key).split()).casefold() for key in quorum.keys]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if quorum.threshold > 1 and twice:
+        raise BadLayout(f"{what}: {', '.join(twice)} holds two of the keys, and could sign for two; name one each")
+
+
 def read(root: Root) -> Layout:
-    """The layout of a root; raises BadLayout for one that Falaj did not make."""
+    """The layout of a root; raises BadLayout for one that Falaj did not make.
+
+    A key's id is made of the key, which TUF leaves to whoever writes it: people are told of changes by ids, and another
+    key under a known id would seem to be no change.
+    """
     directors = root.unrecognized_fields.get(DIRECTOR_FIELD) or {}
     try:
         (director,) = (key_from_dict(keyid, fields) for keyid, fields in directors.items())
@@ -98,9 +110,20 @@ def read(root: Root) -> Layout:
         root_keys, target_keys = (tuple(root.keys[i] for i in root.roles[r].keyids) for r in ("root", "targets"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadLayout(f"this root is not laid out as Falaj does it: {error}") from error
+    for key in (*root_keys, *target_keys, *online.values()):
+        if not _is_its_own(key):
+            raise BadLayout(f"{key.keyid[:12]} is not the id of its key: somebody put another key in its place")
     return Layout(
         Quorum(root_keys, root.roles["root"].threshold), Quorum(target_keys, root.roles["targets"].threshold), online
     )
+
+
+def _is_its_own(key: Key) -> bool:
+    try:
+        made = public_key_from_raw(bytes.fromhex(str(key.keyval["public"])))
+    except (KeyError, ValueError):
+        return False
+    return (key.keyid, key.keytype, key.scheme, key.keyval) == (made.keyid, made.keytype, made.scheme, made.keyval)
 
 
 def write(layout: Layout, version: int, until: datetime) -> Root:
@@ -127,6 +150,9 @@ def told(old: Layout | None, new: Layout) -> tuple[str, ...]:
         ids = {key.keyid for key in before.keys}, {key.keyid for key in after.keys}
         lines += [f"{what}: {_key(key)} goes" for key in before.keys if key.keyid not in ids[1]]
         lines += [f"{what}: {_key(key)} comes" for key in after.keys if key.keyid not in ids[0]]
+        names = {key.keyid: name_of(key) for key in before.keys}
+        lines += [f"{what}: {_key(key)} was called {names[key.keyid]}"
+                  for key in after.keys if names.get(key.keyid, name_of(key)) != name_of(key)]  # fmt: skip
         if before.threshold != after.threshold or len(before.keys) != len(after.keys):
             lines.append(f"{what}: {after.threshold} of {len(after.keys)} sign, "
                          f"instead of {before.threshold} of {len(before.keys)}")  # fmt: skip

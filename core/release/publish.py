@@ -21,6 +21,7 @@ from core.release.metadata import Files, later, newest, parse, target_roles, ver
 from sync.errors import Untrusted
 
 ONLINE_LIFE = timedelta(days=7)  # longer than a device is usually offline; expiry blocks installing, never running
+AHEAD = timedelta(hours=1)  # what holds for longer than its life by more than this was signed by a wrong clock
 SNAPSHOT_LIFE = 4 * ONLINE_LIFE  # the timestamp is what keeps it from being withheld
 
 
@@ -81,11 +82,12 @@ def _still_good(data: bytes | None, meta: dict[str, int], signer: Signer, until:
 
 
 def renewal_due(files: Files, now: float, left: float = ONLINE_LIFE.total_seconds() / 2) -> bool:
-    """Whether less than `left` seconds of the timestamp's life are left."""
+    """Whether less than `left` seconds of the timestamp's life are left; or more than it ever has, as after a clock
+    that was ahead: by such a one no device could tell that time stands still."""
     if "timestamp.json" not in files:
         return False
     expires = parse(files["timestamp.json"], Timestamp).signed.expires
-    return bool(expires.timestamp() - now < left)
+    return not left <= expires.timestamp() - now <= (ONLINE_LIFE + AHEAD).total_seconds()
 
 
 def current(files: Files) -> tuple[str, ...]:

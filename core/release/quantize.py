@@ -92,7 +92,8 @@ def _prepare(bare: bytes, folder: Path) -> bytes:
     """The graph with shapes inferred and every node named, for exclusion goes by name."""
     given, path = folder / "bare.onnx", folder / "prepared.onnx"
     given.write_bytes(bare)  # by path: of a model in memory ONNX Runtime leaves a copy in the working folder
-    quant_pre_process(given, path)
+    # Symbolic inference leaves the graph in the working folder when it does not come to an end, in the clear.
+    quant_pre_process(given, path, skip_symbolic_shape=True)
     model = onnx.load(path)
     for i, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{i}"

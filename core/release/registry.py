@@ -113,6 +113,7 @@ def stage(
         inputs=candidate.inputs, outputs=candidate.outputs, classes=candidate.classes, window=candidate.window,
         bindings=model.bindings, profile=model.profile, lineage=lineage, drift=model.drift,
         uplink=model.uplink, requires=model.requires, lookups=candidate.lookups, variables=variables(model),
+        major=model.major,
     )  # fmt: skip
     payload = codec.encode(manifest)
     return Staged(manifest, payload, chunks.digest(payload), (*sealed, golden))

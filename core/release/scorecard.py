@@ -17,6 +17,7 @@ from core.handoffs import Score, Scorecard, Split
 from core.project import ModelGates
 from core.release.export import OUTPUT, feeds
 from core.release.gates import GraphFacts
+from core.release.graphs import open_session as open_session
 from sync.golden import LIMIT, Expected, Golden, pack
 from sync.manifest import Precision
 
@@ -98,16 +99,6 @@ def golden(models: Mapping[Precision, bytes], gate: Split, count: int = GOLDEN_W
         for precision, model in models.items()
     }
     return Golden(pack(feeds(open_session(next(iter(models.values()))), x)), expected)
-
-
-def open_session(model: bytes) -> ort.InferenceSession:
-    """A graph on one thread of the CPU, from bytes: a file beside it could not be found even if it were
-    named.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def probabilities(session: ort.InferenceSession, x: Floats) -> Floats:

@@ -15,12 +15,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from securesystemslib.signer import Key, Signer
-from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, TargetFile, Targets
 
 from core.release import layout as layouts
 from core.release.layout import Layout, material
-from core.release.metadata import Files, newest, newest_root, parse, root_in_force, target_roles, write
+from core.release.metadata import Files, newest, parse, root_in_force, target_roles, write
 from sync.errors import Untrusted
 from sync.manifest import role_of, target_path
 from sync.names import ModelName
@@ -97,9 +96,19 @@ def change(files: Files, layout: Layout, until: datetime, *, releases: bool = Fa
     return drafts
 
 
+def layout_of(drafts: Drafts) -> Layout:
+    """The layout that the drafted root says; raises BadLayout for one that Falaj did not make."""
+    return layouts.read(parse(drafts["root"], Root).signed)
+
+
 def same(one: Drafts, other: Drafts) -> bool:
     """Whether both say the same, whoever has signed them."""
     return one.keys() == other.keys() and all(_content(one[name]) == _content(other[name]) for name in one)
+
+
+def version(name: str, data: bytes) -> int:
+    """Of the draft of a role."""
+    return int(_read(name, data).signed.version)
 
 
 def ends(drafts: Drafts) -> datetime:
@@ -152,8 +161,17 @@ def tally(files: Files, drafts: Drafts) -> dict[str, tuple[Tally, ...]]:
         delegators: tuple[_Signed, ...] = (after,) if name in ("root", "targets") else (targets.signed,)
         if name == "root" and before is not None:
             delegators = (before, after)
-        found[name] = tuple(_tally(delegator, name, metadata) for delegator in delegators)
+        found[name] = tuple(count(delegator, name, metadata) for delegator in delegators)
     return found
+
+
+def count(delegator: Root | Targets, name: str, metadata: Metadata[Any]) -> Tally:
+    """What one who delegates `name` counts under its metadata; raises Untrusted if it does not delegate that."""
+    try:
+        found = delegator.get_verification_result(name, metadata.signed_bytes, metadata.signatures)
+    except ValueError as error:
+        raise Untrusted(f"{name}: {error}") from error
+    return Tally(found.threshold, tuple(found.signed.values()), tuple(found.unsigned.values()))
 
 
 def check_signatures(files: Files, drafts: Drafts) -> None:
@@ -171,72 +189,7 @@ def check_signatures(files: Files, drafts: Drafts) -> None:
 
 def as_files(drafts: Drafts) -> dict[str, bytes]:
     """The drafts under the names of files."""
-    return {f"{_read(name, data).signed.version}.{name}.json": data for name, data in drafts.items()}
-
-
-# --- what a person checks before they sign ----------------------------------------------------------------------
-
-
-def followed(pinned: bytes, files: Files) -> bytes:
-    """The newest root that `files` lead to from `pinned`, each signed by the one before and by itself.
-
-    Raises Untrusted if the newest of `files` is not reached: whoever sent them has another history.
-    """
-    root = parse(pinned, Root)
-    while (data := files.get(f"{root.signed.version + 1}.root.json")) is not None:
-        following = parse(data, Root)
-        for delegator in (root.signed, following.signed):
-            if not _tally(delegator, "root", following).met:
-                raise Untrusted(f"root {following.signed.version} was not signed as root {root.signed.version} asks")
-        pinned, root = data, following
-    if pinned != newest_root(files):
-        raise Untrusted("the core shows another root than the one your keys know: nothing was signed. Was it reset, or "
-                        "is it another core? If not, somebody has changed its files")  # fmt: skip
-    return pinned
-
-
-def check_base(files: Files) -> None:
-    """Raises Untrusted unless targets and model roles, which a draft extends, were signed as the root asks: else a
-    release or a delegation that somebody slipped in would be signed along."""
-    root, targets = _root(files), newest(files, "targets", Targets)
-    try:
-        _expect(root, "targets", targets)
-        for name in target_roles(files):
-            if name != "targets":
-                _expect(targets.signed, name, newest(files, name, Targets))
-    except (RepositoryError, ValueError) as error:
-        raise Untrusted(f"the core sent trust metadata that its owners never signed ({error}): nothing was signed. "
-                        "Somebody has changed the core's files") from error  # fmt: skip
-
-
-def check_approval(files: Files, model: ModelName, number: int, manifest: bytes, drafts: Drafts) -> None:
-    """Raises Untrusted unless the drafts are those of this approval, and nothing besides."""
-    _expect_same(drafts, approval(files, model, number, manifest, ends(drafts)), f"approval of {model} {number}")
-
-
-def check_revocation(files: Files, model: ModelName, number: int, drafts: Drafts) -> None:
-    """Raises Untrusted unless the drafts take this release away, and nothing besides."""
-    _expect_same(drafts, revocation(files, model, number, ends(drafts)), f"revocation of {model} {number}")
-
-
-def check_change(files: Files, drafts: Drafts) -> Layout:
-    """The layout that the drafts lead to; raises Untrusted unless they do that, and nothing besides."""
-    if "root" not in drafts:
-        raise Untrusted("a change of keys is a new root")
-    layout = layouts.read(parse(drafts["root"], Root).signed)
-    wanted = (
-        change(files, layout, ends(drafts), releases=len(drafts) > 1)
-        if newest_root(files) is not None
-        else beginning(layout, ends(drafts))
-    )
-    _expect_same(drafts, wanted, "change of keys")
-    return layout
-
-
-def _expect_same(drafts: Drafts, wanted: Drafts, what: str) -> None:
-    if not same(drafts, wanted):
-        raise Untrusted(f"{what}: the metadata says something else than that; somebody signed meanwhile, or it was "
-                        "not made by `falaj trust`: do it again")  # fmt: skip
+    return {f"{version(name, data)}.{name}.json": data for name, data in drafts.items()}
 
 
 def _root(files: Files) -> Root:
@@ -278,20 +231,6 @@ def _follows(files: Files, name: str, signed: _Signed) -> None:
     old = newest(files, name, Root if name == "root" else Targets).signed.version if known else 0
     if signed.version != old + 1:
         raise Untrusted(f"{name}: version {signed.version} must follow {old}; somebody signed meanwhile: do it again")
-
-
-def _tally(delegator: _Signed, name: str, metadata: Metadata[Any]) -> Tally:
-    try:
-        found = delegator.get_verification_result(name, metadata.signed_bytes, metadata.signatures)
-    except ValueError as error:
-        raise Untrusted(f"{name}: {error}") from error
-    return Tally(found.threshold, tuple(found.signed.values()), tuple(found.unsigned.values()))
-
-
-def _expect(delegator: _Signed, name: str, metadata: Metadata[Any]) -> None:
-    found = _tally(delegator, name, metadata)
-    if not found.met:
-        raise RepositoryError(f"{name} has {len(found.signed)} of {found.threshold} signatures")
 
 
 def _asked(tallies: tuple[Tally, ...]) -> set[str]:

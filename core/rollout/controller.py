@@ -1,10 +1,12 @@
 """Decides the next step of a rollout: a pure function of the rollout, the fleet's reports and the time.
 
 Where pairs decide, the canary devices run it in shadow first, until the pairs of all of them say harm or safe
-(`core.rollout.judge`). Then, or at once under guardrails, they serve it; the rest follows when every canary device has
-committed. Reversed as soon as the pairs say harm, or a quorum of devices gave a verdict against the release
-(`core.quorum`); one verdict among three devices or more holds it where it is until a person speaks. Offline devices are
-waited for, never counted as failures (docs/operations.md).
+(`core.rollout.judge`); an A/B has it answer some of the keys there, until what became of their answers says better or
+worse (`core.rollout.arms`). Neither goes on for ever: after `days` it is paused, and the devices are as before. Then,
+or at once under guardrails, they serve it; the rest follows when every canary device has committed. Reversed as soon as
+the pairs say harm, or a quorum of devices gave a verdict against the release (`core.quorum`); one verdict among three
+devices or more holds it where it is until a person speaks. Offline devices are waited for, never counted as failures
+(docs/operations.md).
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from msgspec.structs import replace
 from core.handoffs import Rollout
 from core.handoffs import RolloutState as State
 from core.quorum import quorum
+from core.rollout.arms import Comparison, compare
 from core.rollout.judge import Judgement, judge, pairs_decide
 from sync.evidence import Decision as Word
 from sync.messages import Gates
 from sync.names import DeviceId
 from sync.reports import ModelReport
 
+DAY = 86_400.0  # seconds
 MOST_TOLD = 300  # characters of a device's own reason
 Fleet = Mapping[DeviceId, ModelReport | None]  # every device that belongs to the fleet, and its last word
 
@@ -33,15 +37,16 @@ class Decision:
     """The rollout's next state, and the devices to assign: to the release, or back to the previous one.
 
     `mode` is for those assigned to the release, `gates` for all. `judgement` is what the pairs said when it left the
-    shadow, `heard` whose reports the decision rests on.
+    shadow, `comparison` what the keys said when the split ended, `heard` whose reports the decision rests on.
     """
 
     rollout: Rollout
     assign: tuple[DeviceId, ...] = ()
     take_back: tuple[DeviceId, ...] = ()
-    mode: Literal["live", "shadow"] = "live"
+    mode: Literal["live", "shadow", "split"] = "live"
     gates: Gates = field(default_factory=Gates)
     judgement: Judgement | None = None
+    comparison: Comparison | None = None
     heard: tuple[DeviceId, ...] = ()
 
 
@@ -52,7 +57,7 @@ def decide(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[Device
     of this rollout, for it may have done so before. One that has left the fleet is waited for no more.
     """
     harmed = _harmed(rollout, fleet)
-    if harmed and rollout.state in (State.SHADOW, State.CANARY, State.RAMP):
+    if harmed and rollout.state in (State.SHADOW, State.SPLIT, State.CANARY, State.RAMP):
         return _against(rollout, fleet, harmed, now)
     rollout = replace(rollout, held=())
     match rollout.state:
@@ -60,6 +65,8 @@ def decide(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[Device
             return _start(rollout, fleet, now)
         case State.SHADOW:
             return _weigh(rollout, fleet, now, behind)
+        case State.SPLIT:
+            return _compare(rollout, fleet, now)
         case State.CANARY if _all_committed(rollout, fleet, behind):
             rest = tuple(d for d in fleet if d not in rollout.assigned)
             moved = replace(rollout, state=State.RAMP, since=now, assigned=(*rollout.assigned, *rest),
@@ -109,15 +116,20 @@ def _start(rollout: Rollout, fleet: Fleet, now: float) -> Decision:
     absent = [d for d in rollout.canary if d not in fleet]
     if absent or not rollout.canary:
         return Decision(replace(rollout, reason=f"waiting for canary {', '.join(absent) or 'devices'} to enrol"))
-    paired = pairs_decide(rollout.gates) and rollout.previous is not None and not rollout.forced
-    moved = replace(rollout, state=State.SHADOW if paired else State.CANARY, since=now, assigned=rollout.canary,
-                    reason=_beginning(rollout, paired=paired))  # fmt: skip
-    mode: Literal["live", "shadow"] = "shadow" if paired else "live"
+    beside = rollout.previous is not None and not rollout.forced
+    mode: Literal["live", "shadow", "split"] = "live"
+    if beside and (rollout.split is not None or pairs_decide(rollout.gates)):
+        mode = "split" if rollout.split is not None else "shadow"
+    begun = {"live": State.CANARY, "shadow": State.SHADOW, "split": State.SPLIT}[mode]
+    moved = replace(rollout, state=begun, since=now, assigned=rollout.canary, reason=_beginning(rollout, mode))
     return Decision(moved, assign=rollout.canary, mode=mode, gates=rollout.gates)
 
 
-def _beginning(rollout: Rollout, *, paired: bool) -> str:
-    if paired:
+def _beginning(rollout: Rollout, mode: str) -> str:
+    if mode == "split" and rollout.split is not None:
+        share = rollout.split.share / 100
+        return f"on the canary devices it answers {share:g} % of the keys, release {rollout.previous} the others"
+    if mode == "shadow":
         return f"the canary devices run it beside release {rollout.previous}; {rollout.gates.evidence} decide"
     if rollout.forced:
         return f"canary assigned without a shadow, forced by {rollout.forced}"
@@ -138,9 +150,43 @@ def _weigh(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[Device
         case _ if _all_committed(rollout, fleet, behind):
             reason = "every canary device committed it without an incumbent to compare it with"
         case _:
-            return Decision(rollout)
+            return _overdue(rollout, now) or Decision(rollout)
     moved = replace(rollout, state=State.CANARY, since=now, reason=reason, decided=judgement.devices)
     return Decision(moved, assign=rollout.assigned, gates=spoken(rollout), judgement=judgement, heard=heard)
+
+
+def _compare(rollout: Rollout, fleet: Fleet, now: float) -> Decision:
+    """In a split the keys decide: better goes on, worse goes back, and where keys or words are missing for a reason a
+    person must look."""
+    found = compare(rollout, fleet)
+    heard, text = tuple(found.devices), f"release {rollout.previous}: {found.text}"
+    kept = replace(rollout, since=now, compared=found.devices)
+    match found.decision:
+        case "worse":
+            moved = replace(kept, state=State.REVERSING, reason=f"it does worse than {text}")
+            return Decision(moved, take_back=rollout.assigned, gates=spoken(rollout), comparison=found, heard=heard)
+        case "better":
+            moved = replace(kept, state=State.CANARY, reason=f"it does better than {text}")
+            return Decision(moved, assign=rollout.assigned, gates=spoken(rollout), comparison=found, heard=heard)
+        case "mismatch":
+            return _pause(kept, f"beside {text}", now, found)
+    return _overdue(rollout, now, found) or Decision(rollout)
+
+
+def _overdue(rollout: Rollout, now: float, found: Comparison | None = None) -> Decision | None:
+    """What ends a shadow or a split that decides nothing: it costs its devices memory, and other models their turn."""
+    if not rollout.days or now - rollout.since < rollout.days * DAY:
+        return None
+    told = f"; {found.text}" if found is not None else ""
+    kept = replace(rollout, compared=found.devices) if found is not None else rollout
+    return _pause(kept, f"{rollout.state.value} decided nothing in {rollout.days:g} days{told}", now, found)
+
+
+def _pause(rollout: Rollout, reason: str, now: float, found: Comparison | None) -> Decision:
+    """The devices are as before, and a person decides: forced, tried anew, or reversed."""
+    moved = replace(rollout, state=State.PAUSED, since=now, reason=reason)
+    heard = tuple(found.devices) if found is not None else ()
+    return Decision(moved, take_back=rollout.assigned, gates=spoken(rollout), comparison=found, heard=heard)
 
 
 def _worse(rollout: Rollout, judgement: Judgement) -> str:
@@ -201,8 +247,9 @@ def _committed(rollout: Rollout, report: ModelReport | None) -> bool:
 
 
 def _runs(rollout: Rollout, report: ModelReport | None) -> bool:
+    arms = report.split.arms if report is not None and report.split is not None else ()
     return report is not None and any(
-        r is not None and r.manifest == rollout.manifest for r in (report.serving, report.candidate)
+        r is not None and r.manifest == rollout.manifest for r in (report.serving, report.candidate, *arms)
     )
 
 

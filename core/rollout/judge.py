@@ -59,9 +59,10 @@ def judge(rollout: Rollout, reports: Mapping[DeviceId, ModelReport | None]) -> J
     that are still missing: a device that lets its disagreements wait must not drop out of the evidence.
 
     Counted are trials of canary devices of just this manifest, retry generation, metric and block length; of others,
-    and of counters that no device can have, nothing is taken. Raises ValueError for a margin outside 0..0.4.
+    of devices that a person set aside, and of counters that no device can have, nothing is taken. Raises ValueError for
+    a margin outside 0..0.4.
     """
-    told = {device: reports.get(device) for device in sorted(rollout.canary)}
+    told = {device: reports.get(device) for device in sorted(rollout.canary) if device not in rollout.aside}
     trials = {device: report.trial for device, report in told.items() if report is not None}
     devices = {device: trial for device, trial in trials.items() if trial is not None and _is_of(rollout, trial)}
     said = {device: Counters(t.plus, t.zero, t.minus) for device, t in devices.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from core.handoffs import Rollout, RolloutState
+from core.handoffs import Rollout, RolloutState, SplitPlan
 from core.project import Rollout as Settings
 from sync.messages import Gates
 from sync.names import Digest, ModelName
@@ -23,24 +23,28 @@ def plan(
     *,
     retry: int = 0,
     forced: str = "",
+    split: SplitPlan | None = None,
 ) -> Rollout:
     """The rollout of one approved release; its gates are fixed from here on.
 
     Without a release before it there is nothing to pair with: it is judged by guardrails, and `reason` says so.
-    `retry` is the generation of its assignments (`generation`), `forced` who had it serve at once, and why.
+    `retry` is the generation of its assignments (`generation`), `forced` who had it serve at once, and why, `split` how
+    it is tried beside the release before it, where the settings ask for that.
     """
     alone = previous is None and settings.evidence != "guardrails"
     gates = Gates(
-        evidence="guardrails" if alone else settings.evidence,
+        evidence="guardrails" if alone or settings.kind == "ab" else settings.evidence,
         margin=settings.margin,
         block=settings.block,
         soak_answers=settings.soak_answers,
         max_errors=settings.max_errors,
+        shadow_share=settings.shadow_share,
+        per_key=settings.per_key,
     )
     reason = f"no release to compare it with by {settings.evidence}: guardrails judge it" if alone else ""
     return Rollout(
         model, number, manifest, settings.canary, gates, RolloutState.APPROVED, now, previous,
-        reason=reason, retry=retry, forced=forced,
+        reason=reason, retry=retry, forced=forced, split=split, days=settings.days,
     )  # fmt: skip
 
 

@@ -10,13 +10,16 @@ from msgspec.structs import replace
 from core import orders
 from core.catalog.fleet import ALL
 from core.catalog.releases import Proposal, ReleaseRow
-from core.handoffs import ROLLOUT_ENDED, Rollout, RolloutState
-from core.release import signing
+from core.handoffs import ROLLOUT_ENDED, Rollout, RolloutState, SplitPlan
+from core.release import checking, signing
 from core.rollout import power
 from core.rollout.plans import fallback, generation, plan
-from core.steward import retained, rounds, trust
+from core.steward import retained, rounds, staging, trust
 from core.steward.house import House, PersistBroker
 from core.steward.refusals import Refusal, declared_model
+from sync import codec
+from sync.manifest import LIMIT, Manifest
+from sync.messages import SHARES
 from sync.names import ModelName
 
 
@@ -29,12 +32,16 @@ def approve(house: House, order: orders.Approve, now: float) -> dict[str, Any]:
     row, payload = found
     if row.state == "revoked":
         raise Refusal("release-revoked", f"release {order.number} was revoked", "train a new one: `falaj train`")
-    if any(r.number == order.number for _, r in _under_way(house, order.model)):
+    under_way = (r for _, r in _under_way(house, order.model) if r.state is not RolloutState.PAUSED)
+    if any(r.number == order.number for r in under_way):
         raise Refusal("rollout-under-way", f"release {order.number} is on its way already", "see `falaj status`")
+    if row.state == "staged":
+        manifest = codec.decode(Manifest, payload, LIMIT)
+        staging.refuse_breaking(house, order.model, manifest.classes, manifest.major)
     rollout = planned(house, row, now)
     retained.check_room(house, house.catalog.releases.keys(order.model, order.number))
     drafts = {name: text.encode() for name, text in order.metadata.items()}
-    signing.check_approval(house.catalog.releases.trust(), order.model, order.number, payload, drafts)
+    checking.check_approval(house.catalog.releases.trust(), order.model, order.number, payload, drafts)
     subject = f"{order.model}@{order.number}"
     told = (f"release {order.number} of {order.model} shall serve, manifest {row.digest[:12]}",)
     signed = trust.collect(house, Proposal(subject, told, order.metadata, now, order.actor), now)
@@ -61,7 +68,7 @@ def revoke(house: House, order: orders.RevokeRelease, now: float) -> dict[str, A
         text = f"release {order.number} of {order.model} is {found[0].state}: no device may install it"
         raise Refusal("not-approved", text, "there is nothing to revoke")
     drafts = {name: text.encode() for name, text in order.metadata.items()}
-    signing.check_revocation(house.catalog.releases.trust(), order.model, order.number, drafts)
+    checking.check_revocation(house.catalog.releases.trust(), order.model, order.number, drafts)
     subject = f"revoke {order.model}@{order.number}"
     told = (f"release {order.number} of {order.model} shall never serve again: {reason}",)
     signed = trust.collect(house, Proposal(subject, told, order.metadata, now, order.actor), now)
@@ -88,11 +95,13 @@ def _leave(house: House, model: ModelName, number: int, reason: str, now: float)
         left = replace(rollout, previous=fallback(rollout.number, approved, past))
         if rollout.number == number and rollout.state is not RolloutState.SUPERSEDED:
             left = replace(left, state=RolloutState.REVERSED, since=now, reason=f"revoked: {reason}")
+        elif rollout.split is not None and rollout.state in (RolloutState.APPROVED, RolloutState.SPLIT):
+            left = replace(left, state=RolloutState.PAUSED, since=now, reason=f"its incumbent was revoked: {reason}")
         house.catalog.fleet.put_rollout(key, left)  # also of one that is complete: who enrols later follows it
     own = next((r for r in past if r.number == number), None)
     wanted = {d.device: house.catalog.fleet.wanted(d.device) for d in house.catalog.fleet.devices()}
     on_it = [d for d in house.catalog.fleet.devices()
-             if any((w.model, w.number) == (model, number) and w.mode != "off" for w in wanted[d.device])]  # fmt: skip
+             if any(w.model == model and number in w.numbers for w in wanted[d.device])]  # fmt: skip
     if own is not None:
         rounds.take_back(house, replace(own, previous=fallback(number, approved, past)), on_it, now)
     return [d.device for d in on_it]
@@ -106,14 +115,24 @@ def planned(house: House, row: ReleaseRow, now: float, forced: str = "") -> Roll
     settings = declared_model(house, row.model).rollout
     approved = [r.number for r in house.catalog.releases.releases(ALL) if (r.model, r.state) == (row.model, "approved")]
     past = [r for _, r in house.catalog.fleet.rollouts(active=False, limit=ALL) if r.model == row.model]
+    previous = fallback(row.number, approved, past)
     rollout = plan(
-        row.model, row.number, row.digest, settings, fallback(row.number, approved, past), now,
-        retry=generation(row.number, past) + 1, forced=forced,
+        row.model, row.number, row.digest, settings, previous, now,
+        retry=generation(row.number, past) + 1, forced=forced, split=_split(house, row, previous),
     )  # fmt: skip
     if (refused := power.refuse(rollout.gates)) is not None:
         hint = f"allow a larger margin in falaj.toml, or choose evidence {' or '.join(refused.offers)}, and apply it"
         raise Refusal(refused.code, refused.text, hint)
     return rollout
+
+
+def _split(house: House, row: ReleaseRow, previous: int | None) -> SplitPlan | None:
+    """How the release is tried beside the one before it, by a lot of its own, where the project asks for an A/B."""
+    settings = declared_model(house, row.model).rollout
+    before = house.catalog.releases.release(row.model, previous) if previous is not None else None
+    if settings.kind != "ab" or before is None:
+        return None
+    return SplitPlan(house.random(16).hex(), round(settings.share * SHARES), before[0].digest)
 
 
 def needed(rollout: Rollout) -> dict[str, Any]:
@@ -126,7 +145,7 @@ def begin(house: House, rollout: Rollout, why: str, now: float) -> None:
     """Makes it the rollout of its model: one that is under way ends here, and a shadow with it, for nobody would weigh
     its pairs. One that was taking devices back stays a reversal, so that no later rollout falls back to its release."""
     for key, older in _under_way(house, rollout.model):
-        if older.state is RolloutState.SHADOW:
+        if older.state in (RolloutState.SHADOW, RolloutState.SPLIT):
             devices = [d for d in house.catalog.fleet.devices() if d.device in older.assigned]
             rounds.take_back(house, older, devices, now)
         taken_back = older.state is RolloutState.REVERSING

@@ -104,7 +104,9 @@ def _assignment(house: House, device: DeviceRow, now: float) -> bytes:
 def _trust(house: House, assignment: Assignment) -> dict[str, bytes]:
     """All metadata, the manifests this device was told of, and the index that names the metadata."""
     files = house.catalog.releases.trust()
-    ours = {f"{order.manifest}.manifest" for order in assignment.models.values()}
+    told = {one.manifest for one in assignment.models.values()}
+    told |= {arm.manifest for one in assignment.models.values() for arm in one.arms}
+    ours = {f"{manifest}.manifest" for manifest in told}
     names = [name for name in publish.current(files) if not name.endswith(".manifest") or name in ours]
     index = TrustIndex(tuple(name for name in names if not name.endswith(".manifest")))
     return {name: files[name] for name in names} | {"index": codec.encode(index)}
@@ -112,7 +114,7 @@ def _trust(house: House, assignment: Assignment) -> dict[str, bytes]:
 
 def _blobs(house: House, assignment: Assignment) -> dict[Digest, int]:
     """What the keys in the assignment open; of a model that is off nothing is needed."""
-    needed = [digest for order in assignment.models.values() if order.mode != "off" for digest in order.keys]
+    needed = [digest for order in assignment.models.values() if order.mode != "off" for digest in order.all_keys()]
     sizes = {digest: house.catalog.releases.blob_size(digest) for digest in needed}
     pieces = [*assignment.lookups.values(), *((assignment.config,) if assignment.config else ())]
     chunks = {digest: size.chunk for digest, size in sizes.items() if size is not None}

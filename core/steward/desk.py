@@ -22,6 +22,7 @@ from core.steward import (
     forcing,
     jobs,
     pieces,
+    questions,
     rounds,
     staging,
     succession,
@@ -139,7 +140,7 @@ def _commit_lookup(house: House, order: orders.CommitLookup, now: float) -> dict
 
 def _commit_candidate(house: House, order: orders.CommitCandidate, now: float) -> dict[str, Any]:
     _still_open(house, order.job)
-    candidate = order.candidate
+    candidate = staging.judged(house, order.candidate)
     key = house.catalog.releases.add_candidate(candidate, order.job, now)
     staging.tell_learned(house, candidate, key, now)
     if not candidate.accepted:
@@ -183,6 +184,7 @@ _DESKS: dict[type, Callable[[House, Any, float], dict[str, Any]]] = {
     orders.Reverse: forcing.reverse,
     orders.SetAside: forcing.set_aside,
     orders.Label: _label,
+    orders.Question: questions.ask,
     orders.IssueToken: enrolling.issue_token,
     orders.IssueSiteToken: enrolling.issue_site_token,
     orders.ImportBoxes: enrolling.import_boxes,

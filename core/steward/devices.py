@@ -14,7 +14,6 @@ from core.fleet import enrolment, renewal
 from core.steward import certificates, rounds
 from core.steward.house import Access, Cut, House
 from core.steward.refusals import Refusal
-from sync import topics
 from sync.messages import Reported
 from sync.names import DeviceId
 
@@ -111,8 +110,7 @@ def _bar(house: House, device: DeviceRow, state: str, reason: str, now: float) -
     ended = end_certificates(house, device, reason, now)
     house.catalog.fleet.set_state(device.device, state)
     house.catalog.fleet.token_used(device.device, now)
-    for topic in (topics.desired, topics.reported, topics.status):
-        house.send(topic(house.tenant, device.device), b"", retain=True)
+    rounds.withdraw(house, device.device)
     cut(house, device.device, now)
     return ended
 

@@ -3,16 +3,16 @@ report counts only with the signature of that device's own certificate key."""
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 from core.catalog.fleet import DeviceRow
-from core.fleet.floods import Hearing, words
+from core.fleet.floods import REPORT, Hearing, words
 from core.fleet.renewal import NotRenewed
 from core.ingest.spool import Entry
-from core.steward import devices, retained
+from core.steward import devices, questions, retained, spooling
 from core.steward.house import House
 from sync import codec, records, roles, topics
+from sync.commands import ANSWER
 from sync.errors import Barred, Damaged, Malformed, SyncError, Untrusted
 from sync.link import Message
 from sync.messages import (
@@ -28,7 +28,7 @@ from sync.messages import (
     SampleBatch,
     Status,
 )
-from sync.names import BadName, DeviceId, Kind, ModelName
+from sync.names import BadName, DeviceId, Kind
 from sync.reports import ModelReport, WhyCard
 from sync.topics import Address
 
@@ -37,7 +37,7 @@ LAST_SEQ = 2**63 - 1  # what the catalog can hold
 LONGEST = 8 * 1024  # characters of a text in a report
 CARD_LIMIT = 8 * 1024  # bytes of a why card
 TEXT, WORD, FACTS = 1000, 200, 32  # characters of an event's text and of its words, and facts, that are kept
-SHARE = 4  # of the spool one device may fill one part in so many: it must not take the others' place
+KINDS = 16  # of records of one device, at most: each is counted for good, and no agent knows half as many
 
 
 def hear(house: House, message: Message, now: float) -> bool:
@@ -50,7 +50,7 @@ def hear(house: House, message: Message, now: float) -> bool:
     speaker = topics.speaker(message.topic)
     if message.retained and message.topic.split("/", 5)[-1] not in topics.DEVICE_RETAINED:
         house.send(message.topic, b"", retain=True)  # read or not, nothing may stay planted on the broker
-    if not _may_speak(house, speaker, now):
+    if not _may_speak(house, speaker, REPORT if message.topic.endswith("/reported") else 1.0, now):
         return False
     address = device = None
     try:
@@ -58,6 +58,8 @@ def hear(house: House, message: Message, now: float) -> bool:
         address = topics.parse(message.topic)
         if device is None or address.tenant != house.tenant:
             raise Untrusted(f"{message.topic}: no such device")
+        if not device.active and message.retained and address.area in topics.DEVICE_RETAINED:
+            return False  # what it said before, as the broker keeps it: no word of now, and no news
         if not device.active:
             raise Barred(f"{message.topic}: {device.device} is {device.state}")
         if message.retained and address.area not in topics.DEVICE_RETAINED:
@@ -81,9 +83,9 @@ def hear(house: House, message: Message, now: float) -> bool:
     return False
 
 
-def _may_speak(house: House, speaker: str, now: float) -> bool:
+def _may_speak(house: House, speaker: str, price: float, now: float) -> bool:
     """Whether this device has not said too much of late (`core.fleet.floods`)."""
-    hearing = house.floods.hear(speaker, now)
+    hearing = house.floods.hear(speaker, now, price)
     if hearing is Hearing.TELL:
         with house.catalog.transaction():
             house.event(now, "device-flooding", words(speaker[:WORD]), severity="alarm", device=speaker[:WORD])
@@ -105,7 +107,7 @@ def _reported(house: House, device: DeviceRow, payload: bytes, now: float) -> bo
         if fresh:
             house.catalog.identities.put_boot(device.device, report.epoch, report.boot)
     if fresh:
-        retained.missed(house, report.missing, now)
+        retained.missed(house, device.device, report.missing, now)
     return fresh and (device.report is None or _standing(device.report) != _standing(report))
 
 
@@ -140,6 +142,7 @@ def _record(house: House, device: DeviceRow, address: Address, payload: bytes, n
     that sending it again leads nowhere."""
     kind = address.kind
     assert kind is not None
+    _check_kind(house, device, kind)
     try:
         record = _opened(house, device, kind, codec.decode(Record, payload))
     except (Malformed, Damaged):
@@ -153,6 +156,16 @@ def _record(house: House, device: DeviceRow, address: Address, payload: bytes, n
             known = record.n
             house.catalog.fleet.set_received(device.device, record.epoch, kind, known)
     _acknowledge(house, device, kind, known)
+
+
+def _check_kind(house: House, device: DeviceRow, kind: Kind) -> None:
+    """Raises Untrusted for one kind more than a device may have, of records taken in and of those nobody could read."""
+    if house.catalog.fleet.received(device.device, device.epoch, kind):
+        return
+    stuck = {k for name, k in house.stuck if name == device.device}
+    known = house.catalog.fleet.all_received(device.device, device.epoch).keys() | stuck
+    if kind not in known and len(known) >= KINDS:
+        raise Untrusted(f"records of {device.device} of a kind more than the {KINDS} it may have")
 
 
 def _opened(house: House, device: DeviceRow, kind: Kind, record: Record) -> Record:
@@ -185,11 +198,15 @@ def _take(house: House, sender: DeviceRow, kind: Kind, record: Record, now: floa
     body = bytes(record.body)
     try:
         if kind == EVENT or _is_gap(body):
-            _event(house, device, codec.decode(DeviceEvent, body), facts, now)
+            event = codec.decode(DeviceEvent, body)
+            _event(house, device, event, facts, now)
+            questions.heard(house, device, event)
         elif kind == SAMPLE:
-            _samples(house, Entry(device, record.epoch, record.n), codec.decode(SampleBatch, body), now)
+            spooling.take(house, Entry(device, record.epoch, record.n), codec.decode(SampleBatch, body), now)
         elif kind == WHY:
             _why(house, device, codec.decode(WhyCard, body), facts, now)
+        elif kind == ANSWER:
+            questions.take_part(house, device, record.epoch, body, now)
         elif kind == CSR:
             _renewal(house, sender, body, facts, now)
         else:
@@ -224,55 +241,6 @@ def _bounded(fact: str | int | float) -> str | int | float:
     if isinstance(fact, str):
         return _cut(fact, WORD)
     return fact if isinstance(fact, float) or abs(fact) <= LAST_SEQ else float("inf" if fact > 0 else "-inf")
-
-
-def _samples(house: House, entry: Entry, batch: SampleBatch, now: float) -> None:
-    """Into the spool, as it is: nobody here can open it. The file is on the disk before the record is committed, and a
-    file of a record that was not is written anew when the record comes again."""
-    try:
-        sealed = base64.b64decode(batch.sealed, validate=True)
-    except ValueError as error:  # also what is no base64 because it is no ASCII
-        raise Malformed(f"samples of {entry.device}: not base64: {error}") from error
-    if not _is_known(house, batch.model):
-        _drop(house, entry, batch, "no model of that name was ever declared or released here", now)
-        return
-    samples = house.catalog.samples
-    for filled, room, whose in (
-        (samples.spooled(), house.spool_bytes, "all samples"),
-        (samples.spooled(entry.device), house.spool_bytes // SHARE, "those of this device"),
-    ):
-        if filled + len(sealed) > room:
-            text = (
-                f"{whose} that wait fill their {room >> 20} MiB; have them taken in: run `falaj ingest` on the source "
-                "of kind samples"
-            )
-            _drop(house, entry, batch, text, now)
-            return
-    try:
-        house.spool.put(batch.model, entry, sealed)
-    except OSError as error:
-        _drop(house, entry, batch, f"the disk does not take them: {error}", now)
-        return
-    house.dropping.discard(entry.device)
-    samples.add(entry.device, entry.epoch, entry.n, batch.model, len(sealed), now)
-
-
-def _is_known(house: House, model: ModelName) -> bool:
-    """Whether a device of ours can have been told to answer with it; names made up by a device get no folder."""
-    current = house.catalog.projects.current()
-    return (current is not None and model in current[0].models) or house.catalog.releases.next_number(model) > 1
-
-
-def _drop(house: House, entry: Entry, batch: SampleBatch, why: str, now: float) -> None:
-    """The device must not wait for ever for an acknowledgement; a loss is said once, until it has room again."""
-    if entry.device in house.dropping:
-        return
-    house.dropping.add(entry.device)
-    # In the device's own room of the events: it could push out what the core has to say of itself.
-    house.event(
-        now, "samples-dropped", f"newer samples of {entry.device} are dropped: {why}", severity="alarm",
-        model=batch.model, source=entry.device, device=entry.device,
-    )  # fmt: skip
 
 
 def _why(house: House, device: DeviceId, card: WhyCard, facts: dict[str, Any], now: float) -> None:

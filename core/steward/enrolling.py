@@ -123,6 +123,7 @@ def enrol(house: House, order: orders.Enrol, now: float) -> dict[str, Any]:
         if not asked.proof:  # a proof says nothing of who brings it: whoever holds the folder could use the token up
             house.catalog.fleet.token_tried(asked.device)
         raise _turned_away(house, order, f"for {asked.device}: {error}", now) from error
+    _check_key(house, asked.device, found.signing_key, now)
     house.catalog.fleet.token_used(asked.device, now)
     return _join(house, asked.device, found.signing_key, found.sealing_key, now)
 
@@ -183,6 +184,7 @@ def _enrol_box(house: House, order: orders.Enrol, asked: EnrolRequest, site: Sit
         return _waits(name, found.signing_key)
     if device is not None or waiting is not None:
         raise _taken(house, found, name, now)
+    _check_key(house, name, found.signing_key, now)
     if now > token.expires or token.used >= token.uses:
         raise _turned_away(house, order, f"for {asked.serial} of {site}: the token is used up or expired", now)
     house.catalog.identities.site_token_used(secret)
@@ -221,6 +223,16 @@ def _taken(house: House, found: Applicant, name: DeviceId, now: float) -> Refusa
     return _say(house, "serial-taken", text, hint, now, "alarm")
 
 
+def _check_key(house: House, name: DeviceId, key: bytes, now: float) -> None:
+    """Raises Refusal where the key is another device's: two that share one are no two that speak for themselves, and
+    each can take the other's place."""
+    bearer = house.catalog.identities.bearer(key)
+    if bearer not in (None, name):
+        text = f"a box that asks to join as {name} has the key of {bearer}"
+        hint = f"was its disk copied from {bearer}'s? Enrol it from an empty folder; if that one is gone, revoke it"
+        raise _say(house, "key-taken", text, hint, now, "alarm")
+
+
 def _say(house: House, code: str, text: str, hint: str, now: float, severity: str = "notice") -> Refusal:
     """For somebody who knows the token: what is wrong may be said. Repeated tries are counted like guesses."""
     if house.guesses.wrong(code, now) is Word.TELL:
@@ -248,6 +260,7 @@ def accept(house: House, order: orders.Accept, now: float) -> dict[str, Any]:
     for name in named:
         waiting, device = house.catalog.identities.waiting(name), house.catalog.fleet.device(name)
         if waiting is not None and device is None:
+            _check_key(house, name, waiting.signing_key, now)
             _join(house, name, waiting.signing_key, waiting.sealing_key, now)
         elif device is not None and device.state == "cloned":
             devices.lift(house, device, order.actor, now)

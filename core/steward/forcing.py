@@ -103,7 +103,10 @@ def set_aside(house: House, order: orders.SetAside, now: float) -> dict[str, Any
     return {"aside": list(aside)}
 
 
-_TURNS = (RolloutState.SHADOW, RolloutState.CANARY, RolloutState.RAMP, RolloutState.COMPLETE)
+_TURNS = (
+    RolloutState.SHADOW, RolloutState.SPLIT, RolloutState.PAUSED, RolloutState.CANARY, RolloutState.RAMP,
+    RolloutState.COMPLETE,
+)  # fmt: skip
 
 
 def _newest(house: House, order: orders.Reverse | orders.SetAside) -> tuple[int, Rollout]:

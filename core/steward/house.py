@@ -6,14 +6,16 @@ import base64
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
 from typing import Protocol
 
 from core.catalog import Catalog
 from core.fleet.enrolment import LEAF_LIFE, Pair
 from core.fleet.floods import Floods
 from core.fleet.guesses import Guesses
+from core.handoffs import JobSpec
 from core.ingest.spool import Spool
-from core.orders import JobSpec, OnlineRole
+from core.orders import OnlineRole
 from core.release import publish
 from core.release.registry import ArtifactStore, BlobStore
 from sync import codec, topics
@@ -26,6 +28,7 @@ from sync.sealing import public_half
 RETAINED_BYTES = 1 << 30  # of sealed blobs on the broker, which keeps them in memory
 SPOOL_BYTES = 1 << 30  # what may wait in the spool of samples, all devices of the tenant together
 AGAIN = 30.0  # seconds before a chunk that was missed is published once more
+MISSED = 128  # chunks in that time for one device: an honest one waits for 16 of a blob at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +73,10 @@ Action = Send | StartJob | PersistBroker | Access | Cut
 class Keys:
     """The online keys, PEM, and the key of reports. No release key is ever among them."""
 
-    director: bytes
-    snapshot: bytes
-    timestamp: bytes
-    reports: bytes  # X25519, private (32 raw bytes): opens what devices say
+    director: bytes = field(repr=False)
+    snapshot: bytes = field(repr=False)
+    timestamp: bytes = field(repr=False)
+    reports: bytes = field(repr=False)  # X25519, private (32 raw bytes): opens what devices say
 
 
 class OnlineKeys(Protocol):
@@ -125,7 +128,8 @@ class House:
     link_up: bool = False
     limit: int = 0  # bytes of the largest packet the broker takes; 0: any
     actions: list[Action] = field(default_factory=list)
-    resent: dict[tuple[Digest, int], float] = field(default_factory=dict)  # chunks that were missed: when sent again
+    damaged: set[Digest] = field(default_factory=set)  # blobs that this disk did not keep, and that was said
+    resent: dict[tuple[Digest, int], tuple[float, DeviceId]] = field(default_factory=dict)  # lately missed, by whom
 
     @property
     def issuing(self) -> Pair:
@@ -181,15 +185,15 @@ class House:
         topic = topics.blob(self.tenant, digest, 10**topics.INDEX_DIGITS - 1)
         return not self.limit or size is None or packet_size(topic, size.chunk) <= self.limit
 
-    def publish_missing(self, digest: Digest, indices: Iterable[int], now: float) -> None:
-        """What a device misses, each chunk at most once in AGAIN seconds: asking must not cost us more than it costs
-        whoever asks."""
+    def publish_missing(self, device: DeviceId, digest: Digest, indices: Iterable[int], now: float) -> None:
+        """What a device misses: each chunk at most once in AGAIN seconds, and no more than MISSED of them for one
+        device: asking must not cost us more than it costs whoever asks."""
         size = self.catalog.releases.blob_size(digest)
         if size is None:
             return
-        due = {
-            i for i in indices if 0 <= i < size.chunks and not 0 <= now - self.resent.get((digest, i), -AGAIN) < AGAIN
-        }
-        if due:
-            self.resent |= {(digest, i): now for i in due}
+        self.resent = {chunk: sent for chunk, sent in self.resent.items() if 0 <= now - sent[0] < AGAIN}
+        room = max(0, MISSED - sum(by == device for _, by in self.resent.values()))
+        lacking = (i for i in dict.fromkeys(indices) if 0 <= i < size.chunks and (digest, i) not in self.resent)
+        if due := set(islice(lacking, room)):
+            self.resent |= {(digest, i): (now, device) for i in due}
             self.publish_blob(digest, due)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.orders import JobSpec
+from core import breaking
+from core.handoffs import JobSpec
 from core.project import Project
 from core.steward import pieces
 from core.steward.house import House, StartJob
@@ -41,7 +42,10 @@ def train(house: House, name: ModelName, actor: str, now: float) -> dict[str, An
     if lacking:
         hint = f"run `falaj ingest {lacking[0]}` first"
         raise Refusal("no-data", f"lookup {lacking[0]!r} has no version yet, and {name} is given its values", hint)
-    result = _start(house, "train", name, actor, now, current, folder, files=files, samples=samples, tables=tables)
+    result = _start(
+        house, "train", name, actor, now, current, folder, files=files, samples=samples, tables=tables,
+        known=breaking.known(house.catalog.releases.approved(), name),
+    )  # fmt: skip
     if view.samples:
         house.catalog.samples.use(result["job"], view.samples, house.catalog.samples.labelled(view.samples))
     return result

@@ -1,8 +1,8 @@
 """Tables and configs on their way to devices: made into versions, sealed, published, and named in assignments.
 
 A table is read by a job (`falaj ingest NAME`); the same values again only confirm the newest version. A config is made
-of the project's variables for each device. Which of them a device is told of follows from its releases: the manifest
-names the tables, and whoever has a model has a config where the project gives one.
+of the project's variables for each device. Which of them a device is told of follows from its releases, wanted or still
+there: the manifest names the tables, and whoever has a model has a config where the project gives one.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def versions(house: House, name: LookupName) -> tuple[Digest, ...]:
 
 def users(house: House, name: LookupName) -> list[DeviceRow]:
     """The devices that are to hold this table now."""
-    return [row for row in house.catalog.fleet.devices() if row.active and name in _asked(house, row.device)]
+    return [row for row in house.catalog.fleet.devices() if row.active and name in _asked(house, row)]
 
 
 def for_device(house: House, device: DeviceRow, now: float) -> tuple[dict[LookupName, Piece], Piece | None]:
     """What the next assignment of a device names: its tables, by their newest version, and its config, made into a
     version here if it is another one now. In a transaction."""
     found = {}
-    for name in _asked(house, device.device):
+    for name in _asked(house, device):
         newest = house.catalog.pieces.newest(_of_lookup(name))
         if newest is not None:
             found[name] = _wrapped(house, device, newest)
@@ -116,14 +116,16 @@ def _same(house: House, newest: PieceRow, found: Table) -> bool:
     return replace(known, valid_from=0.0) == replace(found, valid_from=0.0)
 
 
-def _asked(house: House, device: DeviceId) -> list[LookupName]:
-    """The tables that the releases wanted on a device declare, each once."""
-    names: dict[LookupName, None] = {}
-    for wanted in house.catalog.fleet.wanted(device):
-        found = house.catalog.releases.release(wanted.model, wanted.number) if wanted.mode != "off" else None
+def _asked(house: House, device: DeviceRow) -> list[LookupName]:
+    """The tables that the releases wanted on a device declare, and those of the same models that it says it still has:
+    they serve until the wanted one does, and it goes back to them. Each once."""
+    wanted = house.catalog.fleet.wanted(device.device)
+    here = {(one.model, number) for one in wanted for number in one.numbers} | retained.held(house, device)
+    names: set[LookupName] = set()
+    for model, number in here:
+        found = house.catalog.releases.release(model, number)
         if found is not None:
-            manifest = codec.decode(Manifest, found[1], LIMIT)
-            names.update(dict.fromkeys(lookup.name for lookup in manifest.lookups))
+            names.update(lookup.name for lookup in codec.decode(Manifest, found[1], LIMIT).lookups)
     return sorted(names)
 
 

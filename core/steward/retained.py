@@ -14,9 +14,10 @@ from core.steward.house import House, PersistBroker
 from core.steward.refusals import Refusal
 from sync import topics
 from sync.errors import Damaged
-from sync.names import Digest, ModelName
+from sync.names import DeviceId, Digest, ModelName
 
 WAY_OUT = "raise retained_bytes of [broker] in core.toml and restart the core, or revoke releases that nobody needs"
+BACK = 2  # releases of a model that an honest device keeps to go back to
 REPEATED = 86_400.0  # seconds in which a clearing is said again in each new session
 
 
@@ -25,11 +26,26 @@ def needed(house: House) -> set[Digest]:
     releases = {(r.model, n) for _, r in house.catalog.fleet.rollouts(limit=ALL) for n in (r.number, r.previous) if n}
     for device in house.catalog.fleet.devices():
         if device.active:
-            releases |= {(w.model, w.number) for w in house.catalog.fleet.wanted(device.device) if w.mode != "off"}
-            releases |= _held(house, device)
+            releases |= {(w.model, n) for w in house.catalog.fleet.wanted(device.device) for n in w.numbers}
+            releases |= held(house, device)
     found = {row.blob.sealed for row in house.catalog.pieces.all_newest()}
     for model, number in releases:
         found |= house.catalog.releases.keys(model, number).keys()
+    return found
+
+
+def held(house: House, device: DeviceRow) -> set[tuple[ModelName, int]]:
+    """What a device says that it serves, tries or keeps to go back to, of the models that it shall run: its word is its
+    own, and it must not have the broker keep all that there ever was, nor be given what others run."""
+    wanted = {one.model for one in house.catalog.fleet.wanted(device.device) if one.numbers}
+    told = device.report.models if device.report else {}
+    found = set()
+    for model in wanted & told.keys():
+        said = told[model]
+        for release in filter(None, (said.serving, said.candidate, *said.previous[:BACK])):
+            row = house.catalog.releases.by_manifest(release.manifest)
+            if row is not None and row.model == model:
+                found.add((model, row.number))
     return found
 
 
@@ -43,13 +59,20 @@ def check_room(house: House, digests: Iterable[Digest] = (), more: int = 0) -> N
         raise Refusal("broker-full", _words(house, total), WAY_OUT)
 
 
-def missed(house: House, missing: Mapping[Digest, tuple[int, ...]], now: float) -> None:
+def missed(house: House, device: DeviceId, missing: Mapping[Digest, tuple[int, ...]], now: float) -> None:
     """Publishes again what a device misses, if it is something that anybody may need: else whoever asks could have the
     broker keep all that there ever was."""
     here = house.catalog.retained.here() if missing else {}
     for digest, indices in missing.items():
-        if digest in here or digest in needed(house):
-            house.publish_missing(digest, indices, now)
+        if digest not in here and digest not in needed(house):
+            continue
+        try:
+            house.publish_missing(device, digest, indices, now)
+        except Damaged as error:  # our disk's fault, and no reason not to hear what else the device says
+            if digest not in house.damaged:
+                house.damaged.add(digest)
+                with house.catalog.transaction():
+                    house.event(now, "blob-damaged", str(error), severity="alarm")
 
 
 def provide(house: House, digests: Iterable[Digest], now: float) -> None:
@@ -110,14 +133,6 @@ def sweep(house: House, now: float) -> None:
             house.actions.append(PersistBroker())
     if sum(here.values()) <= house.retained_bytes:
         house.crowded = False
-
-
-def _held(house: House, device: DeviceRow) -> set[tuple[ModelName, int]]:
-    """What a device says that it serves, tries or keeps to go back to."""
-    models = device.report.models if device.report else {}
-    held = [r for m in models.values() for r in (m.serving, m.candidate, *m.previous) if r is not None]
-    rows = [house.catalog.releases.by_manifest(release.manifest) for release in held]
-    return {(row.model, row.number) for row in rows if row is not None}
 
 
 def _clear(house: House, digest: Digest) -> None:

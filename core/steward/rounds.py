@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from core.catalog.fleet import ALL, DeviceRow, Wanted
+from core.catalog.fleet import ALL, GONE, DeviceRow
+from core.catalog.wanted import Wanted, WantedSplit
 from core.handoffs import Rollout, RolloutState
 from core.release import publish
 from core.rollout.controller import Decision, decide, spoken
@@ -16,12 +17,16 @@ from core.rollout.plans import generation
 from core.steward import certificates, pieces, retained
 from core.steward.house import House
 from sync import codec, roles, sealing, topics
-from sync.messages import ASSIGNMENT_TYPE, Assignment, ModelOrder
-from sync.names import DeviceId, Digest
+from sync.errors import Untrusted
+from sync.messages import ASSIGNMENT_TYPE, Arm, Assignment, ModelOrder
+from sync.names import DeviceId, Digest, ModelName
 from sync.reports import ModelReport
 
 ASSIGNMENT_LIFE = 7 * 86400.0  # seconds; renewed at half of it
-UNDECIDED = (RolloutState.APPROVED, RolloutState.SHADOW, RolloutState.CANARY, RolloutState.REVERSING)
+UNDECIDED = (
+    RolloutState.APPROVED, RolloutState.SHADOW, RolloutState.SPLIT, RolloutState.PAUSED, RolloutState.CANARY,
+    RolloutState.REVERSING,
+)  # fmt: skip
 _KEPT = 16 * 1024 * 1024  # bytes of an assignment in the catalog: the wire's limit is not the catalog's
 
 
@@ -71,9 +76,23 @@ def carry_out(
     elif set(decision.rollout.held) - set(rollout.held):
         text = f"release {rollout.number} is {decision.rollout.reason}"
         house.event(now, "rollout-held", text, model=rollout.model, severity="alarm", number=str(rollout.number))
-    wanted = Wanted(rollout.model, rollout.number, decision.mode, decision.gates, rollout.retry)
-    _want(house, wanted, [devices[name] for name in decision.assign if name in devices], now)
+    _want(house, _wanted(house, rollout, decision), [devices[name] for name in decision.assign if name in devices], now)
     take_back(house, decision.rollout, [devices[name] for name in decision.take_back if name in devices], now)
+
+
+def _wanted(house: House, rollout: Rollout, decision: Decision) -> Wanted:
+    """What the devices assigned by a decision shall do: run the release, or in a split the one before it, and the
+    release as its arm."""
+    if decision.mode != "split" or rollout.split is None or rollout.previous is None:
+        return Wanted(rollout.model, rollout.number, decision.mode, decision.gates, rollout.retry)
+    split = WantedSplit(rollout.number, rollout.retry, rollout.split.share, rollout.split.seed)
+    return Wanted(rollout.model, rollout.previous, "split", decision.gates, _generation(house, rollout), split)
+
+
+def _generation(house: House, rollout: Rollout) -> int:
+    """The generation of the release before: a lower one would not lift a verdict that a retry of it lifted."""
+    past = (r for _, r in house.catalog.fleet.rollouts(active=False, limit=ALL) if r.model == rollout.model)
+    return 0 if rollout.previous is None else max(0, generation(rollout.previous, past))
 
 
 def reports_of(rollout: Rollout, devices: dict[DeviceId, DeviceRow]) -> dict[DeviceId, ModelReport | None]:
@@ -119,14 +138,13 @@ def _report_number(device: DeviceRow) -> dict[str, int]:
 
 
 def take_back(house: House, rollout: Rollout, devices: Iterable[DeviceRow], now: float) -> None:
-    """To the release before, in the generation it was rolled out with: a lower one would not lift a verdict that a
-    retry of it lifted. Without one the model is switched off. In a transaction."""
+    """To the release before, in the generation it was rolled out with. Without one the model is switched off. In a
+    transaction."""
     gates = spoken(rollout)
     if rollout.previous is None:
         wanted = Wanted(rollout.model, rollout.number, "off", gates, rollout.retry)
     else:
-        past = (r for _, r in house.catalog.fleet.rollouts(active=False, limit=ALL) if r.model == rollout.model)
-        wanted = Wanted(rollout.model, rollout.previous, "live", gates, max(0, generation(rollout.previous, past)))
+        wanted = Wanted(rollout.model, rollout.previous, "live", gates, _generation(house, rollout))
     _want(house, wanted, devices, now)
 
 
@@ -151,7 +169,7 @@ def assign(house: House, device: DeviceRow, now: float, *, news: bool = True) ->
         authorities=house.trusted,
     )  # fmt: skip
     envelope = roles.sign(assignment, ASSIGNMENT_TYPE, house.keys.director)
-    named = {digest for order in assignment.models.values() if order.mode != "off" for digest in order.keys}
+    named = {digest for order in assignment.models.values() if order.mode != "off" for digest in order.all_keys()}
     retained.provide(house, named, now)
     house.catalog.fleet.put_assignment(device.device, device.epoch, seq, assignment.expires, envelope, news=news)
     house.send(topics.desired(house.tenant, device.device), envelope, retain=True)
@@ -159,23 +177,30 @@ def assign(house: House, device: DeviceRow, now: float, *, news: bool = True) ->
 
 def _order(house: House, device: DeviceRow, wanted: Wanted) -> ModelOrder:
     """One model's part: the manifest by digest, and the keys of its blobs wrapped to this device alone."""
-    found = house.catalog.releases.release(wanted.model, wanted.number)
-    if found is None:
-        raise RuntimeError(f"release {wanted.number} of {wanted.model} is wanted and not there")
-    row, _ = found
-    keys = {
-        digest: _wrapped(house, device, digest, key)
-        for digest, key in house.catalog.releases.keys(wanted.model, wanted.number).items()
-        if wanted.mode != "off"  # who may not run it gets no key either
-    }
+    digest, keys = _named(house, device, wanted.model, wanted.number)
+    arms: tuple[Arm, ...] = ()
+    if (split := wanted.split) is not None:
+        manifest, opens = _named(house, device, wanted.model, split.number)
+        arms = (Arm(manifest, split.number, opens, 0, split.share, split.retry),)
     return ModelOrder(
-        manifest=row.digest,
-        number=row.number,
-        keys=keys,
+        manifest=digest,
+        number=wanted.number,
+        keys=keys if wanted.mode != "off" else {},  # who may not run it gets no key either
         mode=wanted.mode,
         gates=wanted.gates,
         retry=wanted.retry,
+        arms=arms,
+        seed=split.seed if split is not None else "",
     )
+
+
+def _named(house: House, device: DeviceRow, model: ModelName, number: int) -> tuple[Digest, dict[Digest, str]]:
+    """A release's manifest, and the keys of its blobs for this device."""
+    found = house.catalog.releases.release(model, number)
+    if found is None:
+        raise RuntimeError(f"release {number} of {model} is wanted and not there")
+    keys = house.catalog.releases.keys(model, number).items()
+    return found[0].digest, {digest: _wrapped(house, device, digest, key) for digest, key in keys}
 
 
 def _wrapped(house: House, device: DeviceRow, digest: Digest, key: bytes) -> str:
@@ -191,7 +216,9 @@ def _renew_assignment(house: House, device: DeviceRow, now: float) -> None:
                 assign(house, device, now, news=False)
         return
     another_box = old[0] != device.epoch  # enrolled anew: its keys differ, so all is wrapped and signed again
-    if another_box or old[2] - now < ASSIGNMENT_LIFE / 2 or not _is_current(house, old[3]):
+    ahead = ASSIGNMENT_LIFE + publish.AHEAD.total_seconds()  # by more it was signed by a wrong clock
+    due = not ASSIGNMENT_LIFE / 2 <= old[2] - now <= ahead
+    if another_box or due or not _is_current(house, old[3]):
         with house.catalog.transaction():
             assign(house, device, now, news=another_box)
 
@@ -216,17 +243,31 @@ def renew_trust(house: House, now: float, left: float = publish.ONLINE_LIFE.tota
     if not publish.renewal_due(files, now, left):
         return
     signers = publish.OnlineSigners(roles.signer(house.keys.snapshot), roles.signer(house.keys.timestamp))
+    fresh = publish.renew(files, signers, now)
+    try:
+        publish.check_online(files | fresh)
+    except Untrusted:
+        return  # a key of ours is not here, which was told at the start; what there is holds to its end
     with house.catalog.transaction():
-        house.catalog.releases.put_trust(publish.renew(files, signers, now))
+        house.catalog.releases.put_trust(fresh)
         house.event(now, "trust-renewed", "snapshot and timestamp signed anew")
     house.publish_trust(house.catalog.releases.trust())
 
 
 def restore_broker(house: House, now: float) -> None:
-    """Publishes again all that must be retained: the broker is never the store of record."""
+    """Publishes again all that must be retained, and clears again what must not be: the broker is never the store of
+    record, and the core may have been killed between its commit and its word."""
     house.publish_trust(house.catalog.releases.trust())
     retained.restore(house, now)
     for device in house.catalog.fleet.devices():
+        if device.state in GONE:
+            withdraw(house, device.device)
         old = house.catalog.fleet.assignment(device.device)
         if old is not None and old[0] == device.epoch and device.active:
             house.send(topics.desired(house.tenant, device.device), old[3], retain=True)
+
+
+def withdraw(house: House, device: DeviceId) -> None:
+    """Nothing of a device that is gone is left on the broker."""
+    for topic in (topics.desired, topics.reported, topics.status):
+        house.send(topic(house.tenant, device), b"", retain=True)

@@ -3,7 +3,7 @@ only collects and checks. What has all its signatures comes in force at once, wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,9 @@ import msgspec
 
 from core import orders
 from core.catalog.releases import Proposal
+from core.orders import OnlineRole
+from core.release import checking, publish, signing
 from core.release import layout as layouts
-from core.release import publish, signing
 from core.release.layout import Layout
 from core.release.metadata import newest_root, root_in_force
 from core.release.signing import Drafts, Tally
@@ -23,7 +24,6 @@ from sync import chunks, roles
 from sync.errors import Untrusted
 
 ROOT = "root"  # the subject of a change of keys
-SLACK = 86_400.0  # seconds by which the clock of whoever signs may be ahead
 
 
 # --- keys -------------------------------------------------------------------------------------------------------
@@ -31,8 +31,11 @@ SLACK = 86_400.0  # seconds by which the clock of whoever signs may be ahead
 
 def keys(house: House, order: orders.TrustKeys, now: float) -> dict[str, Any]:
     """The public halves of the online keys, in TUF's form, for a root to name; new ones for the roles that ask."""
-    found = {role: getattr(house.keys, role) for role in layouts.ONLINE}
+    found, waits = {role: getattr(house.keys, role) for role in layouts.ONLINE}, _awaited(house)
     for role in order.fresh:
+        if waits.get(role, found[role]) != found[role]:
+            found[role] = waits[role]  # whoever rotates the same key as well signs the same root
+            continue
         pem = roles.new_signing_key()
         house.online.bring(role, pem, found[role])
         found[role] = pem
@@ -41,12 +44,30 @@ def keys(house: House, order: orders.TrustKeys, now: float) -> dict[str, Any]:
     return {role: {"keyid": key.keyid, **key.to_dict()} for role, key in publics.items()}
 
 
-def settle(house: House) -> None:
-    """Signs from now on with the online keys that the root in force names, as far as they are here."""
+def settle(house: House) -> tuple[OnlineRole, ...]:
+    """Signs from now on with the online keys that the root in force names, as far as they are here; which are not."""
     root = root_in_force(house.catalog.releases.trust())
-    if root is not None:
-        held = _held(house, layouts.read(root))
-        house.keys = replace(house.keys, **held)
+    if root is None:
+        return ()
+    held = _held(house, layouts.read(root))
+    house.keys = replace(house.keys, **held)
+    return tuple(role for role in layouts.ONLINE if role not in held)
+
+
+def tell_missing(house: House, missing: Iterable[OnlineRole], now: float) -> None:
+    """No device believes what the keys sign that the core has in their place."""
+    for role in missing:
+        text = (f"the key of {role} that the root names is not here: put the folder `keys` of the last backup back, or "
+                f"run `falaj trust rotate --role {role}`")  # fmt: skip
+        house.event(now, "online-key-missing", text, severity="alarm")
+
+
+def _awaited(house: House) -> dict[str, bytes]:
+    """Role -> the key of ours that the root names which waits for signatures."""
+    waits = house.catalog.releases.proposal(ROOT)
+    if waits is None:
+        return {}
+    return _held(house, signing.layout_of(_drafts(waits)))
 
 
 def _held(house: House, layout: Layout) -> dict[str, bytes]:
@@ -80,12 +101,12 @@ def _change(house: House, drafts: Drafts, actor: str, now: float) -> dict[str, A
     files = house.catalog.releases.trust()
     before = root_in_force(files)
     old = layouts.read(before) if before is not None else None
-    layout = signing.check_change(files, drafts)
+    layout = checking.check_change(files, drafts)
     held = _held(house, layout)
     if "director" not in held:
         raise Refusal("wrong-director", "the root names another director than this core's", "begin again")
     if len(held) != len(layouts.ONLINE):
-        raise Untrusted("the root names other online keys than this core's: it was made with keys of another time")
+        raise Untrusted("the root names other online keys than this core's, of another time: do it again")
     told = layouts.told(old, layout)
     signed = collect(house, Proposal(ROOT, told, _texts(drafts), now, actor), now)
     if signed is None:
@@ -125,15 +146,14 @@ def collect(house: House, asked: Proposal, now: float) -> Drafts | None:
     """
     files, shelf = house.catalog.releases.trust(), house.catalog.releases
     drafts = _drafts(asked)
-    if signing.ends(drafts).timestamp() > now + signing.LIFE.total_seconds() + SLACK:
-        raise Untrusted(f"what is signed may hold for {signing.LIFE.days} days: is the clock of this machine right?")
+    checking.check_life(drafts, now)
     signing.check_signatures(files, drafts)
     before = shelf.proposal(asked.subject)
-    if before is not None:
-        if signing.same(_drafts(before), drafts):
-            drafts = signing.merged(_drafts(before), drafts)
-        else:
-            _dropped(house, before, f"{asked.actor} signed something else in its place", now)
+    if before is not None and signing.same(_drafts(before), drafts):
+        drafts = signing.merged(_drafts(before), drafts)
+    elif before is not None:
+        checking.check_may_replace(files, drafts)
+        _dropped(house, before, f"{asked.actor} signed something else in its place", now)
     tallies = signing.tally(files, drafts)
     if all(one.met for found in tallies.values() for one in found):
         shelf.drop_proposal(asked.subject)

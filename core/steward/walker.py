@@ -30,7 +30,9 @@ class Steward:
                     f"start it again: falaj {job.kind}",
                 )
                 house.event(now, "job-lost", f"{job.kind} of {job.subject}", severity="notice")
-        trust.settle(house)
+        if missing := trust.settle(house):
+            with house.catalog.transaction():
+                trust.tell_missing(house, missing, now)
         learning.sweep(house)
         devices.access(house, now)
         return self._done()

@@ -36,7 +36,7 @@ def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
     try:
         accepted = trust.accept(
             house.trust_folder, house.root, house.files, house.journal.high_water(),
-            d.model, order.number, order.manifest,
+            d.model, order.number, order.manifest, now,
         )  # fmt: skip
         if accepted.manifest.tenant != house.identity.tenant:
             raise Untrusted(f"the release is of tenant {accepted.manifest.tenant}")

@@ -14,7 +14,7 @@ from edge.artifacts import Rotten
 from edge.states import HeldPiece
 from sync.errors import SyncError, Unfit
 from sync.lookups import LIMIT, Config, Table, check, check_config, decode, decode_config
-from sync.manifest import Manifest
+from sync.manifest import Lookup, Manifest
 from sync.messages import Assignment
 from sync.names import LookupName
 from sync.pieces import Piece, PieceReport
@@ -45,8 +45,10 @@ def gather(house: House, now: float) -> None:
     for sealed in house.gathers - {piece.blob.sealed for piece in wanted.values()}:
         fetching.drop(house, sealed)
         house.gathers.discard(sealed)
+    house.turned = {name: turned for name, turned in house.turned.items() if name in wanted}
     for name in [*house.pieces.keys() - wanted.keys()]:
-        _forget(house, name, now)
+        if not _asked_for(house, name):
+            _forget(house, name)
     for name, piece in wanted.items():
         held = house.pieces.get(name, HeldPiece())
         if held.current is not None and held.current.blob.sealed == piece.blob.sealed:
@@ -118,7 +120,7 @@ def _take_up(house: House, name: str, held: HeldPiece, piece: Piece, now: float)
     """Raises SyncError, and nothing has changed; OSError where the disk refuses."""
     content = _opened(house, name, piece)
     _check(house, name, content)
-    after = HeldPiece(piece, held.current or held.previous)
+    after = HeldPiece(piece, _beside(house, name, held, content))
     _write(house, name, after)
     _put_in_force(house, name, after, content)
     house.turned.pop(name, None)
@@ -127,6 +129,27 @@ def _take_up(house: House, name: str, held: HeldPiece, piece: Piece, now: float)
         house.event(now, "config-applied", f"config {piece.version} is in force", version=piece.version)
     else:
         house.event(now, "lookup-applied", f"lookup {name} {piece.version} is in force", version=piece.version)
+
+
+def _beside(house: House, name: str, held: HeldPiece, content: Table | Config) -> Piece | None:
+    """What stays beside a new version: the one before, or an older one that a release here still answers with, because
+    it takes neither of the newer two."""
+    if isinstance(content, Config):
+        return held.current or held.previous
+    tables = [(piece, _before(house, name, piece)) for piece in (held.current, held.previous)]
+    for lookup in (one for one in _declared(house) if one.name == name and not _takes(one, content)):
+        for piece, found in tables:
+            if found is not None and _takes(lookup, found[0]):
+                return piece
+    return held.current or held.previous
+
+
+def _takes(lookup: Lookup, table: Table) -> bool:
+    try:
+        check(table, lookup)
+    except Unfit:
+        return False
+    return True
 
 
 def _opened(house: House, name: str, piece: Piece) -> Table | Config:
@@ -147,7 +170,7 @@ def _check(house: House, name: str, content: Table | Config) -> None:
             check_config(content, manifest.variables)
         return
     said = []
-    for lookup in (one for manifest in manifests for one in manifest.lookups if one.name == name):
+    for lookup in (one for one in _declared(house) if one.name == name):
         try:
             check(content, lookup)
             return
@@ -161,10 +184,11 @@ def _put_in_force(house: House, name: str, held: HeldPiece, content: Table | Con
     assert held.current is not None
     content = _opened(house, name, held.current) if content is None else content
     if isinstance(content, Config):
-        house.lookups.config = content
+        house.lookups.config, house.lookups.config_version = content, held.current.version
         house.bindings_changed()
     else:
-        house.lookups.put(content, held.current.as_of, _before(house, name, held.previous))
+        numbers = held.current.version, held.previous.version if held.previous is not None else 0
+        house.lookups.put(content, held.current.as_of, _before(house, name, held.previous), numbers)
 
 
 def _before(house: House, name: str, previous: Piece | None) -> tuple[Table, float] | None:
@@ -184,13 +208,18 @@ def _fall_back(house: House, name: str, previous: Piece | None, now: float) -> N
         house.event(now, "piece-lost", f"{_called(name)} {previous and previous.version}: {error}", severity="alarm")
 
 
-def _forget(house: House, name: str, now: float) -> None:
-    """The newest assignment names it no more."""
+def _asked_for(house: House, name: str) -> bool:
+    """Whether a release here asks for this table, named or not: the release that comes may need none, and the one that
+    serves, and those to go back to, answer with it until they are gone."""
+    return name != CONFIG and any(lookup.name == name for lookup in _declared(house))
+
+
+def _forget(house: House, name: str) -> None:
+    """The newest assignment names it no more, and nobody here asks for it."""
     house.journal.put_piece(name, None)
     del house.pieces[name]
-    house.turned.pop(name, None)
     if name == CONFIG:
-        house.lookups.config = Config({})
+        house.lookups.config, house.lookups.config_version = Config({}), 0
         house.bindings_changed()
     else:
         house.lookups.drop(LookupName(name))
@@ -204,6 +233,12 @@ def _write(house: House, name: str, held: HeldPiece) -> None:
     house.dirty = True
 
 
+def _declared(house: House) -> list[Lookup]:
+    """How the releases here ask for tables, those that serve first."""
+    return [lookup for manifest in _manifests(house) for lookup in manifest.lookups]
+
+
 def _manifests(house: House) -> list[Manifest]:
-    slots = (slot for d in house.deployments.values() for slot in (d.serving, d.candidate, *d.previous))
+    there = house.deployments.values()
+    slots = (*(d.serving for d in there), *(slot for d in there for slot in (d.candidate, *d.previous)))
     return [slot.manifest for slot in slots if slot is not None]

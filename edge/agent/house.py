@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,12 @@ from edge.journal import Journal, Quarantined
 from edge.lookups import Lookups
 from edge.metering import Meter
 from edge.outbox import Outbox
+from edge.outcomes import Outcomes
 from edge.serving import Loaded, Serving
-from edge.states import Action, Deployment, HeldPiece, Listen, Send, Unlisten
+from edge.states import Action, Answered, Deployment, HeldPiece, Listen, Send, Unlisten
 from edge.trials import Trials
 from edge.untold import Saying
+from sync.commands import Ask
 from sync.errors import SyncError
 from sync.link import Publish, packet_size
 from sync.messages import EVENT, Assignment, DeviceEvent
@@ -31,6 +34,7 @@ from sync.names import DeviceId, Digest, ModelName, TenantId
 from sync.pieces import Piece
 from sync.reports import DriftReport, LabelReport, RoadReport, Validated, WhyCard
 
+RECENT = 100  # events that are at hand, told or not
 MOST_REFUSED = 32  # different refusals of trust files that are told
 BEHIND = 86_400.0  # seconds by which a clock may be behind what was signed last, as with certificates
 TEXT, FACT = 1000, 200  # characters of an event's text, and of each of its facts
@@ -45,8 +49,8 @@ class Identity:
     device: DeviceId
     epoch: int
     root: bytes  # the first TUF root, pinned by the enrolment token
-    signing_key: bytes  # PEM, the certificate's key: signs `reported`
-    sealing_key: bytes  # X25519 private, raw
+    signing_key: bytes = field(repr=False)  # PEM, the certificate's key: signs `reported`
+    sealing_key: bytes = field(repr=False)  # X25519 private, raw
     key_protection: str = "none"
     certificate: str = ""  # PEM
     fingerprint: str = ""  # of it: SHA-256 of its DER form, hex
@@ -63,6 +67,7 @@ class Renewal:
     asked: float = -math.inf
     tried: tuple[str, tuple[str, ...]] = ("", ())  # the certificate and authorities that were handed over last
     told: bool = False  # that it ended
+    put_off: float = -math.inf  # when the disk refused the one that was handed over last
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,9 @@ class House:
     warm: dict[ModelName, Loaded | None] = field(default_factory=dict)  # to go back to, until commit; None: not loaded
     shadows: dict[ModelName, tuple[Loaded, Validated]] = field(default_factory=dict)  # candidates in memory
     trials: Trials = field(default_factory=Trials)
+    outcomes: Outcomes = field(default_factory=Outcomes)  # of splits
     paces: dict[ModelName, tuple[list[float], list[float]]] = field(default_factory=dict)  # ms, see `pacing`
+    lane_paces: dict[tuple[ModelName, int], tuple[list[float], list[float]]] = field(default_factory=dict)  # of arms
     host_slow: set[ModelName] = field(default_factory=set)  # models on trial for which that was told
     proving: set[ModelName] = field(default_factory=set)
     blocked: dict[ModelName, float] = field(default_factory=dict)  # when to try a transient failure again
@@ -128,6 +135,7 @@ class House:
     keeps: bool = False  # the link keeps what is said: all that waits may be said at once
     session: int | None = None  # the link's number of this session: what is asked for in it is void in the next
     limit: int = 0  # bytes of the largest packet it takes; 0: any
+    unconfirmed: Callable[[], int] = lambda: 0  # messages that the link has taken and the broker has not confirmed
     dirty: bool = True  # `reported` is no longer true
     told: dict[ModelName, tuple[object, ...]] = field(default_factory=dict)  # progress as last reported
     actions: list[Action] = field(default_factory=list)
@@ -144,7 +152,9 @@ class House:
     room_mb: float = math.inf  # MiB that all models together may take
     csr: Callable[[], str] | None = None  # makes a certificate request (PEM) for the key this device has
     label: Callable[[str, str], str | None] = lambda prediction_id, label: None  # why it is not kept, or None
+    recent: deque[tuple[float, DeviceEvent]] = field(default_factory=lambda: deque(maxlen=RECENT))  # what happened
     asked: float = -math.inf  # when a command was last answered
+    answer: Callable[[Ask, float], Answered | str] = lambda ask, now: "nothing is remembered here"  # or why not
 
     def write(
         self,
@@ -189,7 +199,9 @@ class House:
         level = severity if severity in ("notice", "alarm") else "info"
         # Texts may quote what a stranger sent; a record too large for the core would hold up all behind it.
         short = {k: v[:FACT] if isinstance(v, str) else v for k, v in facts.items()}
-        return Saying(now, DeviceEvent(code, text[:TEXT], model, level, short))  # type: ignore[arg-type]
+        event = DeviceEvent(code, text[:TEXT], model, level, short)  # type: ignore[arg-type]
+        self.recent.append((now, event))
+        return Saying(now, event)
 
     def event(
         self, now: float, code: str, text: str, model: ModelName | None = None, severity: str = "info",
@@ -236,7 +248,8 @@ class House:
         """Sealed digests that some deployment may still need."""
         keep: set[Digest] = set()
         for d in self.deployments.values():
-            for slot in (d.serving, d.candidate, *d.previous[: slots.PINNED]):
+            arms = (lane.slot for lane in d.lanes if not lane.fallen)
+            for slot in (d.serving, d.candidate, *d.previous[: slots.PINNED], *arms):
                 if slot is not None:
                     keep.add(slot.manifest.golden.sealed)
                     keep.update(v.blob.sealed for v in slot.manifest.variants)

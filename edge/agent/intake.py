@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 
 from edge import roots
+from edge.agent import commands
 from edge.agent.house import House
 from sync import codec, roles, topics
 from sync.errors import Malformed, SyncError, Untrusted
@@ -196,7 +197,7 @@ _HANDLERS = {
     "blob": _blob,
     "ack": _ack,
     "labels": _labels,
-    "cmd": _ignore,
+    "cmd": commands.take,
     "core-status": _ignore,
     "reported": _ignore,
     "status": _ignore,

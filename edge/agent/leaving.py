@@ -9,16 +9,37 @@ from edge.agent.house import House
 from edge.journal import Quarantined
 from edge.states import Deployment, Event, Failure, FailureClass, Phase
 from sync.errors import SyncError
-from sync.messages import Gates
+from sync.messages import Arm, Gates, ModelOrder
 from sync.reports import Validated
 
 
 def superseded(house: House, d: Deployment) -> bool:
     """Whether the newest assignment wants something else than what is under way; another mode or retry does not."""
-    if house.assignment is None or d.order is None:
+    order = newest(house, d)
+    if order is None or d.order is None:
         return False
-    order = house.assignment.models.get(d.model)
-    return order is not None and (order.manifest != d.order.manifest or order.mode == "off")
+    return order.manifest != d.order.manifest or order.mode == "off"
+
+
+def newest(house: House, d: Deployment) -> ModelOrder | None:
+    """What the newest assignment says of the release under way, which may be an arm of a split; None without a word."""
+    order = house.assignment.models.get(d.model) if house.assignment else None
+    if order is None or d.order is None:
+        return order
+    if order.mode != "split":
+        return order
+    arm = next((one for one in order.arms if one.manifest == d.order.manifest), None)
+    return of_arm(order, arm) if arm is not None else of_incumbent(order)
+
+
+def of_incumbent(order: ModelOrder) -> ModelOrder:
+    """The incumbent of a split as an order of its own: before it serves there is nothing to stand beside."""
+    return ModelOrder(order.manifest, order.number, order.keys, order.floor, "live", order.gates, order.retry)
+
+
+def of_arm(order: ModelOrder, arm: Arm) -> ModelOrder:
+    """An arm of a split as an order of its own, as far as it is on its way."""
+    return ModelOrder(arm.manifest, arm.number, arm.keys, order.floor, "split", order.gates, arm.retry)
 
 
 def withdraw(house: House, d: Deployment, now: float) -> bool:

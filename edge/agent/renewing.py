@@ -4,6 +4,7 @@ lost wherever this is cut."""
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -48,8 +49,9 @@ def look_after(house: House, now: float) -> None:
         return
     if (told := house.assignment) is not None:
         came = told.certificate or own.certificate, told.authorities or own.authorities
-        if came not in ((own.certificate, own.authorities), house.renewal.tried):
-            house.renewal.tried = came
+        over = came == house.renewal.tried and not AGAIN <= abs(now - house.renewal.put_off) < math.inf
+        if came != (own.certificate, own.authorities) and not over:
+            house.renewal.tried, house.renewal.put_off = came, -math.inf
             house.actions.append(Install(*came))
             return
     standing = state(own, now)
@@ -69,8 +71,11 @@ def _ask(house: House, csr: str, now: float) -> None:
         house.renewal.asked = now
 
 
-def refused(house: House, why: str, now: float) -> None:
-    """The certificate that came is not kept; the one before holds."""
+def refused(house: House, why: str, now: float, *, again: bool = False) -> None:
+    """The certificate that came is not kept; the one before holds. `again`: nothing is wrong with it, and it is tried
+    once more in some hours: the core sends no other."""
+    if again:
+        house.renewal.put_off = now
     house.event(now, "certificate-refused", why, severity="alarm")
 
 

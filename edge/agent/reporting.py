@@ -5,21 +5,23 @@ from __future__ import annotations
 
 import math
 
-from edge.agent import gathering
+from edge.agent import gathering, splitting
 from edge.agent.house import House
 from edge.outbox import CAPACITY
 from edge.states import Deployment, Phase, Slot
 from sync import codec, records, roles, topics
+from sync.commands import ANSWER
 from sync.errors import Malformed
 from sync.messages import REPORTED_TYPE, SAMPLE, Record, Reported, Status
 from sync.names import Digest, Kind, ModelName
 from sync.reports import ModelReport, Release
 
 RESEND = 30.0  # seconds after which a record that was not acknowledged is sent again ...
-RESEND_SAMPLE = 600.0  # ... and a batch of samples, which is large; of these only the oldest, the core waits for it
+RESEND_LARGE = 600.0  # ... and what is large; of each such kind only the oldest, the core waits for it
+LARGE = frozenset((SAMPLE, ANSWER))
 TRIES = 8  # sendings that the core answered with the number right before, after which a record is given up
 PAUSE = 1.0  # seconds between two reports of mere progress: each is signed, numbered and synced to the disk
-IN_FLIGHT = 100  # records sent and not acknowledged, at most
+IN_FLIGHT = 100  # records sent and not acknowledged, at most; messages that the broker has not even confirmed
 
 
 class Reporter:
@@ -43,8 +45,9 @@ class Reporter:
         house.dirty = True
 
     def tell(self, house: House, now: float) -> None:
-        """Sends what is due; nothing while the link is down."""
-        if not house.link_up:
+        """Sends what is due; nothing while the link is down, or has not got rid of what it was given: behind that it
+        would wait all the same, again and again, in memory, and a slow line would carry the same records for ever."""
+        if not house.link_up or (not house.keeps and house.unconfirmed() >= IN_FLIGHT):
             return
         progress = self._progress(house)
         if house.dirty or (progress != house.told and abs(now - self._told) >= PAUSE):
@@ -77,9 +80,9 @@ class Reporter:
             house.outbox.answer(kind)  # what it said of the one before
         for kind, n, document in pending:
             last = self._sent.get((kind, n))
-            pause = RESEND_SAMPLE if kind == SAMPLE else RESEND
+            pause = RESEND_LARGE if kind in LARGE else RESEND
             # A clock that was set back keeps nothing waiting.
-            if last is not None and (0 <= now - last < pause or (kind == SAMPLE and n != oldest[kind])):
+            if last is not None and (0 <= now - last < pause or (kind in LARGE and n != oldest[kind])):
                 continue
             if n == oldest[kind] and self._given_up(house, kind, n, now):
                 continue
@@ -115,7 +118,7 @@ class Reporter:
             labels = (told.labels // 50, round(10 * told.right / told.labels)) if told else ()
             trial = house.trials.report(model)
             blocks = (trial.manifest, trial.retry, trial.metric, trial.plus, trial.zero, trial.minus) if trial else ()
-            found[model] = (answers, labels, blocks)
+            found[model] = (answers, labels, blocks, splitting.progress(house, d))
         return found
 
 
@@ -199,6 +202,7 @@ def _model(house: House, d: Deployment) -> ModelReport:
         drift=house.drift(d.model),
         labelled=house.labelled(d.model, d.serving.release.number) if d.serving else None,
         trial=house.trials.report(d.model),
+        split=splitting.report(house, d),
         road=house.road(d.model),
         quarantined={q.manifest: q.retry for q in house.journal.quarantined(d.model)},
     )

@@ -4,7 +4,7 @@ is taken up by its resume rule."""
 from __future__ import annotations
 
 from edge import health, runtime, slots
-from edge.agent import leaving, loading
+from edge.agent import leaving, loading, why
 from edge.agent.house import House
 from edge.lifecycle import AT_REST
 from edge.states import Deployment, Event, Failure, FailureClass, Phase
@@ -22,7 +22,7 @@ def count(house: House, model: ModelName, now: float, *, stopped: bool = False) 
     for artifact in house.crashed:
         d = slots.crashed(d, artifact, now)
     says = None
-    for slot in (d.serving, d.candidate):
+    for slot in (d.serving, d.candidate, *(lane.slot for lane in d.lanes)):
         if slot is not None and slot.release.artifact in house.crashed:
             text = f"the agent ended of a fault while release {slot.release.number} was asked"
             says = house.happened(now, "agent-crashed", text, model, "alarm", number=slot.release.number)
@@ -62,7 +62,7 @@ def _looping(d: Deployment, now: float) -> str:
     gates = leaving.gates_of(d)
     if d.phase is Phase.PROBATION and (reason := health.looping(d.starts, gates)):
         return reason
-    if d.phase in (Phase.PROBATION, Phase.STEADY) and d.serving is not None:
+    if d.phase in why.SERVED and d.serving is not None:
         return health.crashing(d.serving.crashes, now, gates)
     return ""
 
@@ -94,8 +94,8 @@ def meanwhile(house: House, model: ModelName, now: float) -> None:
 def _cannot_serve(house: House, d: Deployment, error: SyncError | runtime.ModelError, now: float) -> Deployment:
     """The release that answered before does not load any more: the last good one must."""
     if d.phase in (Phase.PROBATION, Phase.STEADY):
-        house.event(now, "load-failed", str(error), d.model, "alarm")
         leaving.give_up(house, d, Event.DEGRADED, str(error), now, loading.failure(error))
+        house.event(now, "load-failed", str(error), d.model, "alarm")  # who answers no more; why is told by then
     else:  # a candidate is under way; what is behind it must answer meanwhile
         house.write(slots.drop_previous(d), says=house.happened(now, "load-failed", str(error), d.model, "alarm"))
     return house.deployments[d.model]

@@ -12,7 +12,7 @@ from edge.agent import fetching, intake
 from edge.agent.house import House
 from edge.agent.leaving import give_up
 from edge.journal import FOR_GOOD, Quarantined
-from edge.states import Deployment, Event, Phase
+from edge.states import Deployment, Event, Phase, Slot
 from sync import topics
 from sync.errors import SyncError
 from sync.names import Digest, ModelName
@@ -36,7 +36,7 @@ def look_after(house: House, now: float) -> None:
         return
     news.unread = False
     try:
-        standing = trust.revoked(house.trust_folder, house.root, house.files, house.journal.high_water(), held)
+        standing = trust.revoked(house.trust_folder, house.root, house.files, house.journal.high_water(), held, now)
     except trust.Incomplete:
         return  # whatever comes next is news again
     except SyncError as error:
@@ -55,20 +55,20 @@ def look_after(house: House, now: float) -> None:
 def _held(house: House) -> dict[tuple[ModelName, int], Digest]:
     """All releases that answer here, are tried, or can be gone back to."""
     return {
-        (d.model, slot.release.number): slot.release.manifest
-        for d in house.deployments.values()
-        for slot in (d.serving, d.candidate, *d.previous)
-        if slot is not None
+        (d.model, slot.release.number): slot.release.manifest for d in house.deployments.values() for slot in _slots(d)
     }
+
+
+def _slots(d: Deployment) -> list[Slot]:
+    held = (d.serving, d.candidate, *d.previous, *(lane.slot for lane in d.lanes))
+    return [slot for slot in held if slot is not None]
 
 
 def _revoke(house: House, model: ModelName, number: int, manifest: Digest, now: float) -> None:
     """The record goes, so that it can never be loaded; then whoever is left takes its place, or nobody."""
     d, reason = house.deployments[model], f"release {number} was revoked"
     house.journal.forget(model, number)
-    artifact = next(
-        s.release.artifact for s in (d.serving, d.candidate, *d.previous) if s and s.release.number == number
-    )
+    artifact = next(slot.release.artifact for slot in _slots(d) if slot.release.number == number)
     left = slots.forget(d, number)
     revoked = house.happened(now, "release-revoked", reason, model, "alarm", number=number, manifest=str(manifest))
     d = house.write(left, Quarantined(artifact, manifest, FOR_GOOD, reason), says=revoked)
@@ -88,5 +88,7 @@ def _settle(house: House, d: Deployment, number: int, reason: str, now: float) -
     if d.phase in _ON_TRIAL:
         if gone or d.candidate is None or d.candidate.release.number == number:
             give_up(house, d, Event.WITHDRAWN, reason, now)
+    elif d.phase is Phase.LIVE_SPLIT and gone:
+        give_up(house, d, Event.WITHDRAWN, reason, now)
     elif d.phase in (Phase.STEADY, Phase.PROBATION) and d.serving and d.serving.release.number == number:
         give_up(house, d, Event.DEGRADED, reason, now)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from edge import health, slots
 from edge.agent import fetching as incoming
-from edge.agent import loading, trying
+from edge.agent import loading, splitting, trying
 from edge.agent.house import HELD, House
-from edge.agent.leaving import gates_of, give_up, refuse, reverting, superseded, withdraw
+from edge.agent.leaving import gates_of, give_up, newest, of_incumbent, refuse, reverting, superseded, withdraw
 from edge.artifacts import Rotten
 from edge.lifecycle import AT_REST
 from edge.proving import judge
@@ -24,6 +24,7 @@ from edge.states import (
     Proof,
     ProofRequest,
     Prove,
+    Slot,
 )
 from sync.errors import Damaged
 from sync.messages import ModelOrder
@@ -31,6 +32,7 @@ from sync.messages import ModelOrder
 
 def advance(house: House, d: Deployment, now: float) -> bool:
     """Does what the phase asks for; True if the deployment is in another state now."""
+    d = splitting.tend(house, d, now)
     if now < house.blocked.get(d.model, 0.0):
         return False
     return _STEPS[d.phase](house, _renewed(house, d), now)
@@ -38,7 +40,7 @@ def advance(house: House, d: Deployment, now: float) -> bool:
 
 def _renewed(house: House, d: Deployment) -> Deployment:
     """The deployment under the newest order for the release that is under way: mode, gates, keys or retry changed."""
-    order = house.assignment.models.get(d.model) if house.assignment else None
+    order = newest(house, d)
     if d.order is None or order is None or d.phase in AT_REST or d.phase is Phase.REVERTING:
         return d
     if order == d.order or order.manifest != d.order.manifest or order.mode == "off":
@@ -48,9 +50,8 @@ def _renewed(house: House, d: Deployment) -> Deployment:
 
 def at_rest(house: House, d: Deployment, now: float) -> bool:
     """Reconciles with the assignment: takes up an order that is not what serves, or takes a model away."""
-    assignment = house.assignment
-    order = assignment.models.get(d.model) if assignment else None
-    if assignment is None or order is None:
+    order = house.assignment.models.get(d.model) if house.assignment else None
+    if order is None:
         return False
     if order.mode == "off":
         if d.serving is None:
@@ -58,12 +59,39 @@ def at_rest(house: House, d: Deployment, now: float) -> bool:
         house.write(slots.take_off(d, "withdrawn by the assignment", now))
         house.artifacts.prune(house.kept())  # what it may not run any more it does not keep
         return True
+    if d.lanes:
+        house.write(slots.rejoin(d, now))
+        return True
     if d.serving is not None and d.serving.release.manifest == order.manifest:
+        arm = splitting.wanted_arm(house, d, order)
+        return arm is not None and _take_up(house, d, arm, now)
+    return _take_up(house, d, of_incumbent(order) if order.mode == "split" else order, now)
+
+
+def live_split(house: House, d: Deployment, now: float) -> bool:
+    """Several releases answer: fetches the arms that lack, gives them their places, and ends what is not wanted."""
+    order = house.assignment.models.get(d.model) if house.assignment else None
+    if order is None:
         return False
+    if order.mode != "split" or d.serving is None or d.serving.release.manifest != order.manifest:
+        return splitting.end(house, d, order, now, may_begin=_may_begin(house, d, order, now))
+    arm = splitting.wanted_arm(house, d, order)
+    if arm is not None:
+        return _take_up(house, d, arm, now)
+    return splitting.reconcile(house, d, order, now)
+
+
+def _may_begin(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
+    """Whether this device may begin with the release of an order: nothing else is on trial here, it gave no verdict
+    against it, and what has not expired is known not to have."""
     busy = any(o.phase not in AT_REST for o in house.deployments.values() if o.model != d.model)
     if busy or _refused_before(house, order, d) or house.clock_is_off(now):
         return False
-    if order.number < order.floor or now > assignment.expires:
+    return order.number >= order.floor and house.assignment is not None and now <= house.assignment.expires
+
+
+def _take_up(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
+    if not _may_begin(house, d, order, now):
         return False
     text = f"release {order.number} is assigned"
     offered = house.happened(now, "release-offered", text, d.model, number=order.number)
@@ -163,11 +191,18 @@ def _another(house: House, d: Deployment, failure: Failure, now: float) -> bool:
 
 def _room(house: House, d: Deployment, proof: Proof) -> Failure | None:
     """Each model has its share of the box; one that leaves no room for the others waits, and did nothing wrong."""
-    others = sum(o.serving.rss_mb for o in house.deployments.values() if o.serving and o.model != d.model)
+    stay = [slot for o in house.deployments.values() if o.model != d.model for slot in (o.serving, *_arms(o))]
+    if d.order is not None and d.order.mode == "split":
+        stay += [d.serving, *_arms(d)]
+    others = sum(slot.rss_mb for slot in stay if slot is not None)
     if others + proof.rss_mb <= house.room_mb:
         return None
     text = f"it takes {proof.rss_mb:.0f} MiB, the others {others:.0f}, and {house.room_mb:.0f} are for all models"
     return Failure(FailureClass.ENVIRONMENT, "no-room", f"{text}: raise models_mb in edge.toml, or take a model away")
+
+
+def _arms(d: Deployment) -> list[Slot]:
+    return [lane.slot for lane in d.lanes if not lane.fallen]
 
 
 def _refused_before(house: House, order: ModelOrder, d: Deployment) -> bool:
@@ -180,7 +215,8 @@ _STEPS: dict[Phase, Callable[[House, Deployment, float], bool]] = {
     Phase.FETCHING: fetching,
     Phase.STAGED: staged,
     Phase.PROVING: proving,
-    Phase.SHADOW: trying.shadow,
+    Phase.SHADOW: splitting.shadow,
     Phase.PROBATION: trying.probation,
+    Phase.LIVE_SPLIT: live_split,
     Phase.REVERTING: reverting,
 }

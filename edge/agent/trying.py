@@ -31,7 +31,7 @@ def shadow(house: House, d: Deployment, now: float) -> bool:
     incumbent = house.serving.incumbent(d.model)
     if incumbent is None or d.order.mode != "shadow":
         if not house.held():
-            return _answer(house, d, *held, incumbent, now)
+            return answer(house, d, *held, incumbent, now)
         if incumbent is None:
             return False
     house.trials.open(d.model, held[0], incumbent, gates_of(d), d.order.retry)
@@ -103,7 +103,7 @@ def _load(house: House, d: Deployment, now: float) -> bool:
     return True
 
 
-def _answer(
+def answer(
     house: House, d: Deployment, loaded: Loaded, validated: Validated, incumbent: Loaded | None, now: float
 ) -> bool:
     """The candidate answers from now on; who answered stays warm."""

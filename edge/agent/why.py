@@ -10,7 +10,7 @@ from edge.states import Deployment, Failure, FailureClass, Health, Phase, Slot
 from sync.evidence import ALPHA_HARM, ALPHA_SAFE
 from sync.reports import Side, TrialReport, WhyCard
 
-SERVED = (Phase.PROBATION, Phase.STEADY)  # where the release that is judged is the one that answers
+SERVED = (Phase.PROBATION, Phase.STEADY, Phase.LIVE_SPLIT)  # where the release that is judged is the one that answers
 
 
 def tried(d: Deployment) -> Slot | None:
@@ -53,6 +53,19 @@ def card(house: House, d: Deployment, failure: Failure, now: float) -> WhyCard |
         log_safe=log_safe if decides else None,
         safe_at=-math.log(ALPHA_SAFE) if decides else None,
     )
+
+
+def of_arm(house: House, d: Deployment, slot: Slot, failure: Failure, now: float) -> WhyCard:
+    """The card of a verdict against an arm of a split, beside the release that answers its keys from now on."""
+    known, _ = house.outcomes.found(d.model)
+
+    def side(one: Slot, health: Health) -> Side:
+        told = known.get(one.release.number)
+        return _side(one, health, told.right if told else 0, told.labels if told else 0)
+
+    new = side(slot, house.serving.health(d.model, slot.release.number))
+    old = side(d.serving, house.serving.health(d.model)) if d.serving else None
+    return WhyCard(d.model, now, d.phase.value, failure.code, failure.text[:TEXT], new, old)
 
 
 def _new(house: House, d: Deployment, trial: TrialReport | None) -> Side | None:

@@ -1,14 +1,9 @@
-"""MQTT on the device's own broker. Topic bindings: sensor messages in, prediction documents out; `reading` is pure,
-`stream` carries it out. `requests` answers applications that ask."""
+"""MQTT on the device's own broker. Topic bindings: sensor messages in, prediction documents out. `payloads`, `reading`
+and `emitting` are pure, `stream` and `telling` carry them out. `requests` answers applications that ask."""
 
 from edge.answers import BadOutput, conclude
-from edge.bindings.reading import (
-    BadReading,
-    ErrorDocument,
-    entity_of,
-    prediction_id,
-    read,
-)
+from edge.bindings.payloads import BadReading, read
+from edge.bindings.reading import ErrorDocument, entity_of, prediction_id
 from edge.bindings.requests import Requests
 from edge.bindings.stream import Bindings
 

@@ -26,6 +26,7 @@ from edge.inference import (
     answered,
     arrays_of,
     from_list,
+    key_of,
     unrecorded,
 )
 from edge.serving import Answer, BadInput, Loaded, ModelError, NoModel, Serving
@@ -158,10 +159,11 @@ class Requests:
     def _answer(self, model: str, asked: Asked) -> bytes:
         try:
             name = _named(model)
-            loaded = self._serving.loaded(name)
             question = Question(asked.inputs or [], None, asked.parameters, asked.outputs)
+            key = key_of(question, asked.id)
+            loaded = self._serving.loaded(name, key)
             inputs = _row(loaded, asked.data) if asked.inputs is None else arrays_of(question)
-            (answer,) = self._serving.predict_each(name, [inputs])
+            (answer,) = self._serving.predict_each(name, [inputs], keys=[key])
             if isinstance(answer, ModelError):
                 return _declined(answer, asked.id)
             if asked.inputs is None:
@@ -175,7 +177,7 @@ class Requests:
         classes = answer.slot.manifest.classes
         value, probabilities = conclude(answer.outputs, classes)
         number, release = self._record(inputs, answer), answer.release.number
-        return Prediction(number, model, self._now(), "ok", value, probabilities, classes, release=release)
+        return Prediction(number, model, self._now(), "ok", value, probabilities, classes, answer.key, release)
 
 
 def _read(payload: bytes) -> Asked:

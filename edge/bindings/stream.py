@@ -9,48 +9,44 @@ acknowledged.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from edge.answers import conclude
-from edge.bindings.reading import (
-    ENTITY,
-    BadReading,
-    Bound,
-    ErrorDocument,
-    entity_of,
-    prediction_id,
-    read,
-)
+from edge.bindings.discovery import Discovery
+from edge.bindings.payloads import BadReading, Readings, read, timed
+from edge.bindings.reading import ENTITY, Bound, ErrorDocument, entity_of, prediction_id
+from edge.bindings.telling import Telling
 from edge.buffers import Buffers, Unheard
 from edge.lookups import Lookups
-from edge.serving import Answer, ModelError, NoModel, Serving
-from sync import codec
+from edge.serving import Answer, ModelError, NoModel, NotFinite, RunFailed, Serving
 from sync.link import Publish
 from sync.lookups import filled
 from sync.manifest import Manifest
 from sync.messages import Prediction
 from sync.names import DeviceId, ModelName, TenantId
+from sync.remembered import NO_BASIS, Basis
 from sync.windows import Rows, Window
 
 _ENTITY_LIMIT = 128  # characters of one entity's name
+_TOPIC_LIMIT = 512  # characters of a topic that are told of what was refused on it
 _AHEAD = 86_400.0  # seconds an event time may lie ahead of the clock of this box ...
 _CLOCK_SET = 1_600_000_000.0  # ... if that clock was ever set
-_REMEMBERED = 10_000  # entities whose last document is known, for `on-change`
+_BACK = 60.0  # seconds (and `max_gap`) that the clock must go back for windows timed by arrival to start again
 
-Observe = Callable[[ModelName, float, list[tuple[float, ...]]], None]  # (model, latest event time, rows)
+Taken = Sequence[tuple[float, ...]] | Rows
+Observe = Callable[[ModelName, float, Taken], None]  # (model, latest event time, rows)
 
 
-def _unseen(model: ModelName, ts: float, rows: list[tuple[float, ...]]) -> None:
+def _unseen(model: ModelName, ts: float, rows: Taken) -> None:
     """Nobody watches the streams."""
 
 
-Remember = Callable[[Prediction, Rows], None]  # (an answered prediction, its window)
+Remember = Callable[[Prediction, Rows, Basis], None]  # (an answered prediction, its window, what else it rests on)
 
 
-def _forgotten(prediction: Prediction, window: Rows) -> None:
+def _forgotten(prediction: Prediction, window: Rows, basis: Basis) -> None:
     """Nobody keeps predictions."""
 
 
@@ -78,13 +74,14 @@ class Bindings:
         lookups: Lookups | None = None,
     ) -> None:
         self._tenant, self._device = tenant, device
-        self._serving, self._buffers, self._publish = serving, buffers, publish
+        self._serving, self._buffers = serving, buffers
         self._now, self._observe, self._remember, self._settled = now, observe, remember, settled
+        self.discovery = Discovery(tenant, device, publish, self._described)
+        self._telling = Telling(publish, buffers, self.discovery, now)
         self._lookups = lookups or Lookups()
         self._lock = threading.Lock()
         self._due = False
         self._bound: dict[ModelName, tuple[Bound, ...]] = {}
-        self._last: OrderedDict[tuple[str, str, str], tuple[object, ...]] = OrderedDict()
 
     def bind(self, manifest: Manifest) -> None:
         """From now on this manifest's bindings hold for its model, whether or not a release of it is live; their
@@ -94,11 +91,13 @@ class Bindings:
         self._bound[manifest.model] = tuple(
             Bound(manifest.model, binding, spec, manifest.classes) for binding in bindings if spec is not None
         )
+        self.discovery.settle()
 
     def unbind(self, model: ModelName) -> None:
         """The model's bindings end, and with them its buffers."""
         if self._bound.pop(model, None) is not None:
             self._buffers.forget(model)
+            self.discovery.settle()
 
     def subscriptions(self) -> tuple[str, ...]:
         """The topic filters of all bindings, each once, sorted."""
@@ -124,9 +123,9 @@ class Bindings:
             window = self._buffers.latest(bound.model, bound.window, entity)
             if window is None:
                 raise Unheard(f"{bound.model} has heard nothing of {entity!r}")
-            said, _ = self._conclude(bound, entity, window)
+            said, basis, _ = self._conclude(bound, entity, window)
         if said.release is not None:
-            self._remember(said, window.values)
+            self._remember(said, window.values, basis)
         return said
 
     @property
@@ -179,72 +178,82 @@ class Bindings:
         try:
             if not 0 < len(entity) <= _ENTITY_LIMIT:
                 raise BadReading(f"an entity has 1 to {_ENTITY_LIMIT} characters, this one {len(entity)}")
-            readings = read(payload, first.binding.time_field, first.window.channels)
-            latest = max(ts for ts, _ in readings)
+            readings = read(payload, first.binding, first.window.channels)
+            ts = self._times(first, entity, readings)
+            latest = max(ts)
             if self._now is not None and _CLOCK_SET < self._now() < latest - _AHEAD:
                 raise BadReading(f"its time {latest:.0f} is more than a day ahead; every later row would look old")
         except BadReading as error:
             for bound in listeners:
                 name = entity[:_ENTITY_LIMIT]
-                self._complain(bound, name, ErrorDocument(error.code, str(error), bound.model, name, topic))
+                why = ErrorDocument(error.code, str(error), bound.model, name, topic[:_TOPIC_LIMIT])
+                self._telling.complain(bound, name, why)
             return None
-        rows = [row for _, row in readings]
-        windows = self._buffers.push(first.model, first.window, entity, [ts for ts, _ in readings], rows)
-        self._observe(first.model, latest, rows)
+        windows = self._buffers.push(first.model, first.window, entity, ts, readings.rows)
+        self._observe(first.model, latest, readings.rows)
         return windows
 
+    def _times(self, bound: Bound, entity: str, readings: Readings) -> Sequence[float]:
+        """The event times of readings: their own, else by their arrival."""
+        if readings.ts is not None:
+            return readings.ts
+        if self._now is None:
+            raise BadReading("its readings bring no time, and here is no clock to take their arrival from")
+        spec = bound.window
+        last, arrival = self._buffers.last_ts(bound.model, spec, entity), self._now()
+        if last is not None and arrival < last - spec.max_gap - _BACK:
+            # The clock of this box was put back: until it had caught up, all that comes would look old.
+            self._buffers.restart(bound.model, entity)
+            last = None
+        return timed(len(readings.rows), last, arrival, spec)
+
     def _answer(self, bound: Bound, entity: str, topic: str, window: Window) -> None:
-        said, error = self._conclude(bound, entity, window)
+        said, basis, error = self._conclude(bound, entity, window)
         if error is not None:
             why = ErrorDocument(error.code, str(error), bound.model, entity, topic, window.end)
-            self._complain(bound, entity, why)
-        self._emit(bound, entity, said)
+            self._telling.complain(bound, entity, why)
+        self._telling.tell(bound, entity, said)
         if said.release is not None:
-            self._remember(said, window.values)
+            self._remember(said, window.values, basis)
 
-    def _conclude(self, bound: Bound, entity: str, window: Window) -> tuple[Prediction, ModelError | None]:
-        """What is said of a window, and what kept the model from a word if something did."""
+    def _conclude(self, bound: Bound, entity: str, window: Window) -> tuple[Prediction, Basis, ModelError | None]:
+        """What is said of a window, what it rests on, and what kept the model from a word if something did."""
         number = prediction_id(self._tenant, self._device, bound.model, entity, window.end)
         blank = Prediction(number, bound.model, window.end, "warming", classes=(), entity=entity)
         if not window.complete:
-            return blank, None
+            return blank, NO_BASIS, None
         try:
-            answer, stale = self._ask(bound, entity, window)
+            answer, stale, basis = self._ask(bound, entity, window)
             value, probabilities = conclude(answer.outputs, bound.classes)
         except NoModel:
-            return msgspec.structs.replace(blank, quality="no_model"), None
+            return msgspec.structs.replace(blank, quality="no_model", value=bound.binding.no_model), NO_BASIS, None
         except ModelError as error:
-            return msgspec.structs.replace(blank, quality="abstain"), error
+            return msgspec.structs.replace(blank, quality="abstain"), NO_BASIS, error
         return msgspec.structs.replace(
             blank, quality="stale" if stale else "ok", value=value, probabilities=probabilities, classes=bound.classes,
             release=answer.release.number,
-        ), None  # fmt: skip
+        ), basis, None  # fmt: skip
 
-    def _ask(self, bound: Bound, entity: str, window: Window) -> tuple[Answer, bool]:
-        """The answer of the release that serves, asked as it wants to be asked, and whether a lookup was stale."""
+    def _ask(self, bound: Bound, entity: str, window: Window) -> tuple[Answer, bool, Basis]:
+        """The answer of the release that serves, in a split for this entity, asked as it wants to be asked, whether a
+        lookup was stale, and what it rests on."""
+        key = entity
         while True:
-            loaded = self._serving.loaded(bound.model)
+            loaded = self._serving.loaded(bound.model, key)
             slot = loaded.slot
-            inputs, stale = self._lookups.question(loaded.session, slot.manifest, entity, window.values)
+            inputs, stale, looked = self._lookups.question(loaded.session, slot.manifest, entity, window.values)
             try:
-                return self._serving.predict(bound.model, inputs, slot.release.number), stale
+                answer = self._serving.predict(bound.model, inputs, slot.release.number)
+                return answer, stale, Basis(answer.release.artifact, self._lookups.config_version, looked)
+            except (RunFailed, NotFinite):
+                if loaded is self._serving.incumbent(bound.model):
+                    raise
+                key = ""  # an arm of a split failed: the incumbent answers, and nothing is lost
             except NoModel:
-                if self._serving.loaded(bound.model) is loaded:
+                if self._serving.loaded(bound.model, key) is loaded:
                     raise  # else: another release took over in between, and may want other inputs
 
-    def _emit(self, bound: Bound, entity: str, prediction: Prediction) -> None:
-        binding = bound.binding
-        if binding.emit == "on-change":
-            key = (bound.model, binding.output, entity)
-            said = (prediction.quality, prediction.value)
-            if self._last.get(key) == said:
-                return
-            self._last[key] = said
-            self._last.move_to_end(key)
-            if len(self._last) > _REMEMBERED:
-                self._last.popitem(last=False)
-        self._publish(Publish(binding.output.replace(ENTITY, entity), codec.encode(prediction)))
-
-    def _complain(self, bound: Bound, entity: str, document: ErrorDocument) -> None:
-        topic = f"{bound.binding.output.replace(ENTITY, entity)}/error"
-        self._publish(Publish(topic, codec.encode(document)))
+    def _described(self) -> Iterable[tuple[ModelName, str]]:
+        """What is described to Home Assistant: (model, output topic with {entity})."""
+        every = (bound for bounds in self._bound.copy().values() for bound in bounds)
+        return [(bound.model, bound.binding.output) for bound in every if bound.binding.home_assistant]

@@ -1,20 +1,21 @@
 """What the requests of the Open Inference Protocol v2 mean: functions from a request to a response.
 
 Source: the protocol's REST text (kserve/open-inference-protocol) and its binary tensor data and model
-repository extensions. A version is a release number as text; only the live one answers. `parameters` of every
-answer carry the release number, the digest of the artifact that computed it, and the prediction's id.
+repository extensions. A version is a release number as text; only the live one answers, and in a split its arms.
+`parameters` of every answer carry the release number, the digest of the artifact that computed it, and the
+prediction's id; those of a request may carry the `key` that a split goes by, else its id is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import msgspec
 
 from edge.http import wire
 from edge.http.wire import Request, Response
-from edge.inference import RAW, Question, Record, answered, arrays_of, parse, unrecorded, whole_body
+from edge.inference import RAW, Question, Record, answered, arrays_of, key_of, parse, unrecorded, whole_body
 from edge.serving import Answer, BadInput, Loaded, ModelError, NoModel, Serving
 from sync.features import TensorSpec
 from sync.golden import Arrays
@@ -35,11 +36,12 @@ def server_metadata(version: str) -> Response:
     return wire.json({"name": "falaj", "version": version, "extensions": EXTENSIONS})
 
 
-def model_metadata(name: str, loaded: Loaded) -> Response:
+def model_metadata(name: str, loaded: Loaded, arms: Iterable[int] = ()) -> Response:
+    """`arms`: the versions that answer beside it in a split."""
     return wire.json(
         {
             "name": name,
-            "versions": [str(loaded.slot.release.number)],
+            "versions": [str(number) for number in dict.fromkeys((loaded.slot.release.number, *arms))],
             "platform": "onnx_onnxv1",
             "inputs": [_described(spec) for spec in loaded.session.inputs],
             "outputs": [_described(spec) for spec in loaded.session.outputs],
@@ -75,24 +77,26 @@ def infer(
     asked = [_read(loaded, request) for request in requests]
     good = [one for one in asked if not isinstance(one, ModelError)]
     number = loaded.slot.release.number if version else None
-    answers = iter(serving.predict_each(name, [inputs for _, inputs in good], number))
+    answers = iter(serving.predict_each(name, [one[1] for one in good], number, [one[2] for one in good]))
     return [one if isinstance(one, ModelError) else _told(model, one, next(answers), record) for one in asked]
 
 
-def _read(loaded: Loaded, request: Request) -> tuple[Question, Arrays] | ModelError:
+def _read(loaded: Loaded, request: Request) -> tuple[Question, Arrays, str] | ModelError:
+    """The question, its inputs, and its key in a split."""
     try:
         question, tail = _split(request)
-        return question, whole_body(loaded, tail) if question is RAW else arrays_of(question, tail)
+        inputs = whole_body(loaded, tail) if question is RAW else arrays_of(question, tail)
+        return question, inputs, key_of(question)
     except ModelError as error:
         return error
 
 
 def _told(
-    model: str, asked: tuple[Question, Arrays], answer: Answer | ModelError, record: Record
+    model: str, asked: tuple[Question, Arrays, str], answer: Answer | ModelError, record: Record
 ) -> Response | ModelError:
     if isinstance(answer, ModelError):
         return answer
-    question, inputs = asked
+    question, inputs, _ = asked
     try:
         document, pieces = answered(model, question, inputs, answer, record)
     except ModelError as error:
@@ -114,10 +118,13 @@ def live(serving: Serving, model: str, version: str | None) -> Loaded:
         except BadName as error:
             raise wire.Refused(404, str(error)) from error
         raise
-    if version is not None and version != str(loaded.slot.release.number):
-        text = f"{model} has no version {version!r} here; version {loaded.slot.release.number} serves"
-        raise wire.Refused(404, text)
-    return loaded
+    if version is None or version == str(loaded.slot.release.number):
+        return loaded
+    for number, arm in serving.arms(model).items():
+        if version == str(number):
+            return arm
+    text = f"{model} has no version {version!r} here; version {loaded.slot.release.number} serves"
+    raise wire.Refused(404, text)
 
 
 def _split(request: Request) -> tuple[Question, bytes]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import repeat
 from urllib.parse import unquote
 
 import msgspec
 
 from edge.buffers import Unheard
+from edge.disclosing import shown
 from edge.http import oip, wire
 from edge.http.metrics import Metrics
 from edge.http.wire import Refused, Request, Response
@@ -17,6 +19,7 @@ from edge.serving import BadInput, ModelError, NoModel, Serving
 from sync import codec
 from sync.errors import Malformed
 from sync.messages import Prediction
+from sync.remembered import Remembered
 
 _RETRY = ("Retry-After", "1")  # seconds
 _MOST_LABELS = 1000  # of one request
@@ -41,6 +44,11 @@ def _unheard(model: str | None, entity: str) -> Prediction:
     raise Unheard("nothing is heard on this device: no binding listens")
 
 
+def _forgotten(prediction_id: str | None) -> list[Remembered]:
+    """No predictions are kept."""
+    return []
+
+
 class _Asked(msgspec.Struct, frozen=True):
     model: str | None = None
 
@@ -55,8 +63,9 @@ class Pages:
     """The edge's HTTP surface. `status` gives the document of /v1/status; `ready` defaults to "a model serves";
     `label` keeps what a prediction, by id, really was, and says why it does not, if so.
 
-    `record` remembers each answered prediction and gives its id. `handle` and `handle_all` never raise what a request
-    can cause; they may be called from several threads.
+    `record` remembers each answered prediction and gives its id; `said` has what is remembered: the newest, or the one
+    under an id. `handle` and `handle_all` never raise what a request can cause; they may be called from several
+    threads.
     """
 
     def __init__(
@@ -69,9 +78,10 @@ class Pages:
         label: Callable[[str, str], Refusal | None] = _unknown,
         record: Record = unrecorded,
         predict: Callable[[str | None, str], Prediction] = _unheard,
+        said: Callable[[str | None], list[Remembered]] = _forgotten,
     ) -> None:
         self._serving, self._metrics, self._status, self._version = serving, metrics, status, version
-        self._label, self._record, self._predict = label, record, predict
+        self._label, self._record, self._predict, self._said = label, record, predict, said
         self._ready = ready or (lambda: any(serving.models().values()))
 
     def handle(self, request: Request) -> Response:
@@ -96,12 +106,12 @@ class Pages:
     def _infer(self, model: str, version: str | None, requests: Sequence[Request]) -> list[Response]:
         early = [_post(request) for request in requests]
         asking = [request for request, refusal in zip(requests, early, strict=True) if refusal is None]
+        found: Iterator[Response | Refused | ModelError]
         try:
             found = iter(oip.infer(self._serving, model, version, asking, self._record) if asking else ())
         except (Refused, ModelError) as error:
-            return [refusal or _refusal(error) for refusal in early]
-        told = (refusal or next(found) for refusal in early)
-        return [_refusal(one) if isinstance(one, ModelError) else one for one in told]
+            found = repeat(error)
+        return [refusal or _response(next(found)) for refusal in early]
 
     def _route(self, request: Request) -> Response:
         serving = self._serving
@@ -124,6 +134,10 @@ class Pages:
                 return _get(request) or wire.json({"why": codec.builtins(self._status().get("why", []))})
             case ["v1", "entities", entity, "predict"]:
                 return _post(request) or self._entity(request, unquote(entity))
+            case ["v1", "predictions"]:
+                return _get(request) or self._predictions()
+            case ["v1", "predictions", number]:
+                return _get(request) or self._prediction(unquote(number))
             case ["v1", "labels"]:
                 return _post(request) or self._labels(request)
             case ["metrics"]:
@@ -136,7 +150,8 @@ class Pages:
             version, rest = rest[1], rest[2:]
         match rest:
             case []:
-                return _get(request) or oip.model_metadata(model, oip.live(self._serving, model, version))
+                arms = self._serving.arms(model) if version is None else ()
+                return _get(request) or oip.model_metadata(model, oip.live(self._serving, model, version), arms)
             case ["ready"]:
                 refusal = _get(request)
                 if refusal is None:
@@ -170,10 +185,23 @@ class Pages:
         except Unheard as error:
             raise Refused(404, str(error)) from error
 
+    def _predictions(self) -> Response:
+        return wire.json({"predictions": [codec.builtins(shown(one)) for one in self._said(None)]})
+
+    def _prediction(self, number: str) -> Response:
+        found = self._said(number)
+        if not found:
+            raise Refused(404, f"no prediction {number[:64]!r} is remembered (any longer)")
+        return wire.json(codec.builtins(shown(found[0])))
+
     def _readiness(self) -> Response:
         if self._ready():
             return wire.json({"ready": True})
         return wire.error(503, "no model serves on this device yet; it keeps trying", _RETRY)
+
+
+def _response(found: Response | Refused | ModelError) -> Response:
+    return found if isinstance(found, Response) else _refusal(found)
 
 
 def _refusal(error: Refused | ModelError) -> Response:

@@ -1,17 +1,19 @@
 """What an inference request says and what its answer looks like: pure steps between a body and arrays.
 
 Source: the protocol's REST text (kserve/open-inference-protocol) and its binary tensor extension. `parameters` of every
-answer carry the release number, the digest of the artifact that computed it, and the prediction's id.
+answer carry the release number, the digest of the artifact that computed it, and the prediction's id; `key` in those of
+a question is what a split goes by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from edge.inference import tensors
+from edge.routing import LONGEST
 from edge.serving import Answer, BadInput, Loaded
 from sync.golden import Arrays
 
@@ -82,6 +84,18 @@ def arrays_of(question: Question, tail: bytes = b"") -> Arrays:
     return arrays
 
 
+def key_of(question: Question, number: str | int | None = None) -> str:
+    """What a split goes by: `key` in the parameters, else the request's id, which may be given as `number`; empty if it
+    says neither. Raises BadInput."""
+    key = question.parameters.get("key") if question.parameters else None
+    if key is None:
+        named = question.id if number is None else str(number)
+        return named[:LONGEST] if named else ""
+    if not isinstance(key, str) or len(key) > LONGEST:
+        raise BadInput(f"parameter 'key' is text of at most {LONGEST} characters: whose question it is")
+    return key
+
+
 def whole_body(loaded: Loaded, body: bytes) -> Arrays:
     """The one input of a model whose shape the size of the body tells: at most one dimension is free."""
     specs = loaded.session.inputs
@@ -97,26 +111,29 @@ def answered(
 
     Raises BadInput, before anything is recorded, if the question wants what there is not.
     """
-    wanted = list(_wanted(question, answer.outputs))
+    wanted = _wanted(question, answer.outputs)
     return _written(model, question, answer, wanted, record(inputs, answer))
 
 
-def _wanted(question: Question, outputs: Arrays) -> Iterator[tuple[str, bool]]:
+def _wanted(question: Question, outputs: Arrays) -> list[tuple[str, bool]]:
     """(output, whether in binary), in the order asked for; without a wish all of them."""
     binary = _flag("parameter", question.parameters, "binary_data_output", False)
     if not question.outputs:
-        yield from ((name, binary) for name in outputs)
-        return
+        return [(name, binary) for name in outputs]
+    wanted = []
     for output in question.outputs:
         if output.name not in outputs:
             raise BadInput(f"there is no output {output.name!r}; outputs are {', '.join(outputs)}")
         if "classification" in (output.parameters or {}):
             raise BadInput(f"output {output.name!r}: the classification extension is not offered")
-        yield output.name, _flag(f"output {output.name!r}:", output.parameters, "binary_data", binary)
+        wanted.append((output.name, _flag(f"output {output.name!r}:", output.parameters, "binary_data", binary)))
+    return wanted
 
 
 def _flag(where: str, parameters: Parameters, name: str, default: bool) -> bool:
-    flag = (parameters or {}).get(name, default)
+    if not parameters:
+        return default
+    flag = parameters.get(name, default)
     if not isinstance(flag, bool):
         raise BadInput(f"{where} {name!r} is true or false, not {flag!r}")
     return flag

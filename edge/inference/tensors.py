@@ -105,7 +105,8 @@ def to_json(array: Array) -> list[object]:
     """The elements, flat, row-major."""
     if array.dtype.kind == "O":
         return [_text(element) for element in array.ravel().tolist()]
-    return list(array.ravel().tolist())
+    flat: list[object] = array.ravel().tolist()
+    return flat
 
 
 def to_binary(array: Array) -> bytes:

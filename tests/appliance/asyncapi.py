@@ -1,5 +1,5 @@
 """docs/asyncapi.yaml is made from the code by this module: topics from `sync.topics`, documents from `sync.messages`
-and, for a device's own broker, from `edge.bindings.requests`.
+and, for a device's own broker, from `edge.bindings`.
 
 `python -m tests.appliance.asyncapi` writes it anew. It is JSON, which every reader of YAML understands.
 """
@@ -7,13 +7,15 @@ and, for a device's own broker, from `edge.bindings.requests`.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from edge import bindings
 from edge.bindings import requests
-from sync import enrolment, messages, records, reports, topics
+from sync import answers, commands, enrolment, messages, records, reports, topics
 from sync.names import DeviceId, Name
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "asyncapi.yaml"
@@ -37,12 +39,20 @@ CHANNELS: dict[str, _Channel] = {
     "up": (
         "d/{device}/up/{kind}", "device", False,
         "Numbered records of the outbox. The body of kind `sample` is a SampleBatch; of all others a SealedBody, in "
-        "which is for `event` a DeviceEvent, for `why` a WhyCard, for `csr` a RenewalRequest in a DSSE envelope.",
-        (messages.Record, records.SealedBody, messages.DeviceEvent, reports.WhyCard, messages.SampleBatch), _JSON,
+        "which is for `event` a DeviceEvent, for `why` a WhyCard, for `csr` a RenewalRequest in a DSSE envelope, for "
+        "`answer` an AnswerPart: all parts of one together are a SealedFile.",
+        (
+            messages.Record, records.SealedBody, messages.DeviceEvent, reports.WhyCard, messages.SampleBatch,
+            commands.AnswerPart, answers.SealedFile,
+        ), _JSON,
     ),
     "ack": ("d/{device}/ack/{kind}", "core", False, "All up to `n` is committed.", (messages.Ack,), _JSON),
     "labels": ("d/{device}/labels", "core", False, "What predictions really were.", (messages.Labels,), _JSON),
-    "cmd": ("d/{device}/cmd/{id}", "core", False, "Reserved: one-off requests.", (), _JSON),
+    "cmd": (
+        "d/{device}/cmd/{id}", "core", False,
+        "A one-off question, in a DSSE envelope signed by the director; `{id}` is its number.",
+        (commands.Command,), _DSSE,
+    ),
     "trust": (
         "trust/{file}", "core", True,
         "TUF metadata and manifests, one message a file; `trust/index` is a TrustIndex.",
@@ -72,7 +82,29 @@ LOCAL: dict[str, tuple[str, str, str, tuple[type, ...]]] = {
     "local-error": (
         topics.local_errors(_DEVICE), "A question whose answer has no place.", "device", (requests.Declined,),
     ),
+    "local-status": (
+        topics.local_status(_DEVICE),
+        "Whether the agent is there, retained: the text `online` or `offline`. Also the will of its session.",
+        "device", (),
+    ),
+    "local-prediction": (
+        "{output}",
+        "What a binding of the project file tells of an entity; `{output}` is the binding's output topic.",
+        "device", (messages.Prediction,),
+    ),
+    "local-prediction-error": (
+        "{output}/error",
+        "A sensor's message, or a window, that led to no prediction. At most five at once and one in ten seconds on "
+        "each topic; `suppressed` counts what was kept back.",
+        "device", (bindings.ErrorDocument,),
+    ),
+    "local-home-assistant": (
+        "homeassistant/{component}/falaj_{tenant}_{device}/{object}/config",
+        "Home Assistant's MQTT discovery, retained; empty: gone. Bindings with `home_assistant` are described.",
+        "device", (),
+    ),
 }  # fmt: skip
+LOCAL_RETAINED = ("local-status", "local-home-assistant")
 
 
 def document() -> dict[str, Any]:
@@ -81,6 +113,7 @@ def document() -> dict[str, Any]:
     kinds += [kind for _, _, _, documents in LOCAL.values() for kind in documents]
     kinds += [messages.Prediction, enrolment.Token, enrolment.EnrolRequest, enrolment.EnrolAnswer]
     kinds += [enrolment.EnrolWaiting, enrolment.CarriedAnswer, enrolment.RenewalRequest]
+    kinds += [answers.Predictions, answers.Support]
     _, schemas = msgspec.json.schema_components(kinds, schema_hook=_named, ref_template="#/components/schemas/{name}")
     return {
         "asyncapi": "3.0.0",
@@ -116,8 +149,9 @@ def _local(name: str) -> dict[str, Any]:
         "address": whole,
         "servers": [{"$ref": "#/servers/local"}],
         "description": says,
-        "parameters": {part[1:-1]: {} for part in whole.split("/") if part.startswith("{")},
-        "messages": {kind.__name__: {"$ref": f"#/components/messages/{kind.__name__}"} for kind in documents},
+        "parameters": {word: {} for word in re.findall(r"{(\w+)}", whole)},
+        "messages": {kind.__name__: {"$ref": f"#/components/messages/{kind.__name__}"} for kind in documents}
+        or {"text": {"contentType": "text/plain" if name == "local-status" else _JSON}},
     }
 
 
@@ -127,7 +161,7 @@ def _locally(name: str) -> dict[str, Any]:
     return {
         "action": "send" if sender == "device" else "receive",
         "channel": {"$ref": f"#/channels/{name}"},
-        "bindings": {"mqtt": {"retain": False}},
+        "bindings": {"mqtt": {"retain": name in LOCAL_RETAINED}},
     }
 
 

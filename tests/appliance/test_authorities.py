@@ -15,6 +15,7 @@ from appliance.authorities import AuthorityFolder, certificates
 from appliance.core_node import CoreNode
 from appliance.core_state import CoreFolder, authority_folder, open_keys, prepare
 from appliance.demo.fleet import free_ports
+from appliance.errors import Trouble
 from appliance.keys import new_device_keys, write_private
 from appliance.settings import CoreSettings, Ports
 from appliance.steward_node import StewardNode
@@ -72,10 +73,31 @@ def test_a_cut_leaves_the_one_of_before_or_the_next_one(authorities: AuthorityFo
     assert authorities.held() == (third, second)
 
 
+@pytest.mark.parametrize("cut", ["the certificate", "the key"])
+def test_a_start_destroys_what_a_cut_left_of_the_one_before(
+    folder: CoreFolder, authorities: AuthorityFolder, cut: str
+) -> None:
+    """It was replaced because somebody may have it: its key must not lie about until the next rotation."""
+    second = another()
+    authorities.bring(second)
+    write_private(authorities.pki / "ca.pem", second.certificate)
+    if cut == "the key":
+        (authorities.pki / "ca.next.pem").unlink()
+    assert len(list(authorities.secrets.glob("ca*"))) == 2
+    prepare(folder, CoreSettings(), open_keys(folder), START)
+    assert authorities.held() == (second, None)
+    assert len(list(authorities.secrets.glob("ca*"))) == 1 and not (authorities.pki / "ca.next.pem").exists()
+    prepare(folder, CoreSettings(), open_keys(folder), START)
+    third = another()
+    authorities.bring(third)
+    prepare(folder, CoreSettings(), open_keys(folder), START)
+    assert authorities.held() == (second, third), "one that shall follow stays"
+
+
 def test_an_authority_without_its_key_is_not_made_anew(folder: CoreFolder) -> None:
     """A new one under the old name would cut off every device."""
     (folder.home / "keys" / "ca").unlink()
-    with pytest.raises(FileNotFoundError, match="backup"):
+    with pytest.raises(Trouble, match="backup"):
         prepare(folder, CoreSettings(), open_keys(folder), START)
 
 

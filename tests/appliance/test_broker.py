@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ from appliance import clock
 from appliance.broker import Broker, BrokerFiles, NoBroker, local_config, uplink_acl, uplink_config, write_passwords
 from appliance.demo.fleet import free_ports
 from appliance.keys import new_device_keys, write_private
-from appliance.processes import PortTaken
+from appliance.processes import PortTaken, listens
 from core.fleet import enrolment
 from sync import roles, topics
 from sync.enrolment import ENROLMENT_TYPE, EnrolRequest
@@ -175,6 +177,25 @@ def test_a_running_broker_is_taken_over_unless_its_configuration_changed(local: 
     second.stop()
     assert not second.alive()
     first.stop()  # of one that ended is no harm
+
+
+@pytest.mark.broker
+def test_a_broker_that_shall_not_outlive_its_process_ends_when_that_is_killed(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    write_passwords(tmp_path, USERS)
+    program = (
+        "import sys; from pathlib import Path; from appliance.broker import Broker, local_config\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        f"Broker(folder, '127.0.0.1', {port}, 'x', outlive=False).start(local_config(folder, {port}))\n"
+        "print('up', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline() == "up\n"
+        assert listens("127.0.0.1", port)
+        child.kill()
+    eventually(lambda: not listens("127.0.0.1", port), "the broker's end")
 
 
 @dataclass

@@ -6,6 +6,8 @@ import shutil
 import socket
 import ssl
 import stat
+import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,11 +20,15 @@ from appliance.core_state import CoreFolder, open_authority, open_keys, prepare,
 from appliance.demo.fleet import free_ports
 from appliance.edge_state import EdgeFolder, identity, install, keep
 from appliance.keys import DeviceKeys, new_device_keys, write_private
+from appliance.pump import BACKLOG
 from appliance.settings import CoreSettings, Ports
 from appliance.steward_node import StewardNode
 from core.fleet import enrolment, renewal
 from sync import roles, topics
 from sync.enrolment import EnrolAnswer
+from sync.link import Publish
+from sync.mqtt import Broker as At
+from sync.mqtt import MqttLink, Tls
 from sync.names import DEFAULT_TENANT, DeviceId
 from tests.attacks.ground import eventually, open_ground
 from tests.core.world import AUTHORITY, DAY, ONE, START, TENANT, TWO
@@ -176,36 +182,83 @@ def test_the_broker_takes_a_new_certificate_and_drops_nobody(tmp_path: Path) -> 
         ground.broker.stop()
 
 
+class StewardAtWork:
+    """The supervisor's broker, and a steward on it whose pump runs."""
+
+    def __init__(self, root: Path) -> None:
+        self.uplink, enrol, console = free_ports(3)
+        settings = CoreSettings(ports=Ports(uplink=self.uplink, enrol=enrol, console=console))
+        self.folder = CoreFolder(root, DEFAULT_TENANT)
+        self.keys = open_keys(self.folder)
+        prepare(self.folder, settings, self.keys, clock.now())
+        self.node = CoreNode(self.folder, settings)
+        self.node._start_broker()
+        self.steward = StewardNode(self.folder, settings)
+        self.steward.pump.start()
+        self.steward._open_link()
+        eventually(lambda: self.sessions() == 1 and self.steward.link.wait_until_up(0), "the first session")
+
+    def sessions(self) -> int:
+        return (self.folder.broker / "mosquitto.log").read_text().count("as core@falaj")
+
+    def renewed(self) -> bytes:
+        """The core's next certificate, as the supervisor leaves it."""
+        key = (self.folder.pki / "core.key").read_bytes()
+        pair = enrolment.issue_core(open_authority(self.folder, self.keys), clock.now(), key)
+        write_private(self.folder.pki / "core.pem", pair.certificate)
+        return pair.certificate
+
+    def end(self) -> None:
+        self.steward.link.stop()
+        self.steward.pump.stop()
+        self.steward.server.server_close()
+        self.steward.steward.house.catalog.close()
+        self.node.broker.stop()
+
+
+@pytest.fixture
+def at_work(tmp_path: Path) -> Iterator[StewardAtWork]:
+    made = StewardAtWork(tmp_path)
+    yield made
+    made.end()
+
+
 @pytest.mark.broker
-def test_the_steward_opens_its_session_anew_with_its_next_certificate(tmp_path: Path) -> None:
-    uplink, enrol, console = free_ports(3)
-    settings = CoreSettings(ports=Ports(uplink=uplink, enrol=enrol, console=console))
-    folder = CoreFolder(tmp_path, DEFAULT_TENANT)
-    keys = open_keys(folder)
-    prepare(folder, settings, keys, clock.now())
-    node = CoreNode(folder, settings)
-    node._start_broker()
-    steward = StewardNode(folder, settings)
-    steward.pump.start()
+def test_the_steward_opens_its_session_anew_with_its_next_certificate(at_work: StewardAtWork) -> None:
+    steward = at_work.steward
+    steward.pump.submit(steward._renew).result()
+    assert at_work.sessions() == 1, "nothing to do"
+    certificate = at_work.renewed()
+    steward.pump.submit(steward._renew).result()
+    eventually(lambda: at_work.sessions() == 2 and steward.link.wait_until_up(0), "the second session")
+    at_work.node._renew()  # the supervisor looks, and finds nothing that ends soon
+    assert (at_work.folder.pki / "core.pem").read_bytes() == certificate
 
-    def sessions() -> int:
-        return (folder.broker / "mosquitto.log").read_text().count("as core@falaj")
 
+@pytest.mark.broker
+def test_the_steward_does_so_while_more_comes_in_than_it_has_room_for(at_work: StewardAtWork) -> None:
+    """As when all devices of a fleet come back after the broker was started anew with the next authority."""
+    steward, certificate = at_work.steward, enrolment.certify(
+        open_authority(at_work.folder, at_work.keys), DEFAULT_TENANT, ONE,
+        bytes.fromhex(roles.signer(KEYS.signing).public_key.keyval["public"]), clock.now(), YEAR,
+    )  # fmt: skip
+    own = at_work.folder.root / "device"
+    for name, content in (("pem", certificate), ("key", KEYS.signing)):
+        write_private(own / name, content)
+    device = MqttLink(At("127.0.0.1", at_work.uplink, ONE, Tls(at_work.folder.trusted, own / "pem", own / "key")))
+    gate = threading.Event()
     try:
-        steward._open_link()
-        eventually(lambda: sessions() == 1, "the first session")
-        steward.pump.submit(steward._renew).result()
-        assert sessions() == 1, "nothing to do"
-        key = (folder.pki / "core.key").read_bytes()
-        pair = enrolment.issue_core(open_authority(folder, keys), clock.now(), key)
-        write_private(folder.pki / "core.pem", pair.certificate)
-        steward.pump.submit(steward._renew).result()
-        eventually(lambda: sessions() == 2 and steward.link.wait_until_up(0), "the second session")
-        node._renew()  # the supervisor looks, and finds nothing that ends soon
-        assert (folder.pki / "core.pem").read_bytes() == pair.certificate
+        device.start(lambda message: None, lambda up, reason: None)
+        assert device.wait_until_up(20)
+        steward.pump.submit(gate.wait)
+        for _ in range(3 * BACKLOG):
+            device.publish(Publish(topics.status(DEFAULT_TENANT, ONE), b"{}", qos=1))
+        eventually(lambda: not steward.pump.has_room, "a pump that is full")
+        at_work.renewed()
+        followed = steward.pump.submit(steward._renew)
+        gate.set()
+        followed.result(60)
+        eventually(lambda: at_work.sessions() == 2 and steward.link.wait_until_up(0), "the second session")
     finally:
-        steward.link.stop()
-        steward.pump.stop()
-        steward.server.server_close()
-        steward.steward.house.catalog.close()
-        node.broker.stop()
+        gate.set()
+        device.stop()

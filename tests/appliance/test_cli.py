@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -21,7 +22,7 @@ from tests.appliance.conftest import RunningCore
 from tests.appliance.conftest import falaj as run_falaj
 
 ROOT = Path(__file__).resolve().parents[2]
-WITHOUT_JSON = {"edge run", "core run", "edge install"}  # they print nothing but words for people
+WITHOUT_JSON = {"edge run", "edge try", "core run", "edge install"}  # they print nothing but words for people
 
 PROJECT = """
 [sources.{name}]
@@ -552,3 +553,45 @@ def test_every_exit_code_of_the_papers_is_the_codes(tmp_path: Path) -> None:
     assert run_falaj("demo", "--dir", str(tmp_path / "d"), **empty).returncode == 3, "the recordings are not here"
     assert run_falaj("--version").returncode == 0
     assert not (tmp_path / "d").exists()
+
+
+# --- why did it say that ---
+
+
+def test_a_box_whose_agent_does_not_start_gives_what_can_be_seen_from_outside(tmp_path: Path) -> None:
+    enrolled(tmp_path, "pump-1")
+    (tmp_path / "edge.toml").write_text("http_port = 'eight'\n")
+    (tmp_path / "identity" / "device.key").write_text("a-secret-of-this-box")
+    done = run_falaj("edge", "bundle", "--dir", str(tmp_path), "--out", str(tmp_path / "out.tar.gz"), "--json")
+    assert done.returncode == 0, done
+    assert "no agent runs here, and none could be started" in json.loads(done.stdout)["trouble"]
+    with tarfile.open(tmp_path / "out.tar.gz") as packed:
+        inside = {entry.name: packed.extractfile(entry).read() for entry in packed}  # type: ignore[union-attr]
+    everything = b"".join(inside.values())
+    assert b"http_port" in inside["falaj-support/settings.json"] and b"identity/device.key" in everything
+    assert b"a-secret-of-this-box" not in everything
+    missing = run_falaj("edge", "bundle", "--dir", str(tmp_path / "none"))
+    assert missing.returncode == 1 and "there is no agent in" in missing.stderr
+
+
+@pytest.mark.broker
+def test_a_device_that_is_away_is_said_to_be_and_the_question_may_wait(core: RunningCore) -> None:
+    core.falaj("device", "token", "away-1")
+    ask = ("device", "predictions", "away-1", "--at", "03:12")
+    nobody = core.falaj(*ask)
+    assert nobody.returncode == 1 and "no device away-1 is enrolled here" in nobody.stderr
+    token = core.falaj("device", "token", "away-1").stdout.strip()
+    box = core.machines.home / "away-1"
+    assert run_falaj("edge", "enrol", token, "--dir", str(box)).returncode == 0
+    away = core.falaj(*ask)
+    assert away.returncode == 1 and "away-1 is" in away.stderr and "with --wait the question is left" in away.stderr
+    wrong = core.falaj("device", "predictions", "away-1", "--at", "noon")
+    assert wrong.returncode == 1 and "'noon' is no time: say 03:12" in wrong.stderr
+
+
+@pytest.mark.broker
+def test_a_file_that_is_none_is_refused_with_a_code(core: RunningCore, tmp_path: Path) -> None:
+    file = tmp_path / "x.sealed"
+    file.write_bytes(b"not a file of ours")
+    done = core.falaj("replay", str(file))
+    assert done.returncode == 1 and "refused-malformed" in done.stderr and done.stdout == ""

@@ -13,7 +13,7 @@ import pytest
 
 from appliance import clock, owner
 from appliance.api import CoreAway
-from appliance.core_node import CoreFailed, CoreNode
+from appliance.core_node import LONGEST, RESTARTS, CoreFailed, CoreNode, pause
 from appliance.core_state import CoreFolder, catalog_key, open_keys
 from appliance.demo.fleet import Machines, free_ports
 from appliance.keys import KeyUnsafe
@@ -112,6 +112,26 @@ def test_what_was_committed_survives_a_killed_steward(own: Machines) -> None:
     eventually(lambda: part(own.core.pid, "steward") not in (0, before), "another steward")  # type: ignore[union-attr]
     eventually(lambda: answers(own), "the core to answer again")
     assert own.api.order(ApplyProject(actor="test", project=Project(), folder="/x"))["version"] == version + 1
+
+
+def test_a_part_that_does_not_stay_up_is_waited_for_longer_each_time_and_never_given_up() -> None:
+    pauses = [pause(ends) for ends in range(1, 40)]
+    assert pauses[: RESTARTS - 1] == [0.0] * (RESTARTS - 1)
+    assert pauses == sorted(pauses) and pauses[RESTARTS - 1] == 1.0 and pauses[-1] == LONGEST
+
+
+@pytest.mark.slow
+def test_while_the_steward_cannot_start_the_broker_stays_and_it_comes_back_by_itself(own: Machines) -> None:
+    assert own.core is not None
+    broker, key = part(own.core.pid, "broker"), own.core_folder / "kek"
+    assert broker
+    key.chmod(0o644)  # which it refuses to start with
+    os.kill(part(own.core.pid, "steward"), signal.SIGKILL)
+    log = own.core_folder.parent / "core.log"
+    eventually(lambda: "steward does not stay up:" in log.read_text(), "the core to say so")
+    assert own.core.poll() is None and part(own.core.pid, "broker") == broker
+    key.chmod(0o600)
+    eventually(lambda: answers(own), "the steward to be back")
 
 
 def test_a_second_core_in_the_same_folder_is_refused_and_harms_nothing(own: Machines) -> None:

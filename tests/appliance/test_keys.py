@@ -11,8 +11,11 @@ from cryptography.x509 import load_pem_x509_csr
 
 from appliance import keys
 from appliance.keys import KeyUnsafe, TenantKeys, tenant_keys
+from core.fleet import enrolment
+from core.steward import Keys
+from edge.agent import Identity
 from sync.errors import Damaged, SyncError
-from sync.names import TenantId
+from sync.names import DeviceId, TenantId
 
 TENANT = TenantId("acme")
 
@@ -114,3 +117,22 @@ def test_a_first_start_that_was_cut_between_its_files_is_gone_on_with(tmp_path: 
     again = opened(tmp_path)
     assert (again.derive("catalog") == made.derive("catalog")) is (cut == "after")
     assert {p.name for p in tmp_path.iterdir()} == {"kek", "tenant.key"}
+
+
+def test_a_secret_that_is_damaged_is_named(tmp_path: Path) -> None:
+    made, path = opened(tmp_path), tmp_path / "keys" / "snapshot"
+    made.keep_secret(path, b"a secret")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(Damaged, match=r"keys/snapshot does not open .*: put it back from the backup"):
+        made.read_secret(path)
+
+
+def test_what_is_printed_of_whoever_holds_a_key_shows_no_key(tmp_path: Path) -> None:
+    """A log line, a traceback with values, a failed assertion: none of them may carry one away."""
+    made, pair = keys.new_device_keys("dev-1"), enrolment.create_authority(TenantId("acme"), 1.8e9)
+    raw = b"\x01secret-of-32-bytes-that-is-raw!"
+    identity = Identity(TenantId("acme"), DeviceId("dev-1"), 1, b"{}", made.signing, raw)
+    online = Keys(made.signing, made.signing, made.signing, raw)
+    for holder in (made, pair, identity, online, TenantKeys(TenantId("acme"), raw)):
+        shown = f"{holder!r} {holder}"
+        assert "PRIVATE KEY" not in shown and "secret-of-32" not in shown, type(holder)

@@ -27,6 +27,7 @@ from edge.lookups import Lookups
 from edge.runtime import load
 from sync import codec, lookups
 from sync.chunks import digest
+from sync.errors import Unfit
 from sync.lookups import Table
 from sync.names import Digest, LookupName, ModelName
 from sync.windows import cut
@@ -122,7 +123,7 @@ def test_the_served_vectors_are_the_ones_that_training_saw(
     device.put(lookups.decode(lookups.encode(table)), 0.0)
     trained = feeds(open_session(kept[candidate.artifacts[-1].plain]), dataset.gate.x)
     for i, entity in enumerate(dataset.gate.entity.tolist()):
-        served, stale = device.question(session, manifest, entity, trained["window"][i])
+        served, stale, _ = device.question(session, manifest, entity, trained["window"][i])
         assert not stale and {n: a.tobytes() for n, a in served.items()} == {
             name: trained[name][i : i + 1].tobytes() for name in ("window", "halls")
         }
@@ -158,6 +159,20 @@ def test_each_window_gets_the_version_that_held_when_it_ended() -> None:
     assert kept.tolist() == [0, 1, 2, 4], "b had no row before, and a device would have abstained"
     assert wide[:, :, 1].tolist() == [[1.0, 1.0], [1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]
     assert joined.snapshot("s") != Joined(one, {HALLS: [old]}).snapshot("s") != "s" == Joined((), {}).snapshot("s")
+
+
+def test_versions_that_the_declaration_of_now_does_not_take_are_left_out() -> None:
+    """Else a table that got another column, or a narrower range, could never be learned with again."""
+    one = accepted(PROJECT, PROJECT.views["toy"])
+    other = lookups.table(HALLS, ("floor",), {"a": (1.0,)}, 0.0)
+    beyond = lookups.table(HALLS, ("floor", "area"), {"a": (1e6, 1.0)}, 50.0)
+    new = lookups.table(HALLS, ("floor", "area"), {"a": (2.0, 2.0)}, 100.0)
+    newer = lookups.table(HALLS, ("floor", "area"), {"a": (3.0, 3.0)}, 200.0)
+    joined = Joined(one, {HALLS: [other, beyond, new, newer]})
+    assert [joined.vector("a", at) for at in (10.0, 60.0, 150.0)] == [pytest.approx([2.0, 2.0])] * 3
+    assert joined.vector("a", 200.0) == pytest.approx([3.0, 3.0])
+    with pytest.raises(Unfit, match="halls has floor; halls takes floor, area"):
+        Joined(one, {HALLS: [new, other]})
 
 
 BAD: dict[str, tuple[str, str]] = {

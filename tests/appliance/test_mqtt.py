@@ -17,8 +17,8 @@ from appliance.broker import Broker, local_config, write_passwords
 from appliance.demo.fleet import free_ports
 from core.fleet.enrolment import create_authority
 from sync.link import LinkDown, Message, Publish
+from sync.mqtt import IN_FLIGHT, MqttLink, Tls
 from sync.mqtt import Broker as At
-from sync.mqtt import MqttLink, Tls
 from sync.names import DEFAULT_TENANT
 from tests.appliance.conftest import eventually
 
@@ -120,6 +120,16 @@ def test_a_killed_client_leaves_its_will_and_gets_again_what_it_did_not_acknowle
     assert [m.payload for m in third.came] == [b"fence"], "what was acknowledged does not come again"
 
 
+def test_what_is_asked_for_again_is_sent_again_as_the_broker_keeps_it(place: Place) -> None:
+    """Whoever may have lost a word in a storm reads what is retained once more."""
+    reader = place.join("reader", "here/+")
+    place.join("writer", "here/doc").link.publish(Publish("here/doc", b"1", retain=True))
+    eventually(lambda: reader.got(b"1"), "the live one")
+    reader.link.subscribe("here/+")
+    eventually(lambda: [m.payload for m in reader.came] == [b"1", b"1"], "the retained one")
+    assert [m.retained for m in reader.came] == [False, True]
+
+
 def test_a_retained_message_is_told_from_a_live_one(place: Place) -> None:
     writer = place.join("writer", "here/+")
     writer.link.publish(Publish("here/doc", b"1", retain=True))
@@ -216,10 +226,10 @@ def test_a_link_that_asks_for_it_sees_that_a_live_message_is_being_kept(place: P
 def test_a_link_is_settled_when_the_broker_has_confirmed_what_was_said(place: Place) -> None:
     """Whoever has the broker write its store must know that what was published is there to be written."""
     link = place.join("speaker", "here/#").link
-    assert link.settled
+    assert not link.unconfirmed
     for _ in range(300):
         link.publish(Publish("here/much", bytes(50_000)))
-    assert not link.settled, "more than may be under way at once"
-    eventually(lambda: link.settled, "the last confirmation")
+    assert link.unconfirmed > IN_FLIGHT, "more than may be under way at once"
+    eventually(lambda: not link.unconfirmed, "the last confirmation")
     link.publish(Publish("here/little", b"", qos=0))
-    assert link.settled
+    assert not link.unconfirmed

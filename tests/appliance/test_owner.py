@@ -15,7 +15,7 @@ from appliance.errors import Trouble
 from appliance.key_ring import NoReleaseKey
 from appliance.keys import KeyUnsafe, write_private
 from core.orders import TrustInit, TrustKeys
-from core.release import signing
+from core.release import checking
 from sync import codec, roles
 from sync.names import ModelName
 from tests.edge import graphs
@@ -27,7 +27,7 @@ class Core(Api):
     """A core in this process that answers what the owner asks, and remembers what it was handed."""
 
     def __init__(self, documents: dict[str, Any] | None = None) -> None:
-        self.documents = documents or {}
+        self.documents = {"/v1/trust": {"files": {}, "waiting": []}} | (documents or {})
         self.orders: list[object] = []
         self.keys = {name: roles.signer(roles.new_signing_key()) for name in ("director", "snapshot", "timestamp")}
 
@@ -48,7 +48,7 @@ def test_the_first_root_names_the_cores_online_keys_and_the_owners(tmp_path: Pat
     handed = core.orders[-1]
     assert isinstance(handed, TrustInit)
     root = handed.root.encode()
-    layout = signing.check_change({}, {"root": root, "targets": handed.targets.encode()})
+    layout = checking.check_change({}, {"root": root, "targets": handed.targets.encode()})
     assert layout.online["director"].keyid == core.keys["director"].public_key.keyid
     signed = codec.decode(dict, root)["signed"]
     assert signed["roles"]["root"]["keyids"] == signed["roles"]["targets"]["keyids"] == [result["keyid"]]
@@ -62,6 +62,7 @@ def test_the_release_key_is_private_kept_and_never_handed_over(tmp_path: Path) -
     key = tmp_path / "keys" / "release.key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     before = key.read_bytes()
+    (tmp_path / "keys" / "root.json").unlink()  # a core that was made anew
     owner.init(core, tmp_path / "keys", "me", NOW)
     assert key.read_bytes() == before
     secret = before.decode().splitlines()[1]

@@ -14,15 +14,17 @@ import pytest
 
 from core.handoffs import RolloutState
 from edge.bindings import Requests
+from edge.bindings.discovery import Discovery
 from edge.http.metrics import Metrics
 from edge.http.pages import Pages
 from edge.http.wire import Request
 from edge.runtime import load
 from edge.serving import Loaded, Serving
-from sync import enrolment, messages, pieces, records, reports, topics
+from sync import answers, commands, enrolment, messages, pieces, records, remembered, reports, topics
 from sync.link import Message, Publish
 from sync.messages import Prediction
 from sync.names import DeviceId, TenantId
+from sync.remembered import Remembered
 from tests.appliance import asyncapi
 from tests.edge import graphs
 
@@ -43,11 +45,11 @@ def test_it_names_every_area_and_every_document() -> None:
     assert set(document["channels"]) == set(get_args(topics.Area)) | set(asyncapi.LOCAL)
     structs = {
         name
-        for room in (messages, enrolment, records, pieces, reports)
+        for room in (messages, enrolment, records, pieces, reports, commands, remembered, answers)
         for name, value in vars(room).items()
         if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == room.__name__
     }
-    beside = {"Blob", "LineReport", "InputTensor", "WantedOutput", "Asked", "Told", "Declined"}
+    beside = {"Blob", "LineReport", "InputTensor", "WantedOutput", "Asked", "Told", "Declined", "ErrorDocument"}
     assert set(document["components"]["schemas"]) == structs | beside
 
 
@@ -71,7 +73,12 @@ def test_its_addresses_on_a_devices_own_broker_are_those_that_requests_listen_an
     channels = {name: json.loads(asyncapi.FILE.read_text())["channels"][name] for name in asyncapi.LOCAL}
     said: list[Publish] = []
     desk = Requests(DeviceId("dev-1"), Serving(), said.append, lambda: 0.0)
-    where = {name: one["address"].format(device="dev-1", model="m", asker="me") for name, one in channels.items()}
+    words = {"device": "dev-1", "model": "m", "asker": "me", "output": "x"}
+    words |= {"tenant": "acme", "component": "sensor", "object": "o"}
+    where = {name: one["address"].format(**words) for name, one in channels.items()}
+    assert where["local-status"] == topics.local_status(DeviceId("dev-1"))
+    described = Discovery(TenantId("acme"), DeviceId("dev-1"), said.append, tuple)
+    assert topics.matches(described.subscription(), where["local-home-assistant"])
     assert [topics.matches(pattern, where["local-infer"]) for pattern in desk.subscriptions()] == [True]
     for reply in (where["local-reply"], None):
         desk.handle(Message(where["local-infer"], b'{"data": []}', response_topic=reply), lambda: None)
@@ -95,7 +102,10 @@ def pages() -> Pages:
     serving = Serving()
     serving.put(graphs.MODEL, Loaded(load(graphs.classifier()), graphs.slot(7, graphs.classifier())))
     said = Prediction("9f2c", graphs.MODEL, 1.0, "ok", entity="w1")
-    return Pages(serving, Metrics(), lambda: {"device": "box-1"}, "0.1.0", predict=lambda model, entity: said)
+    return Pages(
+        serving, Metrics(), lambda: {"device": "box-1"}, "0.1.0", predict=lambda model, entity: said,
+        said=lambda number: [Remembered(said, (), b"")] if number in (None, "9f2c") else [],
+    )  # fmt: skip
 
 
 def ask(pages: Pages, method: str, path: str) -> int:
@@ -108,7 +118,7 @@ def ask(pages: Pages, method: str, path: str) -> int:
 
 @pytest.mark.parametrize(("path", "method"), list(described()))
 def test_every_described_path_answers_and_takes_only_the_described_method(pages: Pages, path: str, method: str) -> None:
-    place = path.format(model=graphs.MODEL, version="7", entity="w1")
+    place = path.format(model=graphs.MODEL, version="7", entity="w1", id="9f2c")
     assert ask(pages, method, place) == (403 if place.endswith("load") else 200)  # loading over HTTP is declined
     assert ask(pages, "POST" if method == "GET" else "GET", place) == 405
     assert ask(pages, method, place + "/more") == 404
@@ -133,7 +143,7 @@ def test_every_reference_in_it_leads_somewhere() -> None:
 
 CALLS = {"event", "happened", "report", "_report", "_say", "Failure", "_verdict", "_environment"}
 ERRORS = (
-    "edge/runtime.py", "edge/serving.py", "edge/artifacts.py", "edge/trust.py",
+    "edge/runtime.py", "edge/serving.py", "edge/live.py", "edge/artifacts.py", "edge/trust.py",
     "edge/agent/loading.py", "edge/lookups.py",
 )  # fmt: skip
 

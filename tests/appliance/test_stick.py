@@ -106,6 +106,24 @@ def test_what_has_no_name_of_ours_is_neither_read_nor_written(stick: Stick) -> N
         stick.write("d/press-1/reported", b"x")
 
 
+@pytest.mark.parametrize("name", [b"bad\xff", b"\x1b[2Jbox-1\nbox-1: may join", "abc\u202ecba".encode()])
+def test_a_name_that_is_no_text_or_speaks_to_the_terminal_is_told_escaped(stick: Stick, name: bytes) -> None:
+    stick.write(NAME, b"x")
+    (path(stick).parent / os.fsdecode(name)).write_bytes(b"")
+    assert stick.names() == [NAME]
+    (told,) = stick.refused
+    assert told.isprintable() and told.encode() and told.startswith("d/press-1/") and "\\" in told
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anywhere")
+def test_a_folder_that_is_shut_hides_no_others(stick: Stick) -> None:
+    stick.write(NAME, b"x")
+    stick.write("d/press-0/desired", b"x")
+    (path(stick).parents[1] / "press-0").chmod(0)
+    assert stick.names() == [NAME] and list(stick.refused) == ["d/press-0"]
+    (path(stick).parents[1] / "press-0").chmod(0o700)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_stick_that_cannot_be_written_says_so(stick: Stick) -> None:
     stick.place.chmod(0o500)

@@ -17,11 +17,12 @@ from appliance.ingest_job import run as ingest
 from appliance.keys import TenantKeys
 from appliance.settings import CoreSettings
 from appliance.training_job import run as train
+from core.breaking import ClassesChanged
 from core.features.views import TooFewRows
-from core.handoffs import Candidate, LakeFile, Landed, Verdict
+from core.handoffs import Candidate, JobSpec, Known, LakeFile, Landed, Verdict
 from core.ingest.spool import Entry, Spool
 from core.lake import Lake
-from core.orders import CommitRows, JobSpec
+from core.orders import CommitRows
 from core.project import Column, Contract, Project, Source, UnknownPart
 from sync import codec, golden
 from sync.manifest import Precision, Profile
@@ -105,7 +106,7 @@ def landed(tmp_path: Path, lake: Lake) -> Landed:
     return ingest(PROJECT, "toy", tmp_path, lake, {}, lambda _done: None)
 
 
-def run(project: Project, lake: Lake, landed: Landed, store: Store) -> Candidate:
+def run(project: Project, lake: Lake, landed: Landed, store: Store, known: Known | None = None) -> Candidate:
     return train(
         project,
         MODEL,
@@ -116,6 +117,7 @@ def run(project: Project, lake: Lake, landed: Landed, store: Store) -> Candidate
         lambda stage, done: store.stages.append((stage, done)),
         {"project": "toy"},
         cpu_flags=("avx2", "avx512_vnni"),
+        known=known,
     )
 
 
@@ -138,6 +140,13 @@ def test_files_become_an_accepted_candidate(lake: Lake, landed: Landed) -> None:
     again = run(PROJECT, lake, landed, store)
     assert (again.snapshot, again.view, again.dataset) == (candidate.snapshot, candidate.view, candidate.dataset)
     assert again.artifacts[-1].plain == candidate.artifacts[-1].plain
+
+
+def test_other_classes_are_refused_before_anything_is_trained(lake: Lake, landed: Landed) -> None:
+    store = Store()
+    with pytest.raises(ClassesChanged, match="removes class torn"):
+        run(PROJECT, lake, landed, store, Known(4, 1, ("shaken", "still", "torn")))
+    assert [stage for stage, _ in store.stages][-1] == "rows" and not store.kept
 
 
 def test_a_candidate_below_the_floor_is_a_refused_fact(lake: Lake, landed: Landed) -> None:

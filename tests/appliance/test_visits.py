@@ -12,10 +12,12 @@ import pytest
 from appliance.api import UnixConnection
 from appliance.visits import FORGOTTEN, PATH, Reply, Turn, Visits
 from edge.http.wire import Request
+from edge.outbox import MOST
 from edge.states import LinkChanged
 from sync import codec
+from sync.messages import SAMPLE, SampleBatch
 from sync.names import DeviceId
-from tests.journey.by_folder import FarBox, FarCore, far_tenant
+from tests.journey.by_folder import MODEL, FarBox, FarCore, far_tenant
 
 FAR = DeviceId("far-1")
 
@@ -114,6 +116,23 @@ def test_all_that_waits_goes_along_in_one_visit(tenant: tuple[FarCore, FarBox, P
     assert core.codes(FAR).count("one-of-many") == 150
     box.visit(stick)
     assert not box.house.outbox.pending()
+
+
+def test_years_of_records_go_along_in_parts_that_a_small_box_can_hold(tenant: tuple[FarCore, FarBox, Path]) -> None:
+    core, box, stick = tenant
+    for _ in range(1 + MOST // 60_000):
+        box.house.outbox.add(SAMPLE, SampleBatch(MODEL, "internal", "", "A" * 60_000), box._now())
+    box.house.event(box._now(), "said-last", "an alarm, which goes first")
+    core.now += 3600.0
+    done = box.visit(stick)
+    assert "32 MiB of records go along in one trip" in done.told[-1]
+    core.trip(stick)
+    assert core.codes(FAR).count("said-last") == 1
+    assert not box.visit(stick).told
+    core.now += 60.0
+    core.trip(stick)
+    box.visit(stick)
+    assert box.house.outbox.size() == 0
 
 
 def test_an_old_acknowledgement_brought_again_gives_no_record_up(

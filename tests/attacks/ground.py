@@ -58,6 +58,11 @@ class Session:
     heard: list[Message] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     changes: list[bool] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    def changed(self, up: bool, reason: str) -> None:
+        self.changes.append(up)
+        self.reasons.append(reason)
 
     def topics(self) -> list[str]:
         return [m.topic for m in self.heard]
@@ -101,7 +106,7 @@ class Ground:
         at = At("127.0.0.1", self.broker.port, client_id, tls, clean_start=not keep, session_expiry=600 * keep)
         refused: list[str] = []
         made = Session(MqttLink(at, refused=refused.append), refused=refused)
-        made.link.start(made.heard.append, lambda state, reason: made.changes.append(state))
+        made.link.start(made.heard.append, made.changed)
         self.sessions.append(made)
         assert not up or made.link.wait_until_up(PATIENCE), f"no session for {client_id}"
         return made

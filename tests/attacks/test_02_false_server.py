@@ -42,6 +42,7 @@ def test_02_a_false_server_is_refused_and_told_nothing(false_ground: Ground) -> 
     session.say(topics.status(TENANT, VICTIM), b"a word for the core alone")
     eventually(lambda: bool(session.changes), "the refusal")
     assert session.changes == [False]
+    assert "certificate" in session.reasons[0], "whoever looks for the cause is told it is no matter of the line"
     assert "New client connected" not in false_ground.log
 
 

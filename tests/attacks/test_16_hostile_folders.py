@@ -181,9 +181,9 @@ def test_16_nobody_speaks_for_a_device_but_itself(field: Field) -> None:
         told = field.core.trip(field.stick).devices[VICTIM]
         assert told.bundles == 0 and len(told.refused) == 1
     new = field.core.codes()[len(before[0]) :]
-    assert [code for code in new if code.startswith("refused-")] == [
-        "refused-untrusted", "refused-untrusted", "refused-untrusted", "refused-malformed",
-    ]  # fmt: skip
+    *refused, bent = [code for code in new if code.startswith("refused-")]
+    assert refused == ["refused-untrusted"] * 3
+    assert bent in ("refused-malformed", "refused-untrusted"), "by its length it is base64 still, or not"
     assert field.core.catalog.fleet.all_received(VICTIM, 1) == before[1]
 
 

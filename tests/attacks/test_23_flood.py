@@ -14,9 +14,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from core.catalog.events import KEPT
-from core.fleet.floods import COST, KNOWN, RATE, ROOM, Floods, Hearing
+from core.fleet.floods import COST, KNOWN, RATE, REPORT, ROOM, Floods, Hearing
 from sync import topics
 from sync.messages import EVENT, DeviceEvent
+from sync.names import DeviceId
 from tests.attacks.ground import ATTACKER, VICTIM, Ground, eventually
 from tests.core.world import ONE, TENANT, TWO, Device, World
 
@@ -45,7 +46,8 @@ def test_23_refused_words_beyond_the_quota_are_not_read_and_told_once(alone: Wor
     before = len(alone.catalog.events.newest(10 * KEPT))
     floods(alone, noisy, FLOOD, path)
     events = alone.catalog.events.newest(10 * KEPT)[: -before or None]
-    assert sum(e.source == ONE for e in events) == 50, "and each of these in its own room"
+    read = int(SMALL // (COST + REPORT)) if path == "reported" else 50
+    assert sum(e.source == ONE for e in events) == read, "and each of these in its own room"
     (alarm,) = [e for e in events if e.code == "device-flooding"]
     assert (alarm.severity, alarm.facts["device"]) == ("alarm", ONE) and "falaj device revoke" in alarm.text
     assert {e.source for e in events} == {ONE, "core"} and sum(e.source == "core" for e in events) == 1
@@ -88,6 +90,29 @@ def test_23_a_long_time_alone_is_no_flood() -> None:
     for n in range(int(ROOM) + 50_000):
         now += 0.0 if n < ROOM - 1 else 1 / (RATE - 1)
         assert quota.hear(ONE, now) is Hearing.READ, n
+
+
+def test_23_good_reports_without_end_are_read_at_a_pace_that_leaves_time_for_others(alone: World) -> None:
+    """Each is verified and committed, and the rollouts are looked at: a core can do some hundreds a second."""
+    device, quiet = alone.enrol(ONE), alone.enrol(TWO)
+    taken = set()
+    for n in range(1000):
+        alone.now += 0.003
+        alone.hear(device.report(seen=n % 2, at=alone.now))
+        taken.add(newest(alone, ONE))
+    assert len(taken) <= (SMALL + 3 * RATE) / REPORT + 1
+    assert alone.codes().count("device-flooding") == 1
+    alone.hear(quiet.report(at=alone.now))
+    assert newest(alone, TWO) == 1
+    alone.now += 60.0
+    alone.hear(device.report(at=alone.now))
+    assert newest(alone, ONE) == 1001, "and its newest, when it is calm"
+
+
+def newest(world: World, name: DeviceId) -> int:
+    """The number of the newest report that the core has of a device."""
+    found = world.catalog.fleet.device(name)
+    return found.report.seq if found is not None and found.report is not None else 0
 
 
 def test_23_names_and_clocks_do_not_get_round_it() -> None:

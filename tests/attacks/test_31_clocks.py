@@ -69,6 +69,22 @@ def test_31_without_a_later_signed_time_it_could_not_know(core: Core, device: De
     assert committed(device, 2)
 
 
+def test_31_without_a_clock_the_time_that_was_signed_counts(core: Core, device: Device) -> None:
+    """A box that counts from 1970, to which a folder brought a signed time: by the machine's clock nothing ever ends,
+    and a folder with metadata of long ago would do."""
+    order = core.order(core.ship(2), device.identity)
+    core.now, device.now = NOW + 30 * DAY, 5000.0
+    assert device.house.time.learn(core.now, device.now)
+    core.desire(core.assignment(order))
+    device.settle(12, ask=0)
+    assert device.answering == 1
+    assert device.codes().count("trust-expired") == 1, "told, and asked for again: somebody may keep newer ones back"
+    core.renew(core.now)
+    core.publish_trust()
+    device.settle(60, ask=0)
+    assert committed(device, 2)
+
+
 def test_31_a_little_behind_is_no_attack(core: Core, device: Device) -> None:
     device.now = NOW - 3600
     core.assign(core.ship(2), device.identity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from securesystemslib.signer import Key, Signer
 
-from core.release import metadata, signing
+from core.release import checking, metadata, signing
 from core.release.layout import Layout, Quorum
 from sync.names import ModelName
 
@@ -26,6 +26,6 @@ def approved(
     files: metadata.Files, model: ModelName, number: int, manifest: bytes, owner: Signer, now: float
 ) -> dict[str, bytes]:
     """The drafts of an approval with this signature; what they extend is checked first, as people do."""
-    signing.check_base(files)
+    checking.check_base(files)
     drafts = signing.approval(files, model, number, manifest, metadata.later(now, signing.LIFE))
     return signing.sign(files, drafts, [owner])

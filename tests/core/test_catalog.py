@@ -14,9 +14,9 @@ from sqlcipher3 import dbapi2 as sqlcipher
 from core.catalog import Catalog, CatalogLocked, open_catalog
 from core.catalog.catalog import _migrate
 from core.catalog.events import FORGET_EVERY, Events
-from core.catalog.fleet import Wanted
 from core.catalog.samples import SampleTotals, Waiting
 from core.catalog.schema import MIGRATIONS, VERSION
+from core.catalog.wanted import Wanted
 from sync.messages import Gates, Reported, Status
 from sync.names import DeviceId, ModelName
 from tests.core.world import CATALOG_KEY, MODEL, ONE, START, TENANT, World, landed, project

@@ -21,6 +21,7 @@ from core.orders import Answer, Order
 from core.project import Project
 from core.release import publish, signing
 from sync import chunks, codec, roles
+from sync.commands import AskPredictions, AskSupport
 from sync.errors import Malformed
 from sync.features import WindowSpec
 from sync.manifest import Lineage, Manifest, Profile, Variant
@@ -227,6 +228,8 @@ PEOPLE = (
     orders.Reverse(actor="amal", model=MODEL, number=2, reason="a test"),
     orders.SetAside(actor="amal", model=MODEL, number=2, device=DeviceId("watch-1"), reason="a test"),
     orders.Label(device=DeviceId("watch-1"), labels={"p1": "walk"}),
+    orders.Question(device=DeviceId("watch-1"), ask=AskPredictions(1.0, 2.0, MODEL, inputs=True)),
+    orders.Question(device=DeviceId("watch-1"), ask=AskSupport()),
     orders.IssueToken(device=DeviceId("watch-1")),
     orders.IssueSiteToken(site=SiteId("north"), uses=3),
     orders.ImportBoxes(boxes=boxes(2)),

@@ -16,7 +16,8 @@ from core.console.learning import cards, drifted
 from core.console.pages import compose
 from core.console.why_card import whys
 from core.handoffs import RolloutState
-from core.steward.ears import CARD_LIMIT, FACTS, SHARE, TEXT, WORD
+from core.steward.ears import CARD_LIMIT, FACTS, KINDS, TEXT, WORD
+from core.steward.spooling import SHARE
 from sync import codec
 from sync.messages import DeviceEvent, SampleBatch
 from sync.names import DeviceId, Digest, ModelName
@@ -71,6 +72,17 @@ def test_a_card_of_absurd_figures_is_shown_all_the_same(world: World, device: De
     world.hear(device.record(card, 1, kind="why"))
     (shown,) = whys(gather(world.catalog, world.now), world.now)
     assert shown.device == ONE and all(0 <= meter.filled <= 100 for meter in shown.meters)
+
+
+def test_kinds_of_records_that_a_device_makes_up_fill_neither_catalog_nor_memory(world: World, device: Device) -> None:
+    world.hear(device.record(DeviceEvent("code", "text"), 1))
+    for i in range(2 * KINDS):
+        world.hear(device.record({"of": i}, 1, kind=f"made-up-{i}"))
+        world.hear(device.message(f"up/junk-{i}", b"junk"))
+    known = world.catalog.fleet.all_received(ONE, device.epoch)
+    assert len(known) + len(world.house.stuck) == KINDS and world.codes()[-1] == "refused-untrusted"
+    world.hear(device.record(DeviceEvent("code", "text"), 2))
+    assert world.catalog.fleet.received(ONE, device.epoch, "event") == 2, "what it always said is heard"
 
 
 def test_events_are_cut_to_a_size_of_which_many_fit(world: World, device: Device) -> None:

@@ -135,6 +135,14 @@ def test_devices_outside_the_canary_and_offline_ones_add_nothing() -> None:
     assert found.text == "no block of pairs yet; safe at 3.00, harm at 4.61"
 
 
+def test_whom_a_person_set_aside_has_no_word_by_its_pairs_either() -> None:
+    """Of two, a broken one alone would take the release from everybody, which is what was set aside."""
+    fleet = {PAIR.canary[0]: told(replace(MINE, plus=90, zero=0, minus=0)), PAIR.canary[1]: told(MINE)}
+    assert judge(PAIR, fleet).decision is Decision.HARM
+    found = judge(replace(PAIR, aside=PAIR.canary[:1]), fleet)
+    assert found.decision is not Decision.HARM and list(found.devices) == [PAIR.canary[1]]
+
+
 def test_under_guardrails_no_pair_counts() -> None:
     trial = replace(MINE, metric="guardrails", plus=1000)
     found = judge(replace(ROLLOUT, gates=replace(GATES, evidence="guardrails")), {CANARY[0]: told(trial)})

@@ -28,7 +28,7 @@ def test_a_plan_fixes_its_gates() -> None:
     wish = Settings(canary=DEVICES[:1], evidence="guardrails", soak_answers=7, max_errors=2)
     gates = Gates("guardrails", soak_answers=7, max_errors=2)
     made = plan(MODEL, 3, NEW, wish, 2, NOW)
-    assert made == Rollout(MODEL, 3, NEW, DEVICES[:1], gates, State.APPROVED, NOW, 2)
+    assert made == Rollout(MODEL, 3, NEW, DEVICES[:1], gates, State.APPROVED, NOW, 2, days=30.0)
     wish = Settings(canary=DEVICES[:1], evidence="labels", margin=0.05, block=30)
     made = plan(MODEL, 3, NEW, wish, 2, NOW, retry=2, forced="me: now")
     assert (made.gates, made.retry, made.forced) == (Gates("labels", margin=0.05, block=30), 2, "me: now")

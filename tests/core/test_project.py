@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from core.consistency import problems
 from core.project import Column, Config, Contract, LookupSource, Project, Range, Retraining, Source, Word
+from sync.features import Unit
 from sync.manifest import Binding, Uplink
 from sync.names import DeviceId, LookupName, ModelName, SiteId
 from tests.core.world import MODEL, project
@@ -73,6 +74,27 @@ CASES: dict[str, tuple[Project, str]] = {
         with_model(bindings=(Binding("sensors/all", "out/{entity}"),)),
         "topic 'sensors/all' needs one level '{entity}'",
     ),
+    "columns that lack a channel": (
+        with_model(bindings=(Binding("s/{entity}", "o", format="csv", columns=("ts", "x")),)),
+        "'s/{entity}': columns must name each once, and skip others by an empty name; there are x, y, ts",
+    ),
+    "raw numbers with a time": (
+        with_model(bindings=(Binding("s/{entity}", "o", format="float32", columns=("ts", "x", "y")),)),
+        "columns must name each once, and skip others by an empty name; there are x, y",
+    ),
+    "one number for two channels": (
+        with_model(bindings=(Binding("s/{entity}", "o", format="scalar"),)),
+        "a scalar is one number, and the window has 2 channels: x, y",
+    ),
+    "units of no channel": (
+        with_model(bindings=(Binding("s/{entity}", "o", units={"z": Unit(2.0)}),)),
+        "'z' in fields or units is none of its names; there are x, y, ts",
+    ),
+    "one topic read in two ways": (
+        with_model(bindings=(Binding("s/{entity}", "o"), Binding("s/{entity}", "p", format="csv"))),
+        "two read 's/{entity}', each as another payload",
+    ),
+    "view units of no channel": (with_view(units={"z": Unit(2.0)}), "views.windows.units: 'z' is no channel"),
     "binding with two entities": (
         with_model(bindings=(Binding("{entity}/{entity}", "out/{entity}"),)),
         "needs one level '{entity}'",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tuf.api.metadata import Metadata, Targets
 
-from core.release import publish, signing
+from core.release import checking, publish, signing
 from core.release.metadata import Files
 from edge import roots, trust
 from sync import chunks, codec, roles
@@ -64,7 +64,7 @@ def approved(files: dict[str, bytes], now: float, number: int = 1, model: ModelN
 
 def check(files: Files, model: ModelName, number: int, payload: bytes, drafts: signing.Drafts) -> None:
     """What the steward asks of an approval that has all its signatures."""
-    signing.check_approval(files, model, number, payload, drafts)
+    checking.check_approval(files, model, number, payload, drafts)
     signing.check_signatures(files, drafts)
     assert all(one.met for found in signing.tally(files, drafts).values() for one in found)
 
@@ -169,7 +169,7 @@ def test_a_trust_that_does_not_hold_is_not_begun(now: float) -> None:
             begin(drafts)
 
     def begin(drafts: signing.Drafts) -> None:
-        signing.check_change({}, drafts)
+        checking.check_change({}, drafts)
         signing.check_signatures({}, drafts)
 
     refused("nobody asked for that key", root, strange)
@@ -177,7 +177,7 @@ def test_a_trust_that_does_not_hold_is_not_begun(now: float) -> None:
     refused("something else", edited(root, OWNER, _next), targets)
     refused("something else", root, edited(targets, OWNER, _next))
     refused("not root", targets, targets)
-    assert signing.check_change({}, {"root": root, "targets": targets}).profile == "single-owner"
+    assert checking.check_change({}, {"root": root, "targets": targets}).profile == "single-owner"
 
 
 def _next(signed: Any) -> None:

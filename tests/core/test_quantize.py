@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -77,7 +79,10 @@ def test_where_the_weights_lie_decides_on_dynamic(convolutional: bytes, dense: b
     assert dynamic_applies(dense)
 
 
-def test_a_graph_the_quantizer_cannot_read_still_ships_as_float_and_says_why() -> None:
+def test_a_graph_the_quantizer_cannot_read_still_ships_as_float_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     node = helper.make_node("NoSuchOperator", [INPUT], [OUTPUT])
     shape = ["batch", 32, 2]
     graph = helper.make_graph(
@@ -91,3 +96,4 @@ def test_a_graph_the_quantizer_cannot_read_still_ships_as_float_and_says_why() -
     made = candidates(model.SerializeToString(), NORMALISED)
     assert list(made.models) == ["fp32"]
     assert made.refusals[0].startswith("int8-static cannot be made: ")
+    assert not list(tmp_path.iterdir()), "no copy of the graph lies in the working folder, in the clear"

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from core.handoffs import Rollout
+from core.handoffs import Rollout, SplitPlan
 from core.handoffs import RolloutState as State
 from core.quorum import quorum
 from core.rollout.controller import Decision, decide
@@ -22,7 +22,9 @@ Fleet = dict[DeviceId, ModelReport | None]
 
 NEXT = {
     State.APPROVED: {State.APPROVED, State.SHADOW, State.CANARY},
-    State.SHADOW: {State.SHADOW, State.CANARY, State.REVERSING},
+    State.SHADOW: {State.SHADOW, State.CANARY, State.REVERSING, State.PAUSED},
+    State.SPLIT: {State.SPLIT, State.CANARY, State.REVERSING, State.PAUSED},
+    State.PAUSED: {State.PAUSED},
     State.CANARY: {State.CANARY, State.RAMP, State.REVERSING},
     State.RAMP: {State.RAMP, State.COMPLETE, State.REVERSING},
     State.COMPLETE: {State.COMPLETE},
@@ -124,7 +126,10 @@ def check_reversal(before: Rollout, fleet: Fleet, decision: Decision) -> None:
         assert (after.state, after.assigned, after.held) == (before.state, before.assigned, tuple(harmed))
         assert decision.assign == decision.take_back == (), "one alone moves nothing, and nothing goes on over it"
     elif before.state is State.SHADOW and after.state is State.REVERSING:
-        assert decision.take_back == before.assigned and decision.heard == tuple(after.decided) != ()
+        assert decision.take_back == before.assigned and after.decided != {}
+        assert decision.heard == tuple(dict.fromkeys((*harmed, *after.decided))), (
+            "a verdict that stood alone is kept too"
+        )
     elif before.state is State.REVERSED:
         assert set(decision.take_back) == set(fleet) - set(before.assigned), "who comes late goes back too"
     else:
@@ -152,7 +157,8 @@ def test_whatever_the_fleet_says_the_laws_hold(
 def test_a_fleet_that_stays_as_it_is_comes_to_rest(
     fleet: Fleet, canary: tuple[DeviceId, ...], state: State, assigned: tuple[DeviceId, ...], gates: Gates
 ) -> None:
-    current = rollout(state, canary, gates, assigned=assigned)
+    split = SplitPlan("seed", 2000, OLD) if state is State.SPLIT else None
+    current = rollout(state, canary, gates, assigned=assigned, split=split)
     for _ in range(6):
         decision = decide(current, fleet, NOW)
         if decision.rollout == current:

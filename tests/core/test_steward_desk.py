@@ -236,7 +236,7 @@ def test_a_kill_between_blobs_and_rows_leaves_nothing_that_is_named(tmp_path: Pa
     assert len(list((tmp_path / "blobs").iterdir())) == 1
     assert world.catalog.releases.keys(MODEL, 1) == {} and world.catalog.releases.release(MODEL, 1) is None
     assert world.catalog.releases.candidates() == [] and world.catalog.projects.unfinished() == []
-    assert world.codes()[-1] == "job-lost"
+    assert "job-lost" in world.codes()
     assert world.stage() == 1, "the number was not used up: nothing bears it"
     world.catalog.close()
 

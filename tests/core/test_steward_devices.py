@@ -94,6 +94,22 @@ def test_a_start_tells_the_broker_anew(world: World) -> None:
     assert access(world) == ({serial_of(device)}, (ONE,))
 
 
+@pytest.mark.parametrize("order", [orders.Revoke(device=ONE, reason="stolen"), orders.Replace(device=ONE)])
+def test_a_core_killed_before_it_told_the_broker_clears_what_is_left_of_a_device_that_is_gone(
+    world: World, order: orders.AnyOrder
+) -> None:
+    one = world.enrol(ONE)
+    number, digest = world.release()
+    world.hear(one.report({MODEL: serving(digest, number)}))
+    assert world.last(topics.desired(TENANT, ONE))
+    assert world.steward.order(order, world.now)[0].ok, "and what it wants done is never carried out"
+    world.reopen()
+    world.sent.clear()
+    world.take(world.steward.start(world.now) + world.steward.link_changed(True, world.now))
+    assert [world.last(topic(TENANT, ONE)) for topic in (topics.desired, topics.reported, topics.status)] == [b""] * 3
+    assert ONE in access(world)[1]
+
+
 def test_revoking_says_why_and_whom_and_once(world: World) -> None:
     world.enrol(ONE)
     assert world.order(orders.Revoke(device=ONE, reason=" ")).code == "no-reason"
@@ -156,6 +172,33 @@ def test_another_box_takes_name_and_models_by_one_order(world: World) -> None:
     world.hear(new.report({MODEL: serving(manifest)}))
     assert "device-cloned" not in world.codes()
     assert world.order(orders.Replace(device=TWO)).code == "no-such-device"
+
+
+def test_a_name_that_was_revoked_is_given_to_another_box_and_not_back_to_the_old_one(world: World) -> None:
+    old = world.enrol(ONE)
+    _, manifest = world.release()
+    world.must(orders.Revoke(device=ONE, reason="stolen"))
+    new = world.enrol(ONE)
+    assert (new.epoch, state(world, ONE)) == (2, "enrolled")
+    assert access(world) == ({serial_of(old)}, ()), "the old certificate stays on the list"
+    assert desired(world, ONE).epoch == 2 and desired(world, ONE).certificate.encode() == new.certificate
+    for said in (old.report({MODEL: serving(manifest)}), old.record(DeviceEvent("all-well", "x"), 1)):
+        world.hear(said)
+        assert world.codes()[-1] == "refused-untrusted"
+    world.hear(new.report({MODEL: serving(manifest)}))
+    assert "device-cloned" not in world.codes()
+    world.reopen()
+    assert access(world) == ({serial_of(old)}, ()), "told again at each start"
+
+
+def test_who_was_revoked_by_a_clock_that_was_ahead_stays_revoked(world: World) -> None:
+    """By that clock the certificate had ended already; by the right one it would open a session again."""
+    old, right = world.enrol(ONE), world.now
+    world.now += 3 * 365 * DAY
+    world.must(orders.Revoke(device=ONE, reason="stolen"))
+    world.now = right
+    world.reopen()
+    assert access(world) == ({serial_of(old)}, (ONE,))
 
 
 def test_what_was_taken_back_meanwhile_does_not_come_back_with_the_new_box(world: World) -> None:

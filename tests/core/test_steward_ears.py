@@ -19,8 +19,8 @@ from appliance.keys import new_device_keys
 from core import orders
 from core.catalog.fleet import WHYS_KEPT
 from core.catalog.samples import Waiting
-from core.steward.ears import SHARE
 from core.steward.house import AGAIN
+from core.steward.spooling import SHARE
 from sync import codec, roles, topics
 from sync.errors import Untrusted
 from sync.link import Message
@@ -154,12 +154,21 @@ def test_chunks_that_are_missing_are_published_again(world: World, device: Devic
     assert sent == [topics.blob(TENANT, large, 1), topics.blob(TENANT, large, 3)]
 
 
+def test_a_report_that_is_read_again_as_the_broker_keeps_it_changes_nothing(world: World, device: Device) -> None:
+    report = device.report()
+    world.hear(report)
+    world.now += 600
+    world.hear(Message(report.topic, report.payload, 1, retained=True))
+    found = world.catalog.fleet.device(ONE)
+    assert found is not None and found.seen == world.now - 600 and found.active and "device-cloned" not in world.codes()
+
+
 def test_a_blob_that_is_damaged_here_is_not_sent(world: World, device: Device) -> None:
     number, _ = world.release()
     digest = next(iter(world.catalog.releases.keys(MODEL, number)))
     (world.folder / "blobs" / digest).write_bytes(b"changed")
     world.hear(device.report(missing={digest: (0,)}))
-    assert world.codes()[-1] == "refused-damaged" and report_of(world) is not None
+    assert world.codes()[-1] == "blob-damaged" and report_of(world) is not None
     start = len(world.sent)
     world.take(world.steward.link_changed(True, world.now))
     assert world.codes()[-1] == "blob-damaged"

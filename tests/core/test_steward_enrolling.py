@@ -57,6 +57,22 @@ def test_another_box_with_the_same_number_is_turned_away_and_told(world: World) 
     assert world.catalog.events.newest(1)[0].severity == "alarm"
 
 
+def test_one_key_is_one_device_however_many_names_it_asks_for(world: World) -> None:
+    """Else a copied disk, or a liar with the token of a site, has two votes where two devices decide."""
+    world.must(orders.ImportBoxes(boxes=boxes(3)))
+    token, careful = site_token(world, uses=3), site_token(world, uses=3, approve=True)
+    first = join(world, token, "SN-000")
+    answer = ask(world, token, "SN-001", first.keys)
+    assert (answer.ok, answer.code) == (False, "key-taken") and world.codes()[-1] == "key-taken"
+    assert world.catalog.fleet.device(DeviceId("box-001")) is None
+    keys = new_device_keys("SN-001")
+    assert ask(world, careful, "SN-001", keys).ok and ask(world, careful, "SN-002", keys).ok
+    assert world.order(orders.Accept(devices=(DeviceId("box-001"),))).ok
+    assert world.order(orders.Accept(devices=(DeviceId("box-002"),))).code == "key-taken"
+    world.must(orders.Revoke(device=DeviceId("box-001"), reason="its name was wrong"))
+    assert world.order(orders.Accept(devices=(DeviceId("box-002"),))).ok
+
+
 def test_a_token_opens_its_site_alone(world: World) -> None:
     world.must(orders.ImportBoxes(boxes=(*boxes(1), Box(Serial("SN-S"), DeviceId("south-1"), SiteId("south")))))
     token = site_token(world, uses=5)

@@ -12,15 +12,17 @@ from msgspec.structs import replace
 
 from core import orders
 from core.project import Config, LookupSource, Project, Range, Word
+from core.steward import rounds
 from core.steward.house import PersistBroker
 from sync import chunks, codec, lookups, roles, sealing, topics
 from sync.errors import Damaged
 from sync.lookups import Table
 from sync.manifest import LIMIT, Manifest, Variable
 from sync.messages import Assignment
-from sync.names import DeviceId, LookupName, SiteId
+from sync.names import DeviceId, Digest, LookupName, SiteId
 from sync.pieces import Piece
-from tests.core.world import MODEL, ONE, TENANT, TWO, Device, World, landed, project
+from sync.reports import Release
+from tests.core.world import MODEL, ONE, TENANT, TWO, Device, World, landed, project, serving
 
 MACHINES = LookupName("machines")
 SOURCE = LookupSource(path="machines.csv", key="who", columns={"age": Range(min=0, max=100)}, ttl_hours=24)
@@ -131,6 +133,41 @@ def test_who_has_no_release_that_asks_is_told_of_no_table(scene: Scene) -> None:
     scene.world.release()
     scene.world.tick()
     assert scene.assigned().lookups == {} and scene.assigned().config is None
+
+
+def test_what_a_device_still_serves_keeps_its_table_when_the_wanted_release_asks_for_none(scene: Scene) -> None:
+    scene.read(FIRST)
+    scene.release()
+    first = scene.assigned().models[MODEL].manifest
+    for device in (scene.one, scene.two):
+        scene.world.hear(device.report({MODEL: serving(first)}, seen=1))
+    scene.world.release()
+    scene.world.tick()
+    assert scene.assigned().models[MODEL].number == 2 and scene.assigned().lookups.keys() == {MACHINES}
+    scene.world.now += 3600
+    scene.read(FIRST)
+    assert scene.assigned().lookups[MACHINES].as_of == scene.world.now, "it grows no older than its source"
+    second, seen = scene.assigned().models[MODEL].manifest, scene.assigned().seq
+    back = Release(1, first, Digest("3" * 64))
+    for previous, tables in (((back,), {MACHINES}), ((), set())):
+        scene.world.hear(scene.one.report({MODEL: serving(second, 2, previous=previous)}, seen=seen))
+        with scene.world.catalog.transaction():
+            one = scene.world.catalog.fleet.device(ONE)
+            assert one is not None
+            rounds.assign(scene.world.house, one, scene.world.now)
+        scene.world.tick()
+        assert scene.assigned().lookups.keys() == tables
+
+
+def test_a_device_gets_no_table_by_its_own_word(scene: Scene) -> None:
+    """That it serves a release says a device itself; of a model that it was never told to run it gets nothing."""
+    scene.read(FIRST)
+    scene.release()
+    liar = scene.world.enrol(DeviceId("watch-9"))
+    scene.world.hear(liar.report({MODEL: serving(scene.assigned().models[MODEL].manifest)}))
+    scene.read(SECOND)
+    told = scene.world.last(topics.desired(TENANT, liar.name))
+    assert told is None or codec.decode(Assignment, roles.peek(told)).lookups == {}
 
 
 def test_a_training_is_given_all_versions_and_none_begins_without_one(scene: Scene) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from core.catalog.fleet import Wanted
+from core.catalog.wanted import Wanted
 from core.steward import retained, rounds
+from core.steward.house import AGAIN, MISSED
+from sync import chunks as pieces
 from sync.names import Digest, ModelName
 from sync.reports import ModelReport, Release
 from tests.core.world import DAY, MODEL, ONE, TWO, Device, World, serving
@@ -101,6 +103,44 @@ def test_what_is_missing_comes_back_if_anybody_needs_it_and_nothing_else_does(wo
     world.hear(moved_on.report(said(world, 4), missing={gone: (0,), present: (0,)}))
     again = {m.topic.split("/")[4] for m in world.sent[sent:] if "/blob/" in m.topic}
     assert again == {present}, "a device cannot have the broker keep all that there ever was"
+
+
+def test_a_device_that_says_it_holds_everything_does_not_fill_the_broker(world: World) -> None:
+    """Else one liar keeps the next release from being approved: `broker-full`."""
+    one, liar = world.enrol(ONE), world.enrol(TWO)
+    roll(world, one, 6)
+    world.hear(liar.report(said(world, 6, *range(5, 0, -1)), seen=6))
+    world.hear(liar.report({ModelName("made-up"): said(world, 1)[MODEL]} | said(world, 6, *range(5, 0, -1)), seen=6))
+    assert on_broker(world) - blobs(world, 1) == {d for n in range(2, 7) for d in blobs(world, n)}
+    world.take(world.steward.renew(world.now))
+    assert on_broker(world) == {digest for number in (4, 5, 6) for digest in blobs(world, number)}
+
+
+def test_a_device_that_asks_for_everything_gets_a_share_of_it(world: World, moved_on: Device) -> None:
+    other, sealed = min(blobs(world, 4)), bytes(96 * 3 * MISSED)
+    blob = pieces.describe(sealed, pieces.digest(b"plain"), 96)
+    world.house.blobs.put(blob.sealed, sealed)
+    with world.catalog.transaction():
+        world.catalog.releases.keep_key(blob, bytes(32), MODEL, 4)
+    for _ in range(3):
+        sent = len(world.sent)
+        for asked in range(0, 3 * MISSED, MISSED):
+            missing = {blob.sealed: tuple(range(asked, asked + MISSED)), other: (0,)}
+            world.hear(moved_on.report(said(world, 4), missing=missing))
+        assert len([m for m in world.sent[sent:] if "/blob/" in m.topic]) == MISSED
+        assert len(world.house.resent) == MISSED, "and what was long ago is forgotten"
+        world.now += AGAIN
+
+
+def test_a_blob_that_this_disk_did_not_keep_is_told_once_and_costs_the_device_nothing(
+    world: World, moved_on: Device
+) -> None:
+    digest = min(blobs(world, 4))
+    (world.folder / "blobs" / digest).write_bytes(b"rot")
+    for _ in range(3):
+        world.hear(moved_on.report(said(world, 4), missing={digest: (0,)}))
+        world.now += AGAIN
+    assert world.codes().count("blob-damaged") == 1 and not [c for c in world.codes() if c.startswith("refused-")]
 
 
 def test_a_clearing_that_a_lost_session_took_is_said_again_for_a_day(world: World, moved_on: Device) -> None:

@@ -15,7 +15,7 @@ from core import orders
 from core.catalog import open_catalog
 from core.fleet import enrolment
 from core.fleet.enrolment import Pair
-from core.handoffs import Artifact, Candidate, LakeFile, Landed, Score, Scorecard, Verdict
+from core.handoffs import Artifact, Candidate, JobSpec, LakeFile, Landed, Score, Scorecard, Verdict
 from core.ingest.spool import Spool
 from core.orders import Answer, AnyOrder
 from core.project import Column, Contract, Model, ModelGates, Project, Rollout, Source, View
@@ -137,7 +137,7 @@ class World:
         self.rng = random.Random(7)
         self.online = OnlineKeys()
         self.sent: list[Any] = []
-        self.jobs: list[orders.JobSpec] = []
+        self.jobs: list[JobSpec] = []
         self.actions: list[Action] = []
         self.open()
 

@@ -18,6 +18,7 @@ from edge.artifacts import Artifacts
 from edge.journal import Journal
 from edge.kept import Kept
 from edge.outbox import Outbox
+from edge.outcomes import Outcomes
 from edge.serving import Answer, Serving
 from edge.states import Action, Deployment, Failure, LinkChanged, Listen, Phase, Proof, Prove, Proved, Send, Unlisten
 from edge.trials import Trials
@@ -67,6 +68,7 @@ class Device:
             serving=Serving(clock=lambda: self.spent), cpu_flags=self.flags, boot=boot, agent_version="0",
             deployments=journal.deployments(),
             trials=Trials(Kept(self.folder / "trials", TENANT, bytes(32), "trial", token_bytes, self._complain)),
+            outcomes=Outcomes(Kept(self.folder / "splits", TENANT, bytes(32), "split", token_bytes, self._complain)),
         )  # fmt: skip
         self.house.crashed = self.found
         self.agent = Agent(self.house)

@@ -18,7 +18,6 @@ from sync import chunks, sealing, topics
 from sync.lookups import LIMIT, Config, Table
 from sync.manifest import LookupColumn
 from sync.messages import ModelOrder
-from sync.names import Digest
 from sync.pieces import Piece
 from tests.edge import synced
 from tests.edge.device import Device, new_device
@@ -203,13 +202,26 @@ def test_nothing_new_is_taken_up_after_the_assignment_expired(scene: Scene) -> N
     assert scene.vector() == [3.0, 1.0]
 
 
-def test_a_table_that_is_named_no_more_goes(scene: Scene) -> None:
-    sealed = scene.shelf.piece(FIRST).blob.sealed
-    scene.assign()
+def test_a_table_that_is_named_no_more_goes_with_the_last_release_that_asks_for_it(scene: Scene) -> None:
+    scene.assign(machines=BAD["no table"](scene.shelf))
+    assert scene.held[1]
+    scene.order = replace(scene.order, mode="off")
+    scene.assign(settle=4)
     assert scene.vector() is None and scene.device.reported().lookups == {}
     scene.device.cut_power()
     scene.device.boot()
-    assert scene.vector() is None and Digest(sealed)
+    assert scene.vector() is None
+
+
+def test_what_serves_keeps_its_table_though_the_release_that_comes_asks_for_none(scene: Scene) -> None:
+    """Else a device abstains while the next release is fetched and tried, and when it has to go back."""
+    scene.order = scene.core.order(scene.core.ship(2), scene.device.identity)
+    scene.device.prover = lambda job: None  # it stays unproven
+    device = scene.assign(settle=4)
+    assert device.state.phase is Phase.PROVING and scene.vector() == [3.0, 1.0] and scene.held == (1, "")
+    device.cut_power()
+    device.boot()
+    assert scene.vector() == [3.0, 1.0]
 
 
 def test_a_release_with_other_columns_comes_with_its_table_and_the_one_before_keeps_its_own(scene: Scene) -> None:
@@ -222,6 +234,19 @@ def test_a_release_with_other_columns_comes_with_its_table_and_the_one_before_ke
     assert scene.vector() == [3.0, 1.0], "what serves keeps the table it knows"
     inputs, _ = scene.device.house.lookups.fill((one,), "w1")
     assert inputs[MACHINES].tolist() == [[8.0]]
+
+
+def test_the_table_of_what_serves_outlives_any_number_of_versions_for_the_release_on_trial(scene: Scene) -> None:
+    one = replace(ACCEPTED, columns=(LookupColumn("age", 0.0, 100.0),))
+    scene.order = scene.core.order(synced.ship(scene.core, 2, one), scene.device.identity)
+    scene.device.prover = lambda job: None
+    for version in (2, 3, 4):
+        scene.assign(machines=scene.shelf.piece(machines(w1=(6.0 + version,)), version), settle=4)
+        inputs, _ = scene.device.house.lookups.fill((one,), "w1")
+        assert inputs[MACHINES].tolist() == [[6.0 + version]] and scene.vector() == [3.0, 1.0]
+    scene.device.cut_power()
+    scene.device.boot(link=False)
+    assert scene.vector() == [3.0, 1.0]
 
 
 @pytest.mark.parametrize("content", [Config({"line": "seven"}), Config({})])

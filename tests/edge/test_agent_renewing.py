@@ -82,6 +82,22 @@ def test_the_answer_of_the_director_is_handed_over_once(due: Papers) -> None:
     assert due.came == ["the next"] and "certificate-installed" in due.codes()
 
 
+def test_one_that_the_disk_refused_is_tried_again_and_a_wrong_one_is_not(due: Papers) -> None:
+    """The core answers every request with the same certificate: without another try the device would be cut off in the
+    end, for a disk that was full one day."""
+    due.core.desire(due.core.assignment(certificate="the next"))
+    due.settle()
+    renewing.refused(due.house, "No space left on device", due.now, again=True)
+    assert due.settle(5).came == ["the next"]  # type: ignore[attr-defined]
+    due.now += renewing.AGAIN
+    assert due.settle(5).came == ["the next"] * 2  # type: ignore[attr-defined]
+    renewing.refused(due.house, "it is for another key", due.now)
+    due.now += renewing.AGAIN
+    assert due.settle(5).came == ["the next"] * 2  # type: ignore[attr-defined]
+    due.core.desire(due.core.assignment(certificate="another"))
+    assert due.settle(5).came[-1] == "another"  # type: ignore[attr-defined]
+
+
 def test_it_is_handed_over_again_after_a_cut_before_it_was_kept(due: Papers) -> None:
     due.core.desire(due.core.assignment(certificate="the next"))
     due.settle()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.agent.reporting import RESEND, RESEND_SAMPLE
+from edge.agent.reporting import IN_FLIGHT, RESEND, RESEND_LARGE
 from sync import codec, records
 from sync.link import Message
 from sync.messages import EVENT, SAMPLE, DeviceEvent, Record, SampleBatch
@@ -61,11 +61,33 @@ def test_a_record_is_sent_again_until_it_is_acknowledged(heard: Heard) -> None:
     assert heard.after(RESEND) == {"event": 1}
 
 
+def test_a_broker_that_confirms_nothing_is_given_no_more(heard: Heard) -> None:
+    """The link keeps what is not confirmed: on a slow line, or by a broker's will, it would fill the memory."""
+    house = heard.device.house
+    sent: list[str] = []
+    heard.add(EVENT, 2 * IN_FLIGHT)
+    house.unconfirmed = lambda: len(sent)
+    heard.core.link.start(lambda message: sent.append(message.topic), lambda *_: None)
+    for _ in range(20):
+        heard.after(RESEND)
+        house.dirty = True
+    assert IN_FLIGHT <= len(sent) <= IN_FLIGHT + 2, "the records at once, beside the state"
+    house.unconfirmed = lambda: 0
+    heard.after(0.25)
+    assert len(sent) > 2 * IN_FLIGHT, "as soon as it moves again"
+
+
+def test_no_number_of_samples_keeps_an_alarm_waiting(heard: Heard) -> None:
+    heard.add(SAMPLE, 2 * IN_FLIGHT)
+    heard.add(EVENT, 1)
+    assert heard.after(0.25) == {"event": 1, "sample": IN_FLIGHT - 1}
+
+
 def test_a_core_that_says_nothing_does_not_have_the_samples_sent_for_ever(heard: Heard) -> None:
     """A day's budget is paid once; repeating all of it every half minute would be many times that."""
     heard.add(SAMPLE, 20)
     assert heard.after(0.25) == {"sample": 20}
-    assert sum(heard.after(60.0).get("sample", 0) for _ in range(60)) <= 3600 / RESEND_SAMPLE
+    assert sum(heard.after(60.0).get("sample", 0) for _ in range(60)) <= 3600 / RESEND_LARGE
     heard.device.house.outbox.acknowledged(SAMPLE, 1, 7)
     assert heard.after(0.25) == {"sample": 1}, "the next one the core waits for"
 

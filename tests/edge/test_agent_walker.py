@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from edge.lifecycle import AT_REST
 from edge.states import Drifted, Phase, Prove
 from sync import codec, roles, topics
 from sync.loopback import Faults
-from sync.messages import Gates, Status
+from sync.messages import Arm, Gates, Status
 from sync.reports import DriftReport
 from tests.edge.device import Device, committed, honest_prover, new_device
 from tests.edge.power import Fuse, PowerCut
@@ -95,7 +96,7 @@ def assert_sane(device: Device, *, retried: bool = False) -> None:
         incumbent.slot.release if incumbent else None
     )
     if state is not None and state.phase in AT_REST:
-        assert (state.phase is Phase.STEADY) is (incumbent is not None)
+        assert (state.phase is not Phase.NO_MODEL) is (incumbent is not None)
     if incumbent is not None:
         assert device.answering == incumbent.slot.release.number != 3
         assert state is not None and state.validated is not None
@@ -381,6 +382,29 @@ class AnyLuck(RuleBasedStateMachine):
             mode=mode, retry=self.retry, gates=Gates(soak_answers=soak),
         )  # fmt: skip
 
+    @rule(
+        number=st.sampled_from([1, 2, 5]), arms=st.lists(st.sampled_from([1, 2, 3, 4, 5]), max_size=3, unique=True),
+        again=st.booleans(), share=st.sampled_from([1000, 3000]),
+    )  # fmt: skip
+    def split(self, number: int, arms: list[int], again: bool, share: int) -> None:
+        self.retry += again
+        self.wanted = number
+        core, identity, made = self.stage.core, self.device.identity, []
+        for place, arm in enumerate(other for other in arms if other != number):
+            order = core.order(self.stage.shipped[arm], identity)
+            made.append(Arm(order.manifest, arm, order.keys, 3000 * place, share, self.retry))
+        core.assign(
+            self.stage.shipped[number], identity, mode="split", retry=self.retry, arms=tuple(made), seed="seed",
+            gates=Gates(soak_answers=1),
+        )  # fmt: skip
+
+    @rule(index=st.sampled_from([0, HARMFUL]))
+    def keys_ask(self, index: int) -> None:
+        serving = self.device.house.serving
+        if serving.incumbent(MODEL) is not None:
+            asked = [{"i": np.array([index], np.int64)} for _ in range(12)]
+            serving.predict_each(MODEL, asked, keys=[f"k{n}" for n in range(12)])
+
     @rule(seconds=st.integers(1, 4), ask=st.sampled_from([None, 0, HARMFUL]), fuse=st.none() | st.integers(1, 12))
     def time_passes(self, seconds: int, ask: int | None, fuse: int | None) -> None:
         self.fuse.left = fuse
@@ -411,6 +435,14 @@ class AnyLuck(RuleBasedStateMachine):
     @invariant()
     def what_answers_is_what_should(self) -> None:
         assert_sane(self.device)
+
+    @invariant()
+    def arms_are_proven_and_stand(self) -> None:
+        state = self.device.house.deployments.get(MODEL)
+        standing = {one.slot.release.number for one in state.lanes if not one.fallen} if state else set()
+        assert 3 not in standing
+        assert set(self.device.house.serving.arms(MODEL)) <= standing, "nobody else answers"
+        assert state is None or state.phase is not Phase.NO_MODEL or not state.lanes
 
     @invariant()
     def marks_never_fall(self) -> None:

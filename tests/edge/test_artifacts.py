@@ -39,6 +39,17 @@ def fill(artifacts: Artifacts, blob: Blob = BLOB) -> None:
         artifacts.put(blob, index, piece)
 
 
+def test_what_else_lies_in_the_folder_is_none_of_ours(artifacts: Artifacts) -> None:
+    """On the root of a disk of its own there is a `lost+found`."""
+    fill(artifacts)
+    artifacts.finish(BLOB)
+    (artifacts.folder / "lost+found").mkdir()
+    (artifacts.folder / "README").write_bytes(b"")
+    assert artifacts.have() == (BLOB.sealed,)
+    artifacts.prune({BLOB.sealed})
+    assert artifacts.complete(BLOB)
+
+
 @settings(max_examples=15, deadline=None)
 @given(order=st.permutations(range(len(PIECES))), stops=st.sets(st.integers(0, len(PIECES))))
 def test_chunks_in_any_order_with_restarts_and_repeats_make_the_blob(

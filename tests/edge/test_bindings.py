@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edge.bindings import BadReading, Bindings, conclude, entity_of, prediction_id, read
+from edge.bindings.payloads import Readings
 from edge.buffers import Buffers
 from edge.runtime import load
 from edge.serving import Loaded, Serving
@@ -288,13 +289,14 @@ def test_pure_parts() -> None:
     assert entity_of("a/{entity}/b", "a/x/b") == "x"
     assert entity_of("a/{entity}/b", "a/x/c") is None
     assert entity_of("a/{entity}", "a/x/y") is None
-    assert read(b'{"t": 5, "x": 1, "y": 2.5}', "t", ("x", "y")) == ((5.0, (1.0, 2.5)),)
+    assert read(b"""{"t": 5, "x": 1, "y": 2.5}""", Binding("a", "b", "t"), ("x", "y")) == Readings([5.0], [(1.0, 2.5)])
     with pytest.raises(BadReading, match="'y'"):
-        read(b'{"t": 5, "x": 1}', "t", ("x", "y"))
+        read(b"""{"t": 5, "x": 1}""", Binding("a", "b", "t"), ("x", "y"))
     number = prediction_id(TENANT, DEVICE, MODEL, "w1", 3.0)
     assert len(number) == 32 and number == prediction_id(TENANT, DEVICE, MODEL, "w1", 3.0)
     assert number != prediction_id(TENANT, DEVICE, MODEL, "w2", 3.0)
     assert conclude({"y": np.array([[0.25]], np.float32)}, ()) == (0.25, ())
+    assert conclude({"y": np.array([[1, 3, 3]])}, ("a", "b", "c")) == ("b", (1.0, 3.0, 3.0))
 
 
 def test_nobody_waits_for_an_answer_to_settle_what_others_led_to(box: Box) -> None:
@@ -309,7 +311,8 @@ def test_nobody_waits_for_an_answer_to_settle_what_others_led_to(box: Box) -> No
         walker.join(30)
         said.append(walker.is_alive())
 
-    box.bindings._publish = publish
+    box.bindings = Bindings(TENANT, DEVICE, box.serving, box.buffers, publish)
+    box.bindings.bind(manifest(4, (BINDING,)))
     for ts in range(1, 4):
         box.send(float(ts))
     assert said == [False]

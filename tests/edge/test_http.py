@@ -28,6 +28,7 @@ from edge.serving import Loaded, Serving
 from sync import codec
 from sync.messages import Prediction
 from sync.names import Digest, ModelName
+from sync.remembered import Basis, Looked, Remembered
 from sync.reports import Side, WhyCard
 from tests.edge import graphs
 from tests.edge.graphs import MODEL
@@ -526,6 +527,22 @@ def test_why_cards_are_those_of_the_status() -> None:
     assert pages.handle(Request("POST", "/v1/why")).status == 405
     none = Pages(Serving(), Metrics(), dict, "0.1.0").handle(Request("GET", "/v1/why"))
     assert (none.status, json.loads(none.body)) == (200, {"why": []})
+
+
+def test_what_was_said_is_shown_without_its_inputs() -> None:
+    said = Prediction("9f2c", MODEL, 12.5, "ok", "walk", (0.75, 0.25), ("walk", "run"), "w1", 3)
+    basis = Basis("d" * 64, 2, {"machines": Looked(7, b"\x01\x02\x03\x04")})
+    one = Remembered(said, (1, 2), b"\x05\x06\x07\x08" * 2, "run", 13.0, 14.0, basis)
+    pages = Pages(
+        Serving(), Metrics(), dict, "0.1.0", said=lambda number: [one] if number in (None, "9f2c") else []
+    )  # fmt: skip
+    told = json.loads(pages.handle(Request("GET", "/v1/predictions/9f2c")).body)
+    assert told == {"prediction": json.loads(codec.encode(said)), "arrived": 13.0, "label": "run", "artifact": "d" * 64,
+                    "config": 2, "lookups": {"machines": 7}}  # fmt: skip
+    assert json.loads(pages.handle(Request("GET", "/v1/predictions")).body) == {"predictions": [told]}
+    assert pages.handle(Request("GET", "/v1/predictions/other")).status == 404
+    nothing = Pages(Serving(), Metrics(), dict, "0.1.0").handle(Request("GET", "/v1/predictions"))
+    assert (nothing.status, json.loads(nothing.body)) == (200, {"predictions": []})
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"labels": [{"id": 1, "label": "x"}]}', b'{"labels": [{"id": "a"}]}'])

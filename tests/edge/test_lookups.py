@@ -41,7 +41,7 @@ class Box:
         self.lookups, self.serving = Lookups(lambda: self.now), Serving()
         self.bindings = Bindings(
             TENANT, DEVICE, self.serving, Buffers(path, TENANT, bytes(32)), self._publish, lambda: self.now,
-            remember=lambda said, window: self.remembered.append(said), lookups=self.lookups,
+            remember=lambda said, *_: self.remembered.append(said), lookups=self.lookups,
         )  # fmt: skip
         self.pages = Pages(self.serving, Metrics(), dict, "0", predict=self.bindings.predict)
         self.go_live(1, accepted)
@@ -151,7 +151,9 @@ def test_both_releases_of_a_trial_are_given_the_values_they_accept(box: Box) -> 
     assert said.value == 6.0 and len(classes) == 2
     trials.see(said, np.full((1, 1), 2.0, np.float32))
     assert trials.health(MODEL).answers == 1, "the candidate answered too"
-    inputs, _ = box.lookups.question(candidate.session, candidate.slot.manifest, "w1", np.full((1, 1), 2.0, np.float32))
+    inputs, _, _ = box.lookups.question(
+        candidate.session, candidate.slot.manifest, "w1", np.full((1, 1), 2.0, np.float32)
+    )
     assert conclude(candidate.session.run(inputs), ())[0] == 11.0
 
 
@@ -159,7 +161,7 @@ def test_what_is_served_is_what_training_would_see(box: Box) -> None:
     """The same window kernel and the same row of the same table, so the vectors are equal bit by bit."""
     box.feel(0.1)
     window = cut(WINDOW, np.array([box.now]), np.array([[0.1]], np.float32))[-1]
-    inputs, _ = box.lookups.question(box.serving.loaded(MODEL).session, synced.manifest(), "w1", window.values)
+    inputs, _, _ = box.lookups.question(box.serving.loaded(MODEL).session, synced.manifest(), "w1", window.values)
     trained = {"window": window.values[None], MACHINES: TABLE.rows()[:1]}
     assert {name: array.tobytes() for name, array in inputs.items()} == {n: a.tobytes() for n, a in trained.items()}
 
@@ -207,3 +209,13 @@ def test_without_a_word_the_document_says_why(box: Box) -> None:
 def test_an_unknown_table_name_is_no_lookup(box: Box) -> None:
     with pytest.raises(NoLookup):
         Lookups().fill((ACCEPTED,), "w1")
+
+
+def test_a_graph_of_flat_rows_is_given_its_window_laid_out_flat() -> None:
+    window = np.arange(6, dtype=np.float32).reshape(3, 2)
+    for shape, wanted in ((("n", 6), [[0, 1, 2, 3, 4, 5]]), (("n", 3, 2), [[[0, 1], [2, 3], [4, 5]]])):
+        x, y = (graphs.value(name, list(shape)) for name in ("x", "y"))
+        session = load(graphs.finish([graphs.helper.make_node("Identity", ["x"], ["y"])], [x], [y]))
+        inputs, _, _ = Lookups().question(session, graphs.manifest(), "w1", window)
+        assert inputs["x"].tolist() == wanted
+        assert session.run(inputs)["y"].tolist() == wanted

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edge import outbox
 from edge.outbox import CAPACITY, Outbox
 from sync import codec, topics
-from sync.messages import EVENT, METRICS, DeviceEvent, Record
+from sync.messages import EVENT, METRICS, SAMPLE, DeviceEvent, Record
 from sync.names import Kind
 
 
@@ -162,6 +162,20 @@ def test_pending_gives_the_oldest_first_and_no_more_than_asked(path: Path) -> No
     for _ in range(5):
         box.add(EVENT, event("a"), 1.0)
     assert [n for _, n, _ in box.pending(3)] == [1, 2, 3]
+    box.close()
+
+
+def test_no_more_bytes_are_read_at_once_than_a_box_has_room_for_and_samples_come_last(path: Path) -> None:
+    box = Outbox(path, 1, "b")
+    for _ in range(4):
+        box.add(SAMPLE, event("s" * 10_000), 0.0)
+    box.add(EVENT, event("alarm"), 0.0)
+    box.add(METRICS, event("m"), 0.0)
+    assert [kind for kind, _, _ in box.pending(100, 25_000)] == [METRICS, EVENT, SAMPLE, SAMPLE]
+    assert len(box.pending(100, 0)) == 1, "what is larger than all the room goes alone"
+    assert 40_000 < box.size() < 45_000
+    box.acknowledged(SAMPLE, 1, 4)
+    assert box.size() < 2_000
     box.close()
 
 

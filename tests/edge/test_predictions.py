@@ -16,6 +16,7 @@ from sync import codec
 from sync.errors import Damaged
 from sync.messages import Prediction
 from sync.names import ModelName, TenantId
+from sync.remembered import NO_BASIS, Basis, Looked
 from sync.reports import LabelReport
 
 MODEL = ModelName("motion")
@@ -49,6 +50,7 @@ def prediction(number: int, value: str = "walk", release: int = 1) -> Prediction
     return Prediction(f"{number:032x}", MODEL, float(number), "ok", value, (0.9, 0.1), ("walk", "run"), "w1", release)
 
 
+BASIS = Basis("d" * 64, 2, {"machines": Looked(7, b"\x00" * 8)})
 WINDOW = np.arange(8, dtype=np.float32).reshape(4, 2)
 
 
@@ -224,6 +226,9 @@ def test_a_file_of_the_first_version_loses_nothing(tmp_path: Path) -> None:
     assert new.report(MODEL, 1) == LabelReport(2, 1) and TOLD == []
     assert codec.encode(new.find(prediction(2).id)) == codec.encode(new.unsent(LABELLED, 1)[0].content)
     assert new.label(prediction(1).id, "run") is None and new.count(LABELLED) == 2
+    assert [one.basis for one in new.between(0, 9, None, 9)] == [NO_BASIS, NO_BASIS], "nobody kept what they rest on"
+    new.remember(prediction(4), WINDOW, BASIS)
+    assert [one.basis for one in new.between(3, 9, MODEL, 9)] == [BASIS]
     new.close()
 
 
@@ -237,6 +242,30 @@ def test_a_disk_that_fails_gives_the_road_nothing_and_raises_nothing(kept: Predi
     kept._db.execute("ALTER TABLE prediction RENAME TO gone")
     assert kept.unsent(EVERY, 1) == [] and kept.count(EVERY) == 0
     assert kept.report(MODEL, 1) is None, "asked for with every report of the device"
+
+
+def test_what_was_said_is_found_by_its_time_with_all_it_rests_on(kept: Predictions) -> None:
+    assert kept.between(0, 9, None, 9) == [] and kept.span() == (None, None) and kept.said() == []
+    for number in (3, 1, 2, 5):
+        kept.remember(prediction(number), WINDOW, BASIS)
+    kept.remember(msgspec.structs.replace(prediction(4), model=ModelName("other")), WINDOW)
+    assert [one.prediction.ts for one in kept.between(2, 5, None, 9)] == [2, 3, 4, 5]
+    assert [one.prediction.ts for one in kept.between(2, 5, MODEL, 9)] == [2, 3, 5]
+    assert [one.prediction.ts for one in kept.between(0, 9, None, 2)] == [4, 5], "the newest"
+    assert kept.between(2, 2, None, 9)[0].basis == BASIS and kept.span() == (1, 5)
+    assert [one.prediction.ts for one in kept.said()] == [1, 2, 3, 4, 5]
+    assert kept.said(prediction(3).id)[0].prediction.ts == 3 and kept.said("f" * 32) == []
+
+
+def test_a_record_that_was_changed_is_left_out_and_told(kept: Predictions) -> None:
+    for number in (1, 2):
+        kept.remember(prediction(number), WINDOW, BASIS)
+    with kept._db:
+        kept._db.execute("UPDATE prediction SET sealed = x'00' WHERE ts = 1")
+    assert [one.prediction.ts for one in kept.between(0, 9, None, 9)] == [2]
+    assert kept.said(prediction(1).id) == [] and "predictions-not-kept" in TOLD
+    kept._db.execute("ALTER TABLE prediction RENAME TO gone")
+    assert kept.between(0, 9, None, 9) == [] and kept.span() == (None, None) and kept.said("x") == []
 
 
 def test_the_label_of_a_prediction_is_known_and_a_spoilt_record_has_none(kept: Predictions) -> None:
@@ -261,3 +290,15 @@ def test_memory_gives_way_to_the_file_as_soon_as_it_can_be_written(tmp_path: Pat
     again = ring(tmp_path / "none" / "predictions.db")
     assert all(again.find(prediction(number).id) is not None for number in range(FILE_AGAIN + 1))
     again.close()
+
+
+def test_what_was_answered_together_is_kept_together_and_the_oldest_make_room(tmp_path: Path) -> None:
+    kept = ring(tmp_path / "predictions.db", capacity=300)
+    for first in range(0, 1000, 30):
+        kept.remember_all([(prediction(n), WINDOW, NO_BASIS) for n in (*range(first, first + 30), first)])
+    kept.remember_all([])
+    oldest, newest = kept.span()
+    assert newest == 1019.0 and oldest is not None and 1020 - 300 - 256 <= oldest <= 1020 - 300
+    again = kept.find(prediction(1019).id)
+    assert again is not None and again.prediction == prediction(1019) and not TOLD
+    kept.close()

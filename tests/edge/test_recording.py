@@ -13,6 +13,7 @@ from sync.features import TensorSpec, WindowSpec
 from sync.golden import Arrays
 from sync.manifest import Manifest
 from sync.names import ModelName
+from sync.remembered import Basis
 from sync.windows import Rows
 from tests.edge import graphs
 from tests.edge.graphs import CLASSES, MODEL
@@ -39,10 +40,11 @@ class Heard:
 def test_a_prediction_carries_its_id_time_answer_and_window() -> None:
     heard = Heard()
     number = heard.answered()
-    ((told, window),) = heard.recorder.drain()
+    ((told, window, basis),) = heard.recorder.drain()
     assert (told.id, told.model, told.ts, told.quality, told.release) == (number, MODEL, 100.0, "ok", 7)
     assert (told.value, told.probabilities, told.classes) == (CLASSES[1], (0.25, 0.5, 0.25), CLASSES)
     assert np.array_equal(window, graphs.windows(1)["window"][0]) and heard.recorder.drain() == []
+    assert basis == Basis(graphs.slot(7).release.artifact)
 
 
 def test_ids_are_32_characters_and_never_the_same() -> None:
@@ -57,8 +59,8 @@ def test_the_rows_of_a_request_are_predictions_of_their_own() -> None:
     heard = Heard()
     number = heard.answered(rows=3)
     found = heard.recorder.drain()
-    assert [told.id for told, _ in found] == [f"{number}-0", f"{number}-1", f"{number}-2"]
-    assert [window.tolist() for _, window in found] == graphs.windows(3)["window"].tolist()
+    assert [told.id for told, *_ in found] == [f"{number}-0", f"{number}-1", f"{number}-2"]
+    assert [window.tolist() for _, window, _ in found] == graphs.windows(3)["window"].tolist()
 
 
 def test_between_two_drains_a_bounded_number_is_kept_and_watched() -> None:
@@ -110,7 +112,7 @@ def test_of_windows_the_rows_that_are_new_are_watched_else_the_columns_of_the_in
 def test_of_a_request_with_many_rows_only_as_many_are_kept_as_there_is_room() -> None:
     heard = Heard()
     first, second = heard.answered(rows=ROOM - 1), heard.answered(rows=3)
-    found = [told.id for told, _ in heard.recorder.drain()]
+    found = [told.id for told, *_ in heard.recorder.drain()]
     assert found == [f"{first}-{row}" for row in range(ROOM - 1)] + [f"{second}-0"]
 
 
@@ -122,4 +124,4 @@ def test_an_output_without_rows_is_that_of_one_row_or_of_none(rows: int, shape: 
     heard.answered(rows, {"probabilities": np.full(shape, 0.5, np.float32)})
     found = heard.recorder.drain()
     kept = shape == (3,) and rows == 1
-    assert [told.value for told, _ in found] == ([CLASSES[0]] if kept else [])
+    assert [told.value for told, *_ in found] == ([CLASSES[0]] if kept else [])

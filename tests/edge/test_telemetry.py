@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from edge.kept import Kept
-from edge.telemetry import Telemetry
+from edge.telemetry import KEEP_EVERY, SOON, Telemetry
 from sync.features import TensorSpec
 from sync.manifest import Drift, Manifest
 from sync.names import ModelName, TenantId
@@ -45,6 +45,7 @@ class Told:
         rows = np.random.default_rng(seed).normal(shift, 1.0, (windows * DRIFT.window, 2))
         for i in range(0, len(rows), 37):  # messages never end where windows do
             self.telemetry.observe(MODEL, float(i), rows[i : i + 37])
+            self.telemetry.write_down()
 
 
 def release(number: int = 1, drift: Drift | None = DRIFT) -> Manifest:
@@ -152,7 +153,7 @@ def test_on_disk_nothing_is_readable(told: Told) -> None:
 
 
 def test_rows_that_come_fast_are_shown_together_and_say_the_same(told: Told, tmp_path: Path) -> None:
-    """An event time that stands still: four windows at once, and the first alone."""
+    """An event time that stands still: sixteen windows at once, and the first alone."""
     slowly = Told(tmp_path / "slowly")
     rows = np.random.default_rng(6).normal(0, 1.0, (89 * DRIFT.window, 2)).astype(np.float32)
     for one, pace in ((told, 0.0), (slowly, 1.0)):
@@ -161,7 +162,7 @@ def test_rows_that_come_fast_are_shown_together_and_say_the_same(told: Told, tmp
             one.telemetry.observe(MODEL, i * pace, row[None])
     seen, all_of_them = told.telemetry.report(MODEL), slowly.telemetry.report(MODEL)
     assert seen is not None and all_of_them is not None
-    assert (seen.windows, all_of_them.windows) == (1 + 4 * 22, 89)
+    assert (seen.windows, all_of_them.windows) == (1 + 16 * 5, 89)
     told.telemetry.close()
     assert told.telemetry.report(MODEL) == all_of_them, "the last ones at the end"
 
@@ -183,3 +184,32 @@ def test_rows_of_another_layout_are_none_of_its_streams(told: Told) -> None:
         told.telemetry.observe(MODEL, 0.0, rows)
     found = told.telemetry.report(MODEL)
     assert found is not None and found.windows == 0
+
+
+def test_whoever_feels_writes_nothing_and_what_is_due_is_written_once(told: Told) -> None:
+    told.telemetry.watch(release())
+    rows = np.random.default_rng(8).normal(size=(KEEP_EVERY * DRIFT.window, 2))
+    told.telemetry.observe(MODEL, 0.0, rows[1:])
+    told.telemetry.write_down()
+    assert not (told.folder / MODEL).exists(), "a window short"
+    told.telemetry.observe(MODEL, SOON, rows[:1])
+    assert not (told.folder / MODEL).exists()
+    told.telemetry.write_down()
+    first = (told.folder / MODEL).read_bytes()
+    told.telemetry.write_down()
+    assert (told.folder / MODEL).read_bytes() == first
+
+
+def test_an_alarm_is_due_at_once(told: Told) -> None:
+    told.telemetry.watch(release())
+    told.feel(100, seed=1)
+    rows = np.random.default_rng(3).normal(1.5, 1.0, (80, DRIFT.window, 2))
+    for ts, window in enumerate(rows):
+        before = (told.folder / MODEL).read_bytes()
+        told.telemetry.observe(MODEL, float(ts), window)
+        if told.alarms:
+            break
+        told.telemetry.write_down()
+    assert told.alarms and ts % KEEP_EVERY != KEEP_EVERY - 1
+    told.telemetry.write_down()
+    assert (told.folder / MODEL).read_bytes() != before

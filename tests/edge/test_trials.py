@@ -387,3 +387,36 @@ def test_many_threads_count_each_window_once(tmp_path: Path) -> None:
             done.result()
     assert bench.report.pairs == bench.report.labels == 120
     assert bench.blocks == (60, 0, 0)
+
+
+class Timed(Session):
+    """A session that takes a while, by the bench's clock."""
+
+    def __init__(self, real: Session, bench: list[float], seconds: float) -> None:
+        self._real, self._clock, self._seconds = real, bench, seconds
+        self.inputs, self.outputs = real.inputs, real.outputs
+
+    def run(self, inputs: Arrays) -> Arrays:
+        self._clock[0] += self._seconds
+        return self._real.run(inputs)
+
+    def late(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(1.0, 400, 400), (0.1, 35, 65), (0.5, 170, 240)])
+def test_a_shadow_keeps_to_its_share_of_a_core(share: float, least: int, most: int) -> None:
+    """400 windows of two entities, one every 0.1 s in turn, on a candidate that takes 0.1 s; the clock's own seconds
+    are not counted twice."""
+    clock = [1000.0]
+    trials = Trials(clock=lambda: clock[0])
+    slow = Loaded(Timed(NEW.session, clock, 0.1), NEW.slot)
+    trials.open(MODEL, slow, OLD, replace(LABELS, shadow_share=share), 0)
+    window = np.tile(np.array(REST, np.float32), (SIZE, 1))
+    for n in range(400):
+        before, entity = clock[0], f"w{n % 2}"
+        said = Prediction(f"{entity}-{n}", MODEL, float(SIZE * n), "ok", "rest", release=1, entity=entity)
+        trials.see(said, window)
+        clock[0] = before + 0.1
+    report = trials.report(MODEL)
+    assert report is not None and least <= report.pairs <= most

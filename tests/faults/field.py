@@ -69,7 +69,7 @@ class WiredCore(Core):
 
     def settle(self) -> None:
         end = time.monotonic() + PATIENCE
-        while not self.link.settled:  # type: ignore[attr-defined]
+        while self.link.unconfirmed:  # type: ignore[attr-defined]
             assert time.monotonic() < end, "waited for the broker to have it all"
             time.sleep(0.01)
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from appliance import job_node
+from appliance.answering import Answering
 from appliance.core_state import CoreFolder, catalog_key, open_keys, prepare
 from appliance.edge_rooms import open_house, open_rooms
 from appliance.edge_state import EdgeFolder, identity, install, keep
@@ -23,7 +25,8 @@ from appliance.settings import CoreSettings
 from appliance.steward_node import open_house as open_core
 from core.catalog import open_catalog
 from core.console import create_api
-from core.orders import Enrol, IssueToken, JobSpec
+from core.handoffs import JobSpec
+from core.orders import Enrol, IssueToken
 from core.steward import PersistBroker, Send, StartJob, Steward
 from edge import proving
 from edge.agent import Agent, renewing
@@ -82,6 +85,11 @@ class Box:
         )  # fmt: skip
         house = open_house(self.folder, own, self.serving, f"boot-{self.boots}", self._rebind, self.rooms)
         self.agent = Agent(house)
+        self.answering = Answering(
+            house, self.rooms.predictions, self.rooms.budget, self.folder.root, lambda: self.now, self.agent.overview,
+            on_walker=_at_once,
+        )  # fmt: skip
+        house.answer = self.answering.answer
         self.link = self.hub.connect(own.device)
         self.carry_out(self.agent.start(now), now)
         self.link.start(lambda m: self.carry_out(self.agent.handle(m, self.now), self.now), lambda up, why: None)
@@ -128,10 +136,10 @@ class Box:
         payload = json.dumps({"ts": ts, **row}).encode()
         self.bindings.handle(f"watch/{self.name}/imu", payload, 1, lambda: None)
 
-    def feel_many(self, ts: Sequence[float], rows: Sequence[dict[str, float]]) -> None:
-        """Several readings in one message."""
+    def feel_many(self, ts: Sequence[float], rows: Sequence[dict[str, float]], entity: str = "") -> None:
+        """Several readings in one message, of another wrist than the device's own if `entity` says so."""
         payload = json.dumps([{"ts": t, **row} for t, row in zip(ts, rows, strict=True)]).encode()
-        self.bindings.handle(f"watch/{self.name}/imu", payload, 1, lambda: None)
+        self.bindings.handle(f"watch/{entity or self.name}/imu", payload, 1, lambda: None)
 
     def drift(self, model: str = "exercise") -> DriftReport | None:
         return self.rooms.telemetry.report(ModelName(model))
@@ -166,6 +174,13 @@ class Box:
             self.errors.append(message.payload)
         else:
             self.answers.append(codec.decode(Prediction, message.payload))
+
+
+def _at_once(call: Callable[[], Any]) -> Future[Any]:
+    """The one thread is the walker's."""
+    done: Future[Any] = Future()
+    done.set_result(call())
+    return done
 
 
 class World:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from core.orders import Override, Train
 from tests.journey.made_up import recordings
-from tests.journey.tale import MODEL, Tale, act_one, again
+from tests.journey.tale import LEAD, MODEL, Tale, act_one, again
+from tests.journey.wearing import Wearing
 
 SUBJECTS = (1, 2, 3)
 EVERYTHING = recordings(SUBJECTS, 2400) + recordings(SUBJECTS, 2400, seed=4, side="left")
@@ -171,3 +173,41 @@ def test_the_core_killed_in_its_own_training_starts_it_again(after_act_one: Path
     on(tale).approve(2)
     tale.roll(2, "watch-1", "complete")
     recovered(tale)
+
+
+def test_a_release_that_was_hardly_trained_loses_its_a_b(after_act_one: Path, tmp_path: Path) -> None:
+    """A hundred wrists at one device, each with its release of two, over a restart as well; labels say who is worse."""
+    tale = Tale(again(after_act_one, tmp_path / "home"), EVERYTHING)
+    settings = 'kind = "ab"\nshare = 0.5\nevidence = "guardrails"'
+    tale.apply(lambda text: text.replace("epochs = 25", "epochs = 1, learning_rate = 1e-9"))
+    tale.apply(lambda text: text.replace('evidence = "labels"', settings))
+    job = tale.world.order(Train(model=MODEL))["job"]
+    found = tale.world.get(f"/v1/jobs/{job}")["result"]
+    assert not found["accepted"]
+    tale.world.order(Override(candidate=found["candidate"], reason="a test"))
+    tale.approve(2)
+    box = tale.world.boxes["watch-1"]
+    for _ in range(20):
+        tale.world.settle(2)
+        if box.phase() == "live_split":
+            break
+    tale.world.settle(4)
+    recorded, begin = tale.people["watch-1"].recordings, tale.world.now + LEAD
+    wrists = tuple(Wearing(box, recorded, begin, n, f"wrist-{n}") for n in range(100))
+    for wrist in wrists:
+        wrist.stream(150)
+    who = {answer.entity: answer.release for answer in box.answers if answer.entity.startswith("wrist")}
+    assert set(who.values()) == {1, 2}
+    tale.kill("watch-1")
+    answered = len(box.answers)
+    for wrist in wrists:
+        wrist.stream(150)
+        wrist.label()
+    assert {a.entity: a.release for a in box.answers[answered:] if a.quality == "ok"} == who, "sticky"
+    for _ in range(20):
+        tale.world.settle(4)
+        if tale.rollout()["state"] == "reversed":
+            break
+    told = tale.rollout()
+    assert told["state"] == "reversed" and "it does worse than release 1" in told["reason"], told["comparison"]["text"]
+    assert {box.serves() for box in tale.world.boxes.values()} == {1} and box.phase() == "steady"

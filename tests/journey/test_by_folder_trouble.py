@@ -13,7 +13,7 @@ import pytest
 from appliance import folder_enrolling
 from appliance.cli.carry import _day
 from appliance.core_trips import ESCAPED, trip
-from appliance.stick import Stick, StickFull
+from appliance.stick import Stick, StickFailed, StickFull
 from appliance.visits import Turn
 from core.console.api import BODY_LIMIT
 from core.orders import CarryIn
@@ -52,6 +52,18 @@ def test_what_a_folder_brings_is_no_lines(tenant: Tenant, tmp_path: Path) -> Non
     assert box.house.deployments[MODEL].serving.release.number == 2
     assert not any(budget.spent("chunks down", one) for one in range(day - 2, day + 3))
     budget.close()
+
+
+def test_two_owners_of_one_name_do_not_share_a_folder(tenant: Tenant, tmp_path: Path) -> None:
+    """Both tenants are called `default`; whoever comes second would overwrite, and clear away, what the first has."""
+    _, box, stick = tenant
+    other, _, others_stick = far_tenant(tmp_path / "other", FAR)
+    before = {path: path.read_bytes() for path in stick.rglob("*") if path.is_file()}
+    with pytest.raises(StickFailed, match="another owner"):
+        other.trip(stick, FAR)
+    assert {path: path.read_bytes() for path in stick.rglob("*") if path.is_file()} == before
+    other.trip(others_stick)
+    assert not box.visit(stick).refused
 
 
 def test_the_line_is_asked_for_no_chunk_while_a_folder_is_here(tenant: Tenant) -> None:

@@ -5,20 +5,26 @@ Everything is real but the wire and the clock: catalog, lake, training, TUF, sea
 
 from __future__ import annotations
 
+import base64
 import struct
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from appliance import owner
 from appliance.demo.recordings import CHANNELS, write_csv
+from appliance.opening import Opening
 from appliance.project_file import read_project
-from core.orders import ApplyProject, Ingest, Train
+from core.orders import ApplyProject, Ingest, Question, Train
+from core.release.replay import Outcome
 from sync import golden as vectors
+from sync.answers import Predictions
+from sync.commands import AskPredictions
 from sync.link import Publish
 from sync.loopback import Faults
-from sync.names import DEFAULT_TENANT, ModelName
+from sync.names import DEFAULT_TENANT, DeviceId, ModelName
 from sync.topics import desired
 from tests.journey.made_up import recordings, windows
 from tests.journey.memory import Box, World
@@ -32,6 +38,7 @@ PROJECT = Path(__file__).parents[2] / "appliance" / "demo" / "falaj.toml"
 def project_file(home: Path) -> Path:
     """The demo's project with a marker planted in the graph's metadata and a quicker training."""
     text = PROJECT.read_text().replace("epochs = 60", "epochs = 25")
+    text = text.replace('when = "alarm",', 'when = "alarm", asked = true,')
     path = home / "falaj.toml"
     path.write_text(text.replace('view = "imu"', f'view = "imu"\nmetadata = {{ note = "{MARK}" }}', 1))
     return path
@@ -129,6 +136,28 @@ def test_nothing_readable_was_on_the_wire(world_where_all_serve: World) -> None:
         assert not any(needle in p for p in everything), needle
     sealed = [p.read_bytes() for p in box.folder.artifacts.iterdir()]
     assert sealed and not any(MARK.encode() in s or raw in s for s in sealed)
+
+
+def test_why_a_device_said_what_it_said(world_where_all_serve: World) -> None:
+    """The core asks by a signed command; the answer is opened by a person, made again, and every number is the same."""
+    world, box = world_where_all_serve, world_where_all_serve.boxes["watch-2"]
+    middle = box.answers[-3]
+    ask = AskPredictions(middle.ts - 1.0, middle.ts + 1.0, MODEL, inputs=True)
+    seq = world.order(Question(device=DeviceId(box.name), ask=ask))["seq"]
+    world.settle(12)
+    found = world.get(f"/v1/questions/{seq}")
+    assert found["question"]["answered"] is not None, found
+    opening = Opening(world.core, world)  # type: ignore[arg-type] - the API's two verbs
+    told = opening.read(base64.b64decode(found["answer_base64"]), Predictions)
+    by_id = {one.id: one for one in box.answers}
+    assert told.predictions and not told.withheld and middle.id in {one.prediction.id for one in told.predictions}
+    for one in told.predictions:
+        assert replace(one.prediction, quality="ok") == by_id[one.prediction.id]
+    again = opening.replay(told)
+    assert {one.outcome for one in again} == {Outcome.EQUAL} and len(again) == len(told.predictions)
+    assert {one["code"] for one in world.get("/v1/events")["events"]} >= {"device-asked", "device-answered"}
+    reading = told.predictions[0].window[:24]
+    assert not any(reading in p for _, p in world.hub.passed), "the wire never carries it in the clear"
 
 
 def test_an_unsigned_assignment_changes_nothing(world_where_all_serve: World) -> None:

@@ -2,6 +2,10 @@
 their way. After each, everything that an outbox took is at the core once, and the agent serves a verified model.
 
 What makes an agent write records is junk on its `desired` topic: it refuses each piece with an event.
+
+Each of the three takes minutes (broker and agent about five, the core twelve): what was said while the core was away is
+said again after half a minute, and every round waits for it. One alone is `-k of_the_broker`: the mere word `broker` is
+a marker of all three.
 """
 
 from __future__ import annotations

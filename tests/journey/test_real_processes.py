@@ -6,9 +6,12 @@ import http.client
 import json
 import os
 import signal
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,7 @@ from sync.link import Message, Publish
 from sync.mqtt import Broker, MqttLink
 from sync.names import DEFAULT_TENANT, DeviceId
 from sync.topics import blob, local_replies, local_requests
+from tests.appliance.conftest import falaj
 from tests.journey import canaries
 from tests.journey.real import MARK, MODEL, Stage, Watch, kill, kill_proving, phase, play, until
 
@@ -100,6 +104,42 @@ def test_no_file_or_log_of_core_or_edge_holds_a_canary(stage: Stage) -> None:
     control = machines.home / "control"
     control.write_bytes(b"-".join(wanted.values()))
     assert len(canaries.found([control], wanted)) == len(wanted)
+
+
+def test_what_a_device_said_is_made_again_and_its_support_bundle_holds_no_reading(stage: Stage, tmp_path: Path) -> None:
+    """After the canary was answered on watch-1: as a person at the box and one at the core do it."""
+    machines, device = stage.machines, stage.device("watch-1")
+    core, box = ("--dir", str(machines.core_folder)), ("--dir", str(device.folder.root))
+    newest = json.loads(get(device, "/v1/predictions"))["predictions"][-1]["prediction"]
+    at = datetime.fromtimestamp(newest["ts"], UTC).isoformat()
+    saved, archive = tmp_path / "said.sealed", tmp_path / "support.tar.gz"
+    told = falaj("edge", "predictions", "--at", at, "--window", "2s", "--save", str(saved), *box)
+    assert told.returncode == 0 and newest["id"] in told.stdout and "falaj replay said.sealed" in told.stdout, told
+    again = falaj("replay", str(saved), "--json", *core)
+    found = json.loads(again.stdout)["predictions"]
+    assert again.returncode == 0 and {one["outcome"] for one in found} == {"equal"}, again
+    assert newest["id"] in {one["prediction"] for one in found}
+    content = bytearray(saved.read_bytes())
+    content[len(content) // 2] ^= 4
+    saved.write_bytes(content)
+    bent = falaj("replay", str(saved), *core)
+    assert bent.returncode == 1 and "refused-" in bent.stderr and "nothing of it is believed" in bent.stderr, bent
+    bundle = falaj("device", "bundle", device.name, "--wait", "--out", str(archive), *core)
+    assert bundle.returncode == 0, bundle
+    number = bundle.stderr.split("falaj device answer ")[1].split("`")[0]
+    later = falaj("device", "answer", number, "--save", str(tmp_path / "later.tar.gz"), *core)
+    assert later.returncode == 0 and (tmp_path / "later.tar.gz").read_bytes() == archive.read_bytes(), later
+    with tarfile.open(archive) as packed:
+        inside = {entry.name: packed.extractfile(entry).read() for entry in packed}  # type: ignore[union-attr]
+    assert b"release-committed" in inside["falaj-support/events.json"] and len(inside) == 7
+    needles = canaries.needles(MARK).items()
+    assert [(name, what) for name, text in inside.items() for what, needle in needles if needle in text] == []
+
+
+def get(device: Device, path: str) -> bytes:
+    with closing(http.client.HTTPConnection("127.0.0.1", device.http_port, timeout=30)) as connection:
+        connection.request("GET", path)
+        return connection.getresponse().read()
 
 
 def test_a_program_asks_the_agent_over_mqtt_and_labels_what_it_was_told(stage: Stage) -> None:

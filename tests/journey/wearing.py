@@ -17,10 +17,11 @@ BREAK = 5.0  # seconds of event time between two stretches
 class Wearing:
     """`truth` is what each sample was, by event time; streams may be sent for ever, the time goes on."""
 
-    def __init__(self, box: Box, recordings: tuple[Recording, ...], start: float, seed: int) -> None:
+    def __init__(self, box: Box, recordings: tuple[Recording, ...], start: float, seed: int, wrist: str = "") -> None:
         self.box, self.side, self.truth = box, "right", dict[float, str]()
         self.part: Part = "last"
-        self._recordings, self._ts, self._rng = recordings, start, np.random.default_rng(seed)
+        self.recordings, self._ts, self._rng = recordings, start, np.random.default_rng(seed)
+        self.wrist = wrist or box.name
         self._told = len(box.answers)
 
     def wear(self, side: str, part: Part = "last") -> None:
@@ -33,7 +34,7 @@ class Wearing:
 
     def answers(self, since: int = 0) -> list[Prediction]:
         """Answered windows, from the number `since` on."""
-        return [a for a in self.box.answers[since:] if a.quality == "ok"]
+        return [a for a in self.box.answers[since:] if a.quality == "ok" and a.entity == self.wrist]
 
     def right(self, answers: list[Prediction]) -> float:
         """Share of these whose class is the true one."""
@@ -43,16 +44,16 @@ class Wearing:
         """Says what every answered window was that was not labelled yet; returns how many were taken."""
         fresh = self.box.answers[self._told :]
         self._told = len(self.box.answers)
-        answered = [a for a in fresh if a.quality == "ok"]
+        answered = [a for a in fresh if a.quality == "ok" and a.entity == self.wrist]
         return sum(self.box.rooms.label(a.id, self.truth[a.ts]) is None for a in answered)
 
     def _endless(self) -> Iterator[Stretch]:
-        return stretches([r for r in self._recordings if r.side == self.side], self.part, self._rng)
+        return stretches([r for r in self.recordings if r.side == self.side], self.part, self._rng)
 
     def _send(self, stretch: Stretch) -> None:
         moments = [round(self._ts + i * PERIOD, 3) for i in range(len(stretch.samples))]
         self.truth |= dict.fromkeys(moments, stretch.exercise)
         rows = [dict(zip(CHANNELS, row, strict=True)) for row in stretch.samples.tolist()]
         for i in range(0, len(rows), BATCH):
-            self.box.feel_many(moments[i : i + BATCH], rows[i : i + BATCH])
+            self.box.feel_many(moments[i : i + BATCH], rows[i : i + BATCH], self.wrist)
         self._ts = moments[-1] + BREAK

@@ -12,7 +12,7 @@ import pytest
 from appliance import setup_plan
 from appliance.project_file import read_project
 from core.project import Column, LookupSource, Model, ModelGates, Retraining, Rollout, Source, Training, View, Word
-from sync import carried, enrolment, messages, pieces, records, topics
+from sync import answers, carried, commands, enrolment, messages, pieces, records, remembered, topics
 from sync.features import WindowSpec
 from sync.manifest import Binding, Drift, Profile, Uplink
 
@@ -22,7 +22,7 @@ PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 
 DOCUMENTS = sorted(
     name
-    for room in (messages, enrolment, records, pieces, carried)
+    for room in (messages, enrolment, records, pieces, carried, commands, remembered, answers)
     for name, value in vars(room).items()
     if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == room.__name__
 )
@@ -31,7 +31,12 @@ PROJECT_TABLES = [
     Source, Column, View, WindowSpec, Model, Training, ModelGates, Profile, Rollout, Drift, Uplink, Retraining, Binding,
     LookupSource, Word,
 ]  # fmt: skip
-MEDIA_TYPES = sorted(v for room in (messages, enrolment, carried) for k, v in vars(room).items() if k.endswith("_TYPE"))
+MEDIA_TYPES = sorted(
+    v
+    for room in (messages, enrolment, carried, commands, answers)
+    for k, v in vars(room).items()
+    if k.endswith("_TYPE")
+)
 
 
 def name_of(path: Path) -> str:

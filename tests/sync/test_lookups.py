@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sync import lookups
+from sync.bindings import When
 from sync.errors import Malformed, Unfit
+from sync.features import Unit
 from sync.lookups import Config, Index, Table
 from sync.manifest import Binding, Lookup, LookupColumn, Variable
 from sync.names import LookupName
@@ -93,6 +95,10 @@ def test_variables_of_a_binding_are_filled_by_the_config_or_by_their_defaults() 
     assert lookups.filled(BINDING, both, Config({"line": "seven", "other": 1.0})).topic == "plant/seven/{entity}/vib"
     assert lookups.filled(BINDING, both, Config({})).output == "out/a/{entity}"
     assert lookups.filled(BINDING, (), Config({"line": "seven"})) == BINDING
+    whole = replace(
+        BINDING, emit="when", when=When(0.8, "fault", of=2, within=3), units={"x": Unit(2.0)}, no_model=0.0, every=5.0
+    )
+    assert replace(lookups.filled(whole, both, Config({})), topic=whole.topic, output=whole.output) == whole
 
 
 @pytest.mark.parametrize("value", ["#", "+", "a/b", "", "$SYS", "{entity}", "x" * 65, "ä", 7.0])

@@ -209,3 +209,12 @@ def test_all_streams_at_once_fall_where_each_falls_alone(seed: int, count: int, 
             else:
                 wanted = 18 if value > points[-1] else sum(edge < value for edge in points[1:-1])
             assert places[stream] == wanted
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 33))
+def test_the_distance_of_a_window_does_not_depend_on_those_beside_it(seed: int, windows: int, streams: int) -> None:
+    """To the last bit: how rows were cut into pushes must not change a verdict."""
+    rng = np.random.default_rng(seed)
+    counts, reference = rng.integers(0, 60, (windows, streams, 20)), rng.integers(0, 60, (streams, 20))
+    alone = np.array([distance(one, reference) for one in counts])
+    assert distance(counts, reference).tobytes() == alone.tobytes()

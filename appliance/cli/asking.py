@@ -1,0 +1,158 @@
+"""`falaj device predictions` and `falaj device bundle`: a device far away is asked once, its answer is read here."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from appliance import clock
+from appliance.api import Api
+from appliance.cli import telling
+from appliance.cli.clients import api
+from appliance.cli.options import F, actor, at_options, core_dir, json_option, progress_line, show, wanted
+from appliance.errors import Trouble
+from appliance.keys import write_private
+from appliance.moments import spoken
+from core.orders import Question
+from sync import answers, codec
+from sync.answers import Predictions, Support
+from sync.commands import Ask, AskSupport
+from sync.names import BadName, DeviceId
+
+if TYPE_CHECKING:
+    from appliance.opening import Opening
+
+PATIENCE = 60.0  # seconds that a device which is online has for its answer
+PAUSE = 0.2
+
+
+class Away(Trouble):
+    """The device is not there."""
+
+
+class NotAnswered(Trouble):
+    """The device does not answer, or not in time."""
+
+
+def wait_option(command: F) -> F:
+    """`--wait`: for a device that is away."""
+    return click.option("--wait", is_flag=True, help="Leave the question for a device that is away, for a day.")(
+        command
+    )
+
+
+@click.command()
+@click.argument("name")
+@at_options
+@click.option("--save", type=click.Path(path_type=Path, dir_okay=False),
+              help="With inputs as far as they may leave, as a sealed file for `falaj replay`.")  # fmt: skip
+@wait_option
+@core_dir
+@json_option
+def predictions(
+    name: str,
+    at: str,
+    window: str,
+    model: str | None,
+    save: Path | None,
+    wait: bool,
+    folder: Path | None,
+    as_json: bool,
+) -> None:
+    """Ask device NAME what it said at a time: "why did it say FAULT at 03:12?"."""
+    ask = wanted(at, window, model, inputs=save is not None, now=clock.now())
+    _said(folder, _answer(api(folder), name, ask, wait=wait, say=progress_line(as_json)), save, as_json)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The file [default: NAME-support.tar.gz].")
+@wait_option
+@core_dir
+@json_option
+def bundle(name: str, out: Path | None, wait: bool, folder: Path | None, as_json: bool) -> None:
+    """Ask device NAME for a support bundle: versions, status, last events and log lines; no reading, no key."""
+    _bundled(folder, _answer(api(folder), name, AskSupport(), wait=wait, say=progress_line(as_json)), out, as_json)
+
+
+@click.command()
+@click.argument("number", type=int)
+@click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Where to: a sealed file, or a bundle.")
+@core_dir
+@json_option
+def answer(number: int, save: Path | None, folder: Path | None, as_json: bool) -> None:
+    """Read the answer to question NUMBER, which was left for a device with --wait."""
+    sealed = _come(api(folder), number)
+    if sealed is None:
+        raise NotAnswered(f"question {number} has no answer yet: see `falaj device list`")
+    if answers.read(sealed).kind == answers.PREDICTIONS_TYPE:
+        _said(folder, sealed, save, as_json)
+    else:
+        _bundled(folder, sealed, save, as_json)
+
+
+def _said(folder: Path | None, sealed: bytes, save: Path | None, as_json: bool) -> None:
+    found = opening(folder).read(sealed, Predictions)
+    lines = telling.said(found)
+    if save is not None:
+        write_private(save, sealed)
+        lines.append(f"saved in {save}; next: `falaj replay {save}`")
+    show(as_json, codec.builtins(found), "\n".join(lines))
+
+
+def _bundled(folder: Path | None, sealed: bytes, out: Path | None, as_json: bool) -> None:
+    found = opening(folder).read(sealed, Support)
+    place = out or Path(f"{found.device}-support.tar.gz")
+    write_private(place, found.archive)
+    document = {"device": found.device, "made": found.made, "file": str(place), "bytes": len(found.archive)}
+    show(as_json, document, f"{place}: {len(found.archive) >> 10} KiB, made {spoken(found.made)}")
+
+
+def opening(folder: Path | None) -> Opening:
+    """What opens sealed files on the core of this state folder."""
+    from appliance.core_state import CoreFolder
+    from appliance.opening import Opening
+    from appliance.settings import CoreSettings, load, state_folder
+
+    root = state_folder("core", folder)
+    return Opening(CoreFolder(root, load(CoreSettings, root / "core.toml", "FALAJ_CORE__").tenant), api(folder))
+
+
+def _answer(core: Api, name: str, ask: Ask, *, wait: bool, say: Callable[[str], None]) -> bytes:
+    """The sealed file that the device sends; raises Away, NotAnswered, or what the core says."""
+    try:
+        device = DeviceId(name)
+    except BadName as error:
+        raise click.BadParameter(str(error)) from error
+    row = next((row for row in core.get("/v1/devices")["devices"] if row["device"] == device), None)
+    if row is not None and row["status"] != "online" and not wait:
+        since = f" since {spoken(row['status_ts'])}" if row["status_ts"] else ""
+        raise Away(f"{device} is {row['status'] or 'away'}{since}: with --wait the question is left for it, for a day")
+    put = core.order(Question(actor=actor(), device=device, ask=ask))
+    if wait:
+        click.echo(f"{device} is asked; if you do not wait, read its answer with `falaj device answer {put['seq']}`",
+                   err=True)  # fmt: skip
+    end = put["expires"] if wait else clock.now() + PATIENCE
+    say(f"{device} is asked ...")
+    try:
+        while clock.now() < end:
+            sealed = _come(core, put["seq"])
+            if sealed is not None:
+                return sealed
+            time.sleep(PAUSE)
+    finally:
+        say("")
+    raise NotAnswered(f"{device} has not answered yet: see `falaj device list`, and `falaj device answer {put['seq']}`")
+
+
+def _come(core: Api, seq: int) -> bytes | None:
+    """The answer to a question, None while it may still come; raises NotAnswered where the device said no."""
+    found = core.get(f"/v1/questions/{seq}")
+    if found["question"]["refused"]:
+        raise NotAnswered(f"{found['question']['device']} says: {found['question']['refused']}")
+    return base64.b64decode(found["answer_base64"]) if found["question"]["answered"] is not None else None

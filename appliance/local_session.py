@@ -1,0 +1,89 @@
+"""The agent's session with the device's own broker: readings and questions come in, predictions and answers go out, and
+its status says whether the agent is there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from appliance.settings import LocalBroker
+from edge.bindings import Bindings, Requests
+from sync import topics
+from sync.link import Message, Publish
+from sync.mqtt import Broker, MqttLink
+from sync.names import DeviceId
+
+log = logging.getLogger("falaj.edge")
+
+KEPT = 7 * 86_400  # seconds that the broker keeps what is for an agent that is away
+
+
+class LocalSession:
+    """Readings count as received when they are checkpointed; predictions wait for the broker in memory. `confirmed` is
+    called from the session's own thread whenever the broker has answered a publication."""
+
+    def __init__(self, at: LocalBroker, password: str | None, device: DeviceId, confirmed: Callable[[], None]) -> None:
+        self._status, self._described = topics.local_status(device), ""
+        user = at.user if password else None
+        self._link = MqttLink(
+            Broker(at.host, at.port, f"falaj-{device}", user=user, password=password, session_expiry=KEPT),
+            self._says("offline"),
+            manual_ack=True,
+            queue_when_down=True,
+            refused=lambda text: log.warning("local broker: %s", text),
+            confirmed=confirmed,
+        )
+
+    def publish(self, message: Publish) -> None:
+        self._link.publish(message)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the broker has confirmed all that was published."""
+        return not self._link.unconfirmed
+
+    @property
+    def listening(self) -> list[str]:
+        """The filters of bindings and requests that the broker has confirmed, sorted."""
+        return sorted(self._link.listening - {self._described})
+
+    def start(self, bindings: Bindings, requests: Requests) -> None:
+        """Connects; from now on what comes is taken in, on the session's own thread."""
+
+        def received(message: Message) -> None:
+            def ack() -> None:
+                if message.qos:
+                    self._link.acknowledge(message.receipt, message.qos)
+
+            if bindings.discovery.hears(message.topic):
+                bindings.discovery.heard(message.topic, message.payload)
+                ack()
+            elif message.retained:  # an old reading or question, stored by the broker: it says nothing of now
+                ack()
+            elif requests.hears(message.topic):
+                requests.handle(message, ack)
+            else:
+                bindings.handle(message.topic, message.payload, message.qos, ack)
+
+        def changed(up: bool, reason: str) -> None:
+            log.info("local broker: %s", reason)
+            if up:
+                self.publish(self._says("online"))
+                bindings.discovery.renew()
+
+        self._link.start(received, changed)
+
+    def listen(self, bindings: Bindings, requests: Requests) -> None:
+        """Hears what bindings and requests want heard now, and nothing else."""
+        self._described = bindings.discovery.subscription()
+        wanted = (*requests.subscriptions(), *bindings.subscriptions(), self._described)
+        self._link.unsubscribe(*(self._link.listening - set(wanted)))
+        self._link.subscribe(*wanted)
+
+    def stop(self) -> None:
+        """Says that the agent goes, and ends the session."""
+        self.publish(self._says("offline"))
+        self._link.stop()
+
+    def _says(self, status: str) -> Publish:
+        return Publish(self._status, status.encode(), retain=True)

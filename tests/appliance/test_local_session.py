@@ -1,0 +1,197 @@
+"""The agent on a real Mosquitto of its own: its status, and what Home Assistant finds there, over every kind of end."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.broker import Broker, local_config, write_passwords
+from appliance.demo.fleet import free_ports
+from appliance.local_session import LocalSession
+from appliance.settings import LocalBroker
+from edge.bindings import Bindings, Requests
+from edge.buffers import Buffers
+from edge.runtime import load
+from edge.serving import Loaded, Serving
+from sync.bindings import Binding, When
+from sync.link import Message, Publish
+from sync.mqtt import Broker as At
+from sync.mqtt import MqttLink
+from sync.names import DeviceId
+from tests.appliance.conftest import eventually
+from tests.edge import graphs
+from tests.edge.graphs import MODEL, TENANT, manifest
+
+pytestmark = pytest.mark.broker
+DEVICE = DeviceId("box-1")
+STATUS = "falaj/local/box-1/status"
+NODE = "falaj_default_box-1"
+DESCRIBED = Binding("site/{entity}/accel", "site/{entity}/motion", home_assistant=True)
+PLAIN = Binding("site/{entity}/accel", "site/{entity}/motion")
+
+
+@dataclass
+class Program:
+    """A program beside the agent: the newest payload on each topic, and all that came."""
+
+    link: MqttLink
+    newest: dict[str, bytes] = field(default_factory=dict)
+    came: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def hear(self, message: Message) -> None:
+        self.came.append((message.topic, message.payload))
+        self.newest[message.topic] = message.payload
+
+    def documents(self) -> list[dict[str, Any]]:
+        """What Home Assistant knows now."""
+        return [json.loads(p) for t, p in sorted(self.newest.items()) if t.startswith("homeassistant/") and p]
+
+
+class Site:
+    """A broker, and whoever joins it; all of them leave with the test."""
+
+    def __init__(self, folder: Path) -> None:
+        (self.port,) = free_ports(1)
+        self.folder = folder
+        write_passwords(folder, ("falaj", "app"))
+        self.broker = Broker(folder, "127.0.0.1", self.port, "x")
+        self.broker.start(local_config(folder, self.port))
+        self.programs: list[Program] = []
+        self.agents: list[Agent] = []
+
+    def program(self, name: str) -> Program:
+        password = (self.folder / "app.password").read_text()
+        link = MqttLink(At("127.0.0.1", self.port, name, None, "app", password, True, 0))
+        program = Program(link)
+        self.programs.append(program)
+        link.subscribe(STATUS, "homeassistant/#", "site/#")
+        link.start(program.hear, lambda up, reason: None)
+        eventually(lambda: len(link.listening) == 3, "the program's session")
+        return program
+
+    def close(self) -> None:
+        for agent in self.agents:
+            agent.stop()
+        for program in self.programs:
+            program.link.stop()
+        self.broker.stop()
+
+
+class Agent:
+    """Bindings and requests of one device, on their session."""
+
+    def __init__(self, site: Site, *bindings: Binding) -> None:
+        data = graphs.classifier()
+        serving = Serving()
+        serving.put(MODEL, Loaded(load(data), graphs.slot(4, data)))
+        password = (site.folder / "falaj.password").read_text()
+        at = LocalBroker(port=site.port)
+        self.session = LocalSession(at, password, DEVICE, lambda: None)
+        self.buffers = Buffers(site.folder / f"{len(site.agents)}.db", TENANT, bytes(32))
+        self.bindings = Bindings(TENANT, DEVICE, serving, self.buffers, self.session.publish)
+        self.requests = Requests(DEVICE, serving, self.session.publish, lambda: 0.0)
+        self.stopped = False
+        site.agents.append(self)
+        self.bind(*bindings)
+        self.session.start(self.bindings, self.requests)
+        eventually(lambda: len(self.session.listening) >= 1 + bool(bindings), "the agent's session")
+
+    def bind(self, *bindings: Binding) -> None:
+        self.bindings.bind(manifest(4, bindings))
+        self.session.listen(self.bindings, self.requests)
+
+    def stop(self) -> None:
+        if not self.stopped:
+            self.stopped = True
+            self.session.stop()
+            self.buffers.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    site.close()
+
+
+def feed(program: Program, entity: str, start: float = 0.0) -> None:
+    for ts in range(4):
+        payload = json.dumps({"ts": start + ts, "x": 3.0, "y": 0.0}).encode()
+        program.link.publish(Publish(f"site/{entity}/accel", payload))
+
+
+def test_the_status_says_whether_the_agent_is_there_however_it_goes(site: Site) -> None:
+    panel = site.program("panel")
+    agent = Agent(site)
+    eventually(lambda: panel.newest.get(STATUS) == b"online", "the agent")
+    agent.session._link._client.socket().shutdown(socket.SHUT_RDWR)  # as if the process had been killed
+    eventually(lambda: [p for _, p in panel.came] == [b"online", b"offline", b"online"], "will and return")
+    agent.stop()
+    eventually(lambda: panel.newest[STATUS] == b"offline", "the farewell")
+    late = site.program("late")
+    eventually(lambda: late.newest.get(STATUS) == b"offline", "the retained farewell")
+
+
+def test_home_assistant_finds_each_sensor_and_loses_it_with_its_binding(site: Site) -> None:
+    panel = site.program("panel")
+    agent = Agent(site, DESCRIBED)
+    for entity in ("w1", "w2"):
+        feed(panel, entity)
+    eventually(lambda: len(panel.documents()) == 2, "two documents")
+    late = site.program("home-assistant")
+    eventually(lambda: len(late.documents()) == 2, "retained documents")
+    one = next(d for d in late.documents() if d["state_topic"] == "site/w1/motion")
+    assert one["availability"] == [{"topic": STATUS}] and one["device"]["identifiers"] == [NODE]
+    assert one["value_template"] == "{{ value_json.value }}" and one["options"] == list(graphs.CLASSES)
+    assert len({d["unique_id"] for d in late.documents()}) == 2
+    assert json.loads(panel.newest["site/w1/motion"])["value"] in one["options"]
+    agent.bind(PLAIN)
+    eventually(lambda: not panel.documents(), "their end")
+    feed(panel, "w1", 100.0)
+    eventually(lambda: json.loads(panel.newest["site/w1/motion"])["ts"] >= 100, "predictions go on")
+    assert not panel.documents() and not site.program("later").documents()
+
+
+def test_a_condition_is_a_binary_sensor(site: Site) -> None:
+    panel = site.program("panel")
+    when = When(0.5, "rest")
+    Agent(site, Binding("site/{entity}/accel", "site/{entity}/alarm", emit="when", when=when, home_assistant=True))
+    feed(panel, "w1")
+    eventually(lambda: bool(panel.documents()), "the document")
+    (topic,) = (t for t in panel.newest if t.startswith("homeassistant/"))
+    assert topic.startswith(f"homeassistant/binary_sensor/{NODE}/") and topic.endswith("/config")
+    eventually(lambda: "site/w1/alarm" in panel.newest, "the alarm")
+    assert json.loads(panel.newest["site/w1/alarm"])["holds"] is True
+
+
+def test_a_document_whose_binding_went_while_the_agent_was_away_is_taken_away(site: Site) -> None:
+    panel = site.program("panel")
+    first = Agent(site, DESCRIBED)
+    feed(panel, "w1")
+    eventually(lambda: len(panel.documents()) == 1, "the document")
+    first.stop()
+    stranger = f"homeassistant/sensor/{NODE}/what_is_this/config"
+    panel.link.publish(Publish(stranger, b"not ours", retain=True))
+    Agent(site, DESCRIBED)
+    eventually(lambda: panel.newest.get(stranger) == b"", "what nobody declares")
+    assert len(panel.documents()) == 1, "what is declared stays, before the sensor is heard again"
+    site.agents[-1].stop()
+    Agent(site, PLAIN)
+    eventually(lambda: not panel.documents(), "the end of the document")
+
+
+def test_a_broker_that_forgot_its_documents_is_told_again(site: Site) -> None:
+    panel = site.program("panel")
+    Agent(site, DESCRIBED)
+    feed(panel, "w1")
+    eventually(lambda: len(panel.documents()) == 1, "the document")
+    site.broker.stop()
+    site.broker.start(local_config(site.folder, site.port))
+    late = site.program("late")
+    eventually(lambda: len(late.documents()) == 1, "the document, though no sensor was heard since")

@@ -1,0 +1,121 @@
+"""An A/B at the steward: what devices are told, what a decision leaves, what people read, what outlives a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from appliance.cli.verdicts import rollout_lines
+from core import orders
+from core.handoffs import RolloutState as State
+from core.release import metadata, signing
+from core.rollout.arms import name_of
+from sync.names import Digest
+from sync.reports import ArmReport, ModelReport, Release, SplitReport
+from tests.core.desk import Desk
+from tests.core.pairs import Fleet, begun, paired
+from tests.core.world import DAY, MODEL, START, TWO, World, serving
+
+THREE = Digest("3" * 64)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    made = begun(World(tmp_path))
+    settings = paired(kind="ab", share=0.25, evidence="guardrails", margin=0.02, days=7.0)
+    made.world.must(orders.ApplyProject(project=settings, folder=str(made.world.folder)))
+    yield made
+    made.world.catalog.close()
+
+
+def splitting(fleet: Fleet, new: tuple[int, Digest], old: tuple[int, int], arm: tuple[int, int]) -> ModelReport:
+    """What a device says: keys of both releases whose outcome was good, bad."""
+    name = name_of(fleet.rollout())
+    assert name is not None
+    arms = (
+        ArmReport(*fleet.old, 0, 7500, keys=sum(old), losses=old),
+        ArmReport(*new, 0, 2500, keys=sum(arm), losses=arm),
+    )
+    return ModelReport("live_split", START, Release(*fleet.old, THREE), split=SplitReport(name, 1, arms))
+
+
+def test_the_canary_is_told_of_both_releases_and_the_others_of_nothing_new(fleet: Fleet) -> None:
+    before = fleet.told(TWO)
+    new = fleet.world.release(b"new")
+    order = fleet.told()
+    assert (fleet.rollout().state, order.mode) == (State.SPLIT, "split")
+    assert (order.number, order.manifest) == fleet.old
+    (arm,) = order.arms
+    assert (arm.number, arm.manifest, arm.first, arm.share) == (*new, 0, 2500)
+    assert arm.keys and not arm.keys.keys() & order.keys.keys() and len(order.seed) == 32
+    assert fleet.told(TWO) == before
+
+
+def test_better_takes_it_to_everybody(fleet: Fleet) -> None:
+    new = fleet.world.release(b"new")
+    fleet.world.hear(fleet.one.report({MODEL: splitting(fleet, new, (500, 400), (290, 10))}))
+    assert fleet.rollout().state is State.CANARY and "does better than release 1" in fleet.rollout().reason
+    live = fleet.told()
+    assert (live.mode, live.manifest, live.arms, live.seed) == ("live", new[1], (), "")
+    for device in (fleet.one, fleet.two):
+        fleet.world.hear(device.report({MODEL: serving(new[1], new[0])}))
+    assert fleet.rollout().state is State.COMPLETE
+
+
+def test_worse_takes_it_back(fleet: Fleet) -> None:
+    new = fleet.world.release(b"new")
+    fleet.world.hear(fleet.one.report({MODEL: splitting(fleet, new, (890, 10), (150, 150))}))
+    assert fleet.rollout().state is State.REVERSING
+    back = fleet.told()
+    assert (back.mode, (back.number, back.manifest), back.arms) == ("live", fleet.old, ())
+    fleet.world.hear(fleet.one.report({MODEL: serving(fleet.old[1], fleet.old[0])}))
+    assert fleet.rollout().state is State.REVERSED
+
+
+def test_it_is_paused_after_its_days_and_tried_anew_by_a_person(fleet: Fleet) -> None:
+    number, _ = fleet.world.release(b"new")
+    fleet.world.tick(8 * DAY)
+    assert fleet.rollout().state is State.PAUSED and "decided nothing in 7 days" in fleet.rollout().reason
+    assert fleet.told().mode == "live" and fleet.told().number == fleet.old[0], "the box is free for other models"
+    assert fleet.event("rollout-paused").severity == "alarm"
+    fleet.world.must(fleet.world.approval(number))
+    fleet.world.tick()
+    assert (fleet.rollout().state, fleet.rollout().retry) == (State.SPLIT, 1)
+    assert fleet.told().arms[0].retry == 1
+
+
+def test_a_restart_of_the_core_changes_nothing(fleet: Fleet) -> None:
+    fleet.world.release(b"new")
+    before = fleet.told()
+    fleet.world.reopen()
+    fleet.world.tick(4 * DAY)  # the assignment is signed anew
+    after = fleet.told()
+    assert (after.arms[0].manifest, after.seed, after.mode) == (before.arms[0].manifest, before.seed, "split")
+
+
+def test_a_revoked_arm_is_taken_out_of_every_order(fleet: Fleet) -> None:
+    number, _ = fleet.world.release(b"new")
+    fleet.world.must(_revocation(fleet.world, number))
+    assert fleet.told().mode == "live" and fleet.told().arms == () and fleet.rollout().state is State.REVERSED
+
+
+def test_people_read_rates_interval_and_thresholds(fleet: Fleet) -> None:
+    new = fleet.world.release(b"new")
+    fleet.world.hear(fleet.one.report({MODEL: splitting(fleet, new, (270, 30), (90, 10))}))
+    row = Desk(fleet.world).get("/v1/rollouts")["rollouts"][0]
+    assert row["comparison"]["decision"] == "hold" and row["comparison"]["keys"] == [300, 100]
+    assert "seed" not in row["split"]
+    text = "\n".join(rollout_lines(row))
+    assert "A/B with 25 % of entities and keys" in text and "undecided" in text
+    assert "bad in 10.0% of 100 keys, the incumbent in 10.0% of 300: the difference lies between" in text
+    assert "better" in text and "decides at 3.00" in text and "paused 7 days after" in text
+
+
+def _revocation(world: World, number: int) -> orders.RevokeRelease:
+    files = world.catalog.releases.trust()
+    drafts = signing.revocation(files, MODEL, number, metadata.later(world.now, signing.LIFE))
+    signed = signing.sign(files, drafts, [world.owner])
+    texts = {name: data.decode() for name, data in signed.items()}
+    return orders.RevokeRelease(model=MODEL, number=number, metadata=texts, reason="a test")
