@@ -23,9 +23,9 @@ check:  ## the house rules alone: style, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-slow:  ## the tests that take long (a quarter of an hour on 2 cores)
+slow:  ## the tests that take long (three quarters of an hour on 2 cores)
 	@$(PYTHON) appliance/bootstrap.py --dev --demo
-	$(BIN)/python -P -m pytest -q -m slow $(ARGS)
+	$(BIN)/python -P -m pytest -q -n auto --dist loadfile -m slow $(ARGS)
 
 bench:  ## the measurements that docs/ quotes
 	@$(PYTHON) appliance/bootstrap.py --dev

@@ -39,6 +39,8 @@ def test_it_serves_installs_nothing_and_goes_on_when_it_has_joined_anew(ram: Pat
     assert committed(joined, 1), "the folder keeps what it has"
     order = core.order(second, joined.identity)
     core.now = joined.now
+    core.renew(joined.now)  # as it does by schedule: what it signed a month ago says nothing of today
+    core.publish_trust()
     core.desire(core.assignment(order, seq=1, epoch=EPOCH + 1))
     joined.settle(10, ask=0)
     assert committed(joined, 2)

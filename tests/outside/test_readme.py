@@ -62,10 +62,12 @@ def test_the_readmes_curl_commands(home: Path) -> None:
 @pytest.mark.broker
 def test_the_http_pages_curl_commands(home: Path) -> None:
     (block,) = curls("docs/http.md")
-    metadata, answer, raw, status, why, labels = run(block, home)
+    metadata, answer, raw, status, why, said, labels = run(block, home)
     assert metadata["name"] == answer["model_name"] == raw["model_name"] == "exercise"
     assert raw["outputs"][0]["shape"] == [1, len(CLASSES)]
     assert status["device"] == "watch-1" and why == {"why": []}
+    assert answer["parameters"]["prediction"]  # written to the ring in batches, so not there in the same instant
+    assert all(one["model"] == "exercise" for one in said["predictions"])
     assert labels == {"kept": 0, "unknown": ["9f2c"], "refused": []}
 
 
