@@ -122,7 +122,7 @@ class Fleet(World):
 
     def published(self) -> None:
         """The broker has all that the core said, and has written it down, as the steward's process has it do."""
-        until(lambda: self.link.link.settled, "the broker to have it all")  # type: ignore[attr-defined]
+        until(lambda: not self.link.link.unconfirmed, "the broker to have it all")  # type: ignore[attr-defined]
         store, before = self.core.broker / "store", time.time_ns()
         self.wires.broker.persist()
         until(lambda: any(f.stat().st_mtime_ns >= before for f in store.iterdir()), "the broker's store")
