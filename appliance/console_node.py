@@ -25,7 +25,7 @@ from core.orders import Answer
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
-class _Server(BaseApplication):
+class _Server(BaseApplication):  # type: ignore[misc]
     """One gunicorn worker with threads, configured from here alone."""
 
     def __init__(self, app: Wsgi, **options: Any) -> None:

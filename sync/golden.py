@@ -5,6 +5,8 @@ They are readings, so they only ever travel inside a sealed blob. MessagePack ke
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +42,7 @@ class Golden(msgspec.Struct, frozen=True):
     v: int = 1
 
 
-def pack(arrays: Arrays) -> dict[str, Tensor]:
+def pack(arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Tensor]:
     """Numeric arrays as tensors; raises TypeError for strings and objects."""
     packed = {}
     for name, array in arrays.items():

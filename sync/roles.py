@@ -19,7 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
-from securesystemslib.signer import CryptoSigner, Key, Signature, SSlibKey
+from securesystemslib.signer import CryptoSigner as CryptoSigner
+from securesystemslib.signer import Key as Key
+from securesystemslib.signer import Signature, SSlibKey
 
 from sync import codec
 from sync.errors import Malformed, Untrusted

@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -54,7 +54,7 @@ edge.add_command(bench)
 @json_option
 def enrol(
     token: str | None,
-    token_file: click.utils.LazyFile | None,
+    token_file: TextIO | None,
     serial: str | None,
     again: bool,
     stick: Path | None,

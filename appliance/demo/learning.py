@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from appliance.demo.counting import Count
 from appliance.demo.fleet import StoryFailed, wait_until
 from appliance.demo.people import Wearer
 from appliance.demo.stage import Stage
@@ -126,7 +127,7 @@ def _recovered(stage: Stage, step: Step, number: int) -> None:
         raise StoryFailed(f"{step.figure}; left {LEFT_AFTER} and right {RIGHT_AFTER} were to be seen")
 
 
-def accuracy(counts: list[Any]) -> float:
+def accuracy(counts: list[Count]) -> float:
     """Share of served windows whose class was the true one."""
     return sum(c.right() for c in counts) / max(1, sum(len(c.expected) for c in counts))
 

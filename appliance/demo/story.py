@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +141,7 @@ class Act:
         others = [d for d in self.machines.devices if d.name != "watch-1"]
         self._serve_on_trial(others)
         for device in others:
-            wait_until(
-                lambda d=device: self._phase(d) == "steady", PATIENCE, f"{device.name} to commit; see {device.log}"
-            )
+            wait_until(partial(self._committed, device), PATIENCE, f"{device.name} to commit; see {device.log}")
         wait_until(lambda: self._rollout() == "complete", PATIENCE, "the rollout to complete")
         step.figure = f"{len(others)} committed; rollout complete"
 
@@ -188,6 +187,9 @@ class Act:
         )
         self._replays.append(replay)
         replay.start()
+
+    def _committed(self, device: Device) -> bool:
+        return self._phase(device) == "steady"
 
     def _phase(self, device: Device) -> str:
         status = device.status() or {}

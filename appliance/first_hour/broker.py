@@ -19,6 +19,7 @@ from appliance.first_hour.planning import DEVICE, Tryout
 from appliance.first_hour.rhythm import FEW, Rhythm
 from appliance.pump import Pump
 from edge.bindings import Bindings, Requests
+from edge.bindings.stream import Taken
 from edge.buffers import Buffers
 from edge.serving import Serving
 from sync.link import Message, Publish
@@ -66,7 +67,7 @@ class TryoutBroker:
         at = At("127.0.0.1", self._port, f"falaj-{DEVICE}", user="falaj", password=password)
         self._link = link = MqttLink(
             at, manual_ack=True, queue_when_down=True, refused=log.warning,
-            confirmed=lambda: self.bindings.waits and self._pump.submit(self.bindings.settle),
+            confirmed=self._confirmed,
         )  # fmt: skip
         link.subscribe(*wanted)
         link.start(self._received, lambda up, reason: log.info("local broker: %s", reason))
@@ -126,7 +127,11 @@ class TryoutBroker:
             text = f"readings come every {period:.3g} s, the windows are cut for {wanted:.3g} s"
             self._tell_once(self._topic, f"{text}: start again with --rate {1 / period:.3g}")
 
-    def _observe(self, model: ModelName, ts: float, rows: list[tuple[float, ...]]) -> None:
+    def _confirmed(self) -> None:
+        if self.bindings.waits:
+            self._pump.submit(self.bindings.settle)
+
+    def _observe(self, model: ModelName, ts: float, rows: Taken) -> None:
         self._taken = True
         self._rhythm.see(self._topic, ts, len(rows))
 

@@ -9,7 +9,7 @@ import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
@@ -62,8 +62,8 @@ def visible(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
-def _json(value: object, now: float) -> Look:
-    several = value if isinstance(value, list) and value else [value]
+def _json(value: Any, now: float) -> Look:
+    several: list[Any] = value if isinstance(value, list) and value else [value]
     if all(isinstance(item, dict) for item in several):
         return _object(several[-1], len(several), now)
     if isinstance(value, list) and value:

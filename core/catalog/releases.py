@@ -81,15 +81,16 @@ class Releases:
             (manifest.model, manifest.number, digest, now, candidate, payload),
         )
 
-    def keep_key(self, blob: Blob, key: bytes, model: ModelName, number: int) -> None:
-        """The key of one sealed blob; the catalog file is encrypted itself."""
+    def keep_key(self, blob: Blob, key: bytes, model: str, number: int) -> None:
+        """The key of one sealed blob, of a release or, under its name and version, of a table; the catalog file is
+        encrypted itself."""
         self._db.execute(
             "INSERT INTO blob VALUES (?, ?, ?, ?, ?, ?, ?)",
             (blob.sealed, blob.plain, model, number, blob.chunk, blob.length, key),
         )
 
-    def keys(self, model: ModelName, number: int) -> dict[Digest, bytes]:
-        """Sealed digest -> key of every blob of a release."""
+    def keys(self, model: str, number: int) -> dict[Digest, bytes]:
+        """Sealed digest -> key of every blob of a release or a table."""
         rows = self._db.execute("SELECT sealed, key FROM blob WHERE model = ? AND number = ?", (model, number))
         return {Digest(sealed): bytes(key) for sealed, key in rows}
 

@@ -44,8 +44,8 @@ class _Cut:
     ends: list[float]
 
     def take(self, x: npt.NDArray[np.float32], kept: npt.NDArray[np.intp]) -> _Cut:
-        parts = ([part[i] for i in kept] for part in (self.labels, self.streams, self.entities))
-        return _Cut(x, *parts, [self.ends[i] for i in kept])
+        labels, streams, entities = ([part[i] for i in kept] for part in (self.labels, self.streams, self.entities))
+        return _Cut(x, labels, streams, entities, [self.ends[i] for i in kept])
 
 
 class ViewError(ValueError):

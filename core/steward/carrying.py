@@ -28,7 +28,7 @@ _HINT = "`falaj device list` shows its state"
 def take_in(house: House, order: orders.CarryIn, now: float) -> dict[str, Any]:
     """Hears one bundle of a device: records, reports and, if they are news, its status."""
     device = _device(house, order.device)
-    keys = [roles.public_key_from_raw(device.signing_key)]
+    keys: list[roles.Key] = [roles.public_key_from_raw(device.signing_key)]
     try:
         bundle = carried.opened(order.bundle.encode(), house.tenant, device.device, keys, "up")
         if bundle.epoch != device.epoch:
