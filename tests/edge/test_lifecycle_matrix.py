@@ -17,7 +17,7 @@ import pytest
 from edge.journal import Journal, Quarantined
 from edge.states import Deployment, Failure, FailureClass, Phase, Proof, Prove, Proved
 from edge.untold import Saying
-from sync.messages import Gates
+from sync.messages import Arm, Gates
 from sync.reports import WhyCard
 from tests.edge.device import Device, committed
 from tests.edge.power import Fuse, PowerCut
@@ -30,11 +30,29 @@ LONG = Gates(soak_answers=10_000)
 
 @dataclass(frozen=True)
 class Cell:
-    """How a device comes to stand in a phase: the release it is given, what it is asked, and who answers in the end."""
+    """How a device comes to stand in a phase: the release it is given (as an `arm` beside release 1, or in its place),
+    what it is asked, and who answers in the end."""
 
     number: int = 2
     ask: int = 0
     ends_with: int = 2
+    arm: bool = False
+
+    def order(self, stage: Stage, device: Device) -> None:
+        if not self.arm:
+            stage.core.assign(stage.shipped[self.number], device.identity)
+            return
+        own = stage.core.order(stage.shipped[self.number], device.identity)
+        arms = (Arm(own.manifest, self.number, own.keys, 0, 5000),)
+        stage.core.assign(stage.shipped[1], device.identity, mode="split", arms=arms, seed="seed")
+
+    def ended(self, device: Device) -> bool:
+        """Whether it came to the end it would have had without any blow."""
+        if not self.arm:
+            return committed(device, self.ends_with)
+        arms = {lane.slot.release.number: lane.share for lane in device.state.lanes if not lane.fallen}
+        loaded = set(device.house.serving.arms(MODEL))
+        return (device.state.phase, arms, loaded) == (Phase.LIVE_SPLIT, {self.number: 5000}, {self.number})
 
 
 CELLS = {
@@ -44,6 +62,7 @@ CELLS = {
     Phase.PROVING: Cell(),
     Phase.SHADOW: Cell(),
     Phase.PROBATION: Cell(),
+    Phase.LIVE_SPLIT: Cell(ends_with=1, arm=True),
     Phase.REVERTING: Cell(4, HARMFUL, 1),
 }
 
@@ -75,7 +94,7 @@ def killed_in(stage: Stage, folder: Path, phase: Phase) -> Device:
     """A device that is switched off, and stood in `phase` when its power was cut; release 1 was committed before."""
     cell = CELLS[phase]
     device = stage.device(folder)
-    stage.core.assign(stage.shipped[cell.number], device.identity)
+    cell.order(stage, device)
     device.journal_kind = dies_in(phase)
     with pytest.raises(PowerCut):
         _play(device, cell)
@@ -97,7 +116,7 @@ def goes_on(device: Device, cell: Cell) -> None:
     for _ in range(9):
         device.settle(1, ask=cell.ask)
         assert_sane(device)
-    assert committed(device, cell.ends_with)
+    assert cell.ended(device)
     device.cut_power()
 
 
@@ -159,7 +178,7 @@ def test_an_error_of_the_host_is_no_verdict(stage: Stage, ram: Path, phase: Phas
     assert device.answering == 1
     refusal.heal()
     device.settle(45, ask=CELLS[phase].ask)
-    assert committed(device, CELLS[phase].ends_with)
+    assert CELLS[phase].ended(device)
     quarantined = {q.manifest for q in device.house.journal.quarantined(MODEL)}
     assert quarantined == ({stage.shipped[4].digest} if phase is Phase.REVERTING else set())
     device.cut_power()
