@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edge.artifacts import Artifacts
-from edge.journal import Journal, Quarantined
+from edge.journal import Journal
 from edge.outbox import Outbox
 from edge.states import Deployment
 from edge.trust import Record
-from edge.untold import Saying, Untold
+from edge.untold import Untold
 from sync.manifest import Blob
 from sync.names import Kind, ModelName
-from sync.reports import WhyCard
 
 
 class PowerCut(Exception):
@@ -43,14 +43,8 @@ class Fuse:
         burn = self.burn
 
         class FusedJournal(Journal):
-            def write(
-                self,
-                deployment: Deployment,
-                verdict: Quarantined | None = None,
-                card: WhyCard | None = None,
-                says: Saying | None = None,
-            ) -> None:
-                super().write(deployment, verdict, card, says)
+            def write(self, deployment: Deployment, *because: Any) -> None:
+                super().write(deployment, *because)
                 burn()
 
             def told(self, id_: int) -> None:

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edge.journal import Journal, Quarantined
+from edge.journal import Journal
 from edge.states import Deployment, Failure, FailureClass, Phase, Proof, Prove, Proved
-from edge.untold import Saying
 from sync.messages import Arm, Gates
-from sync.reports import WhyCard
 from tests.edge.device import Device, committed
 from tests.edge.power import Fuse, PowerCut
 from tests.edge.test_agent_disk import Refusal
@@ -76,14 +75,8 @@ def dies_in(phase: Phase) -> Callable[[Path], Journal]:
     """A journal whose device loses power right after the write that leads into `phase`."""
 
     class Dying(Journal):
-        def write(
-            self,
-            deployment: Deployment,
-            verdict: Quarantined | None = None,
-            card: WhyCard | None = None,
-            says: Saying | None = None,
-        ) -> None:
-            super().write(deployment, verdict, card, says)
+        def write(self, deployment: Deployment, *because: Any) -> None:
+            super().write(deployment, *because)
             if deployment.phase is phase:
                 raise PowerCut
 
