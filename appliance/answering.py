@@ -27,6 +27,7 @@ from edge.disclosing import MOST, ROOM, Disclosed, Open, disclose
 from edge.http import wire
 from edge.http.wire import Request, Response
 from edge.predictions import CAPACITY, Predictions
+from edge.ring import Found
 from edge.states import Answered, Counter
 from sync import answers, codec
 from sync.commands import Ask, AskPredictions, AskSupport
@@ -67,15 +68,17 @@ class Answering:
         self._on_walker = on_walker
         self._cpu = cpu_class(platform.machine(), house.cpu_flags)
 
-    def answer(self, ask: Ask, now: float) -> Answered | str:
-        """What goes to the core, or why nothing does."""
+    def answer(self, ask: Ask, seq: int, now: float) -> Answered | str:
+        """What goes to the core, which asked by command `seq`, or why nothing does."""
         try:
             if isinstance(ask, AskSupport):
-                return Answered(self._seal(self._support(now)), "the core asked for a support bundle")
-            told = self._over_the_line(ask, now)
+                return Answered(self._seal(self._support(now, seq)), "the core asked for a support bundle")
+            told = self._over_the_line(ask, seq, now)
             sealed = self._seal(told)
         except Unsealable as error:
             return str(error)
+        except (sqlite3.Error, OSError) as error:  # of this question alone: what else the disk does is seen elsewhere
+            return f"the disk refuses: {error}"
         inputs = sum(bool(one.window) for one in told.predictions)
         return Answered(sealed, f"the core asked what was predicted: {len(told.predictions)}, {inputs} with inputs")
 
@@ -90,21 +93,26 @@ class Answering:
         if self._on_walker is None:
             return wire.error(503, "the agent is not there yet")
         try:
-            response: Response = self._on_walker(lambda: self._beside(asked)).result(PATIENCE)
+            response: Response = self._on_walker(lambda: self._told(asked)).result(PATIENCE)
         except TimeoutError:
             return wire.error(503, "the agent is busy: see its log, and run the command again")
+        return response
+
+    def _told(self, asked: Asked) -> Response:
+        """On the walker's thread, where what escapes ends the agent."""
+        try:
+            return self._beside(asked)
         except (sqlite3.Error, OSError) as error:
             return wire.error(503, f"the disk refuses: {error}; check it")
-        return response
 
     def _beside(self, asked: Asked) -> Response:
         now = self._house.time.at(self._now())
         if isinstance(asked.ask, AskSupport):
             return Response(200, self._support(now).archive, wire.BINARY)
-        found = self._found(asked.ask, CAPACITY)
+        found, more = self._found(asked.ask, CAPACITY)
         all_of = {model: Open(_releases(found, model), SAVED) for model in {one.prediction.model for one in found}}
         told = disclose(found, all_of if asked.sealed and asked.ask.inputs else {}, SAVED)
-        document = self._document(asked.ask, told, now, more=told.more)
+        document = self._document(asked.ask, told, now, more=more or told.more)
         if not asked.sealed:
             return Response(200, codec.encode(document))
         try:
@@ -112,16 +120,15 @@ class Answering:
         except Unsealable as error:
             return wire.error(409, str(error))
 
-    def _over_the_line(self, ask: AskPredictions, now: float) -> answers.Predictions:
+    def _over_the_line(self, ask: AskPredictions, seq: int, now: float) -> answers.Predictions:
         """Bytes of inputs are taken from the day's budget before they are given out, as those of samples are."""
-        found, day = self._found(ask, MOST + 1), int(now // DAY)
-        more, found = len(found) > MOST, found[-MOST:]
+        (found, more), day = self._found(ask, MOST), int(now // DAY)
         let_out = self._let_out(day) if ask.inputs else {}
         told = disclose(found, let_out, ROOM)
         while refused := [model for model, size in told.spent.items() if not self._budget.spend(model, day, size)]:
             let_out = {model: may for model, may in let_out.items() if model not in refused}
             told = disclose(found, let_out, ROOM)
-        return self._document(ask, told, now, more=more or told.more)
+        return self._document(ask, told, now, more=more or told.more, seq=seq)
 
     def _let_out(self, day: int) -> Mapping[ModelName, Open]:
         """Of the releases that are here, those whose owner lets inputs out that are asked for."""
@@ -135,18 +142,20 @@ class Answering:
                 found[model] = Open(frozenset(manifest.number for manifest in manifests), left)
         return found
 
-    def _found(self, ask: AskPredictions, most: int) -> list[Remembered]:
+    def _found(self, ask: AskPredictions, most: int) -> Found:
         return self._predictions.between(ask.since, ask.until, ask.model, most)
 
-    def _document(self, ask: AskPredictions, told: Disclosed, now: float, *, more: bool) -> answers.Predictions:
+    def _document(
+        self, ask: AskPredictions, told: Disclosed, now: float, *, more: bool, seq: int = 0
+    ) -> answers.Predictions:
         own, (oldest, newest) = self._house.identity, self._predictions.span()
         withheld = told.withheld if ask.inputs else ()
         return answers.Predictions(
             own.tenant, own.device, now, self._house.agent_version, self._cpu, ask.since, ask.until, oldest, newest,
-            told.predictions, more, withheld,
+            told.predictions, more, withheld, seq,
         )  # fmt: skip
 
-    def _support(self, now: float) -> answers.Support:
+    def _support(self, now: float, seq: int = 0) -> answers.Support:
         house, own = self._house, self._house.identity
         documents = {
             "host": support.host(self._folder, self._cpu),
@@ -156,7 +165,7 @@ class Answering:
             "journal": _journal(house),
             "events": [_event(ts, event) for ts, event in house.recent],
         }
-        return answers.Support(own.tenant, own.device, now, support.bundle(documents, self._log(), now))
+        return answers.Support(own.tenant, own.device, now, support.bundle(documents, self._log(), now), seq)
 
     def _seal(self, document: answers.Predictions | answers.Support) -> bytes:
         house = self._house

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO
 
 from appliance import clock
@@ -62,7 +63,7 @@ class CoreNode:
         self._kept: list[_Kept] = []
         self._ended = threading.Event()
         self._renewed = clock.ticks()
-        self._trouble = ""  # the last that was told
+        self._trouble: dict[str, str] = {}  # what was told last of each part
         self._lock: IO[bytes] | None = None
 
     def start(self) -> None:
@@ -153,23 +154,34 @@ class CoreNode:
                 self.broker.reload()
             for kept in (k for k in self._kept if k.name == "enrolment" and name == "enrol"):
                 stop(kept.child)  # it reads its certificate when it starts
-                kept.child = kept.start()
+                kept.child, kept.due = kept.start(), None
 
     def _look_after(self) -> None:
+        """Each part for itself: one that cannot be put right now keeps no other from it."""
+        self._try("certificates", self._certify)
+        self._try("broker", self._tend_broker)
+        for kept in self._kept:
+            self._try(kept.name, partial(self._keep_up, kept, clock.ticks()))
+
+    def _try(self, part: str, work: Callable[[], None]) -> None:
+        """What is in the way is told once, and tried again at the next look."""
         try:
-            if clock.ticks() - self._renewed > RENEW:
-                self._renew()
-            self._follow_authorities()
-            if not self.broker.alive():
-                log.warning("the broker ended; starting it anew")
-                self._start_broker()
-            for kept in self._kept:
-                self._keep_up(kept, clock.ticks())
-            self._trouble = ""
-        except (NoBroker, PortTaken, OSError) as error:  # whoever is up goes on, and it is tried again at the next look
-            if str(error) != self._trouble:
-                log.error("%s", error)
-            self._trouble = str(error)
+            work()
+            self._trouble.pop(part, None)
+        except (NoBroker, PortTaken, OSError) as error:
+            if self._trouble.get(part) != str(error):
+                log.error("%s: %s", part, error)
+            self._trouble[part] = str(error)
+
+    def _certify(self) -> None:
+        if clock.ticks() - self._renewed > RENEW:
+            self._renew()
+        self._follow_authorities()
+
+    def _tend_broker(self) -> None:
+        if not self.broker.alive():
+            log.warning("the broker ended; starting it anew")
+            self._start_broker()
 
     def _keep_up(self, kept: _Kept, now: float) -> None:
         code = kept.child.poll()

@@ -45,19 +45,22 @@ def moment(text: str, now: float, zone: tzinfo | None = None) -> float:
 
 
 def spoken(ts: float, zone: tzinfo | None = None, *, day: bool = True) -> str:
-    """A time for people: with its offset where the day is said, to the millisecond where it is not."""
-    local = datetime.fromtimestamp(ts, UTC).astimezone(zone)
+    """A time for people: with its offset where the day is said, to the millisecond where it is not. A number
+    that no calendar has (milliseconds of a sensor, say) is said as it is."""
+    try:
+        local = datetime.fromtimestamp(ts, UTC).astimezone(zone)
+    except (ValueError, OverflowError, OSError):
+        return str(ts)
     return f"{local:%Y-%m-%d %H:%M:%S} {_offset(local)}" if day else f"{local:%H:%M:%S}.{local.microsecond // 1000:03d}"
 
 
 def _last(clock: time, now: float, zone: tzinfo | None) -> float:
     own = clock.tzinfo or zone
-    today = datetime.fromtimestamp(now, UTC).astimezone(own).date()
-    bare = clock.replace(tzinfo=None)
-    found = _placed(datetime.combine(today, bare), own)
-    if found.timestamp() > now:
-        found = _placed(datetime.combine(today - timedelta(days=1), bare), own)
-    return found.timestamp()
+    local = datetime.fromtimestamp(now, UTC).astimezone(own)
+    said = datetime.combine(local.date(), clock.replace(tzinfo=None))
+    # The wall clock tells it of an hour that never comes, the instant of one that comes twice.
+    ahead = said > local.replace(tzinfo=None) and _in(said, own).timestamp() > now
+    return _placed(said - timedelta(days=ahead), own).timestamp()
 
 
 def _placed(said: datetime, zone: tzinfo | None) -> datetime:

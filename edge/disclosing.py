@@ -57,16 +57,19 @@ def disclose(found: Sequence[Remembered], let_out: Mapping[ModelName, Open], roo
     for one in reversed(found):
         model, size = one.prediction.model, len(codec.encode(one))
         may = let_out.get(model)
-        if may is None or one.prediction.release not in may.releases or spent.get(model, 0) + size > may.left:
-            withheld.add(model)
+        paid = spent.get(model, 0) + size
+        whole = may is not None and one.prediction.release in may.releases and paid <= may.left
+        if not whole:
             one = without_inputs(one)
             size = len(codec.encode(one))
-        else:
-            spent[model] = spent.get(model, 0) + size
         if size > room:
             return Disclosed(tuple(reversed(told)), spent, tuple(sorted(withheld)), more=True)
         room -= size
         told.append(one)
+        if whole:
+            spent[model] = paid
+        else:
+            withheld.add(model)
     return Disclosed(tuple(reversed(told)), spent, tuple(sorted(withheld)))
 
 

@@ -29,6 +29,7 @@ SCHEMA = 1
 CARDS = 20  # why cards kept
 _LIMIT = 16 * 1024 * 1024
 _LAST = 2**63 - 1  # what a column holds
+_FORGET_DIRECTOR = "DELETE FROM counter WHERE name IN ('epoch', 'desired_seq', 'signed_time', 'command_seq')"
 FOR_GOOD = _LAST  # the retry generation of a verdict that none lifts
 
 
@@ -156,8 +157,9 @@ class Journal:
     def adopt(self, root: bytes, mark: Mapping[str, int], *, orders_void: bool) -> None:
         """A newer root and the high-water mark under it, in one transaction; nothing else ever lowers the mark.
 
-        `orders_void`: no director of before is named any more, so the assignment, its place in the order and its time
-        go: the new director may count from anywhere, and what the old one signed is refused by its signature.
+        `orders_void`: no director of before is named any more, so the assignment, its place in the order, its time and
+        the number of the last command go: the new director may count from anywhere, and what the old one signed is
+        refused by its signature.
         """
         with self._db.transaction() as db:
             db.execute("DELETE FROM root")
@@ -166,7 +168,7 @@ class Journal:
             db.executemany("INSERT INTO high_water VALUES (?, ?)", mark.items())
             if orders_void:
                 db.execute("DELETE FROM assignment")
-                db.execute("DELETE FROM counter WHERE name IN ('epoch', 'desired_seq', 'signed_time')")
+                db.execute(_FORGET_DIRECTOR)
 
     # --- accepted releases ---
 

@@ -18,6 +18,7 @@ import msgspec
 
 from edge import ring
 from edge.database import FileOrMemory
+from edge.ring import Found, Waiting
 from sync import codec
 from sync.errors import Damaged, Malformed
 from sync.messages import Prediction
@@ -29,6 +30,7 @@ from sync.windows import Rows
 
 CAPACITY = 10_000  # predictions kept
 NEWEST = 20  # predictions that are told when nobody says which
+READ = 24 * 1024 * 1024  # bytes of sealed predictions that are read at once
 RECENT = 200  # labelled predictions that the reported accuracy is about
 _TRIM_EVERY = 256
 _SENT, _NEVER = 1, -1  # in the column `sent`; 0 may still go
@@ -50,13 +52,6 @@ class Choice(msgspec.Struct, frozen=True):
     labelled: bool
     share: float = 1.0
     since: float = float("-inf")
-
-
-class Waiting(msgspec.Struct, frozen=True):
-    """A prediction that did not go upstream yet; `words`: how often its label had changed when it was read."""
-
-    content: Remembered
-    words: int
 
 
 Report = Callable[[str, str], None]  # (stable code, text)
@@ -199,27 +194,27 @@ class Predictions:
         except sqlite3.Error as error:
             self._complain(f"what went to the core goes again: {error}; check the disk")
 
-    def between(self, since: float, until: float, model: ModelName | None, limit: int) -> list[Remembered]:
-        """What was predicted from event time `since` to `until`, in order; of more than `limit` the newest. One that
-        cannot be read is left out, and reported."""
-        found = []
+    def between(self, since: float, until: float, model: ModelName | None, limit: int, room: int = READ) -> Found:
+        """What was predicted from event time `since` to `until`, in order; of more than `limit`, or than `room` bytes
+        hold (but for one), the newest. One that cannot be read is left out, and reported."""
         try:
             with self._lock:
-                rows = self._db.execute(ring.BETWEEN, (since, until, model, model, limit)).fetchall()
+                rows, more = ring.newest(self._db, (since, until, model, model, limit + 1), limit, room)
         except sqlite3.Error as error:
             self._complain(f"what was predicted is not read: {error}; check the disk")
-            return []
+            return Found([], False)
+        found = []
         for prediction_id, sealed in rows:
             try:
                 found.append(self._unseal(prediction_id, sealed))
             except (Damaged, Malformed) as error:
                 self._complain(f"a prediction cannot be read and is left out: {error}")
-        return found
+        return Found(found, more)
 
     def said(self, prediction_id: str | None = None) -> list[Remembered]:
         """The newest predictions by event time, oldest first; with an id the one under it, if it can be read."""
         if prediction_id is None:
-            return self.between(float("-inf"), float("inf"), None, NEWEST)
+            return self.between(float("-inf"), float("inf"), None, NEWEST).predictions
         try:
             found = self.find(prediction_id)
         except (sqlite3.Error, Damaged, Malformed) as error:

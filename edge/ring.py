@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import NamedTuple
 
-from edge.database import Schema
+import msgspec
+
+from edge.database import Schema, Values
+from sync.remembered import Remembered
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A prediction that did not go upstream yet; `words`: how often its label had changed when it was read."""
+
+    content: Remembered
+    words: int
+
+
+class Found(NamedTuple):
+    """Predictions in order of event time, and whether older ones were left out."""
+
+    predictions: list[Remembered]
+    more: bool
 
 
 def _prepare(db: sqlite3.Connection) -> None:
@@ -48,7 +66,19 @@ UNSENT_LABELLED = UNSENT.replace("sent = 0", "sent = 0 AND agreed IS NOT NULL")
 COUNT_LABELLED = COUNT.replace("sent = 0", "sent = 0 AND agreed IS NOT NULL")
 # By event time; the newest of those that fit, in the order they happened.
 BETWEEN = (
-    "SELECT id, sealed FROM (SELECT id, sealed, ts, rowid AS place FROM prediction WHERE ts >= ? AND ts <= ?"
-    " AND (? IS NULL OR model = ?) ORDER BY ts DESC, rowid DESC LIMIT ?) ORDER BY ts, place"
+    "SELECT id, sealed FROM prediction WHERE ts >= ? AND ts <= ? AND (? IS NULL OR model = ?)"
+    " ORDER BY ts DESC, rowid DESC LIMIT ?"
 )
 SPAN = "SELECT min(ts), max(ts) FROM prediction"
+
+
+def newest(db: sqlite3.Connection, asked: Values, most: int, room: int) -> tuple[list[tuple[str, bytes]], bool]:
+    """Rows of `BETWEEN`, oldest first: the newest `most` at most, and so many as fit into `room` bytes but for one; and
+    whether older ones are left out."""
+    rows = list[tuple[str, bytes]]()
+    for prediction_id, sealed in db.execute(BETWEEN, asked):
+        room -= len(sealed)
+        if len(rows) == most or (room < 0 and rows):
+            return rows[::-1], True
+        rows.append((prediction_id, bytes(sealed)))
+    return rows[::-1], False

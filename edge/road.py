@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import msgspec
 
 from edge.budget import DAY, Budget
-from edge.predictions import Choice, Predictions, Waiting
+from edge.predictions import Choice, Predictions
+from edge.ring import Waiting
 from sync import samples
 from sync.manifest import Manifest, Uplink
 from sync.messages import SampleBatch

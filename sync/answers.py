@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from sync import codec, roles
+from sync.commands import Ask, AskPredictions
 from sync.errors import Damaged, Malformed, Untrusted
 from sync.names import DeviceId, ModelName, TenantId
 from sync.remembered import Remembered
@@ -38,7 +39,8 @@ class SealedFile(msgspec.Struct, frozen=True):
 class Predictions(msgspec.Struct, frozen=True):
     """What was predicted from `since` to `until`. `cpu` is the class of CPU that computed it; `oldest` and `newest` are
     the event times that the device remembers; `more`: there were more than fit; `withheld` models have no inputs here,
-    as their signed policy lets none out, or no more of them today."""
+    as their signed policy lets none out, or no more of them today. `made` is by the device's clock, `seq` the number of
+    the command that asked (0: a person beside the box did)."""
 
     tenant: TenantId
     device: DeviceId
@@ -52,16 +54,18 @@ class Predictions(msgspec.Struct, frozen=True):
     predictions: tuple[Remembered, ...]
     more: bool = False
     withheld: tuple[ModelName, ...] = ()
+    seq: int = 0
     v: int = 1
 
 
 class Support(msgspec.Struct, frozen=True):
-    """A support bundle: a .tar.gz."""
+    """A support bundle: a .tar.gz. `made` and `seq` as in `Predictions`."""
 
     tenant: TenantId
     device: DeviceId
     made: float
     archive: bytes
+    seq: int = 0
     v: int = 1
 
 
@@ -100,6 +104,20 @@ def unseal(found: SealedFile, wanted: type[_T], private_key: bytes, keys: roles.
     if (document.tenant, document.device) != (found.tenant, found.device):
         raise Untrusted(f"inside is the word of {document.tenant}/{document.device}, outside stands {found.device}")
     return document
+
+
+def check(document: Predictions | Support, device: str, seq: int, ask: Ask | None = None) -> None:
+    """Raises Untrusted unless this device made it for command `seq`, and of what `ask` wants, if that is known: what a
+    device signed once stays signed, and whoever keeps the files could hand out an older one."""
+    if document.device != device:
+        raise Untrusted(f"{document.device} answers here, {device} was asked")
+    if document.seq != seq:
+        what = f"question {document.seq}" if document.seq else "a person beside the box, or it is of an older agent"
+        raise Untrusted(f"question {seq} was asked, and this answers {what}")
+    if not isinstance(document, Predictions) or not isinstance(ask, AskPredictions):
+        return
+    if (document.since, document.until) != (ask.since, ask.until):
+        raise Untrusted(f"it is about {document.since} to {document.until}, asked was {ask.since} to {ask.until}")
 
 
 def _context(kind: str, tenant: TenantId, device: DeviceId) -> str:

@@ -6,7 +6,7 @@ import hashlib
 from typing import NamedTuple
 
 from sync import codec
-from sync.names import Digest
+from sync.names import DeviceId, Digest
 
 
 class Stake(NamedTuple):
@@ -16,6 +16,12 @@ class Stake(NamedTuple):
     retry: int
     first: int
     share: int
+
+
+def seed_of(seed: str, device: DeviceId) -> str:
+    """The seed of one device, 32 hex digits, from the one of the rollout: each device draws by a lot of its own, for
+    many have the same names for other things ("left", "motor"), and one lot for all would make one key of them."""
+    return hashlib.sha256(f"{seed}|{device}".encode()).hexdigest()[:32]
 
 
 def identity(seed: str, per_key: int, incumbent: Digest, arms: tuple[Stake, ...]) -> Digest:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -16,12 +17,14 @@ from appliance.cli import telling
 from appliance.cli.clients import api
 from appliance.cli.options import F, actor, at_options, core_dir, json_option, progress_line, show, wanted
 from appliance.errors import Trouble
+from appliance.first_hour.overheard import visible
 from appliance.keys import write_private
 from appliance.moments import spoken
 from core.orders import Question
 from sync import answers, codec
 from sync.answers import Predictions, Support
 from sync.commands import Ask, AskSupport
+from sync.errors import SyncError
 from sync.names import BadName, DeviceId
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 PATIENCE = 60.0  # seconds that a device which is online has for its answer
 PAUSE = 0.2
 
+_T = TypeVar("_T", Predictions, Support)
+
 
 class Away(Trouble):
     """The device is not there."""
@@ -37,6 +42,17 @@ class Away(Trouble):
 
 class NotAnswered(Trouble):
     """The device does not answer, or not in time."""
+
+
+@dataclass(frozen=True)
+class Come:
+    """A sealed file that the core hands over as the answer of `device` to question `seq`, which wanted `ask` (None:
+    whoever reads it did not put the question)."""
+
+    file: bytes
+    device: str
+    seq: int
+    ask: Ask | None = None
 
 
 def wait_option(command: F) -> F:
@@ -87,26 +103,36 @@ def bundle(name: str, out: Path | None, wait: bool, folder: Path | None, as_json
 @json_option
 def answer(number: int, save: Path | None, folder: Path | None, as_json: bool) -> None:
     """Read the answer to question NUMBER, which was left for a device with --wait."""
-    sealed = _come(api(folder), number)
-    if sealed is None:
+    come = _come(api(folder), number)
+    if come is None:
         raise NotAnswered(f"question {number} has no answer yet: see `falaj device list`")
-    if answers.read(sealed).kind == answers.PREDICTIONS_TYPE:
-        _said(folder, sealed, save, as_json)
+    if answers.read(come.file).kind == answers.PREDICTIONS_TYPE:
+        _said(folder, come, save, as_json)
     else:
-        _bundled(folder, sealed, save, as_json)
+        _bundled(folder, come, save, as_json)
 
 
-def _said(folder: Path | None, sealed: bytes, save: Path | None, as_json: bool) -> None:
-    found = opening(folder).read(sealed, Predictions)
+def believed(place: Opening, come: Come, wanted: type[_T]) -> _T:
+    """What is in it; raises Trouble unless this device signed it as the answer to this very question."""
+    try:
+        found = place.read(come.file, wanted)
+        answers.check(found, come.device, come.seq, come.ask)
+    except SyncError as error:
+        raise Trouble(f"refused-{error.code}: {error}; nothing of it is believed, ask the device anew") from error
+    return found
+
+
+def _said(folder: Path | None, come: Come, save: Path | None, as_json: bool) -> None:
+    found = believed(opening(folder), come, Predictions)
     lines = telling.said(found)
     if save is not None:
-        write_private(save, sealed)
+        write_private(save, come.file)
         lines.append(f"saved in {save}; next: `falaj replay {save}`")
     show(as_json, codec.builtins(found), "\n".join(lines))
 
 
-def _bundled(folder: Path | None, sealed: bytes, out: Path | None, as_json: bool) -> None:
-    found = opening(folder).read(sealed, Support)
+def _bundled(folder: Path | None, come: Come, out: Path | None, as_json: bool) -> None:
+    found = believed(opening(folder), come, Support)
     place = out or Path(f"{found.device}-support.tar.gz")
     write_private(place, found.archive)
     document = {"device": found.device, "made": found.made, "file": str(place), "bytes": len(found.archive)}
@@ -123,8 +149,8 @@ def opening(folder: Path | None) -> Opening:
     return Opening(CoreFolder(root, load(CoreSettings, root / "core.toml", "FALAJ_CORE__").tenant), api(folder))
 
 
-def _answer(core: Api, name: str, ask: Ask, *, wait: bool, say: Callable[[str], None]) -> bytes:
-    """The sealed file that the device sends; raises Away, NotAnswered, or what the core says."""
+def _answer(core: Api, name: str, ask: Ask, *, wait: bool, say: Callable[[str], None]) -> Come:
+    """What the device sends; raises Away, NotAnswered, or what the core says."""
     try:
         device = DeviceId(name)
     except BadName as error:
@@ -141,18 +167,21 @@ def _answer(core: Api, name: str, ask: Ask, *, wait: bool, say: Callable[[str], 
     say(f"{device} is asked ...")
     try:
         while clock.now() < end:
-            sealed = _come(core, put["seq"])
-            if sealed is not None:
-                return sealed
+            come = _come(core, put["seq"])
+            if come is not None:
+                return Come(come.file, device, put["seq"], ask)
             time.sleep(PAUSE)
     finally:
         say("")
     raise NotAnswered(f"{device} has not answered yet: see `falaj device list`, and `falaj device answer {put['seq']}`")
 
 
-def _come(core: Api, seq: int) -> bytes | None:
+def _come(core: Api, seq: int) -> Come | None:
     """The answer to a question, None while it may still come; raises NotAnswered where the device said no."""
     found = core.get(f"/v1/questions/{seq}")
-    if found["question"]["refused"]:
-        raise NotAnswered(f"{found['question']['device']} says: {found['question']['refused']}")
-    return base64.b64decode(found["answer_base64"]) if found["question"]["answered"] is not None else None
+    question = found["question"]
+    if question["refused"]:
+        raise NotAnswered(visible(f"{question['device']} says: {question['refused']}"))
+    if question["answered"] is None:
+        return None
+    return Come(base64.b64decode(found["answer_base64"]), question["device"], seq)

@@ -15,6 +15,7 @@ from appliance.cli.asking import opening
 from appliance.cli.options import core_dir, json_option, show
 from appliance.cli.telling import value_words
 from appliance.errors import Trouble
+from appliance.first_hour.overheard import visible
 from appliance.moments import spoken
 from sync import codec
 from sync.answers import Predictions
@@ -59,13 +60,14 @@ def exit_code(done: Sequence[Replayed]) -> int:
 
 def made_again(found: Predictions, done: Sequence[Replayed], here: str, zone: tzinfo | None = None) -> list[str]:
     """Each prediction beside what the same release says now, and the sum of it."""
-    lines = [f"{found.device}, {len(done)} predictions; served on {found.cpu}, made again on {here}"]
+    told = f"{found.device}, {len(done)} predictions as of {spoken(found.made, zone)}"
+    lines = [f"{told}; served on {found.cpu}, made again on {here}"]
     for one in done:
         what = f"  {spoken(one.ts, zone, day=False)}  {one.model} {one.release}  {value_words(one.served)}"
         lines.append(f"{what}  {one.outcome.value}{_why(one)}")
     counts = Counter(one.outcome.value for one in done)
     lines.append(", ".join(f"{n} {name}" for name, n in sorted(counts.items())) or "nothing to make again")
-    return lines
+    return [visible(line) for line in lines]  # the file may say anything
 
 
 def _why(one: Replayed) -> str:

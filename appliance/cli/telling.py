@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import tzinfo
 
+from appliance.first_hour.overheard import visible
 from appliance.moments import spoken
 from sync.answers import Predictions
 from sync.remembered import Remembered
 
 
 def said(found: Predictions, zone: tzinfo | None = None) -> list[str]:
-    """What a device said from one moment to another; times in the reader's zone."""
-    lines = [f"{found.device} said, from {spoken(found.since, zone)} to {spoken(found.until, zone)}:"]
+    """What a device said from one moment to another; times in the reader's zone. Nothing in it moves a cursor."""
+    span = f"from {spoken(found.since, zone)} to {spoken(found.until, zone)}"
+    lines = [f"{found.device} said, {span} (as of {spoken(found.made, zone)}, by its clock):"]
     lines += [_line(one, zone) for one in found.predictions] or [f"  nothing; {_remembers(found, zone)}"]
     if found.more:
         lines.append("  ... and more before these than fit: ask for a shorter --window")
@@ -21,7 +23,7 @@ def said(found: Predictions, zone: tzinfo | None = None) -> list[str]:
             f"  inputs of {models} stay on the device: its signed policy (`uplink.asked`) or today's budget lets no "
             "more out; `falaj edge predictions --save` on the box takes them along"
         )
-    return lines
+    return [visible(line) for line in lines]  # entities, labels, values: whatever a publisher called them
 
 
 def value_words(value: str | float | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from sync import codec
-from sync.commands import Ask
+from sync.commands import LAST, Ask
 from sync.names import DeviceId
 
 KEPT = 100  # questions with their answers, the newest
@@ -56,6 +56,9 @@ class Questions:
         self._db.execute("DELETE FROM answer_part WHERE seq < ?", (oldest,))
 
     def get(self, seq: int) -> Question | None:
+        """None for any number that is no question's: devices may say whatever they like."""
+        if not 0 < seq <= LAST:
+            return None
         row = self._db.execute("SELECT document FROM question WHERE seq = ?", (seq,)).fetchone()
         return codec.decode(Question, bytes(row[0])) if row else None
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 import msgspec
 import numpy as np
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from core.release.graphs import open_session
 from sync import golden
@@ -60,6 +61,11 @@ class Unreplayable(Exception):
 Manifests = Callable[[ModelName, int], Manifest | None]
 Contents = Callable[[Digest], bytes]  # of an artifact, by its plaintext digest; raises SyncError
 _Numbers = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+# Of a run; onnxruntime's own share no base below Exception.
+_ORT_REFUSALS: tuple[type[Exception], ...] = (
+    ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.NotImplemented, ort_errors.RuntimeException,
+    RuntimeError, ValueError,
+)  # fmt: skip
 
 
 class Replay:
@@ -116,8 +122,11 @@ class _Graph:
         self._tolerance = expected.tolerance if expected else 0.0
 
     def compare(self, one: Remembered, told: Replayed) -> Replayed:
-        numbers = np.ravel(self._session.run(None, self._inputs(one))[0])
         classes, said = self._manifest.classes, one.prediction
+        if not classes and not isinstance(said.value, float):
+            text = f"release {self._manifest.number} gives a number, {said.value!r} is none"
+            raise Unreplayable(Outcome.DIFFERENT, text)
+        numbers = self._run(one)
         served = np.array(said.probabilities if classes else [said.value], np.float64)
         again = classes[int(np.argmax(numbers))] if classes else float(numbers[0])
         worst = float(np.abs(numbers.astype(np.float64) - served).max()) if numbers.size == served.size else np.inf
@@ -132,14 +141,26 @@ class _Graph:
             precision=self._variant.precision,
         )  # fmt: skip
 
+    def _run(self, one: Remembered) -> _Numbers:
+        """What the graph says to its inputs, in one row."""
+        inputs = self._inputs(one)
+        try:
+            return np.ravel(self._session.run(None, inputs)[0])
+        except _ORT_REFUSALS as error:
+            text = f"release {self._manifest.number} says nothing to its inputs: {error}"
+            raise Unreplayable(Outcome.DIFFERENT, text) from error
+
     def _inputs(self, one: Remembered) -> Arrays:
-        """The graph's inputs, as the device gave them: what no table filled is the window."""
+        """The graph's inputs, as the device gave them: what no table filled is the window. All that devices remember is
+        FP32."""
         try:
             given = {name: _floats(found.vector, (1, -1)) for name, found in one.basis.lookups.items()}
             for spec in self._manifest.inputs:
                 given.setdefault(spec.name, _floats(one.window, (1, *one.shape)))
                 check_shape(spec, given[spec.name].shape)
-        except (Malformed, ValueError) as error:
+                if spec.datatype != "FP32":
+                    raise Malformed(f"input {spec.name!r} takes {spec.datatype}, which no device remembers")
+        except (Malformed, ValueError, OverflowError) as error:
             text = f"its inputs are not those of release {self._manifest.number}: {error}"
             raise Unreplayable(Outcome.DIFFERENT, text) from error
         return {spec.name: given[spec.name] for spec in self._manifest.inputs}

@@ -22,7 +22,7 @@ from sync.evidence import ALPHA_HARM, ALPHA_SAFE
 from sync.messages import SHARES
 from sync.names import DeviceId, Digest
 from sync.reports import ArmReport, ModelReport, SplitReport
-from sync.splits import Stake, identity
+from sync.splits import Stake, identity, seed_of
 
 ALPHA_MISMATCH = 0.001
 WORSE_AT, BETTER_AT, MISMATCH_AT = map(splits.decides_at, (ALPHA_HARM, ALPHA_SAFE, ALPHA_MISMATCH))
@@ -51,21 +51,23 @@ class Comparison(msgspec.Struct, frozen=True):
     mismatch_at: float = MISMATCH_AT
 
 
-def name_of(rollout: Rollout) -> Digest | None:
-    """What devices must name for their counts to be of this split; None if the rollout has none."""
+def name_of(rollout: Rollout, device: DeviceId) -> Digest | None:
+    """What the device must name for its counts to be of this split; None if the rollout has none."""
     plan = rollout.split
     if plan is None:
         return None
     stake = Stake(rollout.manifest, rollout.retry, 0, plan.share)
-    return identity(plan.seed, rollout.gates.per_key, plan.incumbent, (stake,))
+    return identity(seed_of(plan.seed, device), rollout.gates.per_key, plan.incumbent, (stake,))
 
 
 def compare(rollout: Rollout, reports: Mapping[DeviceId, ModelReport | None]) -> Comparison:
-    """The word of the split's keys; hold while there is none. Raises RuntimeError for a rollout without a split."""
+    """The word of the split's keys, without those of devices that a person set aside; hold while there is none. Raises
+    RuntimeError for a rollout without a split."""
     plan = rollout.split
     if plan is None:
         raise RuntimeError(f"release {rollout.number} of {rollout.model} is no arm of a split")
-    found = {device: said for device in sorted(rollout.canary) if (said := _of(rollout, reports.get(device)))}
+    asked = [device for device in sorted(rollout.canary) if device not in rollout.aside]
+    found = {device: said for device in asked if (said := _of(rollout, device, reports.get(device)))}
     arms: Said = {device: (said.arms[0], said.arms[1]) for device, said in found.items()}
     alone, per_key = quorum(len(rollout.canary)) == 1, rollout.gates.per_key
     chance, shares = plan.share / SHARES, (SHARES - plan.share, plan.share)
@@ -107,10 +109,10 @@ def _decision(worse: float, better: float, odd: float) -> Literal["worse", "bett
     return "better" if better >= BETTER_AT else "hold"
 
 
-def _of(rollout: Rollout, report: ModelReport | None) -> SplitReport | None:
+def _of(rollout: Rollout, device: DeviceId, report: ModelReport | None) -> SplitReport | None:
     """A device's counts, if they are of just this split and such as a device can have."""
     said = report.split if report is not None else None
-    if said is None or said.split != name_of(rollout) or len(said.arms) != 2 or said.arms[1].fallen:
+    if said is None or said.split != name_of(rollout, device) or len(said.arms) != 2 or said.arms[1].fallen:
         return None
     counts = [n for arm in said.arms for n in (arm.keys, *arm.losses)]
     alike = all(len(arm.losses) in (0, rollout.gates.per_key + 1) for arm in said.arms)

@@ -11,6 +11,7 @@ devices or more holds it where it is until a person speaks. Offline devices are 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -58,8 +59,11 @@ def decide(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[Device
     """
     harmed = _harmed(rollout, fleet)
     if harmed and rollout.state in (State.SHADOW, State.SPLIT, State.CANARY, State.RAMP):
-        return _against(rollout, fleet, harmed, now)
-    rollout = replace(rollout, held=())
+        return _against(rollout, fleet, harmed, now, behind)
+    return _step(replace(rollout, held=()), fleet, now, behind)
+
+
+def _step(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[DeviceId]) -> Decision:
     match rollout.state:
         case State.APPROVED:
             return _start(rollout, fleet, now)
@@ -87,16 +91,20 @@ def reverse(rollout: Rollout, fleet: Fleet, reason: str, now: float) -> Decision
     return _reverse(rollout, reason, now, judgement, ())
 
 
-def _against(rollout: Rollout, fleet: Fleet, harmed: tuple[DeviceId, ...], now: float) -> Decision:
+def _against(
+    rollout: Rollout, fleet: Fleet, harmed: tuple[DeviceId, ...], now: float, behind: Collection[DeviceId]
+) -> Decision:
     """Devices gave a verdict. Too few of them take nobody back, and are a reason not to go on: they are back by
-    themselves already. In shadow the pairs of all may still say harm."""
+    themselves already. What ends a shadow or a split otherwise, harm, worse, or its days, ends it now too."""
     judgement = judge(rollout, fleet) if rollout.state is State.SHADOW else None
     names, why = ", ".join(harmed), _reason(fleet.get(harmed[0]))
     wanted = quorum(_taking_part(rollout, fleet))
     if len(harmed) >= wanted:
         return _reverse(rollout, f"{names} gave a verdict against it: {why}", now, judgement, harmed)
-    if judgement is not None and judgement.decision is Word.HARM:
-        return _reverse(rollout, _worse(rollout, judgement), now, judgement, harmed)
+    if rollout.state in (State.SHADOW, State.SPLIT):
+        step = _step(replace(rollout, held=()), fleet, now, behind)
+        if step.take_back:
+            return dataclasses.replace(step, heard=tuple(dict.fromkeys((*harmed, *step.heard))))
     text = f"held for a person: {names} gave a verdict against it, {wanted} devices take it back by themselves: {why}"
     return Decision(replace(rollout, held=harmed, reason=text))
 

@@ -110,7 +110,8 @@ def _leave(house: House, model: ModelName, number: int, reason: str, now: float)
 def planned(house: House, row: ReleaseRow, now: float, forced: str = "") -> Rollout:
     """The rollout of a release as the project asks for it now, in a generation above all before it.
 
-    Raises Refusal for a model that is not declared, and for evidence that could never decide.
+    Raises Refusal for a model that is not declared, for evidence that could never decide, and for an A/B of releases
+    that cannot answer side by side.
     """
     settings = declared_model(house, row.model).rollout
     approved = [r.number for r in house.catalog.releases.releases(ALL) if (r.model, r.state) == (row.model, "approved")]
@@ -118,7 +119,7 @@ def planned(house: House, row: ReleaseRow, now: float, forced: str = "") -> Roll
     previous = fallback(row.number, approved, past)
     rollout = plan(
         row.model, row.number, row.digest, settings, previous, now,
-        retry=generation(row.number, past) + 1, forced=forced, split=_split(house, row, previous),
+        retry=generation(row.number, past) + 1, forced=forced, split=None if forced else _split(house, row, previous),
     )  # fmt: skip
     if (refused := power.refuse(rollout.gates)) is not None:
         hint = f"allow a larger margin in falaj.toml, or choose evidence {' or '.join(refused.offers)}, and apply it"
@@ -130,9 +131,26 @@ def _split(house: House, row: ReleaseRow, previous: int | None) -> SplitPlan | N
     """How the release is tried beside the one before it, by a lot of its own, where the project asks for an A/B."""
     settings = declared_model(house, row.model).rollout
     before = house.catalog.releases.release(row.model, previous) if previous is not None else None
-    if settings.kind != "ab" or before is None:
+    arm = house.catalog.releases.release(row.model, row.number)
+    if settings.kind != "ab" or before is None or arm is None:
         return None
+    if other := _unlike(*(codec.decode(Manifest, payload, LIMIT) for _, payload in (before, arm))):
+        text = f"release {row.number} cannot answer beside release {previous}: its {', '.join(other)} are not the same"
+        raise Refusal("split-unlike", text, 'set rollout.kind = "canary" in falaj.toml and apply it, then approve')
     return SplitPlan(house.random(16).hex(), round(settings.share * SHARES), before[0].digest)
+
+
+def _unlike(incumbent: Manifest, arm: Manifest) -> list[str]:
+    """In what an arm must be as the incumbent, and is not: questions are put, and answers told, as the incumbent has
+    them."""
+    parts = ("inputs", "outputs", "classes", "window", "lookups", "variables")
+    found = [part for part in parts if getattr(incumbent, part) != getattr(arm, part)]
+    return found if _read(incumbent) == _read(arm) else [*found, "bindings"]
+
+
+def _read(manifest: Manifest) -> list[tuple[object, ...]]:
+    """What its bindings hear, and how they read it; not what they tell."""
+    return [(b.topic, b.format, b.time_field, b.fields, b.columns, b.units) for b in manifest.bindings]
 
 
 def needed(rollout: Rollout) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from sync.errors import Untrusted
 from sync.messages import ASSIGNMENT_TYPE, Arm, Assignment, ModelOrder
 from sync.names import DeviceId, Digest, ModelName
 from sync.reports import ModelReport
+from sync.splits import seed_of
 
 ASSIGNMENT_LIFE = 7 * 86400.0  # seconds; renewed at half of it
 UNDECIDED = (
@@ -190,7 +191,7 @@ def _order(house: House, device: DeviceRow, wanted: Wanted) -> ModelOrder:
         gates=wanted.gates,
         retry=wanted.retry,
         arms=arms,
-        seed=split.seed if split is not None else "",
+        seed=seed_of(split.seed, device.device) if split is not None else "",
     )
 
 

@@ -10,8 +10,8 @@ from edge import roots
 from edge.agent.house import House
 from sync import roles
 from sync.chunks import split
-from sync.commands import ANSWER, COMMAND_TYPE, PART, PARTS, PAUSE, AnswerPart, Command
-from sync.errors import Untrusted
+from sync.commands import ANSWER, COMMAND_TYPE, LAST, PART, PARTS, PAUSE, AnswerPart, Command
+from sync.errors import Malformed, Untrusted
 from sync.topics import Address
 
 
@@ -20,6 +20,8 @@ def take(house: House, _: Address, payload: bytes, now: float) -> None:
     costs the answer: it is asked again by whoever still wants to know."""
     command = roles.verify(payload, COMMAND_TYPE, Command, roots.director_keys(house.root))
     identity = house.identity
+    if not 0 < command.seq <= LAST:
+        raise Malformed(f"command {command.seq} is beyond what a number may be")
     if (command.tenant, command.device) != (identity.tenant, identity.device):
         raise Untrusted(f"a command for {command.tenant}/{command.device}")
     heard = house.journal.counter("command_seq")
@@ -38,7 +40,7 @@ def take(house: House, _: Address, payload: bytes, now: float) -> None:
 
 
 def _answer(house: House, command: Command, now: float) -> None:
-    answer = house.answer(command.ask, now)
+    answer = house.answer(command.ask, command.seq, now)
     if isinstance(answer, str):
         _refuse(house, command, answer, now)
         return

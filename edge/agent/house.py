@@ -154,7 +154,7 @@ class House:
     label: Callable[[str, str], str | None] = lambda prediction_id, label: None  # why it is not kept, or None
     recent: deque[tuple[float, DeviceEvent]] = field(default_factory=lambda: deque(maxlen=RECENT))  # what happened
     asked: float = -math.inf  # when a command was last answered
-    answer: Callable[[Ask, float], Answered | str] = lambda ask, now: "nothing is remembered here"  # or why not
+    answer: Callable[[Ask, int, float], Answered | str] = lambda ask, seq, now: "nothing is remembered here"  # or why
 
     def write(
         self,

@@ -67,6 +67,9 @@ def _order(house: House, payload: bytes, now: float) -> None:
     if now > assignment.expires:
         house.ended = payload, assignment.expires
         raise Untrusted(f"assignment {place} has expired")
+    known = house.assignment.tenant_key if house.assignment else ""
+    if known and assignment.tenant_key != known:
+        raise Untrusted("the order names another key to seal readings to, which only another director may bring")
     house.journal.take_assignment(payload, *place, assignment.ts)
     house.assignment = assignment
     house.dirty = True

@@ -183,8 +183,9 @@ def end(house: House, d: Deployment, order: ModelOrder, now: float, *, may_begin
 
 
 def about(d: Deployment) -> Digest:
-    """The name of the split in force."""
-    stakes = (Stake(one.slot.release.manifest, one.retry, one.first, one.share) for one in d.lanes)
+    """The name of the split in force; an arm that has joined and has no places yet is none of it."""
+    begun = (one for one in d.lanes if one.share)
+    stakes = (Stake(one.slot.release.manifest, one.retry, one.first, one.share) for one in begun)
     if d.serving is None:
         raise RuntimeError("a split without an incumbent")
     return identity(d.seed, d.per_key, d.serving.release.manifest, tuple(stakes))

@@ -42,6 +42,7 @@ from sync.remembered import Basis
 from tests.edge import graphs
 from tests.edge.graphs import CLASSES, MODEL, TENANT
 
+SEQ = 7
 DEVICE, START = DeviceId("box-1"), 1_790_000_000.0
 BOX, SIGNING = X25519PrivateKey.generate(), roles.new_signing_key()
 KEY = base64.b64encode(BOX.public_key().public_bytes_raw()).decode()
@@ -86,7 +87,7 @@ class Box:
         self.rooms.predictions.remember(said, window, Basis("d" * 64))
 
     def over_the_line(self, ask: AskPredictions = WHOLE) -> Predictions:
-        told = self.answering.answer(ask, self.now)
+        told = self.answering.answer(ask, SEQ, self.now)
         assert isinstance(told, Answered), told
         return opened(told.file)
 
@@ -151,6 +152,14 @@ def test_nothing_is_told_that_was_not_asked_for(make: Callable[[Uplink], Box]) -
     assert box.rooms.budget.spent(MODEL, int(START // DAY)) == 0
 
 
+def test_an_answer_says_which_question_it_is_to(make: Callable[[Uplink], Box]) -> None:
+    box = make(Uplink())
+    box.predict(1)
+    told = box.over_the_line()
+    assert (told.seq, told.device, told.made, told.since) == (SEQ, DEVICE, START, WHOLE.since)
+    assert opened(box.beside(Asked(WHOLE, sealed=True))[1]).seq == 0, "the core never asked for that"
+
+
 def test_of_too_many_the_newest_are_told(make: Callable[[Uplink], Box]) -> None:
     box = make(Uplink())
     for number in range(MOST + 3):
@@ -162,7 +171,7 @@ def test_of_too_many_the_newest_are_told(make: Callable[[Uplink], Box]) -> None:
 def test_before_the_tenants_key_came_nothing_leaves(make: Callable[[Uplink], Box]) -> None:
     box = make(Uplink(asked=True))
     box.house.assignment = None
-    told = box.answering.answer(WHOLE, box.now)
+    told = box.answering.answer(WHOLE, SEQ, box.now)
     assert isinstance(told, str) and "tenant's key" in told
     assert box.beside(Asked(WHOLE, sealed=True))[0] == 409
 
@@ -199,10 +208,11 @@ def test_a_support_bundle_says_how_the_box_is_and_holds_no_reading_and_no_key(ma
     logger = logging.getLogger("falaj.test-bundle")
     logger.addHandler(box.log)
     logger.warning("the uplink went away")
-    told = box.answering.answer(AskSupport(), box.now)
+    told = box.answering.answer(AskSupport(), SEQ, box.now)
     assert isinstance(told, Answered)
     keys: roles.Keys = [roles.signer(SIGNING).public_key]
     found = answers.unseal(answers.read(told.file), Support, BOX.private_bytes_raw(), keys)
+    assert (found.seq, found.made) == (SEQ, START)
     entries = unpacked(found.archive)
     names = ("events.json", "files.json", "host.json", "journal.json", "log.txt", "settings.json", "status.json")
     assert sorted(entries) == [f"falaj-support/{name}" for name in names]
@@ -213,7 +223,7 @@ def test_a_support_bundle_says_how_the_box_is_and_holds_no_reading_and_no_key(ma
     needles = [*secrets.values(), str(READING).encode(), np.float32(READING).tobytes(), b"d3JhcHBlZC1rZXk=",
                str(float(np.float32(READING))).encode(), SIGNING.splitlines()[1]]  # fmt: skip
     assert [needle for needle in needles if needle in everything] == []
-    (one,) = box.rooms.predictions.between(0, 2e9, None, 9)
+    (one,) = box.rooms.predictions.between(0, 2e9, None, 9).predictions
     assert np.float32(READING).tobytes() in one.window, "the same search finds it where it must be"
 
 
@@ -223,3 +233,13 @@ def test_the_same_box_gives_the_same_bundle_and_a_long_log_stays_small() -> None
     assert first == second
     log = unpacked(first)["falaj-support/log.txt"]
     assert len(log) <= support.LOG_LIMIT and b"line 4999" in log and b"line 1 " not in log
+
+
+def test_a_disk_that_is_sick_costs_the_answer_and_not_the_agent(make: Callable[[Uplink], Box]) -> None:
+    """The walker's thread answers: what escapes there ends the agent."""
+    box = make(Uplink())
+    box.house.journal.close()
+    status, body = box.beside(Asked(AskSupport()))
+    assert status == 503 and b"the disk refuses" in body
+    told = box.answering.answer(AskSupport(), SEQ, box.now)
+    assert isinstance(told, str) and told.startswith("the disk refuses")

@@ -52,6 +52,31 @@ def test_a_time_that_nobody_can_tell_is_refused_with_what_to_say(text: str, said
         moment(text, NOW, BERLIN)
 
 
+@pytest.mark.parametrize(
+    ("now", "text", "expected"),
+    [
+        ("2026-10-25T01:00+02:00", "02:30", "2026-10-24T02:30+02:00"),  # today's two are still to come
+        ("2026-10-25T04:00+01:00", "03:30", "2026-10-25T03:30+01:00"),
+        ("2026-03-29T01:45+01:00", "02:30", "2026-03-28T02:30+01:00"),  # today's never comes
+        ("2026-03-29T01:45+01:00", "01:45", "2026-03-29T01:45+01:00"),
+    ],
+)
+def test_on_the_day_the_clock_is_set_the_last_time_is_meant(now: str, text: str, expected: str) -> None:
+    found = moment(text, datetime.fromisoformat(now).timestamp(), BERLIN)
+    assert found == datetime.fromisoformat(expected).timestamp()
+
+
+@pytest.mark.parametrize("now", ["2026-10-25T02:15+01:00", "2026-10-25T09:00+01:00", "2026-03-29T03:01+02:00"])
+def test_once_the_hour_is_there_it_is_not_guessed(now: str) -> None:
+    with pytest.raises(BadMoment, match="was there"):
+        moment("02:30", datetime.fromisoformat(now).timestamp(), BERLIN)
+
+
+@pytest.mark.parametrize("ts", [1.7e12, -1e11, 1e300, float("inf"), float("nan")])
+def test_what_no_calendar_has_is_said_as_a_number(ts: float) -> None:
+    assert spoken(ts, BERLIN) == spoken(ts, None, day=False) == str(ts)
+
+
 @given(st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1)), st.sampled_from([MUSCAT, BERLIN]))
 def test_what_is_spoken_with_its_offset_is_heard_again(when: datetime, zone: ZoneInfo) -> None:
     ts = when.replace(microsecond=0, tzinfo=UTC).timestamp()

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from appliance.cli.replay import DIFFERENT, exit_code, made_again
 from core.release.replay import Outcome, Replay, Replayed
@@ -103,7 +103,7 @@ class Field:
     def file(self) -> answers.Predictions:
         """All that is remembered, through a sealed file."""
         oldest, newest = self.ring.span()
-        found = tuple(self.ring.between(-1e12, 1e12, None, 10_000))
+        found = tuple(self.ring.between(-1e12, 1e12, None, 10_000).predictions)
         told = answers.Predictions(TENANT, DEVICE, NOW, "1", "a cpu", 0.0, 1.0, oldest, newest, found)
         sealed = answers.seal(told, SIGNING, BOX.public_key().public_bytes_raw(), os.urandom(32))
         keys: roles.Keys = [roles.signer(SIGNING).public_key]
@@ -205,6 +205,39 @@ def test_what_cannot_be_made_again_says_why(field: Field) -> None:
     assert exit_code([bare]) == DIFFERENT, "nothing could be made again: that is no proof of anything"
 
 
+def test_what_no_graph_takes_is_different_and_says_why(field: Field) -> None:
+    one = field.file().predictions[0]
+    wide = field.again(replace(one, shape=(2**63, 2)))
+    field.shelf[field.manifests[1].variants[0].blob.plain] = graphs.finish(
+        [helper.make_node("Identity", ["window"], ["probabilities"])],
+        [helper.make_tensor_value_info(name, TensorProto.DOUBLE, None) for name in ("window", "machines")],
+        [helper.make_tensor_value_info("probabilities", TensorProto.DOUBLE, None)], [],
+    )  # fmt: skip
+    refused = field.again(one)
+    window, table = field.manifests[1].inputs
+    field.manifests[1] = replace(field.manifests[1], inputs=(replace(window, datatype="INT8"), table))
+    other = field.again(one)
+    assert [found.outcome for found in (wide, refused, other)] == [Outcome.DIFFERENT] * 3
+    assert "says nothing to its inputs" in refused.text and "'window' takes INT8" in other.text, (refused, other)
+
+
+@pytest.mark.parametrize("value", ["x", "1.5", None])
+def test_a_word_is_no_number(field: Field, value: str | None) -> None:
+    one = field.file().predictions[0]
+    field.manifests[1] = replace(field.manifests[1], classes=())
+    found = field.again(replace(one, prediction=replace(one.prediction, value=value)))
+    assert found.outcome is Outcome.DIFFERENT and f"gives a number, {value!r} is none" in found.text
+
+
+def test_no_word_of_a_file_reaches_the_terminal_as_it_is(field: Field) -> None:
+    told = field.file()
+    one = told.predictions[0]
+    bent = replace(one, prediction=replace(one.prediction, value="\x1b]0;OK\x07", classes=()))
+    done = [replace(field.again(one), text="\x1b[2Jfine\n"), field.again(bent)]
+    lines = made_again(replace(told, cpu="\x9b31m"), done, "another cpu")
+    assert all(line.isprintable() for line in lines) and "?]0;OK?" in lines[2], lines
+
+
 def test_of_a_ring_of_before_the_variant_is_told_by_the_manifest(field: Field) -> None:
     """Records that were written before variants were remembered: one variant is the one; of two nobody knows."""
     one = field.file().predictions[0]
@@ -220,6 +253,7 @@ def test_a_person_reads_each_beside_what_it_is_now(field: Field) -> None:
     lie = replace(told.predictions[0], window=bytes(32))
     done = [field.again(one) for one in (*told.predictions[1:3], lie)]
     lines = made_again(told, done, "another cpu")
-    assert lines[0] == "press-1, 3 predictions; served on a cpu, made again on another cpu"
+    assert lines[0].startswith("press-1, 3 predictions as of 2026-09-2")
+    assert lines[0].endswith("; served on a cpu, made again on another cpu")
     assert lines[1].endswith("  equal") and ": now " in lines[3] and "fp32 allows 0.0001" in lines[3]
     assert lines[-1] == "1 different, 2 equal"

@@ -64,6 +64,8 @@ def test_an_answer_is_put_together_whatever_comes_twice(world: World) -> None:
     "bad",
     [
         part(1, 0, 1),
+        part(2**63, 0, 1),
+        part(-(2**63), 0, 1),
         part(0, 0, PARTS + 1),
         part(0, -1, 2),
         part(0, 2, 2),
@@ -100,7 +102,10 @@ def test_a_device_cannot_answer_for_another_nor_twice(world: World) -> None:
 def test_a_device_that_refuses_ends_the_waiting(world: World) -> None:
     device = world.enrol(ONE)
     seq = put(world, device)
-    world.hear(device.record(DeviceEvent("command-refused", "not answered: no key", facts={"seq": seq}), 1))
+    for n, other in enumerate((2**63, -(2**63), 0), start=1):
+        world.hear(device.record(DeviceEvent("command-refused", "no such question", facts={"seq": other}), n))
+    assert (found := world.catalog.questions.get(seq)) is not None and found.open(world.now)
+    world.hear(device.record(DeviceEvent("command-refused", "not answered: no key", facts={"seq": seq}), 4))
     found = world.catalog.questions.get(seq)
     assert found is not None and found.refused == "not answered: no key" and not found.open(world.now)
 

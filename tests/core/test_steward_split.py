@@ -6,17 +6,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from appliance.cli.verdicts import rollout_lines
 from core import orders
 from core.handoffs import RolloutState as State
+from core.project import Project
 from core.release import metadata, signing
 from core.rollout.arms import name_of
-from sync.names import Digest
+from sync.bindings import Binding
+from sync.features import TensorSpec, Unit
+from sync.manifest import Lookup, LookupColumn
+from sync.names import Digest, LookupName
 from sync.reports import ArmReport, ModelReport, Release, SplitReport
+from sync.splits import seed_of
 from tests.core.desk import Desk
 from tests.core.pairs import Fleet, begun, paired
-from tests.core.world import DAY, MODEL, START, TWO, World, serving
+from tests.core.world import DAY, MODEL, ONE, START, TWO, WINDOW, World, serving
 
 THREE = Digest("3" * 64)
 
@@ -32,7 +38,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 def splitting(fleet: Fleet, new: tuple[int, Digest], old: tuple[int, int], arm: tuple[int, int]) -> ModelReport:
     """What a device says: keys of both releases whose outcome was good, bad."""
-    name = name_of(fleet.rollout())
+    name = name_of(fleet.rollout(), ONE)
     assert name is not None
     arms = (
         ArmReport(*fleet.old, 0, 7500, keys=sum(old), losses=old),
@@ -51,6 +57,75 @@ def test_the_canary_is_told_of_both_releases_and_the_others_of_nothing_new(fleet
     assert (arm.number, arm.manifest, arm.first, arm.share) == (*new, 0, 2500)
     assert arm.keys and not arm.keys.keys() & order.keys.keys() and len(order.seed) == 32
     assert fleet.told(TWO) == before
+
+
+def test_each_device_draws_a_lot_of_its_own(fleet: Fleet) -> None:
+    both = paired((ONE, TWO), kind="ab", evidence="guardrails")
+    fleet.world.must(orders.ApplyProject(project=both, folder=str(fleet.world.folder)))
+    fleet.world.release(b"new")
+    plan, seeds = fleet.rollout().split, {device: fleet.told(device).seed for device in (ONE, TWO)}
+    assert plan is not None and seeds == {device: seed_of(plan.seed, device) for device in (ONE, TWO)}
+    assert len({plan.seed, *seeds.values()}) == 3 and {len(seed) for seed in seeds.values()} == {32}
+
+
+UNLIKE: dict[str, dict[str, object]] = {
+    "inputs": {"inputs": (TensorSpec("window", "FP32", (-1, 4, 3)),)},
+    "outputs": {"outputs": (TensorSpec("probabilities", "FP32", (-1, 4)),)},
+    "classes": {"classes": ("walk", "rest", "run")},
+    "window": {"window": replace(WINDOW, step=1)},
+    "lookups": {"lookups": (Lookup(LookupName("site"), (LookupColumn("load"),), 60.0),)},
+}
+
+
+@pytest.mark.parametrize("part", UNLIKE)
+def test_a_release_that_cannot_answer_beside_the_one_before_is_refused(fleet: Fleet, part: str) -> None:
+    """Questions are put, and answers told, as the incumbent has them."""
+    if part == "classes":  # else they are refused for that alone
+        fleet.world.must(orders.ApplyProject(project=changed(major=2), folder=str(fleet.world.folder)))
+    made = replace(fleet.world.candidate(b"new"), **UNLIKE[part])
+    number = int(fleet.world.must(orders.CommitCandidate(job=fleet.world.job(), candidate=made))["number"])
+    _refused(fleet, number, part)
+
+
+@pytest.mark.parametrize(
+    "other", [{"topic": "b/{entity}"}, {"time_field": "t"}, {"fields": {"x": "acc.x"}}, {"units": {"x": Unit(2.0)}}]
+)
+def test_a_release_that_reads_sensors_otherwise_is_refused_as_an_arm(fleet: Fleet, other: dict[str, object]) -> None:
+    bound, folder = Binding("a/{entity}", "said/{entity}"), str(fleet.world.folder)
+    fleet.world.must(orders.ApplyProject(project=changed("canary", bindings=(bound,)), folder=folder))
+    number, manifest = fleet.world.release(b"bound")
+    for _ in range(2):
+        for device in (fleet.one, fleet.two):
+            fleet.world.hear(device.report({MODEL: serving(manifest, number)}))
+    unlike = replace(bound, **other)
+    fleet.world.must(orders.ApplyProject(project=changed(bindings=(unlike,)), folder=folder))
+    _refused(fleet, fleet.world.stage(b"new"), "bindings")
+    moved = replace(bound, output="elsewhere/{entity}")
+    fleet.world.must(orders.ApplyProject(project=changed(bindings=(moved,)), folder=folder))
+    fleet.world.release(b"newer")
+    assert fleet.rollout().state is State.SPLIT, "where answers are told may change"
+
+
+def test_what_is_refused_as_an_arm_may_come_the_other_way(fleet: Fleet) -> None:
+    made = replace(fleet.world.candidate(b"new"), window=replace(WINDOW, step=1))
+    number = int(fleet.world.must(orders.CommitCandidate(job=fleet.world.job(), candidate=made))["number"])
+    fleet.world.must(orders.ApplyProject(project=changed("canary"), folder=str(fleet.world.folder)))
+    fleet.world.must(fleet.world.approval(number))
+    fleet.world.must(orders.ApplyProject(project=changed(), folder=str(fleet.world.folder)))
+    fleet.world.must(orders.Force(model=MODEL, number=number, reason="no split is needed"))
+    assert fleet.rollout().split is None
+
+
+def changed(kind: str = "ab", **model: object) -> Project:
+    """The project with this kind of rollout, and these parts of its model."""
+    plain = paired(kind=kind)
+    return replace(plain, models={MODEL: replace(plain.models[MODEL], **model)})
+
+
+def _refused(fleet: Fleet, number: int, part: str) -> None:
+    answer = fleet.world.order(fleet.world.approval(number))
+    assert (answer.ok, answer.code) == (False, "split-unlike"), answer
+    assert part in answer.error and "kind" in answer.hint
 
 
 def test_better_takes_it_to_everybody(fleet: Fleet) -> None:

@@ -40,7 +40,7 @@ def answering(device: Device, file: bytes | str) -> list[Ask]:
     """What it was asked from now on."""
     asked: list[Ask] = []
 
-    def answer(ask: Ask, now: float) -> Answered | str:
+    def answer(ask: Ask, seq: int, now: float) -> Answered | str:
         asked.append(ask)
         return file if isinstance(file, str) else Answered(file, "told")
 
@@ -49,8 +49,8 @@ def answering(device: Device, file: bytes | str) -> list[Ask]:
 
 
 def say(core: Core, device: Device, seq: int, /, *, by: bytes = b"", kind: str = COMMAND_TYPE, **changes: Any) -> None:
-    fields = {"tenant": TENANT, "device": DEVICE, "epoch": EPOCH, "expires": device.now + LIFE} | changes
-    command = Command(seq=seq, ts=device.now, ask=ASK, **fields)
+    fields = {"tenant": TENANT, "device": DEVICE, "epoch": EPOCH, "expires": device.now + LIFE, "seq": seq} | changes
+    command = Command(ts=device.now, ask=ASK, **fields)
     deliver(device, roles.sign(command, kind, by or core.director), seq)
 
 
@@ -90,6 +90,19 @@ def test_whoever_is_not_the_director_learns_nothing(core: Core, device: Device, 
     asked = answering(device, b"secret")
     say(core, device, 7, **wrong)
     assert (asked, parts(device), device.codes()) == ([], [], ["refused-untrusted"]) and committed(device, 1)
+
+
+@pytest.mark.parametrize("number", [2**63, -1, 0])
+def test_a_number_that_no_file_holds_is_no_question(core: Core, device: Device, number: int) -> None:
+    asked = answering(device, b"secret")
+    say(core, device, 7, seq=number)
+    assert (asked, device.codes()) == ([], ["refused-malformed"]) and committed(device, 1)
+
+
+def test_whoever_answers_is_told_the_number_of_the_question(core: Core, device: Device) -> None:
+    device.house.answer = lambda ask, seq, now: Answered(str(seq).encode(), "told")
+    say(core, device, 7)
+    assert [base64.b64decode(one.content) for one in parts(device)] == [b"7"]
 
 
 def test_a_question_of_before_is_no_question_also_after_a_restart(core: Core, device: Device) -> None:

@@ -72,6 +72,21 @@ def test_a_wrong_assignment_changes_nothing(core: Core, device: Device, changes:
     assert device.events()[0].severity == "alarm"
 
 
+@pytest.mark.parametrize("other", ["b3RoZXI=", ""])
+def test_the_key_that_readings_are_sealed_to_stays_while_the_director_does(
+    core: Core, device: Device, other: str
+) -> None:
+    """Whoever broke into the core holds the director's key, and must not read what only the tenant may."""
+    order = core.order(core.ship(2), device.identity)
+    core.desire(core.assignment(order, seq=2, tenant_key="dGVuYW50"))
+    device.settle(2, ask=0)
+    core.desire(core.assignment(order, seq=3, tenant_key=other))
+    device.settle(2, ask=0)
+    assert device.answering is not None and device.house.journal.counter("desired_seq") == 2
+    assert device.codes().count("refused-untrusted") == 1
+    assert device.house.assignment is not None and device.house.assignment.tenant_key == "dGVuYW50"
+
+
 def test_keys_of_the_same_house_do_not_sign_assignments(core: Core, device: Device) -> None:
     """Owner and device sign other things; only the director signs these."""
     order = core.order(core.ship(2), device.identity)

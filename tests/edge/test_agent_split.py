@@ -181,6 +181,23 @@ def test_growing_an_arm_moves_nobody_who_is_in_one(field: Field, device: Device)
     assert moved and {(before[key], after[key]) for key in moved} == {(1, 2)}
 
 
+def test_an_arm_that_has_no_places_yet_leaves_the_books_as_they_are(field: Field, device: Device) -> None:
+    """It has joined, and waits for another one, or for its order to be taken back."""
+    begun(field, device, {2: (0, 2000)})
+    answering(device)
+    device.settle(2)
+    before = split(device).split, sum(one.keys for one in split(device).arms)
+    bad = codec.decode(Manifest, field.shipped[3].manifest).variants[0].blob.plain
+    device.prover = lambda job: None if job.artifact == bad else honest_prover(job)  # it is still at it
+    field.order(device, {2: (0, 2000), 5: (5000, 2000), 3: (7000, 2000)})
+    device.settle(12)
+    assert [(lane.slot.release.number, lane.share) for lane in device.state.lanes] == [(2, 2000), (5, 0)]
+    field.order(device, {2: (0, 2000)})
+    device.settle(3)
+    assert device.state.phase is Phase.LIVE_SPLIT
+    assert (split(device).split, sum(one.keys for one in split(device).arms)) == before
+
+
 def test_all_places_to_one_arm_is_blue_and_green(field: Field, device: Device) -> None:
     """Both are loaded, one answers all, and the way back needs no load."""
     begun(field, device, {2: (0, 10_000)})

@@ -61,6 +61,15 @@ def test_of_what_does_not_fit_the_newest_are_told() -> None:
     assert [each.prediction.ts for each in told.predictions] == [3.0, 4.0, 5.0] and told.more
 
 
+def test_what_is_not_told_costs_nothing() -> None:
+    """The older one's inputs would be within the budget, and do not fit."""
+    size = len(codec.encode(one(1)))
+    told = disclose([one(1), one(2)], {A: ALL}, 1.5 * size)
+    assert windows(told.predictions) == [True] and told.more and told.spent == {A: size}
+    told = disclose([one(1, B), one(2)], {A: ALL}, size)
+    assert told.more and told.withheld == (), "of what is not told nothing is kept back either"
+
+
 ROWS = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 200)), max_size=30)
 
 
@@ -69,7 +78,7 @@ def test_whatever_is_remembered_the_bounds_hold(rows: list[tuple[int, int]], roo
     found = [one(n, release=release, size=size) for n, (release, size) in enumerate(rows)]
     told = disclose(found, {A: Open(frozenset({1, 2}), left)}, room)
     assert sum(len(codec.encode(each)) for each in told.predictions) <= room
-    assert told.spent.get(A, 0) <= left
+    assert told.spent.get(A, 0) == sum(len(codec.encode(each)) for each in told.predictions if each.window) <= left
     assert all(each.prediction.release in (1, 2) for each in told.predictions if each.window)
     ids = [each.prediction.id for each in told.predictions]
     assert ids == [each.prediction.id for each in found][len(found) - len(ids) :]

@@ -226,9 +226,11 @@ def test_a_file_of_the_first_version_loses_nothing(tmp_path: Path) -> None:
     assert new.report(MODEL, 1) == LabelReport(2, 1) and TOLD == []
     assert codec.encode(new.find(prediction(2).id)) == codec.encode(new.unsent(LABELLED, 1)[0].content)
     assert new.label(prediction(1).id, "run") is None and new.count(LABELLED) == 2
-    assert [one.basis for one in new.between(0, 9, None, 9)] == [NO_BASIS, NO_BASIS], "nobody kept what they rest on"
+    assert [one.basis for one in new.between(0, 9, None, 9).predictions] == [NO_BASIS, NO_BASIS], (
+        "nobody kept what they rest on"
+    )
     new.remember(prediction(4), WINDOW, BASIS)
-    assert [one.basis for one in new.between(3, 9, MODEL, 9)] == [BASIS]
+    assert [one.basis for one in new.between(3, 9, MODEL, 9).predictions] == [BASIS]
     new.close()
 
 
@@ -245,14 +247,17 @@ def test_a_disk_that_fails_gives_the_road_nothing_and_raises_nothing(kept: Predi
 
 
 def test_what_was_said_is_found_by_its_time_with_all_it_rests_on(kept: Predictions) -> None:
-    assert kept.between(0, 9, None, 9) == [] and kept.span() == (None, None) and kept.said() == []
+    assert kept.between(0, 9, None, 9).predictions == [] and kept.span() == (None, None) and kept.said() == []
     for number in (3, 1, 2, 5):
         kept.remember(prediction(number), WINDOW, BASIS)
     kept.remember(msgspec.structs.replace(prediction(4), model=ModelName("other")), WINDOW)
-    assert [one.prediction.ts for one in kept.between(2, 5, None, 9)] == [2, 3, 4, 5]
-    assert [one.prediction.ts for one in kept.between(2, 5, MODEL, 9)] == [2, 3, 5]
-    assert [one.prediction.ts for one in kept.between(0, 9, None, 2)] == [4, 5], "the newest"
-    assert kept.between(2, 2, None, 9)[0].basis == BASIS and kept.span() == (1, 5)
+    assert [one.prediction.ts for one in kept.between(2, 5, None, 9).predictions] == [2, 3, 4, 5]
+    assert [one.prediction.ts for one in kept.between(2, 5, MODEL, 9).predictions] == [2, 3, 5]
+    assert [one.prediction.ts for one in kept.between(0, 9, None, 2).predictions] == [4, 5], "the newest"
+    assert [one.prediction.ts for one in kept.between(0, 9, None, 9, room=1).predictions] == [5], "never none"
+    assert (kept.between(0, 9, None, 9, room=1).more, kept.between(0, 9, None, 2).more) == (True, True)
+    assert not kept.between(0, 9, None, 5).more
+    assert kept.between(2, 2, None, 9).predictions[0].basis == BASIS and kept.span() == (1, 5)
     assert [one.prediction.ts for one in kept.said()] == [1, 2, 3, 4, 5]
     assert kept.said(prediction(3).id)[0].prediction.ts == 3 and kept.said("f" * 32) == []
 
@@ -262,10 +267,10 @@ def test_a_record_that_was_changed_is_left_out_and_told(kept: Predictions) -> No
         kept.remember(prediction(number), WINDOW, BASIS)
     with kept._db:
         kept._db.execute("UPDATE prediction SET sealed = x'00' WHERE ts = 1")
-    assert [one.prediction.ts for one in kept.between(0, 9, None, 9)] == [2]
+    assert [one.prediction.ts for one in kept.between(0, 9, None, 9).predictions] == [2]
     assert kept.said(prediction(1).id) == [] and "predictions-not-kept" in TOLD
     kept._db.execute("ALTER TABLE prediction RENAME TO gone")
-    assert kept.between(0, 9, None, 9) == [] and kept.span() == (None, None) and kept.said("x") == []
+    assert kept.between(0, 9, None, 9).predictions == [] and kept.span() == (None, None) and kept.said("x") == []
 
 
 def test_the_label_of_a_prediction_is_known_and_a_spoilt_record_has_none(kept: Predictions) -> None:

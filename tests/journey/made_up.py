@@ -13,9 +13,9 @@ def recordings(
     subjects: tuple[int, ...], samples: int = 1200, seed: int = 3, side: str = "right"
 ) -> tuple[Recording, ...]:
     """One recording a subject and movement; phases and noise differ, the movement does not. A left wrist is a right one
-    in the mirror, turned a little: a network that knows right ones takes it for something else."""
+    in the mirror, turned: a network that knows right ones takes it for something else."""
     rng = np.random.default_rng(seed)
-    mirror, turned = (1.0, 0.0) if side == "right" else (-1.0, 0.7)
+    mirror, turned = (1.0, 0.0) if side == "right" else (-1.0, 1.4)
     made = []
     for subject in subjects:
         for movement, (hertz, offset) in MOVEMENTS.items():

@@ -19,6 +19,7 @@ from appliance.opening import Opening
 from appliance.project_file import read_project
 from core.orders import ApplyProject, Ingest, Question, Train
 from core.release.replay import Outcome
+from sync import answers
 from sync import golden as vectors
 from sync.answers import Predictions
 from sync.commands import AskPredictions
@@ -149,6 +150,7 @@ def test_why_a_device_said_what_it_said(world_where_all_serve: World) -> None:
     assert found["question"]["answered"] is not None, found
     opening = Opening(world.core, world)  # type: ignore[arg-type] - the API's two verbs
     told = opening.read(base64.b64decode(found["answer_base64"]), Predictions)
+    answers.check(told, box.name, seq, ask)
     by_id = {one.id: one for one in box.answers}
     assert told.predictions and not told.withheld and middle.id in {one.prediction.id for one in told.predictions}
     for one in told.predictions:

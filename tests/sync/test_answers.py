@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from sync import answers, codec, roles, sealing
 from sync.answers import Predictions, Support
-from sync.commands import PART, PARTS
+from sync.commands import PART, PARTS, AskPredictions
 from sync.errors import Damaged, Malformed, SyncError, Untrusted
 from sync.messages import Prediction
 from sync.names import DeviceId, ModelName, TenantId
@@ -98,6 +98,25 @@ def test_a_device_cannot_speak_for_another() -> None:
     )  # fmt: skip
     with pytest.raises(Untrusted, match="inside is the word of acme/press-2"):
         opened(codec.encode(made))
+
+
+@pytest.mark.parametrize(
+    ("document", "device", "seq", "since", "says"),
+    [
+        (replace(TOLD, seq=6), DEVICE, 7, 10.0, "7 was asked, and this answers question 6"),
+        (TOLD, DEVICE, 7, 10.0, "beside the box"),
+        (replace(TOLD, seq=7), "press-2", 7, 10.0, "press-2 was asked"),
+        (replace(TOLD, seq=7), DEVICE, 7, 9.0, "asked was 9.0 to 15.0"),
+        (Support(TENANT, DEVICE, 1.0, b"", 6), DEVICE, 7, 10.0, "question 6"),
+    ],
+)
+def test_an_older_answer_is_not_todays(
+    document: Predictions | Support, device: str, seq: int, since: float, says: str
+) -> None:
+    with pytest.raises(Untrusted, match=says):
+        answers.check(document, device, seq, AskPredictions(since, 15.0))
+    answers.check(document, document.device, document.seq, AskPredictions(10.0, 15.0))
+    answers.check(document, document.device, document.seq)
 
 
 def test_another_tenants_key_does_not_open_it() -> None:
