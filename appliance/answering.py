@@ -23,7 +23,7 @@ from appliance import support
 from appliance.clock import Clock
 from edge.agent import House
 from edge.budget import DAY, Budget
-from edge.disclosing import MOST, ROOM, Disclosed, Open, disclose
+from edge.disclosing import MOST, ROOM, Disclosed, Open, disclose, withhold
 from edge.http import wire
 from edge.http.wire import Request, Response
 from edge.predictions import CAPACITY, Predictions
@@ -125,9 +125,8 @@ class Answering:
         (found, more), day = self._found(ask, MOST), int(now // DAY)
         let_out = self._let_out(day) if ask.inputs else {}
         told = disclose(found, let_out, ROOM)
-        while refused := [model for model, size in told.spent.items() if not self._budget.spend(model, day, size)]:
-            let_out = {model: may for model, may in let_out.items() if model not in refused}
-            told = disclose(found, let_out, ROOM)
+        refused = {model for model, size in told.spent.items() if not self._budget.spend(model, day, size)}
+        told = withhold(told, refused) if refused else told
         return self._document(ask, told, now, more=more or told.more, seq=seq)
 
     def _let_out(self, day: int) -> Mapping[ModelName, Open]:

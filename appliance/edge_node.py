@@ -72,7 +72,7 @@ class EdgeNode:
         self.buffers = Buffers(folder.buffers, own.tenant, keys.derive("buffers"), report=self._report)
         self.local_broker = LocalBroker(folder.broker, settings.local_broker)
         password = self.local_broker.password()
-        self.local = LocalSession(settings.local_broker, password, own.device, self._confirmed)
+        self.local = LocalSession(settings.local_broker, password, own.device, self._confirmed, self._report)
         self.guard = Guard(folder)
         self.pairs = Pump("trials", lambda: None, IDLE)
         self.proofs = Proofs(self._proved)

@@ -4,7 +4,10 @@ its status says whether the agent is there."""
 from __future__ import annotations
 
 import logging
+import threading
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 from appliance.settings import LocalBroker
 from edge.bindings import Bindings, Requests
@@ -20,9 +23,19 @@ KEPT = 7 * 86_400  # seconds that the broker keeps what is for an agent that is 
 
 class LocalSession:
     """Readings count as received when they are checkpointed; predictions wait for the broker in memory. `confirmed` is
-    called from the session's own thread whenever the broker has answered a publication."""
+    called from the session's own thread whenever the broker has answered a publication, `report` is told, once each,
+    what a message broke on."""
 
-    def __init__(self, at: LocalBroker, password: str | None, device: DeviceId, confirmed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        at: LocalBroker,
+        password: str | None,
+        device: DeviceId,
+        confirmed: Callable[[], None],
+        report: Callable[[str, str], None],
+    ) -> None:
+        self._report = report
+        self._reported: set[str] = set()
         self._status, self._described = topics.local_status(device), ""
         user = at.user if password else None
         self._link = MqttLink(
@@ -51,10 +64,19 @@ class LocalSession:
         """Connects; from now on what comes is taken in, on the session's own thread."""
 
         def received(message: Message) -> None:
+            due = threading.Lock()  # whoever takes it acknowledges: this thread, or the one that checkpoints
+
             def ack() -> None:
-                if message.qos:
+                if message.qos and due.acquire(blocking=False):
                     self._link.acknowledge(message.receipt, message.qos)
 
+            try:
+                take_in(message, ack)
+            except Exception as error:  # noqa: BLE001 - the process border: reported; further up it would end paho's thread
+                self._failed(error)
+                ack()
+
+        def take_in(message: Message, ack: Callable[[], None]) -> None:
             if bindings.discovery.hears(message.topic):
                 bindings.discovery.heard(message.topic, message.payload)
                 ack()
@@ -76,6 +98,7 @@ class LocalSession:
     def listen(self, bindings: Bindings, requests: Requests) -> None:
         """Hears what bindings and requests want heard now, and nothing else."""
         self._described = bindings.discovery.subscription()
+        bindings.all_bound()
         wanted = (*requests.subscriptions(), *bindings.subscriptions(), self._described)
         self._link.unsubscribe(*(self._link.listening - set(wanted)))
         self._link.subscribe(*wanted)
@@ -84,6 +107,14 @@ class LocalSession:
         """Says that the agent goes, and ends the session."""
         self.publish(self._says("offline"))
         self._link.stop()
+
+    def _failed(self, error: Exception) -> None:
+        """Says where it broke, not the error's own words: they may quote a payload."""
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"a message was let go: {type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
+        if text not in self._reported:
+            self._reported.add(text)
+            self._report("message-failed", text)
 
     def _says(self, status: str) -> Publish:
         return Publish(self._status, status.encode(), retain=True)

@@ -8,6 +8,7 @@ from core.project import LookupSource, Model, Project, Source, View, variables
 from sync.lookups import complaint
 from sync.manifest import Binding
 from sync.names import BadName, LookupName, Name
+from sync.topics import matches
 
 _WORD = re.compile(r"\{(\w+)\}")
 
@@ -31,7 +32,7 @@ def problems(project: Project) -> list[str]:
         found += _model_problems(project, name, model)
     for key, lookup in project.lookups.items():
         found += _lookup_problems(project, key, lookup)
-    return found + _config_problems(project)
+    return found + _heard_again(project) + _config_problems(project)
 
 
 def _source_problems(project: Project, name: str, source: Source) -> list[str]:
@@ -109,8 +110,6 @@ def _binding_problems(project: Project, name: str, model: Model) -> list[str]:
     for binding in model.bindings:
         if binding.topic.split("/").count("{entity}") != 1:
             found.append(f"{place}: topic {binding.topic!r} needs one level '{{entity}}'")
-        elif binding.output == binding.topic:
-            found.append(f"{place}: output and topic are both {binding.topic!r}: it would hear itself")
         payload = (binding.format, binding.time_field, binding.fields, binding.columns, binding.units)
         if heard.setdefault(binding.topic, payload) != payload:
             found.append(f"{place}: two read {binding.topic!r}, each as another payload; they must agree on it")
@@ -119,6 +118,23 @@ def _binding_problems(project: Project, name: str, model: Model) -> list[str]:
             found += [
                 f"{place}: {binding.topic!r}: {text}" for text in _payload_problems(binding, view.window.channels)
             ]
+    return found
+
+
+def _heard_again(project: Project) -> list[str]:
+    """Predictions, and what is said of those that failed, must reach no binding as readings, of whichever model: one
+    device may have all of them. A variable stands for itself."""
+    every = [(name, binding) for name, model in project.models.items() for binding in model.bindings]
+    found = []
+    for name, said in every:
+        output = said.output.replace("{entity}", "entity")
+        for listener, heard in every:
+            if heard.topic.split("/").count("{entity}") != 1:
+                continue  # said elsewhere
+            pattern = heard.topic.replace("{entity}", "+")
+            if matches(pattern, output) or matches(pattern, f"{output}/error"):
+                whose = f"models.{listener}.bindings hears it as readings, by {heard.topic!r}"
+                found.append(f"models.{name}.bindings: output {said.output!r}: {whose}; give it another topic")
     return found
 
 

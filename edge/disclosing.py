@@ -4,7 +4,7 @@ owner signed that they may leave (`Uplink.asked`), within the day's budget. Pure
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -71,6 +71,13 @@ def disclose(found: Sequence[Remembered], let_out: Mapping[ModelName, Open], roo
         else:
             withheld.add(model)
     return Disclosed(tuple(reversed(told)), spent, tuple(sorted(withheld)))
+
+
+def withhold(told: Disclosed, models: Collection[ModelName]) -> Disclosed:
+    """The same without the inputs of some models."""
+    left = (without_inputs(one) if one.prediction.model in models else one for one in told.predictions)
+    spent = {model: size for model, size in told.spent.items() if model not in models}
+    return Disclosed(tuple(left), spent, tuple(sorted({*told.withheld, *models})), told.more)
 
 
 def shown(one: Remembered) -> Told:

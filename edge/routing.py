@@ -3,8 +3,8 @@
 Theory. A hash keyed by the split's seed puts every key at one of 10,000 places, and each arm has a stretch of places of
 its own; all others are the incumbent's. A stretch that grows or ends takes from the incumbent, or gives back to it, and
 moves nobody else. Seeds, and names of models, make splits independent of each other; each device has a seed of its own
-(`sync.splits.seed_of`), because devices have the same names for other things. Who does not know the seed cannot choose a
-key that leads to an arm.
+(`sync.splits.seed_of`), because devices have the same names for other things. Who does not know it cannot choose a key
+that leads to an arm.
 """
 
 from __future__ import annotations

@@ -108,6 +108,15 @@ class Serving:
         live = self._live.get(model) if arm is None else split.arms.get(arm) if split else None
         return live.health() if live else Health()
 
+    def blame(self, model: ModelName, loaded: Loaded, error: ModelError) -> None:
+        """An arm of a split could not answer what the incumbent did answer: that counts as an error of the arm. Nothing
+        happens where it is none any more, or where the error counted when it was raised."""
+        number, split = loaded.slot.release.number, self._splits.get(model)
+        arm = split.arms.get(number) if split else None
+        if arm is not None and arm.loaded is loaded and not isinstance(error, RunFailed | NotFinite):
+            arm.count(0.0, error=error)
+            self._observe(model, number, 0.0, 0)
+
     def beside(self, model: ModelName, other: Loaded, runs: int) -> tuple[list[float], list[float]]:
         """Milliseconds of the release that serves and of `other`, run in turn on the sample of the first; nothing is
         counted. Nothing where none serves or there is no sample, or one of them fails on it."""

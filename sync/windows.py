@@ -91,8 +91,9 @@ class WindowKernel:
             raise ValueError(f"rows are {rows.shape}, times {ts.shape}; channels: {self.spec.channels}")
         if not np.isfinite(ts).all():
             raise ValueError("a time is not finite")
-        gaps = np.diff(ts)
-        steps = np.rint(np.minimum(gaps, self.spec.max_gap) / self.spec.period)
+        with np.errstate(over="ignore"):  # two finite times may lie further apart than a number can say
+            gaps = np.diff(ts)
+        steps = np.rint(np.clip(gaps, -self.spec.max_gap, self.spec.max_gap) / self.spec.period)
         breaks = np.append(np.flatnonzero((steps < 1) | (gaps > self.spec.max_gap)) + 1, len(ts))
         windows: list[Window] = []
         at = 0
@@ -113,7 +114,7 @@ class WindowKernel:
         if self._last_ts is None or ts - self._last_ts > self.spec.max_gap:
             self._open_segment()
             return 0
-        ahead = round((ts - self._last_ts) / self.spec.period)
+        ahead = round(max(ts - self._last_ts, -self.spec.max_gap) / self.spec.period)
         return self._last_index + ahead if ahead >= 1 else None
 
     def _open_segment(self) -> None:

@@ -5,7 +5,7 @@ Where pairs decide, the canary devices run it in shadow first, until the pairs o
 worse (`core.rollout.arms`). Neither goes on for ever: after `days` it is paused, and the devices are as before. Then,
 or at once under guardrails, they serve it; the rest follows when every canary device has committed. Reversed as soon as
 the pairs say harm, or a quorum of devices gave a verdict against the release (`core.quorum`); one verdict among three
-devices or more holds it where it is until a person speaks. Offline devices are waited for, never counted as failures
+devices or more keeps it from going on until a person speaks. Offline devices are waited for, never counted as failures
 (docs/operations.md).
 """
 

@@ -22,7 +22,7 @@ from sync.names import DeviceId, ModelName, TenantId
 
 MOST = 500  # documents of one device: whoever invents entities must not fill Home Assistant
 _ROOT = "homeassistant"
-_LONGEST = 16 * 1024  # bytes of a document that was heard
+_LONGEST = 1024 * 1024  # bytes of a document that was heard: no manifest has so many classes that its own is longer
 
 Declared = Callable[[], Iterable[tuple[ModelName, str]]]  # (model, output topic with {entity}) described at present
 
@@ -42,6 +42,8 @@ class Discovery:
         self._tenant, self._device, self._publish, self._declared = tenant, device, publish, declared
         self._node = f"falaj_{tenant}_{device}"  # names have no '_', so two devices never share one
         self._known: dict[str, bytes] = {}
+        self._described: dict[str, tuple[str, ...]] = {}  # topic -> classes, since bindings changed last
+        self._settled = False  # until then nobody knows which bindings there are
         self._lock = threading.Lock()
 
     def subscription(self) -> str:
@@ -52,35 +54,43 @@ class Discovery:
         return topic.startswith(f"{_ROOT}/") and topics.matches(self.subscription(), topic)
 
     def announce(self, model: ModelName, classes: tuple[str, ...], binding: Binding, entity: str) -> None:
-        """An entity of a binding was answered: it is described, once."""
+        """An entity of a binding was answered: it is described, once, and anew where that has become another text."""
         kind = "binary_sensor" if binding.when is not None else "sensor"
         output = binding.output.replace("{entity}", entity)
         name = f"{model}_{hashlib.sha256(output.encode(errors='surrogatepass')).hexdigest()[:16]}"
         topic = f"{_ROOT}/{kind}/{self._node}/{name}/config"
-        if topic in self._known:
+        if self._described.get(topic) == classes:
             return
         payload = orjson.dumps(self._document(name, model, classes, binding, entity, output))
         with self._lock:
-            if topic in self._known or len(self._known) >= MOST:
+            before = self._known.get(topic)
+            if before is None and len(self._known) >= MOST:
                 return
-            self._known[topic] = payload
+            self._known[topic], self._described[topic] = payload, classes
+        if payload == before:
+            return
         self._publish(Publish(topic, payload, retain=True))
 
     def heard(self, topic: str, payload: bytes) -> None:
-        """A document as the broker has it: kept in mind, or taken away if no binding declares it any more."""
+        """A document as the broker has it: kept in mind, or taken away if no binding declares it any more. While
+        bindings are not known yet it is kept."""
         if not payload:
             with self._lock:
                 self._known.pop(topic, None)
-        elif self._stands(topic, payload):
-            with self._lock:
-                if len(self._known) < MOST:
-                    self._known.setdefault(topic, payload)
-        else:
+                self._described.pop(topic, None)
+            return
+        with self._lock:
+            stands = not self._settled or self._stands(topic, payload)
+            if stands and len(self._known) < MOST:
+                self._known.setdefault(topic, payload)
+        if not stands:
             self._publish(Publish(topic, b"", retain=True))
 
     def settle(self) -> None:
-        """Bindings have changed: documents of those that have gone are taken away."""
+        """All bindings are known, or have changed: documents of those that have gone are taken away."""
         with self._lock:
+            self._settled = True
+            self._described.clear()
             gone = [topic for topic, payload in self._known.items() if not self._stands(topic, payload)]
             for topic in gone:
                 del self._known[topic]

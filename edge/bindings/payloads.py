@@ -20,6 +20,7 @@ from sync.windows import Rows
 
 LARGEST = 64 * 1024  # bytes of one sensor message
 MOST = 1000  # readings of one message
+LEADS = 2 * MOST  # windows that one message may lead to, beside those of one gap: as if half its readings were lost
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -50,11 +51,28 @@ def read(payload: bytes, binding: Binding, channels: tuple[str, ...]) -> Reading
         raise BadReading(f"{len(rows)} readings in one message; 1 to {MOST} are taken")
     if times is not None and (unit := binding.units.get(binding.time_field)) is not None:
         times = [ts * unit.scale + unit.offset for ts in times]
+        if not all(map(math.isfinite, times)):
+            raise BadReading(f"{binding.time_field!r} is not a finite number in seconds")
     if binding.units or isinstance(rows, np.ndarray):
         rows = in_units(rows, channels, binding.units)
         if not np.isfinite(rows).all():
             raise BadReading("a number is not finite, or in the model's units beyond what a 32-bit float holds")
     return Readings(times, rows)
+
+
+def check_gaps(ts: Sequence[float], last: float | None, spec: WindowSpec) -> None:
+    """Raises BadReading if readings of these times, after the row that was taken at `last`, would lead to far more
+    windows than there are readings: each gap that ends no segment is cut into windows with holes."""
+    gap = spec.max_gap / spec.period  # indices that a single reading may go ahead
+    most = LEADS + gap / spec.step
+    if len(ts) * max(gap, 1.0) / spec.step <= most:
+        return
+    newest = np.maximum.accumulate(np.array([ts[0] if last is None else last, *ts], np.float64))
+    with np.errstate(over="ignore"):
+        gaps = np.diff(newest)
+    ahead = np.where(gaps > spec.max_gap, 1.0, np.minimum(gaps, spec.max_gap) / spec.period)
+    if ahead.sum() / spec.step > most:
+        raise BadReading(f"its gaps would lead to more than {most:.0f} windows; send it as several messages")
 
 
 def timed(count: int, last: float | None, arrival: float, spec: WindowSpec) -> list[float]:

@@ -15,12 +15,12 @@ import msgspec
 
 from edge.answers import conclude
 from edge.bindings.discovery import Discovery
-from edge.bindings.payloads import BadReading, Readings, read, timed
+from edge.bindings.payloads import BadReading, Readings, check_gaps, read, timed
 from edge.bindings.reading import ENTITY, Bound, ErrorDocument, entity_of, prediction_id
 from edge.bindings.telling import Telling
 from edge.buffers import Buffers, Unheard
 from edge.lookups import Lookups
-from edge.serving import Answer, ModelError, NoModel, NotFinite, RunFailed, Serving
+from edge.serving import Loaded, ModelError, NoModel, Serving
 from sync.link import Publish
 from sync.lookups import filled
 from sync.manifest import Manifest
@@ -91,7 +91,12 @@ class Bindings:
         self._bound[manifest.model] = tuple(
             Bound(manifest.model, binding, spec, manifest.classes) for binding in bindings if spec is not None
         )
-        self.discovery.settle()
+
+    def all_bound(self) -> None:
+        """Every model of the device was bound: what Home Assistant was told of other bindings is taken away. While none
+        was, nothing is: a device that could not resume yet does not know what it had."""
+        if self._bound:
+            self.discovery.settle()
 
     def unbind(self, model: ModelName) -> None:
         """The model's bindings end, and with them its buffers."""
@@ -183,6 +188,8 @@ class Bindings:
             latest = max(ts)
             if self._now is not None and _CLOCK_SET < self._now() < latest - _AHEAD:
                 raise BadReading(f"its time {latest:.0f} is more than a day ahead; every later row would look old")
+            if len(ts) > 1:
+                check_gaps(ts, self._buffers.last_ts(first.model, first.window, entity), first.window)
         except BadReading as error:
             for bound in listeners:
                 name = entity[:_ENTITY_LIMIT]
@@ -223,35 +230,45 @@ class Bindings:
         if not window.complete:
             return blank, NO_BASIS, None
         try:
-            answer, stale, basis = self._ask(bound, entity, window)
-            value, probabilities = conclude(answer.outputs, bound.classes)
+            prediction, basis = self._ask(blank, window)
         except NoModel:
             return msgspec.structs.replace(blank, quality="no_model", value=bound.binding.no_model), NO_BASIS, None
         except ModelError as error:
             return msgspec.structs.replace(blank, quality="abstain"), NO_BASIS, error
-        return msgspec.structs.replace(
-            blank, quality="stale" if stale else "ok", value=value, probabilities=probabilities, classes=bound.classes,
-            release=answer.release.number,
-        ), basis, None  # fmt: skip
+        return prediction, basis, None
 
-    def _ask(self, bound: Bound, entity: str, window: Window) -> tuple[Answer, bool, Basis]:
-        """The answer of the release that serves, in a split for this entity, asked as it wants to be asked, whether a
-        lookup was stale, and what it rests on."""
-        key = entity
+    def _ask(self, blank: Prediction, window: Window) -> tuple[Prediction, Basis]:
+        """What the release that serves, in a split for this entity, says, asked as it wants to be asked. What an arm of
+        a split cannot answer the incumbent does, and nothing is lost."""
+        model, key = blank.model, blank.entity
+        failed: tuple[Loaded, ModelError] | None = None
         while True:
-            loaded = self._serving.loaded(bound.model, key)
-            slot = loaded.slot
-            inputs, stale, looked = self._lookups.question(loaded.session, slot.manifest, entity, window.values)
+            loaded = self._serving.loaded(model, key)
             try:
-                answer = self._serving.predict(bound.model, inputs, slot.release.number)
-                return answer, stale, Basis(answer.release.artifact, self._lookups.config_version, looked)
-            except (RunFailed, NotFinite):
-                if loaded is self._serving.incumbent(bound.model):
-                    raise
-                key = ""  # an arm of a split failed: the incumbent answers, and nothing is lost
+                found = self._asked(loaded, blank, window)
             except NoModel:
-                if self._serving.loaded(bound.model, key) is loaded:
+                if self._serving.loaded(model, key) is loaded:
                     raise  # else: another release took over in between, and may want other inputs
+            except ModelError as error:
+                if loaded is self._serving.incumbent(model):
+                    raise
+                failed, key = (loaded, error), ""
+            else:
+                if failed is not None:
+                    self._serving.blame(model, *failed)
+                return found
+
+    def _asked(self, loaded: Loaded, blank: Prediction, window: Window) -> tuple[Prediction, Basis]:
+        """What one release says of a window, in its own classes; raises ModelError."""
+        slot = loaded.slot
+        inputs, stale, looked = self._lookups.question(loaded.session, slot.manifest, blank.entity, window.values)
+        answer = self._serving.predict(blank.model, inputs, slot.release.number)
+        classes = answer.slot.manifest.classes
+        value, probabilities = conclude(answer.outputs, classes)
+        return msgspec.structs.replace(
+            blank, quality="stale" if stale else "ok", value=value, probabilities=probabilities, classes=classes,
+            release=answer.release.number,
+        ), Basis(answer.release.artifact, self._lookups.config_version, looked)  # fmt: skip
 
     def _described(self) -> Iterable[tuple[ModelName, str]]:
         """What is described to Home Assistant: (model, output topic with {entity})."""

@@ -16,6 +16,7 @@ from appliance.demo.fleet import free_ports
 from appliance.local_session import LocalSession
 from appliance.settings import LocalBroker
 from edge.bindings import Bindings, Requests
+from edge.bindings.stream import Observe, Taken
 from edge.buffers import Buffers
 from edge.runtime import load
 from edge.serving import Loaded, Serving
@@ -23,7 +24,7 @@ from sync.bindings import Binding, When
 from sync.link import Message, Publish
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink
-from sync.names import DeviceId
+from sync.names import DeviceId, ModelName
 from tests.appliance.conftest import eventually
 from tests.edge import graphs
 from tests.edge.graphs import MODEL, TENANT, manifest
@@ -83,22 +84,32 @@ class Site:
         self.broker.stop()
 
 
+def _unseen(model: ModelName, ts: float, rows: Taken) -> None:
+    """Nobody watches the streams."""
+
+
 class Agent:
     """Bindings and requests of one device, on their session."""
 
-    def __init__(self, site: Site, *bindings: Binding) -> None:
+    def __init__(self, site: Site, *bindings: Binding, observe: Observe = _unseen, bound: bool = True) -> None:
+        self.reports: list[tuple[str, str]] = []
         data = graphs.classifier()
         serving = Serving()
         serving.put(MODEL, Loaded(load(data), graphs.slot(4, data)))
         password = (site.folder / "falaj.password").read_text()
         at = LocalBroker(port=site.port)
-        self.session = LocalSession(at, password, DEVICE, lambda: None)
+        self.session = LocalSession(
+            at, password, DEVICE, lambda: None, lambda code, text: self.reports.append((code, text))
+        )
         self.buffers = Buffers(site.folder / f"{len(site.agents)}.db", TENANT, bytes(32))
-        self.bindings = Bindings(TENANT, DEVICE, serving, self.buffers, self.session.publish)
+        self.bindings = Bindings(TENANT, DEVICE, serving, self.buffers, self.session.publish, observe=observe)
         self.requests = Requests(DEVICE, serving, self.session.publish, lambda: 0.0)
         self.stopped = False
         site.agents.append(self)
-        self.bind(*bindings)
+        if bound:
+            self.bind(*bindings)
+        else:
+            self.session.listen(self.bindings, self.requests)
         self.session.start(self.bindings, self.requests)
         eventually(lambda: len(self.session.listening) >= 1 + bool(bindings), "the agent's session")
 
@@ -195,3 +206,42 @@ def test_a_broker_that_forgot_its_documents_is_told_again(site: Site) -> None:
     site.broker.start(local_config(site.folder, site.port))
     late = site.program("late")
     eventually(lambda: len(late.documents()) == 1, "the document, though no sensor was heard since")
+
+
+def test_a_message_that_breaks_the_agent_is_reported_and_let_go_and_the_session_goes_on(site: Site) -> None:
+    heard: list[float] = []
+
+    def breaks(model: ModelName, ts: float, rows: Taken) -> None:
+        heard.append(ts)
+        if ts == 666.0:
+            raise ArithmeticError("nobody thought of that")
+
+    panel = site.program("panel")
+    agent = Agent(site, PLAIN, observe=breaks)
+    poison = json.dumps({"ts": 666.0, "x": 1.0, "y": 1.0}).encode()
+    for _ in range(3):
+        panel.link.publish(Publish("site/w1/accel", poison))
+    feed(panel, "w2")
+    eventually(lambda: "site/w2/motion" in panel.newest, "a prediction after them")
+    ((code, text),) = agent.reports
+    assert code == "message-failed" and "ArithmeticError in test_local_session.py" in text and "thought" not in text
+    agent.stop()
+    heard.clear()
+    Agent(site, PLAIN, observe=breaks)
+    feed(panel, "w3")
+    eventually(lambda: "site/w3/motion" in panel.newest, "what comes after a restart")
+    assert 666.0 not in heard, "each was acknowledged"
+
+
+def test_documents_stay_while_a_start_does_not_know_its_bindings_yet(site: Site) -> None:
+    panel = site.program("panel")
+    first = Agent(site, DESCRIBED)
+    feed(panel, "w1")
+    eventually(lambda: len(panel.documents()) == 1, "the document")
+    first.stop()
+    late = Agent(site, bound=False)
+    eventually(lambda: bool(late.bindings.discovery._known), "the retained document")
+    late.bind(DESCRIBED)
+    feed(panel, "w2")
+    eventually(lambda: len(panel.documents()) == 2, "both documents")
+    assert all(p for t, p in panel.came if t.startswith("homeassistant/")), "none was taken away in between"

@@ -65,7 +65,26 @@ CASES: dict[str, tuple[Project, str]] = {
     ),
     "binding that hears itself": (
         with_model(bindings=(Binding("a/{entity}", "a/{entity}"),)),
-        "models.motion.bindings: output and topic are both 'a/{entity}'",
+        "models.motion.bindings: output 'a/{entity}': models.motion.bindings hears it as readings, by 'a/{entity}'",
+    ),
+    "binding that hears itself as another sensor": (
+        with_model(bindings=(Binding("plant/{entity}", "plant/{entity}-score"),)),
+        "output 'plant/{entity}-score': models.motion.bindings hears it as readings, by "
+        "'plant/{entity}'; give it another topic",
+    ),
+    "binding that hears its own complaints": (
+        with_model(bindings=(Binding("plant/{entity}/+", "plant/{entity}"),)),
+        "output 'plant/{entity}': models.motion.bindings hears it",
+    ),
+    "binding that hears another model": (
+        replace(
+            GOOD,
+            models={
+                MODEL: replace(THE_MODEL, bindings=(Binding("plant/{entity}/vib", "plant/{entity}"),)),
+                ModelName("other"): replace(THE_MODEL, bindings=(Binding("plant/{entity}", "out/{entity}"),)),
+            },
+        ),
+        "models.motion.bindings: output 'plant/{entity}': models.other.bindings hears it",
     ),
     "stretch backwards": (with_model(fit=(0.6, 0.6)), "models.motion.fit: needs 0 <= from < to <= 1"),
     "stretch beyond the end": (with_model(gate=(0.7, 1.1)), "models.motion.gate: needs 0 <= from < to <= 1"),

@@ -19,7 +19,7 @@ from sync.features import TensorSpec, Unit
 from sync.manifest import Lookup, LookupColumn
 from sync.names import Digest, LookupName
 from sync.reports import ArmReport, ModelReport, Release, SplitReport
-from sync.splits import seed_of
+from sync.splits import Stake, identity, seed_of
 from tests.core.desk import Desk
 from tests.core.pairs import Fleet, begun, paired
 from tests.core.world import DAY, MODEL, ONE, START, TWO, WINDOW, World, serving
@@ -65,6 +65,11 @@ def test_each_device_draws_a_lot_of_its_own(fleet: Fleet) -> None:
     fleet.world.release(b"new")
     plan, seeds = fleet.rollout().split, {device: fleet.told(device).seed for device in (ONE, TWO)}
     assert plan is not None and seeds == {device: seed_of(plan.seed, device) for device in (ONE, TWO)}
+    for device in (ONE, TWO):
+        order = fleet.told(device)
+        stakes = tuple(Stake(arm.manifest, arm.retry, arm.first, arm.share) for arm in order.arms)
+        about = identity(order.seed, order.gates.per_key, order.manifest, stakes)
+        assert about == name_of(fleet.rollout(), device), "what the device will say is what the core looks for"
     assert len({plan.seed, *seeds.values()}) == 3 and {len(seed) for seed in seeds.values()} == {32}
 
 

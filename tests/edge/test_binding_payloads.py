@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.bindings.payloads import LARGEST, BadReading, read, timed
+from edge.bindings.payloads import LARGEST, BadReading, check_gaps, read, timed
 from sync.bindings import Binding, Format
 from sync.features import Unit, WindowSpec, in_units
+from sync.windows import WindowKernel
 
 XY = ("x", "y")
 SINGLE = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -105,6 +106,7 @@ def test_a_channel_with_a_dot_in_its_name_is_meant_literally() -> None:
     [
         ("json", b'{"ts": 1, "x": 1, "y": 1e39}', "'y' is beyond"),
         ("json", b"[" * 60_000, "not JSON"),
+        ("json", b'{"ts": 1e308, "x": 1, "y": 1}', "'ts' is not a finite number in seconds"),
         ("rows", b"{}", "not a JSON list"),
         ("rows", b"[[1, 2, 3], [1, 2]]", "2 numbers in a row that has 3: ts, x, y"),
         ("rows", b"[[1, 2, 3], 4]", "0 numbers in a row"),
@@ -125,8 +127,9 @@ def test_a_channel_with_a_dot_in_its_name_is_meant_literally() -> None:
     ],
 )
 def test_what_is_wrong_is_said_by_its_name_and_never_quoted(form: Format, payload: bytes, says: str) -> None:
+    units = {"ts": Unit(1000.0)} if form == "json" else {}
     with pytest.raises(BadReading) as refused:
-        read(payload, binding(form), XY)
+        read(payload, binding(form, units=units), XY)
     assert says in str(refused.value) and len(str(refused.value)) < 200
 
 
@@ -188,3 +191,28 @@ def test_bindings_that_contradict_themselves_are_refused() -> None:
             Binding("a/{entity}", "b/{entity}", **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="scale"):
         Unit(0.0)
+
+
+def test_no_message_leads_to_many_more_windows_than_readings() -> None:
+    spec = WindowSpec(4, 1, 1.0, XY, 60.0)
+    rows = np.zeros((1000, 2), np.float32)
+    for ts, refused in (
+        (np.arange(1000.0), False),  # as they come
+        (np.append(np.arange(500.0), 550.0 + np.arange(500)), False),  # ... with a time without the sensor
+        (np.arange(1000.0) * 50, True),  # 49,950 windows
+        (np.arange(1000.0) * 100, False),  # gaps that end segments lead to none
+        (np.arange(1000.0)[::-1] * 50, False),  # nor does what lies in the past
+        (np.resize([-1e308, 1e308], 1000), False),
+    ):
+        for last in (None, float(ts[0]) - 60):
+            windows = WindowKernel(spec).push(ts, rows)
+            assert (len(windows) > 2060) is refused
+            if not refused:
+                check_gaps(list(ts), last, spec)
+                continue
+            with pytest.raises(BadReading, match="2060 windows"):
+                check_gaps(list(ts), last, spec)
+
+
+def test_one_reading_after_a_long_gap_is_always_taken() -> None:
+    check_gaps([3600.0], 0.0, WindowSpec(4, 1, 0.02, XY, 3600.0))

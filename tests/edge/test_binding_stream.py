@@ -17,7 +17,7 @@ from edge.runtime import load
 from edge.serving import Loaded, Serving
 from sync import codec
 from sync.bindings import Binding, When
-from sync.features import Unit
+from sync.features import Unit, WindowSpec
 from sync.link import Publish
 from sync.messages import Prediction
 from sync.names import DeviceId
@@ -208,4 +208,31 @@ def test_a_long_topic_is_not_repeated_at_length(path: Path) -> None:
     box = Box(path, Binding("site/{entity}/+", "site/{entity}/motion"))
     box.bindings.handle("site/w1/" + "x" * 60_000, b"junk", 1, lambda: None)
     assert len(box.errors()[0]["topic"]) == 512
+    box.buffers.close()
+
+
+@pytest.mark.parametrize("far", [-1e308, 1e308])
+def test_a_reading_from_the_end_of_time_does_not_end_the_stream(path: Path, far: float) -> None:
+    box = Box(path, binding())
+    box.release = manifest(4, (binding(),), window=WindowSpec(4, 2, 0.5, ("x", "y"), 2.0))
+    box.bindings.bind(box.release)
+    box.now = 5.0  # a clock that was never set refuses nothing
+    for ts in (0.0, far):
+        box.reading(ts, RESTS, "bad")
+    for ts in range(4):
+        box.reading(ts / 2, RESTS)
+    assert [p.quality for p in box.told()] == ["ok"]
+    box.bindings.settle(everything=True)
+    assert box.acks == 6
+    box.buffers.close()
+
+
+def test_a_message_full_of_gaps_is_refused_with_a_word(path: Path) -> None:
+    box = Box(path, binding())
+    box.release = manifest(4, (binding(),), window=WindowSpec(4, 1, 1.0, ("x", "y"), 60.0))
+    box.bindings.bind(box.release)
+    box.hear(json.dumps([{"ts": ts * 50.0, "x": 1, "y": 1} for ts in range(1000)]).encode())
+    (error,) = box.errors()
+    assert error["code"] == "bad-reading" and "windows" in error["text"]
+    assert not box.told() and box.acks == 1
     box.buffers.close()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from edge.disclosing import MOST, ROOM, Open, disclose, without_inputs
+from edge.disclosing import MOST, ROOM, Open, disclose, withhold, without_inputs
 from sync import answers, codec, roles
 from sync.answers import Predictions
 from sync.commands import PART, PARTS
@@ -53,6 +53,11 @@ def test_a_budget_is_never_exceeded_and_goes_to_the_newest() -> None:
     told = disclose([one(n) for n in range(1, 6)], {A: Open(frozenset({1}), 2 * size)})
     assert windows(told.predictions) == [False, False, False, True, True] and told.spent == {A: 2 * size}
     assert told.withheld == (A,) and not told.more
+
+
+def test_a_model_whose_budget_refuses_keeps_its_inputs_and_no_other_does() -> None:
+    told = withhold(disclose([one(1), one(2, B)], {A: ALL, B: ALL}), {B})
+    assert windows(told.predictions) == [True, False] and told.withheld == (B,) and set(told.spent) == {A}
 
 
 def test_of_what_does_not_fit_the_newest_are_told() -> None:

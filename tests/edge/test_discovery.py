@@ -58,6 +58,7 @@ def test_any_sensor_is_described_once_and_its_own_document_stands(entity: str) -
 @given(st.binary(max_size=300) | st.recursive(st.none() | st.text() | st.floats(), st.lists).map(str).map(str.encode))
 def test_whatever_stands_among_its_documents_and_is_none_is_taken_away(payload: bytes) -> None:
     known = Known()
+    known.discovery.settle()
     known.discovery.heard(OURS, payload)
     assert known.sent == ([Publish(OURS, b"", retain=True)] if payload else [])
 
@@ -107,3 +108,59 @@ def test_the_document_says_what_kind_of_answer_it_is(
     known.discovery.announce(MODEL, classes, binding, "w1")
     document = json.loads(known.sent[0].payload)
     assert document | says == document
+
+
+def options(payload: bytes) -> list[str]:
+    return list(json.loads(payload)["options"])
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_other_classes_are_described_anew_once(restarted: bool) -> None:
+    known = Known()
+    known.discovery.announce(MODEL, ("rest", "walk"), BINDING, "w1")
+    before = known.sent[0]
+    if restarted:
+        known.discovery = known.of("acme", "box-1")
+        known.discovery.heard(before.topic, before.payload)
+    known.discovery.settle()
+    for _ in range(3):
+        known.discovery.announce(MODEL, CLASSES, BINDING, "w1")
+    known.discovery.heard(before.topic, before.payload)  # an echo that was late
+    known.discovery.settle()
+    known.discovery.announce(MODEL, CLASSES, BINDING, "w1")
+    assert [(one.topic, options(one.payload)) for one in known.sent] == [
+        (before.topic, ["rest", "walk"]),
+        (before.topic, list(CLASSES)),
+    ]
+
+
+def test_two_bindings_that_say_it_differently_on_one_topic_do_not_describe_it_in_turns() -> None:
+    known = Known()
+    known.discovery.settle()
+    for _ in range(3):
+        for no_model in ("gone", "away"):
+            binding = Binding("s/{entity}", BINDING.output, no_model=no_model, home_assistant=True)
+            known.discovery.announce(MODEL, CLASSES, binding, "w1")
+    assert len(known.sent) == 1
+
+
+def test_the_document_of_many_classes_stands() -> None:
+    known = Known()
+    known.discovery.settle()
+    known.discovery.announce(MODEL, tuple(f"class-{n}" for n in range(5_000)), BINDING, "w1")
+    known.echo()
+    known.discovery.settle()
+    assert [len(one.payload) > 16 * 1024 for one in known.sent] == [True]
+
+
+def test_before_bindings_are_known_nothing_is_taken_away() -> None:
+    known = Known()
+    known.discovery.announce(MODEL, CLASSES, BINDING, "w1")
+    declared, known.declared = known.declared, []
+    known.discovery = known.of("acme", "box-1")
+    known.echo()
+    known.discovery.heard(OURS, b"not ours")
+    assert len(known.sent) == 1
+    known.declared = declared
+    known.discovery.settle()
+    assert known.sent[1:] == [Publish(OURS, b"", retain=True)]

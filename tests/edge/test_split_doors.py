@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
+from onnx import helper
 
 from edge.bindings import Requests
 from edge.http.metrics import Metrics
@@ -20,8 +22,9 @@ from edge.runtime import Session, load
 from edge.serving import Loaded, RunFailed, Serving
 from sync.golden import Arrays
 from sync.link import Message, Publish
+from sync.manifest import Lookup, LookupColumn, Manifest
 from sync.messages import SHARES
-from sync.names import DeviceId
+from sync.names import DeviceId, LookupName
 from tests.edge import graphs
 from tests.edge.graphs import MODEL
 from tests.edge.test_bindings import BINDING, Box
@@ -150,4 +153,74 @@ def test_bindings_go_by_entity(tmp_path: Path, *, failing: bool) -> None:
             box.send(float(ts), key)
     said = {one.entity: one.release for one in box.predictions()}
     assert said == {key: 4 if failing else ROUTES.release(key) for key in KEYS} and not box.errors()
+    box.buffers.close()
+
+
+UNKNOWN = Lookup(LookupName("machines"), (LookupColumn("age"),), 3600.0)
+OTHER_SHAPE = graphs.finish(
+    [helper.make_node("Identity", ["window"], ["y"])],
+    [graphs.value("window", ["n", 9, 2])], [graphs.value("y", ["n", 9, 2])],
+)  # fmt: skip
+
+
+def arm(box: Box, data: bytes, of: Manifest) -> None:
+    """Release 4 serves, this one answers for half of the entities."""
+    box.go_live(graphs.manifest(4, (BINDING,)))
+    box.serving.split(MODEL, ROUTES, {5: Loaded(load(data), graphs.slot(5, data, of))})
+    for ts in range(4):
+        for key in KEYS:
+            box.send(float(ts), key)
+
+
+@pytest.mark.parametrize(
+    ("data", "of"),
+    [
+        (OTHER_SHAPE, graphs.manifest(5, (BINDING,))),
+        (graphs.classifier(), graphs.manifest(5, (BINDING,), classes=("a", "b"))),
+        (graphs.classifier(), replace(graphs.manifest(5, (BINDING,)), lookups=(UNKNOWN,))),
+    ],
+    ids=["another input", "another output", "a table that is not there"],
+)
+def test_an_arm_that_cannot_answer_costs_nobody_an_answer_and_falls(tmp_path: Path, data: bytes, of: Manifest) -> None:
+    box = Box(tmp_path / "buffers.db")
+    arm(box, data, of)
+    assert {one.entity: (one.quality, one.release) for one in box.predictions()} == dict.fromkeys(KEYS, ("ok", 4))
+    assert box.serving.health(MODEL, 5).errors == sum(ROUTES.release(key) == 5 for key in KEYS) > 0
+    assert box.serving.health(MODEL).errors == 0 and not box.errors()
+    box.buffers.close()
+
+
+def test_what_the_incumbent_cannot_answer_either_is_not_held_against_an_arm(tmp_path: Path) -> None:
+    box = Box(tmp_path / "buffers.db")
+    box.go_live(graphs.manifest(4, (BINDING,)), OTHER_SHAPE)
+    box.serving.split(MODEL, ROUTES, {5: Loaded(load(OTHER_SHAPE), graphs.slot(5, OTHER_SHAPE))})
+    for ts in range(4):
+        for key in KEYS:
+            box.send(float(ts), key)
+    assert {one.quality for one in box.predictions()} == {"abstain"} and box.errors()
+    assert box.serving.health(MODEL, 5).errors == 0
+    box.buffers.close()
+
+
+def test_an_arm_answers_in_its_own_classes(tmp_path: Path) -> None:
+    box = Box(tmp_path / "buffers.db")
+    turned = ("run", "rest", "walk")
+    arm(box, graphs.classifier(), graphs.manifest(5, (BINDING,), classes=turned))
+    for one in box.predictions():
+        classes = turned if one.release == 5 else graphs.CLASSES
+        likeliest = one.probabilities.index(max(one.probabilities))
+        assert (one.classes, one.value) == (classes, classes[likeliest])
+    assert {one.release for one in box.predictions()} == {4, 5}
+    box.buffers.close()
+
+
+def test_a_release_in_force_before_its_bindings_answers_in_its_own_classes(tmp_path: Path) -> None:
+    box = Box(tmp_path / "buffers.db")
+    data, turned = graphs.classifier(), ("run", "rest", "walk")
+    box.go_live(graphs.manifest(4, (BINDING,)))
+    box.serving.put(MODEL, Loaded(load(data), graphs.slot(5, data, graphs.manifest(5, (BINDING,), classes=turned))))
+    for ts in range(4):
+        box.send(float(ts))
+    (one,) = box.predictions()
+    assert (one.release, one.classes, one.value) == (5, turned, turned[one.probabilities.index(max(one.probabilities))])
     box.buffers.close()

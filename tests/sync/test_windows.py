@@ -161,3 +161,16 @@ def test_a_push_that_does_not_fit_is_refused_whole(bad: float) -> None:
 def test_a_checkpoint_of_another_shape_starts_empty() -> None:
     kernel = WindowKernel(SPEC, Checkpoint(5.0, 3, 5, b"short", b"short"))
     assert kernel.checkpoint() == WindowKernel(SPEC).checkpoint()
+
+
+FAR = [-1e308, 1e308, -1.7e308, 1.7e308]
+
+
+@pytest.mark.parametrize("before", [(), (0.0,), (0.0, 0.5, 1.0)])
+@pytest.mark.parametrize("far", [[ts] for ts in FAR] + [FAR, FAR[::-1]])
+def test_times_beyond_all_measure_break_nothing_however_they_come(before: tuple[float, ...], far: list[float]) -> None:
+    ts = np.array([*before, *far, 2.0, 2.5, 3.0])
+    whole, singly = WindowKernel(SPEC), WindowKernel(SPEC)
+    found = whole.push(ts, rows_for(ts))
+    assert same(found, push_in_pieces(singly, (ts, rows_for(ts)), list(range(len(ts)))))
+    assert whole.checkpoint() == singly.checkpoint()
