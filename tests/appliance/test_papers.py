@@ -156,7 +156,7 @@ def codes() -> set[str]:
     for file in ERRORS:
         found |= _declared(ROOT / file)
     found |= _declared(ROOT / "edge" / "outbox.py", "POISONED = ")
-    shells = (ROOT / "appliance").glob("edge_*.py")
+    shells = (f for part in ("edge_*.py", "local_*.py") for f in (ROOT / "appliance").glob(part))
     for file in (*shells, *(f for package in ("core", "edge") for f in (ROOT / package).rglob("*.py"))):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and _called(node) in CALLS:
