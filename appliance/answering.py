@@ -79,7 +79,7 @@ class Answering:
             return str(error)
         except (sqlite3.Error, OSError) as error:  # of this question alone: what else the disk does is seen elsewhere
             return f"the disk refuses: {error}"
-        inputs = sum(bool(one.window) for one in told.predictions)
+        inputs = sum(one.has_inputs for one in told.predictions)
         return Answered(sealed, f"the core asked what was predicted: {len(told.predictions)}, {inputs} with inputs")
 
     def serve(self, request: Request) -> Response:
@@ -190,7 +190,7 @@ def _journal(house: House) -> dict[str, Any]:
     return {
         "counters": {name: journal.counter(name) for name in get_args(Counter)},
         "high_water": journal.high_water(),
-        "outbox": {"waiting": house.outbox.mark()[0], "dropped": house.outbox.dropped()},
+        "outbox": {"waiting": house.outbox.waiting(), "dropped": house.outbox.dropped()},
         "deployments": {
             model: {
                 "phase": one.phase, "since": one.since, "reason": one.reason,

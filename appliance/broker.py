@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.child_log import MOST, ChildLog
 from appliance.errors import Trouble
 from appliance.keys import write_private
 from appliance.processes import check_port_free, end_stranger, spawn, stop, tail, wait_for_port
@@ -183,8 +184,12 @@ class Broker:
     or, where it shall not `outlive` it, the end of the process that started it.
     """
 
-    def __init__(self, folder: Path, host: str, port: int, setting: str, *, outlive: bool = True) -> None:
+    def __init__(
+        self, folder: Path, host: str, port: int, setting: str, *, outlive: bool = True, log_bytes: int = MOST
+    ) -> None:
+        """`log_bytes` is when its log is cut (`look_after`)."""
         self.folder, self.host, self.port, self._setting = folder, host, port, setting
+        self._log = ChildLog(folder / "mosquitto.log", log_bytes)
         self._outlive = outlive
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -201,12 +206,11 @@ class Broker:
         check_port_free(self.host, self.port, self._setting)
         (self.folder / "store").mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(path, config.encode())
-        log = self.folder / "mosquitto.log"
-        self._child = spawn([program, "-c", str(path)], log, outlive=self._outlive)
+        self._child = spawn([program, "-c", str(path)], self._log.path, outlive=self._outlive)
         write_private(self._pid_file, str(self._child.pid).encode())
         if not wait_for_port(self.host, self.port, self._child):
             self.stop()
-            raise NoBroker(f"Mosquitto does not start:\n{tail(log)}")
+            raise NoBroker(f"Mosquitto does not start:\n{tail(self._log.path)}")
 
     @property
     def pid(self) -> int | None:
@@ -222,6 +226,10 @@ class Broker:
         if self._child is not None:
             self._child.poll()  # a child that ended is reaped, or it would look alive
         return self.pid is not None
+
+    def look_after(self) -> None:
+        """Keeps its log within its bound; to be called every second or so while it runs."""
+        self._log.bound()
 
     def reload(self) -> None:
         """Has it read its access rules, revocations and certificates anew; sessions stay."""

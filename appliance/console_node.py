@@ -16,6 +16,7 @@ from gunicorn.app.base import BaseApplication
 
 from appliance import clock
 from appliance.core_state import CoreFolder
+from appliance.listener import THREADS, Listener
 from appliance.orders_socket import ask
 from appliance.settings import CoreSettings
 from core.catalog import Catalog, open_catalog
@@ -66,7 +67,9 @@ def run_enrolment(folder: CoreFolder, settings: CoreSettings) -> None:
         bind=f"{settings.listen}:{settings.ports.enrol}",
         certfile=str(folder.pki / "enrol.pem"),
         keyfile=str(folder.pki / "enrol.key"),
-        threads=4,
+        worker_class=Listener,
+        threads=THREADS,
+        keepalive=0,
         timeout=15,
         umask=0o177,
     ).run()

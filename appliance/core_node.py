@@ -17,13 +17,15 @@ from typing import IO
 
 from appliance import clock
 from appliance.authorities import certificates
-from appliance.broker import Broker, NoBroker, uplink_config, write_access
+from appliance.broker import Broker, uplink_config, write_access
+from appliance.child_log import ChildLog
 from appliance.core_state import CoreFolder, authority_folder, catalog_key, open_keys, prepare, renew_servers
 from appliance.errors import Trouble
 from appliance.keys import write_private
 from appliance.notify import notify
-from appliance.processes import PortTaken, check_port_free, hold, listens, spawn, stop, tail
+from appliance.processes import check_port_free, hold, listens, spawn, stop, tail
 from appliance.settings import CoreSettings
+from sync.errors import SyncError
 
 log = logging.getLogger("falaj.core")
 
@@ -31,6 +33,7 @@ SOCKET_PATH = 107  # bytes of a Unix socket's path on Linux
 RENEW = 6 * 3600.0  # seconds between two looks at the certificates
 RESTARTS, WITHIN = 5, 600.0  # from so many ends of a child in so many seconds on, each next start waits for longer ...
 LONGEST = 60.0  # ... up to so many seconds
+AGAIN = 5.0  # seconds until what could not be put right is tried again
 
 
 class CoreFailed(Trouble):
@@ -44,8 +47,17 @@ class _Kept:
     name: str
     start: Callable[[], subprocess.Popen[bytes]]
     child: subprocess.Popen[bytes]
+    log: ChildLog
     ends: list[float] = field(default_factory=list)
     due: float | None = None  # when it is started anew; None while it runs
+
+
+@dataclass(frozen=True)
+class _Trouble:
+    """What is in the way of a part, and when it is tried again."""
+
+    text: str
+    due: float
 
 
 def pause(ends: int) -> float:
@@ -63,7 +75,7 @@ class CoreNode:
         self._kept: list[_Kept] = []
         self._ended = threading.Event()
         self._renewed = clock.ticks()
-        self._trouble: dict[str, str] = {}  # what was told last of each part
+        self._trouble: dict[str, _Trouble] = {}  # part -> what is in its way
         self._lock: IO[bytes] | None = None
 
     def start(self) -> None:
@@ -130,7 +142,7 @@ class CoreNode:
         def start() -> subprocess.Popen[bytes]:
             return spawn(argv, output, secret)
 
-        self._kept.append(_Kept(name, start, start()))
+        self._kept.append(_Kept(name, start, start(), ChildLog(output)))
 
     def _follow_authorities(self) -> None:
         """The steward brought a next authority, or put it in force. A broker adds whom it trusts when it is told, and
@@ -146,7 +158,6 @@ class CoreNode:
 
     def _renew(self) -> None:
         """Certificates of the core's own servers, before they end. The steward finds its own by itself."""
-        self._renewed = clock.ticks()
         authority, _ = authority_folder(self.folder, open_keys(self.folder)).held()
         for name in renew_servers(self.folder, self.settings, authority, clock.now()):
             log.warning("the certificate %s was renewed", name)
@@ -155,6 +166,7 @@ class CoreNode:
             for kept in (k for k in self._kept if k.name == "enrolment" and name == "enrol"):
                 stop(kept.child)  # it reads its certificate when it starts
                 kept.child, kept.due = kept.start(), None
+        self._renewed = clock.ticks()
 
     def _look_after(self) -> None:
         """Each part for itself: one that cannot be put right now keeps no other from it."""
@@ -164,14 +176,19 @@ class CoreNode:
             self._try(kept.name, partial(self._keep_up, kept, clock.ticks()))
 
     def _try(self, part: str, work: Callable[[], None]) -> None:
-        """What is in the way is told once, and tried again at the next look."""
+        """Whatever is in the way is told once, and tried again AGAIN seconds later; the other parts go on."""
+        before = self._trouble.get(part)
+        if before is not None and clock.ticks() < before.due:
+            return
         try:
             work()
             self._trouble.pop(part, None)
-        except (NoBroker, PortTaken, OSError) as error:
-            if self._trouble.get(part) != str(error):
-                log.error("%s: %s", part, error)
-            self._trouble[part] = str(error)
+        except Exception as error:  # the border between the parts: a damaged key file must not end the broker
+            text = f"{type(error).__name__}: {error}"
+            if before is None or before.text != text:
+                ours = isinstance(error, Trouble | SyncError | OSError)
+                log.error("%s: %s", part, error if ours else text, exc_info=not ours)
+            self._trouble[part] = _Trouble(text, clock.ticks() + AGAIN)
 
     def _certify(self) -> None:
         if clock.ticks() - self._renewed > RENEW:
@@ -182,8 +199,10 @@ class CoreNode:
         if not self.broker.alive():
             log.warning("the broker ended; starting it anew")
             self._start_broker()
+        self.broker.look_after()
 
     def _keep_up(self, kept: _Kept, now: float) -> None:
+        kept.log.bound()
         code = kept.child.poll()
         if code is None:
             return

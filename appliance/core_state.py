@@ -167,11 +167,6 @@ def prepare(folder: CoreFolder, settings: CoreSettings, tenant_keys: TenantKeys,
     renew_servers(folder, settings, authority, now)
 
 
-def open_authority(folder: CoreFolder, tenant_keys: TenantKeys) -> Pair:
-    """The one in force."""
-    return authority_folder(folder, tenant_keys).held()[0]
-
-
 def authority_folder(folder: CoreFolder, tenant_keys: TenantKeys) -> AuthorityFolder:
     return AuthorityFolder(folder.pki, folder.home / "keys", tenant_keys)
 

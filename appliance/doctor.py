@@ -28,7 +28,7 @@ from appliance.certificates import ends_of
 from appliance.settings import owner_folder, state_folder
 
 OUR_NAMES = ("appliance", "core", "edge", "sync")
-EARLIEST = 1_767_225_600.0  # 2026-01-01 UTC: this program is younger, so a clock before it was never set
+EARLIEST = 1_767_225_600.0  # `edge.states.CLOCK_FLOOR`, which is not imported: this runs where numpy does not
 LATEST = 4_102_444_800.0  # 2100-01-01 UTC
 SOON = 7 * 86_400.0  # seconds
 MIN_FREE_MB = 500

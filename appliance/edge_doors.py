@@ -65,7 +65,7 @@ class Doors:
 
 
 def _guessed(who: str) -> str:
-    return f"wrong tokens come from {who}: it is turned away for a minute; see who speaks to the port of [network]"
+    return f"wrong tokens come from {who}: see who speaks to the port of [network]"
 
 
 def _token(wanted: Network, folder: Path) -> str:

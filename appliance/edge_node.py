@@ -32,6 +32,7 @@ from appliance.pump import Pump
 from appliance.reopening import Reopening
 from appliance.settings import EdgeSettings
 from appliance.visits import Visits
+from edge import slots
 from edge.agent import Agent, renewing
 from edge.bindings import Bindings, Requests
 from edge.buffers import Buffers
@@ -50,6 +51,8 @@ from sync.reports import DriftReport
 
 log = logging.getLogger("falaj.edge")
 
+UNACKED = 48  # readings that may wait for a checkpoint: our own broker has up to 64 on their way ...
+UNACKED_ELSEWHERE = 16  # ... and Mosquitto, as a site may run it, 20
 IDLE = 60.0  # seconds; whoever compares releases has nothing to do but what it is given
 TICK = 0.25  # seconds: how soon a soak or a stall is seen
 
@@ -69,8 +72,11 @@ class EdgeNode:
         self.pump = Pump("agent", self._tick, TICK)  # first: a room that finds its file damaged tells it by the pump
         self.metrics = Metrics()
         self.serving = Serving(observe=self.metrics.observe)
-        self.buffers = Buffers(folder.buffers, own.tenant, keys.derive("buffers"), report=self._report)
-        self.local_broker = LocalBroker(folder.broker, settings.local_broker)
+        self.buffers = Buffers(
+            folder.buffers, own.tenant, keys.derive("buffers"), report=self._report, ticks=clock.ticks,
+            max_unacked=UNACKED if settings.local_broker.managed else UNACKED_ELSEWHERE,
+        )  # fmt: skip
+        self.local_broker = LocalBroker(folder.broker, settings.local_broker, self._report)
         password = self.local_broker.password()
         self.local = LocalSession(settings.local_broker, password, own.device, self._confirmed, self._report)
         self.guard = Guard(folder)
@@ -173,7 +179,7 @@ class EdgeNode:
         self._carry_out(self.agent.tick(now))
         self._status = self.agent.overview()  # not for every message: a download has many
         self.local_broker.tend(disk_works=not self.house.disk.reason)
-        self.bindings.settle(everything=True)  # readings of a stream that fell silent are acknowledged too
+        self.bindings.settle()  # readings of a stream that fell silent are acknowledged too
         self.guard.walked()
 
     def _carry_out(self, actions: list[Action]) -> None:
@@ -210,9 +216,11 @@ class EdgeNode:
         self.uplink.start(self._received, self._link_changed)
 
     def _rebind(self) -> None:
-        for slot in (one.serving or one.candidate for one in self.house.deployments.values()):
-            if slot is not None:
-                self.bindings.bind(slot.manifest)
+        for model, deployment in self.house.deployments.items():
+            if (manifest := slots.bound(deployment)) is not None:
+                self.bindings.bind(manifest)
+            else:
+                self.bindings.unbind(model)
         self.local.listen(self.bindings, self.requests)
 
     def _now(self) -> float:

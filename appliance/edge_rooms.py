@@ -1,13 +1,14 @@
 """The rooms of a device beside its walker, composed from its folder: drift, predictions, trials and the road.
 
-What is predicted goes to the ring and then to the trial (over HTTP by way of `edge.recording`), a label to both; what
-may leave the device goes from the ring to the outbox. No thread begins here.
+What is predicted goes to the ring and then to the trial (what programs ask, by way of `edge.recording`), a label to
+both; what may leave the device goes from the ring to the outbox. No thread begins here.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import logging
+import math
 import secrets
 import sqlite3
 import threading
@@ -35,10 +36,9 @@ from edge.serving import Serving
 from edge.states import Phase
 from edge.telemetry import Telemetry
 from edge.trials import Trials
-from sync.errors import Damaged, Malformed
 from sync.messages import SAMPLE, Prediction
 from sync.names import ModelName
-from sync.remembered import NO_BASIS, Basis, Remembered
+from sync.remembered import NO_BASIS, Basis, window_of
 from sync.reports import DriftReport
 from sync.windows import Rows
 
@@ -46,6 +46,7 @@ log = logging.getLogger("falaj.edge")
 
 WAITING = 20  # batches in the outbox, of at most 64 KiB each, beyond which none is added
 CHECKPOINT = 5.0  # seconds between two checkpoints of the trials
+FORGET = 600.0  # seconds between two looks at what is too old to be remembered
 BEHIND = 64  # answered windows that may wait for the other release of a trial: more are not paired, a kill costs these
 
 Clock = Callable[[], float]
@@ -73,6 +74,7 @@ class Rooms:
     lookups: Lookups = field(default_factory=Lookups)
     outcomes: Outcomes = field(default_factory=Outcomes)  # of splits
     kept: float = 0.0  # when the trials were last written down
+    forgot: float = -math.inf  # when the ring was last rid of what is too old
     room: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(BEHIND))
     behind: bool = False  # that there was no room was reported
 
@@ -81,9 +83,12 @@ class Rooms:
         self.predictions.remember(prediction, window, basis)
         self._follow(prediction, window)
 
-    def _follow(self, prediction: Prediction, window: Rows) -> None:
+    def _follow(self, prediction: Prediction, window: Rows | None) -> None:
+        """Shows an answer to split and trial; only windows can be put to another release as they were."""
+        if prediction.value is None:
+            return
         self.outcomes.see(prediction)
-        if not self.trials.asks(prediction.model):
+        if window is None or not self.trials.asks(prediction.model):
             return
         if self.room.acquire(blocking=False):
             self.later(partial(self._see, prediction, window))
@@ -96,27 +101,16 @@ class Rooms:
 
         A trial may wait for a label for longer than the ring remembers, and goes on where the ring's disk refuses.
         """
-        waited = self._waited(prediction_id)
-        refusal = self.predictions.label(prediction_id, label)
-        if refusal is Refusal.UNKNOWN_ID and self.write_down():
-            waited = self._waited(prediction_id)
-            refusal = self.predictions.label(prediction_id, label)
-        if refusal is Refusal.UNKNOWN_LABEL:
-            return refusal
-        if refusal is None and waited is not None:
-            self.outcomes.learn(waited.prediction, waited.arrived, good=str(waited.prediction.value) == label)
+        told = self.predictions.hear(prediction_id, label)
+        if told is Refusal.UNKNOWN_ID and self.write_down():
+            told = self.predictions.hear(prediction_id, label)
+        if told is Refusal.UNKNOWN_LABEL:
+            return told
+        refusal = told if isinstance(told, Refusal) else None
+        if told is not None and not isinstance(told, Refusal):  # to a split the first word counts
+            self.outcomes.learn(told.prediction, told.arrived, good=str(told.prediction.value) == label)
         taken = self.trials.label(prediction_id, label)
         return None if taken and refusal is Refusal.UNKNOWN_ID else refusal
-
-    def _waited(self, prediction_id: str) -> Remembered | None:
-        """A prediction of which a split does not know yet what became of it: the first word counts."""
-        if not self.outcomes.follows:
-            return None
-        try:
-            found = self.predictions.find(prediction_id)
-        except (sqlite3.Error, Damaged, Malformed):
-            return None  # the label finds the same, and says so
-        return found if found is not None and found.label is None else None
 
     def watch(self, house: House) -> None:
         """A committed release is watched for drift; its baseline begins with the commit."""
@@ -125,12 +119,13 @@ class Rooms:
                 self.telemetry.watch(deployment.serving.manifest)
 
     def tick(self, house: House, now: float) -> None:
-        """Time has passed, on the walker's thread: what HTTP was answered is written down, batches that are due are
-        handed over, detectors and trials written down.
+        """Time has passed, on the walker's thread: what programs were answered is written down, what is too old is
+        forgotten, batches that are due are handed over, detectors and trials written down.
 
         While the disk refuses, nothing leaves the device.
         """
         self.write_down()
+        self._forget(house, now)
         self.telemetry.write_down()
         try:
             for model in house.deployments:
@@ -147,12 +142,18 @@ class Rooms:
             self.outcomes.checkpoint()
 
     def write_down(self) -> int:
-        """How many predictions of HTTP went into the ring just now."""
+        """How many predictions that programs asked for went into the ring just now."""
         found = self.recorder.drain()
         self.predictions.remember_all(found)
-        for prediction, window, _ in found:
-            self._follow(prediction, window)
+        for one in found:
+            self._follow(one.prediction, window_of(one))
         return len(found)
+
+    def _forget(self, house: House, now: float) -> None:
+        """By a clock that is not set, or cannot be right, nobody can tell what is old."""
+        if abs(now - self.forgot) >= FORGET and not (house.time.unset or house.clock_is_off(now)):
+            self.forgot = now
+            self.predictions.forget(now)
 
     def _see(self, prediction: Prediction, window: Rows) -> None:
         try:

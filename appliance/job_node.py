@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from appliance import clock
 from appliance.core_state import CoreFolder, open_keys, samples_key
 from appliance.errors import Trouble
 from appliance.keys import TenantKeys
-from appliance.orders_socket import LINE_LIMIT, ask
+from appliance.orders_socket import StewardAway, ask
 from core.handoffs import JobSpec
 from core.lake import Lake
 from core.orders import CommitCandidate, CommitLookup, CommitRows, JobProgress
@@ -22,11 +24,12 @@ from sync.names import LookupName, ModelName
 log = logging.getLogger("falaj.job")
 
 PROGRESS_EVERY = 0.25  # seconds between two progress orders
+SPEC_LIMIT = 1 << 30  # bytes of a job's order: the steward's own words, with the whole position of a source
 
 
 def run(folder: CoreFolder) -> int:
     """Does the job on standard input; 0 if its result is committed. Errors end on standard error, for the steward."""
-    spec = codec.decode(JobSpec, sys.stdin.buffer.read(), LINE_LIMIT)
+    spec = codec.decode(JobSpec, sys.stdin.buffer.read(), SPEC_LIMIT)
     try:
         order = work(folder, open_keys(folder), spec, _Progress(folder, spec.job))
     except Exception as error:
@@ -65,9 +68,11 @@ def _ingest(
 ) -> CommitRows:
     # Imported here: a training has no use for what reads sources.
     from appliance import ingest_job
+    from core.ingest.compacting import compact
     from core.ingest.samples import Box
     from core.ingest.spool import Spool
 
+    lake.remove(spec.subject, spec.outdated)  # first: what lands may have the name of one that was here before
     landed = ingest_job.run(
         spec.project,
         spec.subject,
@@ -77,6 +82,7 @@ def _ingest(
         lambda done: progress("rows", done),
         lambda: Box(folder.tenant, Spool(folder.samples), samples_key(folder, keys)),
     )
+    landed = replace(compact(landed, lake, spec.crowded), removed=spec.outdated)
     return CommitRows(actor="job", job=spec.job, landed=landed)
 
 
@@ -106,10 +112,17 @@ class _Progress:
 
     def __init__(self, folder: CoreFolder, job: int) -> None:
         self._folder, self._job, self._last, self._stage = folder, job, 0.0, ""
+        self._heard = True
 
     def __call__(self, stage: str, done: float) -> None:
         now = clock.ticks()
         if stage == self._stage and now - self._last < PROGRESS_EVERY:
             return
         self._last, self._stage = now, stage
-        ask(self._folder.steward_socket, JobProgress(actor="job", job=self._job, stage=stage, done=done))
+        try:
+            ask(self._folder.steward_socket, JobProgress(actor="job", job=self._job, stage=stage, done=done))
+            self._heard = True
+        except StewardAway as away:  # it may be busy: no reason to throw hours of work away
+            if self._heard:
+                log.warning("how far the job is nobody hears: %s", away)
+            self._heard = False

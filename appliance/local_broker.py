@@ -1,14 +1,16 @@
 """The broker that a device shares with its applications, where the site has none: started after HTTP, which needs none,
-and tried again while the disk keeps it from starting."""
+started anew when it ends, and tried again while something keeps it from starting."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from appliance import clock
 from appliance.broker import Broker, local_config, write_passwords
+from appliance.clock import Clock
 from appliance.errors import Trouble
 from appliance.settings import LocalBroker as Settings
 
@@ -17,14 +19,17 @@ log = logging.getLogger("falaj.edge")
 AGAIN = 30.0  # seconds between two tries to start it
 USERS = ("falaj", "app")  # the agent's own and the applications'
 
+Report = Callable[[str, str], None]  # event code, text
+
 
 class LocalBroker:
     """The broker in `folder`, if the settings say that it is ours; of one that is not, nothing is done."""
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
-        self._folder, self._settings = folder, settings
+    def __init__(self, folder: Path, settings: Settings, report: Report, ticks: Clock = clock.ticks) -> None:
+        self._folder, self._settings, self._report, self._ticks = folder, settings, report, ticks
         self._broker: Broker | None = None
-        self._due = math.inf  # when it is tried again, by `clock.ticks`
+        self._due = math.inf  # when it is tried again, by `ticks`
+        self._started = -math.inf
 
     def password(self) -> str | None:
         """The agent's own, made at the first start."""
@@ -44,18 +49,31 @@ class LocalBroker:
                 self._due = -math.inf
                 log.error("the local broker does not start, HTTP serves without it: %s; check the disk", error)
                 return
-            self._broker, self._due = broker, math.inf
+            self._broker, self._due, self._started = broker, math.inf, self._ticks()
 
     def tend(self, *, disk_works: bool) -> None:
-        """Starts what the disk kept from starting; nothing about it ends the agent, which answers already."""
-        if clock.ticks() < self._due or not disk_works:
+        """Starts what something kept from starting, starts anew what has ended, and bounds the log of what runs;
+        nothing about it ends the agent, which answers already."""
+        if not disk_works:
+            return
+        if self._broker is not None:
+            self._look_after(self._broker)
+        if self._ticks() < self._due:
             return
         try:
             self.start()
         except Trouble as error:
             log.error("the local broker does not start: %s", error)
         if self._broker is None:
-            self._due = clock.ticks() + AGAIN
+            self._due = self._ticks() + AGAIN
+
+    def _look_after(self, broker: Broker) -> None:
+        """One that ended is started anew at once; one that does not stay up, every AGAIN seconds."""
+        if broker.alive():
+            broker.look_after()
+            return
+        self._report("local-broker-ended", f"it is started anew; its log is {broker.folder / 'mosquitto.log'}")
+        self._broker, self._due = None, self._started + AGAIN
 
     def stop(self) -> None:
         if self._broker is not None:

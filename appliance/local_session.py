@@ -109,12 +109,16 @@ class LocalSession:
         self._link.stop()
 
     def _failed(self, error: Exception) -> None:
-        """Says where it broke, not the error's own words: they may quote a payload."""
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"a message was let go: {type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
+        text = let_go(error)
         if text not in self._reported:
             self._reported.add(text)
             self._report("message-failed", text)
 
     def _says(self, status: str) -> Publish:
         return Publish(self._status, status.encode(), retain=True)
+
+
+def let_go(error: Exception) -> str:
+    """Where the agent's code broke on a message, not the error's own words: they may quote a payload."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"a message was let go: {type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"

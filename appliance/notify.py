@@ -16,9 +16,3 @@ def notify(state: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.connect(address)
         channel.send(state.encode())
-
-
-def watchdog_interval() -> float | None:
-    """Half of what systemd allows between two signs of life, in seconds; None if it watches nothing."""
-    text = os.environ.get("WATCHDOG_USEC")
-    return int(text) / 2_000_000 if text else None

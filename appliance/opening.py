@@ -50,8 +50,7 @@ class Opening:
         store = ArtifactStore(
             self.folder.artifacts, self.folder.tenant, open_keys(self.folder).object_key("artifact")
         )  # fmt: skip
-        again = Replay(self._manifest, store.get).again
-        return tuple(again(one) for one in document.predictions)
+        return tuple(Replay(self._manifest, store.get).all(document.predictions))
 
     def _manifest(self, model: ModelName, number: int) -> Manifest | None:
         try:

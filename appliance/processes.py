@@ -17,6 +17,7 @@ from typing import IO
 from appliance.errors import Trouble
 
 STOP_PATIENCE = 5.0  # seconds a child may take to end by itself
+TAIL = 64 * 1024  # bytes of a log that are looked at for its last lines
 
 
 class FolderTaken(Trouble):
@@ -40,22 +41,33 @@ def spawn(
     The kernel ends the child when this process dies, however it dies (call it from a thread that lives as long as
     the process: the kernel watches the thread). With `outlive` the child has a session of its own and stays.
     """
+    child = launch(argv, log, listens=secret is not None, outlive=outlive)
+    if secret is not None:
+        tell(child, secret)
+    return child
+
+
+def launch(argv: Sequence[str], log: Path, *, listens: bool, outlive: bool = False) -> subprocess.Popen[bytes]:
+    """`spawn` without its words: one that `listens` waits for `tell`."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    stdin = subprocess.PIPE if secret is not None else subprocess.DEVNULL
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
-        child = subprocess.Popen(
+        return subprocess.Popen(
             argv if outlive else ["setpriv", "--pdeathsig", "KILL", *argv],
-            stdin=stdin,
+            stdin=subprocess.PIPE if listens else subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=outlive,
         )
-    if secret is not None and child.stdin is not None:
-        with contextlib.suppress(BrokenPipeError):  # a child that ended at once: its exit code says so
-            child.stdin.write(secret)
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.close()
-    return child
+
+
+def tell(child: subprocess.Popen[bytes], words: bytes) -> None:
+    """All that the child shall ever hear on its standard input. Beyond the 64 KiB of a pipe this waits until the child
+    reads."""
+    assert child.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # a child that ended at once: its exit code says so
+        child.stdin.write(words)
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.close()
 
 
 def memory_meter() -> Callable[[], float]:
@@ -152,12 +164,23 @@ def listens(host: str, port: int) -> bool:
 
 
 def tail(log: Path, lines: int = 5) -> str:
-    """The last lines of a log, for an error message."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
+    """The last lines of a log, for an error message; of its last TAIL bytes alone."""
+    return "\n".join(_end(log).splitlines()[-lines:])
 
 
 def last_words(log: Path) -> str:
     """What a program of ours said last: its `Error: ...` to the end of the log, else the last lines."""
-    text = log.read_text(errors="replace") if log.exists() else ""
-    _, found, said = ("\n" + text).rpartition("\nError: ")
+    _, found, said = ("\n" + _end(log)).rpartition("\nError: ")
     return said.strip() if found else tail(log, 3)
+
+
+def _end(log: Path) -> str:
+    """The last TAIL bytes, from the beginning of a line."""
+    try:
+        with log.open("rb") as file:
+            start = max(0, os.fstat(file.fileno()).st_size - TAIL)
+            file.seek(start)
+            end = file.read(TAIL)
+    except FileNotFoundError:
+        return ""
+    return (end.partition(b"\n")[2] if start else end).decode(errors="replace")

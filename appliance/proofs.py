@@ -8,8 +8,6 @@ from collections.abc import Callable
 from edge import proving
 from edge.states import Failure, FailureClass, Prove, Proved
 
-DEADLINE = 60.0  # seconds until the proving child is killed
-
 
 class Proofs:
     """`told` hears the result of each, on any thread."""
@@ -26,4 +24,4 @@ class Proofs:
             self._told(Proved(job.model, job.artifact, Failure(FailureClass.ENVIRONMENT, "prove-no-child", text)))
 
     def _prove(self, job: Prove) -> None:
-        self._told(Proved(job.model, job.artifact, proving.prove(job.request, DEADLINE)))
+        self._told(Proved(job.model, job.artifact, proving.prove(job.request, proving.DEADLINE)))

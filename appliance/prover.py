@@ -7,15 +7,13 @@ from edge import proving
 from edge.states import Failure, ProofRequest
 from sync.manifest import Precision, Profile
 
-DEADLINE = 60.0  # seconds a proof may take before the child is killed
-
 
 def bless(model: bytes, golden: bytes, precision: Precision, profile: Profile) -> Verdict:
     """Gate G8: the release proves itself on this machine exactly as it will on a device."""
     request = ProofRequest(
         model=model, golden=golden, precision=precision, p99_ms=profile.p99_ms, rss_mb=profile.rss_mb
     )
-    outcome = proving.prove(request, DEADLINE)
+    outcome = proving.prove(request, proving.DEADLINE)
     failure = outcome if isinstance(outcome, Failure) else proving.judge(outcome, profile)
     if failure is not None:
         return Verdict("G8", "fail", f"{precision}: {failure.text}")

@@ -63,13 +63,6 @@ class Pump:
 
         self.submit(work)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether `post` would not wait now."""
-        if free := self._room.acquire(blocking=False):
-            self._room.release()
-        return free
-
     def stop(self) -> None:
         """Ends after what is queued."""
         self._ended.set()

@@ -100,7 +100,6 @@ class EdgeSettings(_Part, frozen=True, kw_only=True):
     network: Network | None = None
     local_broker: LocalBroker = LocalBroker()
     uplink: Uplink = Uplink()
-    threads: Annotated[int, msgspec.Meta(ge=1)] = 1
     labels: tuple[str, ...] = ()  # what this box is, as `class=press`: a release may be signed for such boxes alone
     models_mb: Annotated[int, msgspec.Meta(ge=1)] = 768  # MiB for all models together, as their proofs measured them
 

@@ -23,9 +23,11 @@ from appliance.core_state import (
     open_keys,
     tenant_key,
 )
+from appliance.job_logs import job_log
 from appliance.keys import TenantKeys, write_private
 from appliance.orders_socket import OrderServer
-from appliance.processes import last_words, spawn
+from appliance.outgoing import Outgoing
+from appliance.processes import last_words, launch, tell
 from appliance.pump import Pump
 from appliance.reopening import Reopening
 from appliance.schedule import Schedule
@@ -36,12 +38,12 @@ from core.handoffs import JobSpec
 from core.ingest.spool import Spool
 from core.orders import Answer, AnyOrder, JobFailed
 from core.release.registry import ArtifactStore, BlobStore
-from core.steward import Access, Action, Cut, House, PersistBroker, Send, StartJob, Steward
+from core.steward import Access, Action, Cut, House, PersistBroker, Send, SendBlob, StartJob, Steward
 from sync import codec, topics
 from sync.link import Message, Publish
 from sync.messages import CoreStatus
 from sync.mqtt import Broker, MqttLink, Tls
-from sync.names import DeviceId
+from sync.names import DeviceId, Digest
 
 log = logging.getLogger("falaj.steward")
 
@@ -82,6 +84,7 @@ class StewardNode:
         self.pump = Pump("steward", self._tick, TICK)
         self.schedule = Schedule()
         self.link = self._link()
+        self.outgoing = Outgoing(lambda m: self.link.publish(m), lambda: self.link.unconfirmed, self._unreadable)
         self.reopening = Reopening(self.pump, lambda: self.link.stop(), self._open_anew)
         self._unsaved = False  # something that must survive the broker's kill is not in its store yet
         self.server = OrderServer(folder.steward_socket, self._serve)
@@ -116,6 +119,7 @@ class StewardNode:
             Publish(topics.core_status(self.folder.tenant), codec.encode(will), retain=True),
             retain_as_published=True,  # what a device plants is seen, and cleared, as it is planted
             refused=lambda text: log.warning("%s", text),
+            confirmed=self._confirmed,
             chance=random.random,
         )
 
@@ -152,10 +156,27 @@ class StewardNode:
 
     def _link_changed(self, up: bool, reason: str) -> None:
         log.info("uplink broker: %s", reason)
-        self.pump.submit(lambda: self._carry_out(self.steward.link_changed(up, clock.now(), self.link.limit)))
+
+        def work() -> None:
+            self.outgoing.forget()
+            self._carry_out(self.steward.link_changed(up, clock.now(), self.link.limit))
+
+        self.pump.submit(work)
+
+    def _confirmed(self) -> None:
+        if self.outgoing.waiting:
+            self.pump.submit(self._step)
+
+    def _step(self) -> None:
+        if self.steward.house.link_up:
+            self.outgoing.step()
+
+    def _unreadable(self, digest: Digest, why: str) -> None:
+        self.pump.submit(lambda: self._carry_out(self.steward.unreadable(digest, why, clock.now())))
 
     def _tick(self) -> None:
         self._carry_out(self.steward.tick(clock.now()))
+        self._step()
         self._persist_broker()
         self._follow_certificate()
 
@@ -178,7 +199,9 @@ class StewardNode:
         for action in actions:
             match action:
                 case Send(message):
-                    self.link.publish(message)
+                    self.outgoing.say(message)
+                case SendBlob(digest):
+                    self.outgoing.stream(digest, self.steward.house.chunks(action))
                 case StartJob(spec):
                     self._start_job(spec)
                 case PersistBroker():
@@ -189,6 +212,7 @@ class StewardNode:
                     self._broker().reload()
                 case Cut(device, pair):
                     threading.Thread(target=self._end, args=(device, pair), name=f"cut-{device}", daemon=True).start()
+        self._step()
 
     def _end(self, device: DeviceId, pair: Pair) -> None:
         at = dataclasses.replace(self._address(), client_id=device)
@@ -200,18 +224,19 @@ class StewardNode:
 
     def _persist_broker(self) -> None:
         """Once the broker has confirmed all that was sent: what is still on its way would not be in its store."""
-        if not self._unsaved or self.link.unconfirmed:
+        if not self._unsaved or self.outgoing.waiting or self.link.unconfirmed:
             return
         self._unsaved = False
         self._broker().persist()
 
     def _start_job(self, spec: JobSpec) -> None:
         """A process a job; whatever way it ends, the job ends with it."""
-        output = self.folder.logs / f"job-{spec.job}.log"
+        output = job_log(self.folder.logs, spec.job)
         argv = [sys.executable, "-P", "-m", "appliance.cli", "core", "job", "--dir", str(self.folder.root)]
-        child = spawn(argv, output, codec.encode(spec))
+        child = launch(argv, output, listens=True)  # here: the kernel ends it with the thread that starts it
 
         def watch() -> None:
+            tell(child, codec.encode(spec))  # here: a large one waits until the child has begun to read
             code = child.wait()
             if code:
                 reason = last_words(output) or f"ended with exit code {code}"

@@ -10,17 +10,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from appliance.errors import Trouble
+from appliance.screen import visible
 from sync.carried import limit_of
 from sync.names import TenantId
 from sync.topics import ROOT
 
 MOST = 500_000  # files of one tenant that are looked at
 UNFINISHED = ".new"  # the end of a name that a cut write leaves behind
+NO_FLUSH = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})  # no such order there
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -38,19 +40,23 @@ class NotTaken(Exception):
 
 class Stick:
     """The files of one tenant below `place`; names are topics below the tenant. `refused` tells what was not taken
-    (name, as it may be shown -> why)."""
+    (name, as it may be shown -> why). `caution` is empty, or what a person must know of this kind of disk: some (FAT
+    over a network, SMB, shared folders of virtual machines) cannot be told to put a folder's entries on the disk."""
 
-    def __init__(self, place: Path, tenant: TenantId) -> None:
+    def __init__(self, place: Path, tenant: TenantId, flush: Callable[[int], None] = os.fsync) -> None:
+        """`flush` puts the entries of an open folder on the disk."""
         if not place.is_dir():
             raise StickFailed(f"{place} is no folder: put the stick in and mount it, or make the folder first")
         self.place, self.tenant = place, tenant
         self.refused: dict[str, str] = {}
+        self.caution = ""
+        self._flush = flush
 
     def read(self, name: str) -> bytes | None:
         """The content; None if there is no such file, or none that may be read (then `refused` says so)."""
         limit = limit_of(name)
         if limit is None:
-            self.refused[_shown(name)] = "no name of ours"
+            self.refused[visible(name)] = "no name of ours"
             return None
         *folders, last = name.split("/")
         try:
@@ -77,6 +83,7 @@ class Stick:
         try:
             with self._folder(folders, make=True) as folder:
                 _put(folder, last, content)
+                self._settle(folder)
         except (OSError, NotTaken) as error:
             raise self._failed(f"writing {name}", error) from error
         self.refused.pop(name, None)
@@ -116,13 +123,13 @@ class Stick:
                         with _opened(entry.name, folder) as inner:
                             self._survey(inner, f"{name}/", found, depth + 1)
                     except (PermissionError, NotTaken) as error:  # one that is shut must not hide all others
-                        self.refused[_shown(name)] = getattr(error, "strerror", None) or str(error)
+                        self.refused[visible(name)] = getattr(error, "strerror", None) or str(error)
                 elif entry.name.endswith(UNFINISHED):
                     continue
                 elif not entry.is_file(follow_symlinks=False):
-                    self.refused[_shown(name)] = "no plain file"
+                    self.refused[visible(name)] = "no plain file"
                 elif limit_of(name) is None:
-                    self.refused[_shown(name)] = "no name of ours"
+                    self.refused[visible(name)] = "no name of ours"
                 else:
                     found.append(name)
 
@@ -132,8 +139,8 @@ class Stick:
         current = os.open(self.place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for part in (*ROOT.split("/"), self.tenant, *folders):
-                if make:
-                    _make(current, part)
+                if make and _made(current, part):
+                    self._settle(current)  # or what is flushed into it could be nowhere
                 with _opened(part, current) as inner:
                     current, before = os.dup(inner), current
                 os.close(before)
@@ -141,17 +148,25 @@ class Stick:
         finally:
             os.close(current)
 
+    def _settle(self, folder: int) -> None:
+        """What is new in the folder is on the disk; a disk that does not know the order is a caution, one that fails is
+        an error."""
+        try:
+            self._flush(folder)
+        except OSError as error:
+            if error.errno not in NO_FLUSH:
+                raise
+            self.caution = (
+                f"{self.place} does not put folders on the disk when it is told to ({error.strerror}): unmount it "
+                "before you take it away, or the newest files may be missing"
+            )
+
     def _failed(self, doing: str, error: Exception) -> StickFailed:
         if getattr(error, "errno", None) == errno.ENOSPC:
             hint = "what was written before is whole: make room or take a larger one, and run the command again"
             return StickFull(f"{self.place}: {doing}: it is full; {hint}")
         why = getattr(error, "strerror", None) or str(error)
         return StickFailed(f"{self.place}: {doing}: {why}; what was written before is whole, run the command again")
-
-
-def _shown(name: str) -> str:
-    """A stranger's name for a person's eyes: it may be no text, or words to the terminal."""
-    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 @contextmanager
@@ -162,7 +177,7 @@ def _opened(name: str, folder: int) -> Iterator[int]:
         descriptor = os.open(name, _FOLDER, dir_fd=folder)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise NotTaken(f"{_shown(name)} is a link or no folder") from error
+            raise NotTaken(f"{visible(name)} is a link or no folder") from error
         raise
     try:
         yield descriptor
@@ -170,11 +185,13 @@ def _opened(name: str, folder: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _make(folder: int, name: str) -> None:
-    """A folder that is on the disk, or what is flushed into it could be nowhere."""
-    with suppress(FileExistsError):
+def _made(folder: int, name: str) -> bool:
+    """Whether the folder was not there, and is now."""
+    try:
         os.mkdir(name, 0o755, dir_fd=folder)
-        os.fsync(folder)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _content(folder: int, name: str, limit: int) -> bytes:
@@ -209,4 +226,3 @@ def _put(folder: int, name: str, content: bytes) -> None:
             os.unlink(new, dir_fd=folder)
         raise
     os.replace(new, name, src_dir_fd=folder, dst_dir_fd=folder)
-    os.fsync(folder)

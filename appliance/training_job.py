@@ -6,9 +6,9 @@ argument, and the result is a document for the steward to commit.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import msgspec
 import numpy as np
@@ -56,8 +56,6 @@ def run(
     progress: StageProgress,
     metadata: Mapping[str, str],
     cpu_flags: Collection[str] = (),
-    clock: Callable[[], float] = time.perf_counter,
-    threads: int = 1,
     samples: Sequence[LakeFile] = (),
     tables: Mapping[LookupName, Sequence[Table]] = NO_TABLES,
     known: Known | None = None,
@@ -76,10 +74,10 @@ def run(
     model = declared("model", model_name, project.models)
     view = declared("view", model.view, project.views)
     joined = Joined(accepted(project, view), tables)
-    dataset = _dataset(project, model, lake, files, samples, joined, progress)
+    dataset = _dataset(project, model, view, lake, files, samples, joined, progress)
     breaking.check(model_name, model, dataset.classes, known)
-    trained = loop.train(dataset, model.training, lambda done: progress("training", done), threads)
-    made = _release_files(model, dataset, trained, metadata, clock, progress)
+    trained = loop.train(dataset, model.training, lambda done: progress("training", done))
+    made = _release_files(model, dataset, trained, metadata, progress)
     artifacts = tuple(
         Artifact(precision, _needs(precision, cpu_flags), put(data), len(data))
         for precision, data in made.shipped.items()
@@ -113,13 +111,13 @@ def run(
 def _dataset(
     project: Project,
     model: Model,
+    view: View,
     lake: Lake,
     files: Sequence[LakeFile],
     samples: Sequence[LakeFile],
     joined: Joined,
     progress: StageProgress,
 ) -> Dataset:
-    view = declared("view", model.view, project.views)
     source = declared("source", view.source, project.sources)
     contract = declared("contract", source.contract, project.contracts)
     columns = views.columns(view, source, contract, model)
@@ -154,7 +152,6 @@ def _release_files(
     dataset: Dataset,
     trained: loop.Trained,
     metadata: Mapping[str, str],
-    clock: Callable[[], float],
     progress: StageProgress,
 ) -> _Files:
     bare = export.export_bare(trained.network, dataset.window, dataset.classes)
@@ -166,7 +163,7 @@ def _release_files(
         for precision, data in candidates.models.items()
     }
     progress("quantization", 1.0)
-    card = scorecard.measure(whole, dataset.gate, export.reference(trained, dataset.gate.x), model.gates, clock)
+    card = scorecard.measure(whole, dataset.gate, export.reference(trained, dataset.gate.x), model.gates, perf_counter)
     card = msgspec.structs.replace(card, reason="; ".join((card.reason, *candidates.refusals)))
     chosen: tuple[Precision, ...] = ("fp32",) if card.chosen == "fp32" else (card.chosen, "fp32")
     shipped = {precision: whole[precision] for precision in chosen}

@@ -192,7 +192,7 @@ class Visits:
                 return
             refused[one.name] = str(error)
             text = f"in a folder: {error}"
-            house.event(self._now(), f"refused-{error.code}", text, None, "alarm", **{_FILE: one.name})
+            house.complain(self._now(), f"refused-{error.code}", text, None, "alarm", **{_FILE: one.name})
         house.dirty = house.time.learn(self._link.since, self._machine()) or house.dirty
 
     def _troubles(self) -> tuple[str, ...]:

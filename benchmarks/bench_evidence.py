@@ -18,8 +18,9 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
-from sync.detector import Rule, Status, watch
+from sync.detector import Status, watch
 from sync.evidence import ALPHA_HARM, BlockCounter, Blocks, Counters, Decision, block_length, decide, pool
+from sync.manifest import Drift
 from sync.sketch import Stream
 
 Array = npt.NDArray[np.float64]
@@ -74,7 +75,7 @@ def pairs(runs: int = 400) -> None:
             )
 
 
-def first_alarm(base: Array, live: Array, rule: Rule, names: tuple[str, ...]) -> tuple[int | None, int | None, int]:
+def first_alarm(base: Array, live: Array, rule: Drift, names: tuple[str, ...]) -> tuple[int | None, int | None, int]:
     """Windows until the first notice and the first alarm (None: none), and b."""
     detector = watch(tuple(Stream(name) for name in names), rule)
     detector.push(base)
@@ -117,7 +118,7 @@ def made_up() -> None:
                 for run in range(RUNS):
                     rows = autoregressive(np.random.default_rng([11, run]), baseline + LIVE, memory)
                     base, live = rows[: baseline * W], rows[baseline * W :]
-                    rule = Rule(baseline=baseline, turns=turns)
+                    rule = Drift(baseline=baseline, turns=turns)
                     quiet.append(first_alarm(base, live, rule, names))
                     shifted.append(first_alarm(base, live + np.array([1.0, 1.0, 0, 0, 0, 0]), rule, names))
                 label = f"memory {memory}, baseline {baseline:4}"
@@ -166,7 +167,7 @@ def watches() -> None:
                 for subject in range(1, 7):
                     rng = np.random.default_rng([13, run, subject])
                     base = stretches(rng, found[subject, 1], baseline, 12)
-                    rule = Rule(baseline=baseline, turns=turns)
+                    rule = Drift(baseline=baseline, turns=turns)
                     quiet.append(first_alarm(base, stretches(rng, found[subject, 1], LIVE, 12), rule, names))
                     moved.append(first_alarm(base, stretches(rng, found[subject, 0], LIVE // 4, 12), rule, names))
             label = f"baseline {baseline:4}, turns {turns or 'chosen'}"

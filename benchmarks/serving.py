@@ -4,8 +4,9 @@
     /tmp/bench-venv/bin/pip install mlserver litserve uvicorn onnxruntime orjson
     .venv/bin/python benchmarks/serving.py --rivals /tmp/bench-venv/bin/python [--write]
 
-Each server has core 0 to itself, this client core 1; the same client, body and graphs for all; keep-alive, one
-request under way a connection. Every answer must be 200, and the first of each is compared with the graph's own.
+Each server has core 0 to itself, the client (wrk: `apt-get install wrk`) core 1; the same client, body and graphs for
+all; keep-alive, one request under way a connection. Every answer must be 200, and one of each is compared with the
+graph's own before.
 Rounds go over all servers in turn, so that a disturbance meets all alike; the table shows medians over rounds.
 The agent has everything on that it has in the field: metrics, drift telemetry, the sealed ring of predictions, and a
 candidate in shadow whose pairs are counted. Then it is asked for 64 rows at a time as binary tensors, and over MQTT in
@@ -42,7 +43,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from appliance.broker import Broker, local_config, write_passwords
 from benchmarks.rivals import graphs, ours
 from benchmarks.rivals.asker import Asker
-from benchmarks.rivals.client import Load, load_test
+from benchmarks.rivals.client import Load, NoClient, load_test
 from edge.recording import ROWS as ROWS_WATCHED
 
 HERE = Path(__file__).parent
@@ -194,12 +195,10 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[Row, list[Load
                         raise Failed(f"{name} answers {model} wrongly")
                     for connections in args.connections:
                         load = load_test(port, request, connections, args.seconds)
-                        if load.wrong or not load.latencies:
+                        if load.wrong or not load.answers:
                             raise Failed(f"{name}, {model}, {connections} connections: {load.wrong} wrong answers")
                         loads.setdefault((name, model, connections), []).append(load)
-                        print(
-                            f"  {name}, {model}, {connections}: {len(load.latencies) / load.seconds:,.0f}/s", flush=True
-                        )
+                        print(f"  {name}, {model}, {connections}: {load.rate:,.0f}/s", flush=True)
     return loads, bare
 
 
@@ -221,7 +220,7 @@ def batched(args: argparse.Namespace, folder: Path) -> list[str]:
         for _, model in product(range(args.rounds), SHAPES):
             request, rows = batch(model)
             load = load_test(port, request, 4, args.seconds)
-            if load.wrong or not load.latencies:
+            if load.wrong or not load.answers:
                 raise Failed(f"batched requests: {load.wrong} wrong answers")
             session = ort.InferenceSession(str(folder / f"{model}.onnx"), single(), providers=["CPUExecutionProvider"])
             calls, began = 0, time.perf_counter()
@@ -229,7 +228,7 @@ def batched(args: argparse.Namespace, folder: Path) -> list[str]:
                 session.run(["y"], {"x": rows})
                 calls += 1
             alone = calls / (time.perf_counter() - began)
-            rates.setdefault(model, []).append((ROWS * len(load.latencies) / load.seconds, ROWS * alone))
+            rates.setdefault(model, []).append((ROWS * load.rate, ROWS * alone))
     lines = [f"Batched: {ROWS} rows a request, binary tensors, 4 connections; ratio to ORT alone (target 0.5):", ""]
     for model, found in rates.items():
         served, alone = (statistics.median(rate) for rate in zip(*found, strict=True))
@@ -271,7 +270,7 @@ def mqtt(args: argparse.Namespace, folder: Path) -> list[str]:
                         raise Failed(f"{name} answers {model} wrongly over MQTT")
                     for under_way in (1, 16):
                         load = asker.load_test(topic, bodies[model], under_way, args.seconds)
-                        if load.wrong or not load.latencies:
+                        if load.wrong or not load.answers:
                             raise Failed(f"{name}, {model} over MQTT: {load.wrong} wrong answers")
                         rates.setdefault((model, under_way), {}).setdefault(name, []).append(load)
     lines = [
@@ -279,8 +278,8 @@ def mqtt(args: argparse.Namespace, folder: Path) -> list[str]:
         "",
     ]
     for (model, under_way), found in rates.items():
-        ours, loop = (statistics.median(len(x.latencies) / x.seconds for x in found[name]) for name in (OURS, LOOP))
-        p99, of = (statistics.median(1000 * np.percentile(x.latencies, 99) for x in found[n]) for n in (OURS, LOOP))
+        ours, loop = (statistics.median(x.rate for x in found[name]) for name in (OURS, LOOP))
+        p99, of = (statistics.median(1000 * x.p99 for x in found[n]) for n in (OURS, LOOP))
         lines.append(
             f"- {TITLES[model]}, {under_way} under way: {ours:,.0f}/s (p99 {p99:.2f} ms), "
             f"loop {loop:,.0f}/s ({of:.2f} ms), ratio {ours / loop:.2f}"
@@ -318,7 +317,7 @@ PARTS = {"batched": batched, "mqtt": mqtt, "telemetry": telemetry}
 
 def table(model: str, loads: dict[Row, list[Load]], bare: dict[str, list[float]]) -> list[str]:
     """One Markdown table: requests a second and milliseconds, medians over rounds."""
-    rates = {row: statistics.median(len(x.latencies) / x.seconds for x in found) for row, found in loads.items()}
+    rates = {row: statistics.median(x.rate for x in found) for row, found in loads.items()}
     rate = statistics.median(bare[model])
     lines = [f"{TITLES[model]}; ORT alone, in process: {rate:,.0f} a second.", ""]
     lines += [
@@ -328,7 +327,7 @@ def table(model: str, loads: dict[Row, list[Load]], bare: dict[str, list[float]]
     for (name, of, connections), found in loads.items():
         if of != model:
             continue
-        p50, p99 = (statistics.median(1000 * np.percentile(x.latencies, p) for x in found) for p in (50, 99))
+        p50, p99 = (1000 * statistics.median(part) for part in zip(*((x.p50, x.p99) for x in found), strict=True))
         rate = rates[(name, of, connections)]
         others = (rates.get((other, of, connections)) for other in (ASGI, MLSERVER))
         ratios = [f"{rate / other:.2f}" if other else "not measured" for other in others]
@@ -379,15 +378,13 @@ def main() -> int:
                 return 0
             loads, bare = measure(args, folder)
             beside = [line for part in PARTS.values() for line in part(args, folder)]
-        except Failed as error:
+        except (Failed, NoClient) as error:
             print(error, file=sys.stderr)
             return 1
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     lines = [f"{TITLE} (`python benchmarks/serving.py --rivals ...`), {today}, {args.machine}", ""]
-    lines += [
-        "One prediction a request, JSON in and out, keep-alive. Server on one core, client on the other. Median of"
-    ]
-    lines += [f"{args.rounds} rounds of {args.seconds:g} s each. {versions(args.rivals)}", ""]
+    lines += ["One prediction a request, JSON in and out, keep-alive. Server on one core, client (wrk) on the other."]
+    lines += [f"Median of {args.rounds} rounds of {args.seconds:g} s each. {versions(args.rivals)}", ""]
     for model in SHAPES:
         lines += table(model, loads, bare)
     lines += beside

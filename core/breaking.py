@@ -4,8 +4,6 @@ that listen compare names. It needs a higher `major` in the project file; nobody
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from core.handoffs import Known
 from core.project import Model, Project
 from sync.manifest import Manifest
@@ -20,9 +18,8 @@ class ClassesChanged(ValueError):
     code = CODE
 
 
-def known(approved: Iterable[Manifest], model: ModelName) -> Known | None:
-    """What listeners know of the model, None while nothing of it was approved."""
-    newest = max((m for m in approved if m.model == model), key=lambda m: m.number, default=None)
+def known(newest: Manifest | None) -> Known | None:
+    """What listeners know of a model by its newest approved release, None while nothing of it was approved."""
     return None if newest is None else Known(newest.number, newest.major, newest.classes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from core.project import LookupSource, Model, Project, Source, View, variables
+from core.project import SAMPLE_BATCH, SAMPLE_COLUMNS, LookupSource, Model, Project, Source, View, variables
 from sync.lookups import complaint
 from sync.manifest import Binding
 from sync.names import BadName, LookupName, Name
@@ -12,9 +12,7 @@ from sync.topics import matches
 
 _WORD = re.compile(r"\{(\w+)\}")
 
-# What rows of samples have beside time and channels (`core.ingest.samples`); the first four are always there.
-_TEXTS = ("prediction", "device", "entity", "label")
-_SAMPLE_TYPES = dict.fromkeys((*_TEXTS, "value"), "string") | {"release": "int64", "arrived": "float64"}
+_SAMPLE_TYPES = dict.fromkeys((*SAMPLE_COLUMNS, "value"), "string") | {"release": "int64", "arrived": "float64"}
 
 
 def problems(project: Project) -> list[str]:
@@ -68,11 +66,11 @@ def _sample_columns(project: Project, name: str, source: Source) -> list[str]:
     if model is None or model.view not in project.views:
         return []  # said elsewhere
     channels = project.views[model.view].window.channels
-    found = [f"{place} lacks {c!r}; every sample has one" for c in (*_TEXTS, *channels) if c not in columns]
+    found = [f"{place} lacks {c!r}; every sample has one" for c in (*SAMPLE_COLUMNS, *channels) if c not in columns]
     for column, rule in columns.items():
         wanted = _SAMPLE_TYPES.get(column)
         if column in channels:
-            if column in (*_TEXTS, "batch"):
+            if column in (*SAMPLE_COLUMNS, SAMPLE_BATCH):
                 found.append(f"{place}: samples have a {column!r} of their own; give the channel another name")
         elif wanted is None and column != source.time:
             known = ", ".join(_SAMPLE_TYPES)
@@ -91,8 +89,8 @@ def _model_problems(project: Project, name: str, model: Model) -> list[str]:
     found += _learning_problems(project, name, model)
     if not 0 <= model.rollout.margin <= 0.4:
         found.append(f"models.{name}.rollout.margin: a share of blocks from 0 to 0.4, not {model.rollout.margin:g}")
-    if model.rollout.block < 1:
-        found.append(f"models.{name}.rollout.block: at least 1 input window, not {model.rollout.block}")
+    if model.rollout.block < 0:
+        found.append(f"models.{name}.rollout.block: input windows, or 0 to have it measured, not {model.rollout.block}")
     if not model.rollout.canary:
         found.append(f"models.{name}.rollout.canary: name at least one device; nothing starts without a canary")
     for key, (low, high) in (("fit", model.fit), ("gate", model.gate)):

@@ -41,10 +41,22 @@ class Rejection(msgspec.Struct, frozen=True):
     text: str
 
 
+class Merged(msgspec.Struct, frozen=True):
+    """One file of the lake that stands for others, with the same rows in the same order."""
+
+    file: LakeFile
+    replaces: tuple[str, ...]
+
+
+LABELLED = "labelled"  # in the position of a samples source: how many labelled samples it landed, ever
+REFUSED = "refused:"  # in a position, the beginning of the mark of what was refused as a whole
+
+
 class Landed(msgspec.Struct, frozen=True):
     """What one run of a source did: committed with its position in one catalog transaction, or not at all.
 
-    `position` maps each origin (file name) to the digest of the bytes taken in, so a rerun skips them.
+    `position` maps each origin (file name) that is new in it to the mark of the bytes taken in
+    (`core.ingest.interface`), so a rerun skips them. There are `more` units than one run takes in: a further run does.
     """
 
     source: str
@@ -52,6 +64,9 @@ class Landed(msgspec.Struct, frozen=True):
     rejections: tuple[Rejection, ...]
     position: dict[str, str]
     rows: int
+    merged: tuple[Merged, ...] = ()
+    removed: tuple[str, ...] = ()  # files that others stand for, and that left the disk
+    more: bool = False
 
 
 # --- features -> training ---------------------------------------------------------------------------------------
@@ -59,7 +74,8 @@ class Landed(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Split:
-    """Windows of one stretch: x (n, size, channels) float32, y (n,) class indices, entity (n,) names."""
+    """Windows of one stretch: x (n, size, channels) float32, y (n,) class indices, entity (n,) whose readings each is
+    of: the entity's name, or `device/entity` where a device sent it."""
 
     x: npt.NDArray[np.float32]
     y: npt.NDArray[np.int64]
@@ -115,6 +131,7 @@ class Scorecard(msgspec.Struct, frozen=True):
     chosen: Precision
     reason: str
     parity: float  # worst absolute difference, torch against the exported graph, on gate rows
+    burst: float = 1.0  # windows: how long a run of errors of the chosen file is (`sync.evidence.burst_length`)
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -187,11 +204,13 @@ ROLLOUT_ENDED = frozenset({RolloutState.COMPLETE, RolloutState.REVERSED, Rollout
 
 
 class SplitPlan(msgspec.Struct, frozen=True):
-    """How a release is tried beside the incumbent: `share` of 10,000 places, by a lot that `seed` draws."""
+    """How a release is tried beside the incumbent: `share` of 10,000 places, by a lot for each device that `seeds` has,
+    and `seed` draws for one that is not in it. What was told once holds: counts belong to one lot."""
 
     seed: str
     share: int
     incumbent: Digest
+    seeds: dict[DeviceId, str] = {}
 
 
 class Rollout(msgspec.Struct, frozen=True):
@@ -243,5 +262,7 @@ class JobSpec(msgspec.Struct, frozen=True):
     position: dict[str, str] = {}
     files: tuple[LakeFile, ...] = ()
     samples: tuple[LakeFile, ...] = ()  # of the view's samples source
+    crowded: tuple[tuple[LakeFile, ...], ...] = ()  # of the source: each group shall become one file
+    outdated: tuple[str, ...] = ()  # of the source: others stand for them, and nobody reads them any more
     tables: dict[LookupName, tuple[Digest, ...]] = {}  # of the view's lookups: artifacts of all versions, oldest first
     known: Known | None = None  # what listeners know of the model

@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 
-from core.handoffs import LakeFile
+from core.durable import sync_folder
+from core.handoffs import LakeFile, Merged
 from sync.names import Digest, Name
 
 KeyChange = Callable[[bytes], bytes]
@@ -99,6 +100,27 @@ class Lake:
                 "take the rows in under a new source"
             ) from error
 
+    def merge(self, source: str, names: Iterable[str]) -> tuple[Merged, ...]:
+        """Writes the rows of these files of one day, in order of file name, into one file, durably; of files with other
+        columns into one of their own. The same files give the same name. Raises LakeError as `read` does."""
+        alike: dict[str, list[tuple[str, pa.Table]]] = {}
+        for name in sorted(names):
+            table = self._read(source, name, None)
+            alike.setdefault(str(table.schema), []).append((name, table))
+        found = []
+        for parts in alike.values():
+            replaced = tuple(name for name, _ in parts)
+            if len(parts) > 1:
+                day = replaced[0].partition("/")[0].removeprefix("day=")
+                rows = pa.concat_tables([table for _, table in parts])
+                found.append(Merged(self._write(source, day, rows, "\n".join(replaced)), replaced))
+        return tuple(found)
+
+    def remove(self, source: str, names: Iterable[str]) -> None:
+        """Takes files off the disk, as far as they are there."""
+        for name in names:
+            self._path(source, name).unlink(missing_ok=True)
+
     def _path(self, source: str, name: str) -> Path:
         if _NAME.fullmatch(name) is None:
             raise LakeError(f"{name!r} is no name of a lake file; restore the catalog from its backup")
@@ -110,7 +132,7 @@ class Lake:
         name = f"day={day}/{key}.parquet"
         path = self._path(source, name)
         for made in _make_folders(path.parent):
-            _sync_folder(made.parent)
+            sync_folder(made.parent)
         marked = rows.replace_schema_metadata({_FILE_MARK: f"{source}/{name}".encode()})
         secret = self._factory.file_encryption_properties(self._connection, _CONFIGURATION)
         part = path.with_name(f".{path.name}.part")
@@ -119,10 +141,11 @@ class Lake:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         return LakeFile(name, rows.num_rows, content)
 
-    def _read(self, source: str, name: str, columns: Sequence[str]) -> pa.Table:
+    def _read(self, source: str, name: str, columns: Sequence[str] | None) -> pa.Table:
+        """The given columns, or all."""
         path = self._path(source, name)
         try:
             secret = self._factory.file_decryption_properties(self._connection)
@@ -131,6 +154,7 @@ class Lake:
                 mark = (schema.metadata or {}).get(_FILE_MARK, b"").decode()
                 if mark != f"{source}/{name}":
                     raise LakeError(f"{path} is really {mark or 'a foreign file'}; restore it from the backup")
+                columns = schema.names if columns is None else columns
                 absent = [c for c in columns if c not in schema.names]
                 if absent:
                     raise LakeError(f"{path} has no column {', '.join(absent)}; it has {', '.join(schema.names)}")
@@ -187,11 +211,3 @@ def _make_folders(folder: Path) -> list[Path]:
             path.mkdir(mode=0o700)
             made.append(path)
     return made
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

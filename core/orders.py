@@ -5,9 +5,10 @@ Each is a frozen document tagged with its name, carried over the steward's Unix 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from core.handoffs import Box, Candidate, Landed
 from core.project import Project
@@ -15,6 +16,8 @@ from sync.commands import Ask
 from sync.names import DeviceId, LookupName, ModelName, SiteId
 
 OnlineRole = Literal["snapshot", "timestamp", "director"]  # whose keys the core holds itself
+Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # what the catalog can hold
+Minutes = Annotated[int, Meta(ge=0, le=7 * 24 * 60)]
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, tag_field="order", tag=True):
@@ -23,108 +26,116 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, tag_field="order", tag=Tr
     actor: str = "cli"
 
 
+class Wish(Order, frozen=True, kw_only=True):
+    """Base of what people ask for: the core's API takes these and no others."""
+
+
+class Commit(Order, frozen=True, kw_only=True):
+    """Base of what only processes of the core's own say: a worker, the listener for newcomers."""
+
+
 # --- from people ------------------------------------------------------------------------------------------------
 
 
-class ApplyProject(Order, frozen=True, kw_only=True):
+class ApplyProject(Wish, frozen=True, kw_only=True):
     """Take in a project file, parsed and checked; `folder` anchors its relative paths. Starts no work."""
 
     project: Project
     folder: str
 
 
-class Ingest(Order, frozen=True, kw_only=True):
+class Ingest(Wish, frozen=True, kw_only=True):
     """Run one source of the project, or read one of its lookups."""
 
     source: str
 
 
-class Train(Order, frozen=True, kw_only=True):
+class Train(Wish, frozen=True, kw_only=True):
     """Dataset, training, export, quantization and gates for one model of the project."""
 
     model: ModelName
 
 
-class TrustKeys(Order, frozen=True, kw_only=True):
+class TrustKeys(Wish, frozen=True, kw_only=True):
     """Ask for the public halves of director, snapshot and timestamp, which a root must name; for `fresh` roles those of
     new keys, made now and used once a root names them."""
 
     fresh: tuple[OnlineRole, ...] = ()
 
 
-class TrustInit(Order, frozen=True, kw_only=True):
+class TrustInit(Wish, frozen=True, kw_only=True):
     """The first root and targets metadata (JSON texts), signed in the owner's process."""
 
     root: str
     targets: str
 
 
-class ChangeTrust(Order, frozen=True, kw_only=True):
+class ChangeTrust(Wish, frozen=True, kw_only=True):
     """The next root and what is signed anew with it: role -> metadata (JSON text), with signatures made in people's own
     processes. Waits until every threshold is met."""
 
     metadata: dict[str, str]
 
 
-class Approve(Order, frozen=True, kw_only=True):
+class Approve(Wish, frozen=True, kw_only=True):
     """A release approved by an owner: the model role's next metadata and, when it is new, the targets that delegate to
     it (role -> JSON text), signed in the owner's process. Waits until every threshold is met."""
 
     model: ModelName
-    number: int
+    number: Number
     metadata: dict[str, str]
 
 
-class RevokeRelease(Order, frozen=True, kw_only=True):
+class RevokeRelease(Wish, frozen=True, kw_only=True):
     """The model role's next metadata without this release, signed and collected likewise. It never comes back."""
 
     model: ModelName
-    number: int
+    number: Number
     metadata: dict[str, str]
     reason: str
 
 
-class Override(Order, frozen=True, kw_only=True):
+class Override(Wish, frozen=True, kw_only=True):
     """Stage a candidate although a gate refused it. Who and why stand in its manifest and in the events for good."""
 
-    candidate: int
+    candidate: Number
     reason: str
 
 
-class Force(Order, frozen=True, kw_only=True):
+class Force(Wish, frozen=True, kw_only=True):
     """Roll an approved release out anew, to serve on its canary devices without a shadow's word, also where one gave a
     verdict against it. Who and why are kept with the rollout."""
 
     model: ModelName
-    number: int
+    number: Number
     reason: str
 
 
-class Reverse(Order, frozen=True, kw_only=True):
+class Reverse(Wish, frozen=True, kw_only=True):
     """Take every device back from a release that is on its way or has arrived; who and why are told for good."""
 
     model: ModelName
-    number: int
+    number: Number
     reason: str
 
 
-class SetAside(Order, frozen=True, kw_only=True):
+class SetAside(Wish, frozen=True, kw_only=True):
     """Call a device's verdict its own: the rollout neither counts it nor waits for that device any more."""
 
     model: ModelName
-    number: int
+    number: Number
     device: DeviceId
     reason: str
 
 
-class Label(Order, frozen=True, kw_only=True):
+class Label(Wish, frozen=True, kw_only=True):
     """Tell a device what its predictions really were: prediction id -> label."""
 
     device: DeviceId
     labels: dict[str, str]
 
 
-class Question(Order, frozen=True, kw_only=True):
+class Question(Wish, frozen=True, kw_only=True):
     """Ask a device something once; its answer comes when it is there, and only a process with the tenant's key can read
     it."""
 
@@ -132,155 +143,129 @@ class Question(Order, frozen=True, kw_only=True):
     ask: Ask
 
 
-class IssueToken(Order, frozen=True, kw_only=True):
+class IssueToken(Wish, frozen=True, kw_only=True):
     """A single-use enrolment token for one device."""
 
     device: DeviceId
-    minutes: int = 60
+    minutes: Minutes = 60
 
 
-class IssueSiteToken(Order, frozen=True, kw_only=True):
+class IssueSiteToken(Wish, frozen=True, kw_only=True):
     """An enrolment token for `uses` boxes of a site; with `approve` a person accepts each (`Accept`)."""
 
     site: SiteId
-    uses: int
-    minutes: int = 60
+    uses: Number
+    minutes: Minutes = 60
     approve: bool = False
 
 
-class ImportBoxes(Order, frozen=True, kw_only=True):
+class ImportBoxes(Wish, frozen=True, kw_only=True):
     """Boxes that are expected: serial number, name, site, labels. All of them are taken, or none."""
 
     boxes: tuple[Box, ...]
 
 
-class Accept(Order, frozen=True, kw_only=True):
+class Accept(Wish, frozen=True, kw_only=True):
     """Admit boxes that wait, all of them if none is named; or let a device speak again that was seen twice."""
 
     devices: tuple[DeviceId, ...] = ()
 
 
-class Revoke(Order, frozen=True, kw_only=True):
+class Revoke(Wish, frozen=True, kw_only=True):
     """End a device's certificates and its session; it is no part of the fleet any more."""
 
     device: DeviceId
     reason: str
 
 
-class Replace(Order, frozen=True, kw_only=True):
+class Replace(Wish, frozen=True, kw_only=True):
     """End a device's certificates and its session; another box takes its name, and with it its models, by the token
     that is the answer."""
 
     device: DeviceId
-    minutes: int = 60
+    minutes: Minutes = 60
 
 
-class Authority(Order, frozen=True, kw_only=True):
+class Authority(Wish, frozen=True, kw_only=True):
     """How a change of the certificate authority stands; to begin one; to finish it, without the devices of `strand`."""
 
     step: Literal["look", "begin", "finish"] = "look"
     strand: tuple[DeviceId, ...] = ()
 
 
-class Enrol(Order, frozen=True, kw_only=True):
-    """An enrolment request as it came over HTTPS: a DSSE envelope (JSON text)."""
-
-    envelope: str
-    source: str = ""  # the address it came from
-
-
-class EnrolByFolder(Order, frozen=True, kw_only=True):
+class EnrolByFolder(Wish, frozen=True, kw_only=True):
     """An enrolment request (a DSSE envelope) from a folder: it proves that it knows a token, and never says it."""
 
     envelope: str
 
 
-class CarryIn(Order, frozen=True, kw_only=True):
+class CarryIn(Wish, frozen=True, kw_only=True):
     """What a device said in a folder: one bundle, a DSSE envelope (JSON text). It is heard as on the line."""
 
     device: DeviceId
     bundle: str
 
 
-class CarryOut(Order, frozen=True, kw_only=True):
+class CarryOut(Wish, frozen=True, kw_only=True):
     """What a device shall be told in a folder, signed now, so that it has its whole life before it."""
 
     device: DeviceId
 
 
-# --- from workers -----------------------------------------------------------------------------------------------
+# --- from workers, and from the listener -------------------------------------------------------------------------
 
 
-class JobProgress(Order, frozen=True, kw_only=True):
+class Enrol(Commit, frozen=True, kw_only=True):
+    """An enrolment request as it came over HTTPS: a DSSE envelope (JSON text)."""
+
+    envelope: str
+    source: str = ""  # the address it came from
+
+
+class JobProgress(Commit, frozen=True, kw_only=True):
     """A job says how far it is: `done` from 0 to 1."""
 
-    job: int
+    job: Number
     stage: str
     done: float
 
 
-class CommitRows(Order, frozen=True, kw_only=True):
+class CommitRows(Commit, frozen=True, kw_only=True):
     """Files landed in the lake; they become facts, with the source's position, in one transaction."""
 
-    job: int
+    job: Number
     landed: Landed
 
 
-class CommitLookup(Order, frozen=True, kw_only=True):
+class CommitLookup(Commit, frozen=True, kw_only=True):
     """A table was read; it becomes a version if it says something new. `content` are its bytes (`sync.lookups`)."""
 
-    job: int
+    job: Number
     name: LookupName
     content: bytes
 
 
-class CommitCandidate(Order, frozen=True, kw_only=True):
+class CommitCandidate(Commit, frozen=True, kw_only=True):
     """A training job is done: the candidate with its verdicts, accepted or not."""
 
-    job: int
+    job: Number
     candidate: Candidate
 
 
-class JobFailed(Order, frozen=True, kw_only=True):
+class JobFailed(Commit, frozen=True, kw_only=True):
     """A job ended without a result; `hint` says what a person can do."""
 
-    job: int
+    job: Number
     error: str
     hint: str = ""
 
 
 AnyOrder = (
-    ApplyProject
-    | Ingest
-    | Train
-    | TrustKeys
-    | TrustInit
-    | ChangeTrust
-    | Approve
-    | RevokeRelease
-    | Override
-    | Force
-    | Reverse
-    | SetAside
-    | Label
-    | Question
-    | IssueToken
-    | IssueSiteToken
-    | ImportBoxes
-    | Accept
-    | Revoke
-    | Replace
-    | Authority
-    | Enrol
-    | EnrolByFolder
-    | CarryIn
-    | CarryOut
-    | JobProgress
-    | CommitRows
-    | CommitLookup
-    | CommitCandidate
-    | JobFailed
-)
+    ApplyProject | Ingest | Train | TrustKeys | TrustInit | ChangeTrust | Approve | RevokeRelease | Override | Force
+    | Reverse | SetAside | Label | Question | IssueToken | IssueSiteToken | ImportBoxes | Accept | Revoke | Replace
+    | Authority | Enrol | EnrolByFolder | CarryIn | CarryOut | JobProgress | CommitRows | CommitLookup
+    | CommitCandidate | JobFailed
+)  # fmt: skip
 
 
 class Answer(msgspec.Struct, frozen=True):

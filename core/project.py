@@ -17,6 +17,10 @@ from sync.reports import Evidence
 
 Value = str | int | float
 _T = TypeVar("_T")
+
+# What rows of samples always have beside time and channels (`core.ingest.samples`), ...
+SAMPLE_COLUMNS = ("prediction", "device", "entity", "label")
+SAMPLE_BATCH = "batch"  # ... and what is added to them: it rises with every batch of a device
 _Name = TypeVar("_Name", bound=str)
 
 
@@ -121,6 +125,7 @@ class Training(_Part, frozen=True, kw_only=True):
     epochs: int = 60
     batch: int = 64
     learning_rate: float = 5e-3
+    threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1  # more are faster, and give other weights
 
 
 class ModelGates(_Part, frozen=True, kw_only=True):
@@ -137,8 +142,9 @@ class Rollout(_Part, frozen=True, kw_only=True):
     """How a release reaches the fleet: the canary devices first, then the rest in one stage.
 
     Under `labels` or `agreement` the canary devices run it in shadow first, until the pairs of all of them decide
-    with this `margin` (a net share of blocks of `block` input windows). A first release has no incumbent to be
-    compared with: it is judged by guardrails.
+    with this `margin` (a net share of blocks of `block` input windows; 0: ten times as many as the incumbent's errors
+    came in a row when it was judged, and 50 at least). A first release has no incumbent to be compared with: it is
+    judged by guardrails.
 
     `ab`: on the canary devices it answers `share` of the entities and request keys, until labels of its answers say
     that it is better than the incumbent, or worse by more than `margin`; a key's word is its first `per_key` labels.
@@ -152,7 +158,7 @@ class Rollout(_Part, frozen=True, kw_only=True):
     shadow_share: float = 0.25
     evidence: Evidence = "guardrails"
     margin: float = 0.02
-    block: int = 50
+    block: int = 0
     canary: tuple[DeviceId, ...]
     soak_answers: int = 20
     max_errors: int = 0

@@ -18,9 +18,7 @@ def conclude(outputs: Arrays, classes: tuple[str, ...]) -> tuple[str | float, tu
     The probabilities are the output's own float32 numbers, as HTTP shows them. Raises BadOutput.
     """
     first = next(iter(outputs.values()))
-    numbers = list(map(float, first.ravel().tolist())) if first.dtype.kind in "biuf" else []
-    if classes and len(numbers) == len(classes):
-        return classes[numbers.index(max(numbers))], tuple(numbers)
-    if not classes and len(numbers) == 1:
-        return numbers[0], ()
-    raise BadOutput(f"the first output is {first.dtype}{list(first.shape)} for {len(classes)} classes")
+    if first.dtype.kind not in "biuf" or first.size != (len(classes) or 1):
+        raise BadOutput(f"the first output is {first.dtype}{list(first.shape)} for {len(classes)} classes")
+    numbers = list(map(float, first.ravel().tolist()))
+    return (classes[numbers.index(max(numbers))], tuple(numbers)) if classes else (numbers[0], ())

@@ -4,8 +4,9 @@ Durability. The broker repeats what was not acknowledged. `hold` therefore keeps
 message until the kernels that took it in are on disk; `checkpoint` writes them in one transaction, then
 acknowledges. After a kill nothing acknowledged is lost, and rows that come again are dropped by the kernel.
 At most `max_unacked` messages wait, which must stay below the broker's limit of messages in flight
-(Mosquitto: 20). If the disk fails, serving goes on from memory: the newest `max_unacked` messages stay
-unacknowledged, older ones are let go and counted in `let_go`, and the failure is reported.
+(Mosquitto: 20). A checkpoint writes whole rings, so what nothing asks for is written once it has waited for a
+while (`overdue`), not at every look. If the disk fails, serving goes on from memory: the newest `max_unacked`
+messages stay unacknowledged, older ones are let go and counted in `let_go`, and the failure is reported.
 
 Beside its kernel an entity has notes, small and opaque: what whoever answers its windows must know of it again. They
 are on disk together with the rows they belong to, so a window that comes again is answered as before.
@@ -27,6 +28,7 @@ import msgspec
 import numpy as np
 
 from edge.database import FileOrMemory, Schema
+from edge.deadlines import standing
 from sync.errors import Damaged
 from sync.features import WindowSpec
 from sync.names import ModelName, TenantId
@@ -38,6 +40,8 @@ _Place = tuple[ModelName, str]  # model, entity
 
 
 NOTES = 16  # of one entity; the one that was made first goes
+UNACKED_S = 5.0  # seconds that a message may wait for its acknowledgement while no window ends ...
+UNWRITTEN_S = 30.0  # ... and rows, of which no message waits, for the disk
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -77,17 +81,19 @@ class Buffers:
         max_unacked: int = 16,
         report: Report = _unreported,
         nonces: Callable[[int], bytes] = secrets.token_bytes,
+        ticks: Callable[[], float] = standing,
     ) -> None:
+        """`ticks` is in seconds since anything and never jumps; without it nothing is ever overdue."""
         self.let_go = 0
         self._tenant, self._key = tenant, key
         self._max_entities, self._max_unacked = max_entities, max_unacked
-        self._report, self._nonces = report, nonces
+        self._report, self._nonces, self._ticks = report, nonces, ticks
         # In the order of use; None is a kernel that lies on disk only.
         self._kernels: dict[ModelName, OrderedDict[str, WindowKernel | None]] = {}
         self._notes: dict[_Place, dict[str, bytes]] = {}
         self._crowded: set[ModelName] = set()
-        self._dirty: dict[_Place, None] = {}
-        self._held: deque[Callable[[], None]] = deque()
+        self._dirty: dict[_Place, float] = {}  # since when, by `ticks`; the oldest first
+        self._held: deque[tuple[float, Callable[[], None]]] = deque()
         self._failing = False
         self._lock = threading.RLock()
         self._file = FileOrMemory(path, _SCHEMA, self._lost)
@@ -108,7 +114,7 @@ class Buffers:
         with self._lock:
             kernel = self._kernel(model, spec, entity)
             windows = kernel.push(np.array(ts, np.float64), np.array(rows, np.float32))
-            self._dirty[(model, entity)] = None
+            self._dirty.setdefault((model, entity), self._ticks())
             return windows
 
     def latest(self, model: ModelName, spec: WindowSpec, entity: str) -> Window | None:
@@ -143,13 +149,21 @@ class Buffers:
             notes[name] = note
             if len(notes) > NOTES:
                 del notes[next(iter(notes))]
-            self._dirty[(model, entity)] = None
+            self._dirty.setdefault((model, entity), self._ticks())
 
     def hold(self, ack: Callable[[], None]) -> bool:
         """Keeps `ack` until the next checkpoint; true if one is due because enough messages wait."""
         with self._lock:
-            self._held.append(ack)
+            self._held.append((self._ticks(), ack))
             return len(self._held) >= self._max_unacked
+
+    def overdue(self) -> bool:
+        """Whether something has waited so long that a checkpoint is due although nothing else asks for one."""
+        with self._lock:
+            now = self._ticks()
+            if self._held and now - self._held[0][0] >= UNACKED_S:
+                return True
+            return now - next(iter(self._dirty.values()), now) >= UNWRITTEN_S
 
     def checkpoint(self) -> None:
         """Writes every kernel that changed, then acknowledges, in order, every message held."""
@@ -159,16 +173,20 @@ class Buffers:
             if not self._write() or self._file.forgets:  # what memory holds is not safe
                 while len(self._held) > self._max_unacked:
                     self.let_go += 1
-                    self._held.popleft()()
+                    self._acknowledge()
                 return
             while self._held:
-                self._held.popleft()()
+                self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        _, ack = self._held.popleft()
+        ack()
 
     def forget(self, model: ModelName) -> None:
         """The model is gone from this device, and its buffers with it."""
         with self._lock:
             self._kernels.pop(model, None)
-            self._dirty = {place: None for place in self._dirty if place[0] != model}
+            self._dirty = {place: since for place, since in self._dirty.items() if place[0] != model}
             self._notes = {place: notes for place, notes in self._notes.items() if place[0] != model}
             self._execute("DELETE FROM checkpoints WHERE model = ?", [(model,)])
 
@@ -238,7 +256,7 @@ class Buffers:
                 return None
             plain = unseal_small(row[0], self._key, self._aad(model, entity))
             stored = msgspec.msgpack.decode(plain, type=_Stored)
-        except (sqlite3.Error, Damaged, msgspec.DecodeError) as error:
+        except (sqlite3.Error, Damaged, msgspec.DecodeError, UnicodeDecodeError) as error:
             self._report("checkpoint-unreadable", f"{model}: windows of {entity!r} start again: {error}")
             return None
         if stored.spec != spec:

@@ -87,6 +87,7 @@ def shown(one: Remembered) -> Told:
 
 
 def without_inputs(one: Remembered) -> Remembered:
-    """What was said and by whom, and nothing that a sensor or a table said."""
+    """What was said and by whom, and nothing that a sensor, a table or a program said. Outputs that are no class and no
+    number go too: a graph may repeat its inputs in them."""
     bare = {name: replace(looked, vector=b"") for name, looked in one.basis.lookups.items()}
-    return replace(one, shape=(), window=b"", basis=replace(one.basis, lookups=bare))
+    return replace(one, shape=(), window=b"", basis=replace(one.basis, lookups=bare), inputs={}, outputs={})

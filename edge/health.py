@@ -5,11 +5,14 @@ Hard guardrails act at once and need no statistics; losing the broker or the cor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
+
+import msgspec
 
 from edge.states import Event, Health
 from sync.messages import Gates
+from sync.names import ModelName
 
 DAY = 86_400.0  # seconds
 
@@ -31,6 +34,27 @@ def greedy(grown_mb: float, share_mb: float) -> str:
     if grown_mb <= share_mb:
         return ""
     return f"the agent has grown by {grown_mb:.0f} MiB since it came in, its share is {share_mb:.0f}"
+
+
+class Growth(msgspec.Struct, frozen=True):
+    """By how much this process grew while the same arms of splits answered and nothing else was under way; MiB."""
+
+    arms: tuple[tuple[ModelName, int], ...] = ()  # model and release number, in the order in which they came
+    beside: object = None  # what else there was at the last look ...
+    at_mb: float = 0.0  # ... and what the process held
+    grown_mb: float = 0.0
+
+
+def grow(before: Growth, arms: Iterable[tuple[ModelName, int]], beside: object, now_mb: float) -> Growth:
+    """The growth after another look. What the process grew by while anything `beside` the arms changed is nobody's.
+    With another set of arms it is counted anew, and from the lowest point: what is given back is no credit."""
+    there = set(arms)
+    known = tuple(arm for arm in before.arms if arm in there)
+    known += tuple(sorted(there.difference(known)))
+    if known != before.arms:
+        return Growth(known, beside, now_mb)
+    more = now_mb - before.at_mb if beside == before.beside else 0.0
+    return Growth(known, beside, now_mb, max(0.0, before.grown_mb + more))
 
 
 class Pace(StrEnum):

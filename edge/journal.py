@@ -22,15 +22,15 @@ from edge.trust import Record
 from edge.untold import Saying, Untold
 from sync import codec
 from sync.errors import Malformed
-from sync.names import Digest, ModelName
+from sync.names import LAST, Count, Digest, ModelName
 from sync.reports import WhyCard
 
 SCHEMA = 1
 CARDS = 20  # why cards kept
 _LIMIT = 16 * 1024 * 1024
-_LAST = 2**63 - 1  # what a column holds
 _FORGET_DIRECTOR = "DELETE FROM counter WHERE name IN ('epoch', 'desired_seq', 'signed_time', 'command_seq')"
-FOR_GOOD = _LAST  # the retry generation of a verdict that none lifts
+_FORGET_ACCEPTED = "DELETE FROM accepted WHERE model = ? AND number NOT IN (SELECT value FROM json_each(?))"
+FOR_GOOD = LAST  # the retry generation of a verdict that none lifts
 
 
 class Quarantined(msgspec.Struct, frozen=True):
@@ -38,7 +38,7 @@ class Quarantined(msgspec.Struct, frozen=True):
 
     artifact: Digest
     manifest: Digest
-    retry: int
+    retry: Count
     reason: str
 
 
@@ -103,14 +103,11 @@ class Journal:
         return bytes(row[0]) if row else None
 
     def take_assignment(self, envelope: bytes, epoch: int, seq: int, signed: float = 0.0) -> None:
-        """The assignment, its place in the order and when it was signed, in one transaction; raises Malformed for a
-        place beyond 63 bits."""
-        if not 0 <= epoch <= _LAST or not 0 <= seq <= _LAST:
-            raise Malformed(f"assignment ({epoch}, {seq}) is beyond what a place may be")
+        """The assignment, its place in the order and when it was signed, in one transaction."""
         with self._db.transaction() as db:
             db.execute("DELETE FROM assignment")
             db.execute("INSERT INTO assignment VALUES (?)", (envelope,))
-            latest = max(self.counter("signed_time"), int(min(max(signed, 0.0), _LAST)))
+            latest = max(self.counter("signed_time"), int(min(max(signed, 0.0), LAST)))
             for name, value in (("epoch", epoch), ("desired_seq", seq), ("signed_time", latest)):
                 db.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (name, value))
 
@@ -129,16 +126,15 @@ class Journal:
         says: Saying | None = None,
     ) -> None:
         """One model's state and, in the same transaction, the verdict that led to it, why, and what the core must hear
-        of it: never one without the others."""
+        of it: never one without the others. The record of a release that is not held any more goes."""
         with self._db.transaction() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO deployment VALUES (?, ?)",
-                (deployment.model, codec.encode(deployment)),
-            )
+            db.execute("INSERT OR REPLACE INTO deployment VALUES (?, ?)", (deployment.model, codec.encode(deployment)))
+            numbers = msgspec.json.encode([slot.release.number for slot in deployment.slots()]).decode()
+            db.execute(_FORGET_ACCEPTED, (deployment.model, numbers))
             if verdict is not None:
                 db.execute(
                     "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)",
-                    (deployment.model, verdict.manifest, verdict.artifact, min(verdict.retry, _LAST), verdict.reason),
+                    (deployment.model, verdict.manifest, verdict.artifact, verdict.retry, verdict.reason),
                 )
             if card is not None:
                 db.execute("INSERT INTO why (model, document) VALUES (?, ?)", (card.model, codec.encode(card)))
@@ -293,8 +289,10 @@ def _prepare(db: sqlite3.Connection) -> None:
 
 
 def _count_on(db: sqlite3.Connection, aside: Path) -> None:
-    """The core takes only reports that are newer than the last: to count from 1 again would be never to be heard."""
-    db.execute("INSERT OR REPLACE INTO counter VALUES ('reported_seq', ?)", (last_written(aside),))
+    """The core takes only reports that are newer than the last: to count from 1 again would be never to be heard. And
+    nobody knows what was asked until then."""
+    counters = [(name, last_written(aside)) for name in ("reported_seq", "command_time")]
+    db.executemany("INSERT OR REPLACE INTO counter VALUES (?, ?)", counters)
 
 
 _SCHEMA = Schema(_TABLES + untold.TABLE, prepare=_prepare)

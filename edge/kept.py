@@ -7,6 +7,7 @@ whoever keeps it. Every file is bound to tenant, purpose and model, so that none
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,9 @@ class Kept:
         purpose: str,
         nonces: Callable[[int], bytes],
         report: Report,
+        flush: Callable[[int], None] = os.fsync,
     ) -> None:
+        self._flush = flush
         self._folder, self._tenant, self._key, self._purpose, self._nonces = folder, tenant, key, purpose, nonces
         self._refused = False
         self.report = report
@@ -50,13 +53,17 @@ class Kept:
             return None
 
     def save(self, model: ModelName, content: bytes) -> None:
-        """Replaces what was saved; a reader finds the old content or the new, never a part."""
+        """Replaces what was saved; a reader finds the old content or the new, never a part, after a power
+        cut too. Takes as long as the disk does."""
         sealed = seal_small(content, self._key, self._aad(model), self._nonces(NONCE_BYTES))
         half = self._folder / f"{model}.half"  # no model's name has a dot
         try:
             self._make()
             half.touch(mode=0o600)
-            half.write_bytes(sealed)
+            with half.open("wb") as file:
+                file.write(sealed)
+                file.flush()
+                self._flush(file.fileno())  # else a power cut may leave the new name and none of the content
             half.replace(self._folder / model)
         except OSError as error:
             if not self._refused:

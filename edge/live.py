@@ -38,7 +38,8 @@ class Loaded:
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """All outputs of the graph by name, and the slot of the release that gave them; `key` is whose it is in a split."""
+    """All outputs of the graph by name, and the slot of the release that gave them; `key` is whose it is in a split,
+    empty where it is nobody's."""
 
     outputs: Arrays
     slot: Slot
@@ -72,6 +73,7 @@ class Live:
     errors: int = 0
     not_finite: int = 0
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=TIMED))
+    slow: Arrays | None = None  # the newest question of one row that took longer than the profile allows
 
     def count(self, seconds: float, *, answers: int = 0, error: ModelError | None = None) -> None:
         with self.lock:
@@ -79,6 +81,15 @@ class Live:
             self.answers += answers
             self.errors += error is not None
             self.not_finite += isinstance(error, NotFinite)
+
+    def took_long(self, inputs: Arrays) -> None:
+        """Keeps a question that was answered slowly, unless it has many rows: that may take longer, and much memory."""
+        if all(len(array) == 1 for array in inputs.values() if array.ndim):
+            self.slow = inputs
+
+    def sample(self) -> Arrays | None:
+        """A question that shows whether it is slow: one that was answered slowly, else what it was proved with."""
+        return self.loaded.sample if self.slow is None else self.slow
 
     def health(self) -> Health:
         """The counts since it began; an answer that is overdue is a failed one."""

@@ -84,19 +84,16 @@ class Lookups:
 
         The window is the input that no lookup fills, laid out flat where the graph takes [n, numbers]. Raises NoLookup.
         """
-        inputs, stale, numbers = self._look(manifest.lookups, entity)
+        inputs, stale, numbers = self.fill(manifest.lookups, entity)
         looked = {name: Looked(numbers[name], vector.tobytes()) for name, vector in inputs.items()}
         rest = next((spec for spec in session.inputs if spec.name not in inputs), None)
         flat = rest is not None and len(rest.shape) == 2
         asked = window.reshape(1, -1) if flat else window[np.newaxis]
         return {rest.name if rest else "": asked, **inputs}, stale, looked
 
-    def fill(self, accepted: tuple[Lookup, ...], entity: str) -> tuple[Arrays, bool]:
-        """Graph input -> (1, columns) float32, and whether one of them is stale. Raises NoLookup."""
-        inputs, stale, _ = self._look(accepted, entity)
-        return inputs, stale
-
-    def _look(self, accepted: tuple[Lookup, ...], entity: str) -> tuple[Arrays, bool, dict[str, int]]:
+    def fill(self, accepted: tuple[Lookup, ...], entity: str) -> tuple[Arrays, bool, dict[str, int]]:
+        """Graph input -> (1, columns) float32, whether one of them is stale, and the version that gave each. Raises
+        NoLookup."""
         inputs: Arrays = {}
         numbers: dict[str, int] = {}
         stale = False

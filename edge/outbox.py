@@ -25,7 +25,7 @@ from sync import codec, topics
 from sync.commands import ANSWER
 from sync.errors import Malformed
 from sync.messages import EVENT, SAMPLE, DeviceEvent, Record
-from sync.names import Kind
+from sync.names import LAST, Kind
 
 CAPACITY = 10_000  # records of all kinds
 MOST = 32 * 1024 * 1024  # bytes of records read at once: for a folder each is held several times over
@@ -81,10 +81,11 @@ class Outbox:
             return False
         return True
 
-    def waiting(self, kind: Kind) -> int:
-        """How many records of this kind the core has not acknowledged."""
-        query = "SELECT count(*) FROM record WHERE epoch = ? AND kind = ?"
-        return int(self._db.execute(query, (self.epoch, kind)).fetchone()[0])
+    def waiting(self, kind: Kind | None = None) -> int:
+        """How many records of this kind, or of all, the core has not acknowledged."""
+        query, of = ("SELECT count(*) FROM record WHERE epoch = ?", (self.epoch,))
+        found = self._db.execute(f"{query} AND kind = ?", (*of, kind)) if kind else self._db.execute(query, of)
+        return int(found.fetchone()[0])
 
     def pending(self, limit: int = 100, most: int = MOST) -> list[tuple[Kind, int, bytes]]:
         """(kind, number, document) of records not acknowledged yet, `most` bytes of them or a single one, oldest first:
@@ -101,7 +102,7 @@ class Outbox:
     def acknowledged(self, kind: Kind, epoch: int, n: int) -> None:
         """The core committed everything of this kind up to `n`. Unsigned: another epoch or an impossible `n` is
         ignored."""
-        if epoch != self.epoch or not 0 <= n <= _LAST:
+        if epoch != self.epoch or not 0 <= n <= LAST:
             return
         self._answers[kind] = n
         try:
@@ -136,6 +137,10 @@ class Outbox:
         rows = self._db.execute("SELECT kind, n, why, document FROM poison ORDER BY id")
         return [(Kind(kind), n, why, bytes(document)) for kind, n, why, document in rows]
 
+    def aside(self) -> int:
+        """How many are kept aside."""
+        return int(self._db.execute("SELECT count(*) FROM poison").fetchone()[0])
+
     def last(self, kind: Kind) -> int:
         """The newest number of this kind; 0 before the first."""
         row = self._db.execute("SELECT n FROM numbered WHERE epoch = ? AND kind = ?", (self.epoch, kind)).fetchone()
@@ -148,8 +153,8 @@ class Outbox:
 
     def mark(self) -> tuple[int, int]:
         """Another one whenever a record came or went: whoever has said all that waits need not read it again."""
-        count, newest = self._db.execute("SELECT count(*), coalesce(max(rowid), 0) FROM record").fetchone()
-        return int(count), int(newest)
+        changes, newest = self._db.execute("SELECT total_changes(), max(rowid) FROM record").fetchone()
+        return int(changes), int(newest or 0)
 
     def size(self) -> int:
         """Bytes of the records that the core has not acknowledged."""
@@ -187,7 +192,9 @@ class Outbox:
         (count,) = self._db.execute("SELECT count(*) FROM record").fetchone()
         if count <= CAPACITY:
             return
-        self._db.execute("DELETE FROM record WHERE epoch <> ?", (self.epoch,))  # nobody will ever ask for them
+        count -= self._db.execute("DELETE FROM record WHERE epoch <> ?", (self.epoch,)).rowcount  # nobody asks for them
+        if count <= CAPACITY:
+            return
         kinds = "SELECT kind FROM record GROUP BY kind ORDER BY count(*) DESC, kind LIMIT 1"
         (kind,) = self._db.execute(kinds).fetchone()
         oldest = "SELECT rowid, n, document FROM record WHERE kind = ? ORDER BY n LIMIT ?"
@@ -271,7 +278,6 @@ def _unfit(document: bytes) -> str | None:
     return None
 
 
-_LAST = 2**63 - 1  # what a column holds
 _PENDING = "SELECT kind, n, document FROM record WHERE epoch = ? ORDER BY kind IN (?, ?), kind = ?, rowid LIMIT ?"
 _NEXT = "INSERT INTO numbered VALUES (?, ?, 1) ON CONFLICT (epoch, kind) DO UPDATE SET n = n + 1 RETURNING n"
 _COUNT = "INSERT INTO dropped VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET n = n + excluded.n"

@@ -67,6 +67,7 @@ class _Open:
     right: Counter[int]
     full: bool
     changed: bool = False
+    found: tuple[dict[int, Found], bool] | None = None  # what they say, as of the last change
 
 
 class Outcomes:
@@ -116,10 +117,11 @@ class Outcomes:
             if books is None or mark is None or mark in books.keys:
                 return
             if len(books.keys) >= KEYS:
-                books.full = True
+                if not books.full:
+                    books.full, books.found = True, None
                 return
             books.keys[mark] = Followed(prediction.release or 0)
-            books.changed = True
+            books.changed, books.found = True, None
 
     def learn(self, prediction: Prediction, arrived: float, *, good: bool) -> None:
         """The first word on what became of a prediction that was answered at `arrived` (seconds since 1970)."""
@@ -134,7 +136,7 @@ class Outcomes:
             if followed.outcomes < books.per_key:
                 known = Followed(followed.release, followed.outcomes + 1, followed.bad + (not good))
                 books.keys[mark] = known
-            books.changed = True
+            books.changed, books.found = True, None
 
     def found(self, model: ModelName) -> tuple[dict[int, Found], bool]:
         """What the books say of each release, by its number; and whether there were more keys than are followed."""
@@ -142,15 +144,9 @@ class Outcomes:
             books = self._open.get(model)
             if books is None:
                 return {}, False
-            keys = Counter(one.release for one in books.keys.values())
-            words = Counter((one.release, one.bad) for one in books.keys.values() if one.outcomes >= books.per_key)
-            return {
-                release: Found(
-                    keys[release], books.labels[release], books.right[release],
-                    tuple(words[release, bad] for bad in range(books.per_key + 1)),
-                )
-                for release in sorted(keys)
-            }, books.full  # fmt: skip
+            if books.found is None:
+                books.found = _found(books)
+            return books.found
 
     def checkpoint(self) -> None:
         """Writes down all books that changed since they were written last."""
@@ -183,3 +179,15 @@ def _meant(books: _Open, prediction: Prediction) -> int | None:
         return None
     mark = books.routes.mark(prediction.entity)
     return mark if books.routes.at(mark % SHARES) == prediction.release else None
+
+
+def _found(books: _Open) -> tuple[dict[int, Found], bool]:
+    keys = Counter(one.release for one in books.keys.values())
+    words = Counter((one.release, one.bad) for one in books.keys.values() if one.outcomes >= books.per_key)
+    return {
+        release: Found(
+            keys[release], books.labels[release], books.right[release],
+            tuple(words[release, bad] for bad in range(books.per_key + 1)),
+        )
+        for release in sorted(keys)
+    }, books.full  # fmt: skip

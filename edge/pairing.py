@@ -20,6 +20,7 @@ from sync.reports import Evidence, TrialReport
 WAITING = 1_000  # rows of one entity that may wait for a label ...
 WAITING_ALL = 10_000  # ... and of all together: they are in memory, and in every checkpoint
 ENTITIES = 1_000  # whose windows are paired
+BEHIND = 86_400.0  # seconds that a window may be behind the last one and be held to be one that came again
 SEEN = 10_000  # pairs whose label is still taken ...
 SEEN_KEPT = 1_000  # ... and how many of them outlive a restart
 
@@ -82,11 +83,19 @@ class Tally:
         self._pairs, self._agreed = books.pairs, books.agreed
         self._labels, self._right, self._right_before = books.labels, books.right, books.right_before
         self.counters: Counters = books.blocks.counters
+        self._told: TrialReport | None = None  # since the last change: with many pairs waiting it takes milliseconds
 
     def fits(self, entity: str, start: float) -> bool:
-        """Whether a window whose first row is of `start` (seconds) begins after the entity's last counted one."""
+        """Whether a window whose first row is of `start` (seconds) begins after the entity's last counted one, or
+        its clock was set back since."""
         end = self._ends.get(entity)
-        return end is None or start > end
+        return end is None or start > end or self.set_back(entity, start)
+
+    def set_back(self, entity: str, start: float) -> bool:
+        """Whether the entity's clock was set back, so that nothing would count until it had caught up: no window comes
+        again that lies so far behind."""
+        end = self._ends.get(entity)
+        return end is not None and start < end - BEHIND
 
     def pair(self, entity: str, end: float, pair: Pair) -> bool:
         """Counts a pair of a window that ends at `end` (seconds); False if there is no room for it."""
@@ -94,6 +103,7 @@ class Tally:
             return False
         if len(self._queues.get(entity, ())) >= WAITING or self._queued >= WAITING_ALL:
             return False
+        self._told = None
         self._ends[entity] = end
         self._pairs += 1
         self._agreed += pair.new == pair.old
@@ -116,6 +126,7 @@ class Tally:
         pair = self._seen.pop(prediction_id, None) if entity is None else self._resolve(entity, prediction_id, label)
         if pair is None:
             return False
+        self._told = None
         self._labels += 1
         self._right += pair.new == label
         self._right_before += pair.old == label
@@ -143,6 +154,11 @@ class Tally:
 
     def report(self) -> TrialReport:
         """What the pairs say, for the core."""
+        if self._told is None:
+            self._told = self._report()
+        return self._told
+
+    def _report(self) -> TrialReport:
         about, counters = self.about, self.counters
         worst = self.worst() if self._queues else counters
         return TrialReport(

@@ -2,7 +2,7 @@
 
 Labels come back by prediction id, late, in any order, perhaps twice: the newest word on a prediction counts. Inputs
 and answers are sealed, one key a record; ids, times and whether a label agreed stand beside them in the clear. So does
-whether a prediction went upstream (`edge.road`).
+whether a prediction went upstream (`edge.road`). What got no label within a day is forgotten (`forget`).
 """
 
 from __future__ import annotations
@@ -18,29 +18,28 @@ import msgspec
 
 from edge import ring
 from edge.database import FileOrMemory
-from edge.ring import Found, Waiting
+from edge.ring import NEVER, SENT, Found, Sealer, Waiting
 from sync import codec
 from sync.errors import Damaged, Malformed
 from sync.messages import Prediction
 from sync.names import ModelName, TenantId
-from sync.remembered import NO_BASIS, Basis, Remembered
+from sync.remembered import NO_BASIS, Basis, Remembered, of_window
 from sync.reports import LabelReport
-from sync.sealing import NONCE_BYTES, seal_small, unseal_small
 from sync.windows import Rows
 
 CAPACITY = 10_000  # predictions kept
+AGE = 86_400.0  # seconds that one without a label is kept
 NEWEST = 20  # predictions that are told when nobody says which
 READ = 24 * 1024 * 1024  # bytes of sealed predictions that are read at once
 RECENT = 200  # labelled predictions that the reported accuracy is about
 _TRIM_EVERY = 256
-_SENT, _NEVER = 1, -1  # in the column `sent`; 0 may still go
 
 
 class Refusal(StrEnum):
     """Why a label was not kept."""
 
     UNKNOWN_ID = "unknown-id"  # the ring does not know such a prediction (any longer)
-    UNKNOWN_LABEL = "unknown-label"  # none of the classes that the prediction chose from
+    UNKNOWN_LABEL = "unknown-label"  # none of the classes that the prediction chose from, or it was no class or number
     NOT_KEPT = "not-kept"  # the disk refuses, or the record was changed on it
 
 
@@ -75,7 +74,7 @@ class Predictions:
         capacity: int = CAPACITY,
     ) -> None:
         self._report, self._failing = report, False
-        self._tenant, self._key, self._nonces, self._now, self._capacity = tenant, key, nonces, now, capacity
+        self._sealer, self._now, self._capacity = Sealer(tenant, key, nonces), now, capacity
         self._added = 0
         self._reports: dict[tuple[ModelName, int], LabelReport | None] = {}  # as asked for since the last label
         self._lock = threading.Lock()
@@ -84,13 +83,13 @@ class Predictions:
 
     def remember(self, prediction: Prediction, window: Rows, basis: Basis = NO_BASIS) -> None:
         """Keeps an answered prediction; the same id again (a redelivered window) changes nothing."""
-        self.remember_all(((prediction, window, basis),))
+        self.remember_all((of_window(prediction, window, self._now(), basis),))
 
-    def remember_all(self, answered: Sequence[tuple[Prediction, Rows, Basis]]) -> None:
+    def remember_all(self, answered: Sequence[Remembered]) -> None:
         """As `remember`, in one transaction."""
         if not answered:
             return
-        rows = [self._row(*one) for one in answered]
+        rows = [self._row(one) for one in answered]
         try:
             with self._lock:
                 if self._file.returned():
@@ -106,22 +105,36 @@ class Predictions:
 
     def label(self, prediction_id: str, label: str) -> Refusal | None:
         """Keeps what a prediction really was, so that it goes upstream (again); the same word twice changes nothing."""
+        told = self.hear(prediction_id, label)
+        return told if isinstance(told, Refusal) else None
+
+    def hear(self, prediction_id: str, label: str) -> Remembered | Refusal | None:
+        """As `label`, with the prediction where this is the first word on it: of several threads one is given it."""
         try:
             with self._lock, self._db:
                 found = self._find(prediction_id)
                 if found is None:
                     return Refusal.UNKNOWN_ID
-                if found.prediction.classes and label not in found.prediction.classes:
+                said = found.prediction
+                if said.value is None or (said.classes and label not in said.classes):
                     return Refusal.UNKNOWN_LABEL
                 if found.label == label:
                     return None
-                sealed = self._seal(msgspec.structs.replace(found, label=label, labelled=self._now()))
-                self._db.execute(ring.LABEL, (sealed, str(found.prediction.value) == label, prediction_id))
+                sealed = self._sealer.seal(msgspec.structs.replace(found, label=label, labelled=self._now()))
+                self._db.execute(ring.LABEL, (sealed, str(said.value) == label, prediction_id))
                 self._reports.clear()
         except (sqlite3.Error, Damaged, Malformed) as error:
             self._complain(f"a label was not kept: {error}")
             return Refusal.NOT_KEPT
-        return None
+        return found if found.label is None else None
+
+    def forget(self, now: float) -> None:
+        """Drops what came more than a day before `now`, a time that can be right, and was given no label."""
+        try:
+            with self._lock, self._db:
+                ring.forget(self._db, now, AGE)
+        except sqlite3.Error as error:
+            self._complain(f"old predictions are not forgotten: {error}; check the disk")
 
     def find(self, prediction_id: str) -> Remembered | None:
         """The prediction under this id; raises Damaged if its record was changed on disk."""
@@ -162,9 +175,9 @@ class Predictions:
                 rows = self._db.execute(query, (*_values(choice), limit)).fetchall()
             for prediction_id, words, sealed in rows:  # whoever answers does not wait until all are opened
                 try:
-                    found.append(Waiting(self._unseal(prediction_id, sealed), words))
+                    found.append(Waiting(self._sealer.unseal(prediction_id, sealed), words))
                 except (Damaged, Malformed) as error:
-                    spoilt.append((_NEVER, prediction_id))
+                    spoilt.append((NEVER, prediction_id))
                     self._complain(f"a prediction cannot be read and is left out: {error}")
             if spoilt:
                 with self._lock, self._db:
@@ -187,7 +200,7 @@ class Predictions:
 
     def sent(self, waiting: Sequence[Waiting], *, never: bool = False) -> None:
         """These lie in the outbox now, or `never` can; one whose label changed since it was read is asked for again."""
-        rows = [(_NEVER if never else _SENT, one.content.prediction.id, one.words) for one in waiting]
+        rows = [(NEVER if never else SENT, one.content.prediction.id, one.words) for one in waiting]
         try:
             with self._lock, self._db:
                 self._db.executemany("UPDATE prediction SET sent = ? WHERE id = ? AND words = ?", rows)
@@ -206,7 +219,7 @@ class Predictions:
         found = []
         for prediction_id, sealed in rows:
             try:
-                found.append(self._unseal(prediction_id, sealed))
+                found.append(self._sealer.unseal(prediction_id, sealed))
             except (Damaged, Malformed) as error:
                 self._complain(f"a prediction cannot be read and is left out: {error}")
         return Found(found, more)
@@ -239,7 +252,8 @@ class Predictions:
                 rows = self._db.execute("SELECT id, sealed FROM prediction WHERE ts IS NULL").fetchall()
                 for prediction_id, sealed in rows:
                     try:
-                        place = (self._unseal(prediction_id, sealed).prediction.ts, draw(prediction_id), prediction_id)
+                        ts = self._sealer.unseal(prediction_id, sealed).prediction.ts
+                        place = (ts, draw(prediction_id), prediction_id)
                         self._db.execute("UPDATE prediction SET ts = ?, draw = ? WHERE id = ?", place)
                     except (Damaged, Malformed):
                         self._never(prediction_id)
@@ -252,32 +266,21 @@ class Predictions:
 
     def _find(self, prediction_id: str) -> Remembered | None:
         row = self._db.execute("SELECT sealed FROM prediction WHERE id = ?", (prediction_id,)).fetchone()
-        return self._unseal(prediction_id, row[0]) if row else None
+        return self._sealer.unseal(prediction_id, row[0]) if row else None
 
-    def _row(self, prediction: Prediction, window: Rows, basis: Basis) -> tuple[str | int | float | bytes, ...]:
-        packed = window.astype("<f4").tobytes()
-        content = Remembered(prediction, window.shape, packed, arrived=self._now(), basis=basis)
-        place = (prediction.ts, draw(prediction.id))
-        return prediction.id, prediction.model, prediction.release or 0, self._seal(content), *place
+    def _row(self, content: Remembered) -> tuple[str | int | float | bytes, ...]:
+        said = content.prediction
+        may_go = 0 if len(content.shape) == 2 else NEVER  # only windows of streams are what `edge.road` sends
+        place = (said.ts, draw(said.id), content.arrived, may_go)
+        return said.id, said.model, said.release or 0, self._sealer.seal(content), *place
 
     def _never(self, prediction_id: str) -> None:
-        self._db.execute("UPDATE prediction SET sent = ? WHERE id = ?", (_NEVER, prediction_id))
+        self._db.execute("UPDATE prediction SET sent = ? WHERE id = ?", (NEVER, prediction_id))
 
     def _complain(self, text: str) -> None:
         if not self._failing:
             self._failing = True
             self._report("predictions-not-kept", text)
-
-    def _seal(self, content: Remembered) -> bytes:
-        aad = self._aad(content.prediction.id)
-        return seal_small(codec.encode(content), self._key, aad, self._nonces(NONCE_BYTES))
-
-    def _unseal(self, prediction_id: str, sealed: bytes) -> Remembered:
-        plain = unseal_small(bytes(sealed), self._key, self._aad(prediction_id))
-        return codec.decode(Remembered, plain, len(plain))
-
-    def _aad(self, prediction_id: str) -> bytes:
-        return f"falaj/1 prediction {self._tenant} {prediction_id}".encode()
 
     def _trim(self) -> None:
         self._db.execute(

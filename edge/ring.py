@@ -1,14 +1,20 @@
-"""The file of the ring of predictions (`edge.predictions`): its tables, and what is asked of them."""
+"""The file of the ring of predictions (`edge.predictions`): its tables, how a record in them is sealed, and what is
+asked of them."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 
 from edge.database import Schema, Values
+from edge.states import CLOCK_FLOOR
+from sync import codec
+from sync.names import TenantId
 from sync.remembered import Remembered
+from sync.sealing import NONCE_BYTES, seal_small, unseal_small
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -25,6 +31,25 @@ class Found(NamedTuple):
     more: bool
 
 
+class Sealer:
+    """Seals each prediction in its place: under another id, or on another tenant's device, it does not open."""
+
+    def __init__(self, tenant: TenantId, key: bytes, nonces: Callable[[int], bytes]) -> None:
+        self._tenant, self._key, self._nonces = tenant, key, nonces
+
+    def seal(self, content: Remembered) -> bytes:
+        aad = self._aad(content.prediction.id)
+        return seal_small(codec.encode(content), self._key, aad, self._nonces(NONCE_BYTES))
+
+    def unseal(self, prediction_id: str, sealed: bytes) -> Remembered:
+        """The prediction again; raises Damaged or Malformed if the record is not as it was written."""
+        plain = unseal_small(bytes(sealed), self._key, self._aad(prediction_id))
+        return codec.decode(Remembered, plain, len(plain))
+
+    def _aad(self, prediction_id: str) -> bytes:
+        return f"falaj/1 prediction {self._tenant} {prediction_id}".encode()
+
+
 def _prepare(db: sqlite3.Connection) -> None:
     known = {row[1] for row in db.execute("PRAGMA table_info(prediction)")}
     for column, kind in _ADDED.items():
@@ -37,21 +62,29 @@ _TABLE = """
 CREATE TABLE IF NOT EXISTS prediction (id TEXT UNIQUE NOT NULL, model TEXT NOT NULL, release INTEGER NOT NULL,
     sealed BLOB NOT NULL, agreed INTEGER);
 """
-_ADDED = {"ts": "REAL", "draw": "REAL", "words": "INTEGER NOT NULL DEFAULT 0", "sent": "INTEGER NOT NULL DEFAULT 0"}
+_ADDED = {
+    "ts": "REAL", "draw": "REAL", "words": "INTEGER NOT NULL DEFAULT 0", "sent": "INTEGER NOT NULL DEFAULT 0",
+    "arrived": "REAL",
+}  # fmt: skip
 _INDICES = """
 CREATE INDEX IF NOT EXISTS prediction_labelled ON prediction (model, release) WHERE agreed IS NOT NULL;
 CREATE INDEX IF NOT EXISTS prediction_to_go ON prediction (model, draw, ts, release) WHERE sent = 0;
 CREATE INDEX IF NOT EXISTS prediction_told ON prediction (model, draw, ts, release)
     WHERE sent = 0 AND agreed IS NOT NULL;
 CREATE INDEX IF NOT EXISTS prediction_when ON prediction (ts);
+CREATE INDEX IF NOT EXISTS prediction_came ON prediction (arrived);
 """
 # Not all pages are looked at: the ring is large, and every record in it is sealed, so that a changed one is noticed.
 SCHEMA = Schema(_TABLE, "NORMAL", checked=False, prepare=_prepare)
 AGREED = (
     "SELECT agreed FROM prediction WHERE model = ? AND release = ? AND agreed IS NOT NULL ORDER BY rowid DESC LIMIT ?"
 )
-REMEMBER = "INSERT OR IGNORE INTO prediction (id, model, release, sealed, ts, draw) VALUES (?, ?, ?, ?, ?, ?)"
-LABEL = "UPDATE prediction SET sealed = ?, agreed = ?, words = words + 1, sent = 0 WHERE id = ?"
+SENT, NEVER = 1, -1  # in the column `sent`; 0 may still go
+REMEMBER = (
+    "INSERT OR IGNORE INTO prediction (id, model, release, sealed, ts, draw, arrived, sent)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+LABEL = "UPDATE prediction SET sealed = ?, agreed = ?, words = words + 1, sent = min(sent, 0) WHERE id = ?"
 # The indices cover the conditions: what may go is found without reading the sealed records.
 UNSENT = (
     "SELECT id, words, sealed FROM prediction WHERE rowid IN (SELECT rowid FROM prediction WHERE sent = 0"
@@ -70,6 +103,15 @@ BETWEEN = (
     " ORDER BY ts DESC, rowid DESC LIMIT ?"
 )
 SPAN = "SELECT min(ts), max(ts) FROM prediction"
+# What came at a time that cannot be right, or when an earlier version did not write it, has its day from now on.
+_UNCLEAR = "UPDATE prediction SET arrived = ? WHERE arrived IS NULL OR arrived > ? OR arrived < ?"
+_OLD = "DELETE FROM prediction WHERE arrived < ? AND agreed IS NULL"
+
+
+def forget(db: sqlite3.Connection, now: float, age: float) -> None:
+    """Drops what came more than `age` seconds before `now` and has no label."""
+    db.execute(_UNCLEAR, (now, now, CLOCK_FLOOR))
+    db.execute(_OLD, (now - age,))
 
 
 def newest(db: sqlite3.Connection, asked: Values, most: int, room: int) -> tuple[list[tuple[str, bytes]], bool]:

@@ -17,7 +17,7 @@ from sync.errors import Malformed, Untrusted
 from sync.names import TrustFile
 from sync.roles import DIRECTOR_FIELD, key_from_dict
 
-ROOT_LIMIT = 512_000  # bytes; what tuf itself allows a root
+TRUST_FILE_LIMIT = 512_000  # bytes of any trust file; what tuf itself allows a root
 
 Kind = TypeVar("Kind", Root, Timestamp, Snapshot, Targets)
 
@@ -32,8 +32,8 @@ def newer_root(root: bytes, files: Mapping[str, bytes]) -> bytes:
     try:
         trusted = parse(root, Root)
         while (data := files.get(f"{trusted.signed.version + 1}.root.json")) is not None:
-            if len(data) > ROOT_LIMIT:
-                raise RepositoryError(f"{len(data)} bytes are more than {ROOT_LIMIT}")
+            if len(data) > TRUST_FILE_LIMIT:
+                raise RepositoryError(f"{len(data)} bytes are more than {TRUST_FILE_LIMIT}")
             following = parse(data, Root)
             if following.signed.version != trusted.signed.version + 1:
                 raise RepositoryError(f"it says version {following.signed.version}")

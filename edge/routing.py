@@ -19,6 +19,11 @@ from sync.names import ModelName
 LONGEST = 256  # characters of a key
 
 
+class Passing(str):
+    """The key of a single question, its id: an arm answers by it, and nobody is followed by it (`edge.outcomes`). Who
+    asks comes again under another one, so words of ids would be counted as if each were somebody."""
+
+
 class Stretch(NamedTuple):
     """The places from `first` to before `end`, and the number of the release that answers for them."""
 

@@ -7,8 +7,9 @@ whatever has not been proven runs in `edge.proving`, not here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edge.deadlines import Deadlines, standing
-from sync import chunks
+from sync import chunks, features
 from sync.errors import Malformed
 from sync.features import Datatype, TensorSpec, check_shape, fits
 from sync.golden import Arrays
@@ -45,21 +46,7 @@ _DATATYPES: Mapping[str, Datatype] = {
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
-DTYPES: Mapping[Datatype, np.dtype[np.generic]] = {
-    "BOOL": np.dtype(np.bool_),
-    "UINT8": np.dtype(np.uint8),
-    "UINT16": np.dtype(np.uint16),
-    "UINT32": np.dtype(np.uint32),
-    "UINT64": np.dtype(np.uint64),
-    "INT8": np.dtype(np.int8),
-    "INT16": np.dtype(np.int16),
-    "INT32": np.dtype(np.int32),
-    "INT64": np.dtype(np.int64),
-    "FP16": np.dtype(np.float16),
-    "FP32": np.dtype(np.float32),
-    "FP64": np.dtype(np.float64),
-    "BYTES": np.dtype(np.object_),
-}
+DTYPES = features.DTYPES
 
 # onnxruntime's exceptions share no base below Exception; these are all it defines for graphs.
 _ORT_REFUSALS: tuple[type[Exception], ...] = (
@@ -75,6 +62,8 @@ _ORT_REFUSALS: tuple[type[Exception], ...] = (
     RuntimeError,
     MemoryError,
 )
+# How onnxruntime's own errors end where this process could get no more.
+_NO_MEMORY = re.compile(r"(std::bad_alloc|Failed to allocate memory for requested buffer of size \d+)\s*\Z")
 _LOAD_REFUSALS: tuple[type[Exception], ...] = (*_ORT_REFUSALS, ValueError, TypeError)
 
 
@@ -100,6 +89,12 @@ class RunFailed(ModelError):
     """The graph broke on inputs that fit it."""
 
     code = "run-failed"
+
+
+class NoMemory(RunFailed):
+    """This process could not get the memory that the graph needs: nobody knows yet whose fault that is."""
+
+    code = "no-memory"
 
 
 class Overdue(RunFailed):
@@ -136,6 +131,8 @@ class Session:
         except _ORT_REFUSALS as error:
             if options.terminate:
                 raise Overdue(f"no answer after {self.allowed(rows):g} s; the model was stopped") from error
+            if _short(error):
+                raise NoMemory("there is not enough memory to run this model; free some") from error
             raise RunFailed(f"the model failed to run: {error}") from error
         finally:
             self._deadlines.end(options)
@@ -157,7 +154,9 @@ class Session:
 
 
 def load(model: bytes, threads: int = 1, deadlines: Deadlines | None = None, profile: Profile | None = None) -> Session:
-    """A session from ONNX bytes on the CPU with `threads` threads inside an operator; raises Unloadable.
+    """A session from ONNX bytes on the CPU with `threads` threads inside an operator; raises Unloadable or
+    NoMemory. A load that
+    ends the process leaves its mark, as a run does: another onnxruntime may break on what loaded for years.
 
     Without `deadlines` no run is ever stopped; `profile` says what an answer of this model may take.
     """
@@ -167,11 +166,17 @@ def load(model: bytes, threads: int = 1, deadlines: Deadlines | None = None, pro
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
+    deadlines, digest, loading = deadlines or Deadlines(standing), chunks.digest(model).encode(), ort.RunOptions()
+    deadlines.begin(loading, None, digest, inf)
     try:
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except _LOAD_REFUSALS as error:
+        if _short(error):
+            raise NoMemory("there is not enough memory to load this model; free some") from error
         raise Unloadable(f"onnxruntime {ort.__version__} cannot load this model: {error}") from error
-    return Session(session, deadlines or Deadlines(standing), profile or Profile(), chunks.digest(model).encode())
+    finally:
+        deadlines.end(loading)
+    return Session(session, deadlines, profile or Profile(), digest)
 
 
 def check_inputs(specs: tuple[TensorSpec, ...], inputs: Arrays) -> int:
@@ -220,6 +225,10 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
         if key.strip() in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()
+
+
+def _short(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 
 def _finite(array: npt.NDArray[np.generic]) -> bool:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from edge import batching
+from edge.answers import BadOutput
 from edge.live import Answer, Live, Loaded, NotFinite, Split, run
-from edge.routing import Routes
+from edge.routing import Passing, Routes
 from edge.runtime import BadInput, ModelError, RunFailed
 from edge.states import Health
 from sync.golden import Arrays
@@ -109,8 +110,12 @@ class Serving:
         return live.health() if live else Health()
 
     def blame(self, model: ModelName, loaded: Loaded, error: ModelError) -> None:
-        """An arm of a split could not answer what the incumbent did answer: that counts as an error of the arm. Nothing
-        happens where it is none any more, or where the error counted when it was raised."""
+        """An arm of a split could not answer what the incumbent did answer, or who serves gave what is no answer in its
+        own classes: that counts as an error. Nothing happens where it does not answer any more, or where the error
+        counted when it was raised."""
+        live = self._live.get(model)
+        if live is not None and live.loaded is loaded and isinstance(error, BadOutput):
+            live.count(0.0, error=error)
         number, split = loaded.slot.release.number, self._splits.get(model)
         arm = split.arms.get(number) if split else None
         if arm is not None and arm.loaded is loaded and not isinstance(error, RunFailed | NotFinite):
@@ -118,17 +123,20 @@ class Serving:
             self._observe(model, number, 0.0, 0)
 
     def beside(self, model: ModelName, other: Loaded, runs: int) -> tuple[list[float], list[float]]:
-        """Milliseconds of the release that serves and of `other`, run in turn on the sample of the first; nothing is
-        counted. Nothing where none serves or there is no sample, or one of them fails on it."""
-        live = self.incumbent(model)
+        """Milliseconds of the release that serves and of `other`, run in turn on a question that took too long, of the
+        arm if `other` is one, else of the first; where there is none, on its sample. Nothing is counted. Nothing where
+        none serves or there is no question, or one of them fails on it."""
+        live, split = self._live.get(model), self._splits.get(model)
         times: tuple[list[float], list[float]] = [], []
-        if live is None or live.sample is None:
+        judged = next((arm for arm in split.arms.values() if arm.loaded is other), live) if split else live
+        sample = judged.sample() if judged is not None else None
+        if live is None or sample is None:
             return times
         for _ in range(runs):
-            for one, spent in zip((live, other), times, strict=True):
+            for one, spent in zip((live.loaded, other), times, strict=True):
                 start = self._clock()
                 try:
-                    one.session.run(live.sample)
+                    one.session.run(sample)
                 except ModelError:
                     return [], []
                 spent.append(1000 * (self._clock() - start))
@@ -202,6 +210,8 @@ class Serving:
             raise
         spent = self._clock() - start
         live.count(spent, answers=1)
+        if 1000 * spent > slot.manifest.profile.p99_ms:
+            live.took_long(inputs)
         self._observe(model, slot.release.number, spent, 1)
         return Answer(outputs, slot)
 
@@ -221,4 +231,4 @@ class Serving:
 
 
 def _keyed(told: Answer | ModelError, key: str) -> Answer | ModelError:
-    return told if isinstance(told, ModelError) else msgspec.structs.replace(told, key=key)
+    return told if isinstance(told, ModelError) or isinstance(key, Passing) else msgspec.structs.replace(told, key=key)

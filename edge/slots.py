@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from edge.lifecycle import RESUME, step
 from edge.routing import Routes, Stretch
 from edge.states import Deployment, Event, Lane, Phase, Proof, Slot
+from sync.manifest import Manifest
 from sync.messages import ModelOrder
 from sync.names import Digest
 from sync.reports import Validated
@@ -24,7 +25,18 @@ def offer(d: Deployment, order: ModelOrder, now: float) -> Deployment:
 
 def admit(d: Deployment, candidate: Slot) -> Deployment:
     """The release passed the trust checks; its bytes may still be on their way."""
-    return replace(d, candidate=candidate)
+    bound = d.bound if d.serving else candidate.manifest
+    return replace(d, candidate=candidate, bound=bound, starts=0)
+
+
+def bound(d: Deployment) -> Manifest | None:
+    """Whose bindings hold: of the release that serves, else those of before go on, and say that there is none."""
+    return d.serving.manifest if d.serving else d.bound
+
+
+def unbind(d: Deployment) -> Deployment:
+    """The assignment wants no release of this model: nothing is listened for any more."""
+    return replace(d, bound=None)
 
 
 def renew(d: Deployment, order: ModelOrder) -> Deployment:
@@ -67,6 +79,7 @@ def begin_trial(d: Deployment, validated: Validated, now: float) -> Deployment:
     return _to(
         d, Event.CLEARED, now,
         serving=d.candidate, candidate=None, previous=behind[:PINNED], validated=validated, reason="",
+        bound=d.candidate.manifest,
     )  # fmt: skip
 
 
@@ -142,7 +155,7 @@ def fallbacks(d: Deployment) -> tuple[Slot, ...]:
 
 def take_off(d: Deployment, reason: str, now: float) -> Deployment:
     """The assignment wants no release of this model any more: nobody answers, nobody is gone back to."""
-    return _to(d, Event.WITHDRAWN, now, serving=None, previous=(), validated=None, reason=reason, lanes=())
+    return _to(d, Event.WITHDRAWN, now, serving=None, previous=(), validated=None, reason=reason, lanes=(), bound=None)
 
 
 def prove_again(d: Deployment) -> Deployment:

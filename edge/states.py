@@ -15,6 +15,8 @@ from sync.names import Digest, ModelName
 from sync.pieces import Piece
 from sync.reports import DriftReport, Release, Validated
 
+CLOCK_FLOOR = 1_767_225_600.0  # 2026-01-01: this program is younger, so a clock before it was never set
+
 
 class Phase(StrEnum):
     """Where one model on this device stands (docs/lifecycle.md is drawn from `edge.lifecycle`)."""
@@ -104,6 +106,12 @@ class Deployment(msgspec.Struct, frozen=True):
     lanes: tuple[Lane, ...] = ()  # of a split, beside `serving`
     seed: str = ""  # of the split in force
     per_key: int = 1  # see Gates
+    bound: Manifest | None = None  # whose bindings hold while nothing serves: of what did last, or was to
+
+    def slots(self) -> tuple[Slot, ...]:
+        """Every release that answers here, is tried, or can be gone back to."""
+        held = (self.serving, self.candidate, *self.previous, *(lane.slot for lane in self.lanes))
+        return tuple(slot for slot in held if slot is not None)
 
 
 class HeldPiece(msgspec.Struct, frozen=True):
@@ -121,6 +129,7 @@ class Proof(msgspec.Struct, frozen=True):
     p99_ms: float
     rss_mb: float
     detail: str = ""
+    cpu_ms: float = 0.0  # of the p99, what the processor worked
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -187,8 +196,10 @@ class Install:
 
 # What the journal counts, or remembers as a number.
 Counter = Literal[
-    "epoch", "desired_seq", "reported_seq", "command_seq", "session", "proof", "time", "signed_time", "stopped"
-]
+    "epoch", "desired_seq", "reported_seq", "command_seq", "session", "proof", "time", "signed_time", "stopped",
+    "untold_lost",  # words about changes of state that were too many to keep
+    "command_time",  # milliseconds since 1970 up to which nobody knows what was asked
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.kept import Kept
-from sync.detector import Detector, Rule, State, Status, Verdict, watch
+from sync.detector import Detector, State, Status, Verdict, watch
 from sync.errors import SyncError
 from sync.manifest import Manifest
 from sync.names import ModelName
@@ -139,11 +139,9 @@ class Telemetry:
 
     def _begin(self, manifest: Manifest) -> _Watched:
         assert manifest.drift is not None
-        drift = manifest.drift
-        rule = Rule(drift.window, drift.baseline, drift.alarm, drift.material, turns=drift.turns)
         streams = tuple(Stream(name, "numeric") for name in streams_of(manifest))
         report = DriftReport(Status.NOT_CALIBRATED.value)
-        return _Watched(manifest.number, drift.window, len(streams), watch(streams, rule), report)
+        return _Watched(manifest.number, manifest.drift.window, len(streams), watch(streams, manifest.drift), report)
 
     def _restore(self, manifest: Manifest) -> _Watched | None:
         content = self._kept.load(manifest.model)

@@ -83,6 +83,8 @@ class Trials:
         self._lookups = lookups or Lookups()
         self._trials: dict[ModelName, _Trial] = {}
         self._lock = threading.Lock()
+        self._unsaved: dict[ModelName, Books] = {}
+        self._saving = threading.Lock()  # taken before the other one, never while that is held: a disk takes its time
 
     def open(self, model: ModelName, new: Loaded, old: Loaded, gates: Gates, retry: int) -> None:
         """Compares `new` with `old` from now on; a kept trial of the same two releases, retry generation, metric and
@@ -110,8 +112,10 @@ class Trials:
 
     def close(self, model: ModelName) -> None:
         """Ends the trial, if there is one, for good."""
-        with self._lock:
-            self._trials.pop(model, None)
+        with self._saving:
+            with self._lock:
+                self._trials.pop(model, None)
+                self._unsaved.pop(model, None)
             if self._kept is not None:
                 self._kept.remove(model)
 
@@ -138,12 +142,15 @@ class Trials:
             # Meanwhile it may have been closed, or the same window seen by another thread.
             if self._trials.get(prediction.model) is trial and _wanted(trial, prediction, window):
                 self._hear(trial, prediction, heard, in_shadow=in_shadow)
+        self._save()
 
     def label(self, prediction_id: str, label: str) -> bool:
         """What a prediction really was; false if no trial saw it, or it has its label, or that is none of its classes:
         then nothing changed."""
         with self._lock:
-            return any(self._label(model, trial, prediction_id, label) for model, trial in self._trials.items())
+            told = any(self._label(model, trial, prediction_id, label) for model, trial in self._trials.items())
+        self._save()
+        return told
 
     def report(self, model: ModelName) -> TrialReport | None:
         """What the pairs of this model's trial say; None while there is none."""
@@ -180,6 +187,7 @@ class Trials:
             for model, trial in self._trials.items():
                 if trial.changes:
                     self._keep(model, trial)
+        self._save()
 
     def _ask(self, other: Loaded, entity: str, window: Rows) -> str | ModelError:
         """The other release's answer, as a label would put it, or what kept it from one; a table that is stale to it
@@ -197,6 +205,9 @@ class Trials:
             return
         if in_shadow:
             trial.health = _counted(trial.health, heard)
+        if trial.tally.set_back(prediction.entity or "", prediction.ts):
+            text = f"{model}: the clock of an entity was set back by more than a day; its windows go on from there"
+            self._say(trial, "trial-set-back", text)
         said, answer = str(prediction.value), None if isinstance(heard, ModelError) else heard
         pair = Pair(prediction.id, answer, said) if in_shadow else Pair(prediction.id, said, answer)
         if trial.tally.pair(prediction.entity or "", prediction.ts, pair):
@@ -230,8 +241,17 @@ class Trials:
 
     def _keep(self, model: ModelName, trial: _Trial) -> None:
         trial.changes = 0
-        if self._kept is not None:
-            self._kept.save(model, pack(trial.tally.books()))
+        self._unsaved[model] = trial.tally.books()
+
+    def _save(self) -> None:
+        """Writes down what is to be kept; whoever counts, or asks how it stands, does not wait for the disk."""
+        if self._kept is None or not self._unsaved:
+            return
+        with self._saving:
+            with self._lock:
+                unsaved, self._unsaved = self._unsaved, {}
+            for model, books in unsaved.items():
+                self._kept.save(model, pack(books))
 
     def _restore(self, model: ModelName, about: About) -> Books:
         content = self._kept.load(model) if self._kept is not None else None

@@ -36,10 +36,9 @@ from edge import roots
 from sync import codec
 from sync.errors import SyncError, Untrusted
 from sync.manifest import LIMIT, Manifest, role_of, target_path
-from sync.names import Digest, ModelName, TrustFile
+from sync.names import LAST, Digest, ModelName, TrustFile
 
 CONFIG = UpdaterConfig(prefix_targets_with_hash=True)
-LAST_VERSION = 2**63 - 1  # what the journal's column holds
 _TOP = ("root", "timestamp", "snapshot", "targets")
 
 
@@ -127,7 +126,7 @@ def accept(
     model: ModelName,
     number: int,
     digest: Digest,
-    now: float = 0.0,
+    now: float,
 ) -> Accepted:
     """Runs tuf's client over `files` and accepts one release.
 
@@ -153,7 +152,7 @@ def revoked(
     files: Mapping[str, bytes],
     floor: Mapping[str, int],
     held: Mapping[tuple[ModelName, int], Digest],
-    now: float = 0.0,
+    now: float,
 ) -> Standing:
     """Which of the releases `held` here (model and number -> manifest) are not among the signed ones any more.
 
@@ -259,6 +258,6 @@ def _raised(floor: Mapping[str, int], found: Mapping[str, bytes]) -> dict[str, i
     for name, version in versions.items():
         if version != listed.get(name, version):
             raise Untrusted(f"{name} version {version} is not the one of this snapshot")
-        if version > LAST_VERSION:
+        if version > LAST:
             raise Untrusted(f"{name} version {version} is beyond what any publisher counts to")
     return dict(floor) | versions

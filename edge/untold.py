@@ -15,13 +15,16 @@ from sync.messages import EVENT, WHY, DeviceEvent
 from sync.names import Kind
 from sync.reports import WhyCard
 
-MOST = 1000  # kept while the outbox takes nothing; beyond, the oldest go
+MOST = 1000  # kept while the outbox takes nothing; beyond, the oldest go, counted as `untold_lost`
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS untold (
     id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, ts REAL NOT NULL, document BLOB NOT NULL
 );
 """
+
+
+_COUNT = "INSERT INTO counter VALUES ('untold_lost', ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"
 
 
 class Saying(msgspec.Struct, frozen=True):
@@ -50,10 +53,12 @@ class Untold(msgspec.Struct, frozen=True):
 
 
 def keep(db: sqlite3.Connection, saying: Saying) -> None:
-    """In a transaction."""
+    """In a transaction of the journal's, which has the counters."""
     row = (saying.kind, saying.ts, codec.encode(saying.body))
     db.execute("INSERT INTO untold (kind, ts, document) VALUES (?, ?, ?)", row)
-    db.execute("DELETE FROM untold WHERE id <= (SELECT max(id) FROM untold) - ?", (MOST,))
+    gone = db.execute("DELETE FROM untold WHERE id <= (SELECT max(id) FROM untold) - ?", (MOST,)).rowcount
+    if gone:
+        db.execute(_COUNT, (gone,))
 
 
 def rows(found: list[tuple[int, str, float, bytes]]) -> list[Untold]:

@@ -16,7 +16,7 @@ def digest(data: bytes | memoryview) -> Digest:
 
 
 def describe(sealed: bytes, plain: Digest, chunk: int = CHUNK) -> Blob:
-    """What a manifest says of these sealed bytes."""
+    """What a manifest says of these sealed bytes; raises ValueError for none, or for chunks that no broker takes."""
     return Blob(plain, digest(sealed), len(sealed), chunk, tuple(digest(p) for p in split(sealed, chunk)))
 
 

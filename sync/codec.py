@@ -1,4 +1,8 @@
-"""Document to bytes and back: JSON, typed, validated, size-capped; unknown fields are tolerated."""
+"""Document to bytes and back: JSON, typed, validated, size-capped; unknown fields are tolerated.
+
+A document says by `v` which version of its kind it is. What may be left unread is a new field and raises nothing; `v`
+rises where whoever does not know it would misread the rest, so a newer one is refused, not guessed at.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,7 @@ def _named(wanted: type, value: object) -> Any:
 
 _encoder = msgspec.json.Encoder(enc_hook=_plain, order="deterministic")
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+_versions: dict[type, int | None] = {}  # the newest of each kind that this program knows; None: it has no `v`
 
 
 def encode(document: object) -> bytes:
@@ -44,17 +49,39 @@ def decode(kind: type[Document], payload: bytes, limit: int = LIMIT) -> Document
         document: Document = decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(f"{getattr(kind, '__name__', kind)}: {error}") from error
+    check_version(document)
     return document
 
 
 def typed(kind: type[Document], plain: object) -> Document:
     """The document of type `kind` that `builtins` made `plain` of; raises Malformed, naming the field that is wrong."""
     try:
-        return msgspec.convert(plain, kind, dec_hook=_named)
+        document = msgspec.convert(plain, kind, dec_hook=_named)
     except msgspec.ValidationError as error:
         raise Malformed(f"{getattr(kind, '__name__', kind)}: {error}") from error
+    check_version(document)
+    return document
+
+
+def check_version(document: object) -> None:
+    """Raises Malformed for a document of a version that this program does not know yet; `decode` and `typed` do it."""
+    kind = type(document)
+    if kind not in _versions:
+        _versions[kind] = _known(kind)
+    known = _versions[kind]
+    if known is not None and document.v > known:  # type: ignore[attr-defined]
+        says = f"it is of version {document.v}, this program knows {known}"  # type: ignore[attr-defined]
+        raise Malformed(f"{kind.__name__}: {says}: update falaj here first")
 
 
 def builtins(document: object) -> Any:
     """The document as plain dicts, lists and strings, for pages and `--json`."""
     return msgspec.to_builtins(document, enc_hook=_plain)
+
+
+def _known(kind: type) -> int | None:
+    """The version that this program writes: what `v` is unless told otherwise."""
+    if not issubclass(kind, msgspec.Struct):
+        return None
+    version = {field.name: field.default for field in msgspec.structs.fields(kind)}.get("v")
+    return version if isinstance(version, int) else None

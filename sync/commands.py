@@ -9,12 +9,11 @@ from __future__ import annotations
 import msgspec
 
 from sync.messages import PROTOCOL
-from sync.names import DeviceId, Kind, ModelName, TenantId
+from sync.names import Count, DeviceId, Kind, ModelName, TenantId
 
 COMMAND_TYPE = "application/vnd.falaj.command+json"
 ANSWER = Kind("answer")
 LIFE = 86_400.0  # seconds that a command holds: what the broker keeps for a device that is away
-LAST = 2**63 - 1  # the highest number of a command: what a column holds
 PAUSE = 10.0  # seconds between two commands that a device answers
 PART = 32 * 1024  # bytes of an answer in one record: sealed and in base64 it is a document all the same
 PARTS = 16  # of one answer, at most
@@ -42,8 +41,8 @@ class Command(msgspec.Struct, frozen=True):
 
     tenant: TenantId
     device: DeviceId
-    epoch: int
-    seq: int
+    epoch: Count
+    seq: Count
     ts: float
     expires: float
     ask: Ask

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sync.distances import distance, psi
+from sync.manifest import Drift
 from sync.sketch import (
     COUNTERS,
     MAX_STREAMS,
@@ -41,7 +42,6 @@ from sync.sketch import (
     fit,
 )
 
-LEAST_CALIBRATION = 40
 LEAST_TURNS, MOST_TURNS = 8, 16
 WEAK = 0.1  # autocorrelation below which windows count as unrelated
 
@@ -51,31 +51,6 @@ class Status(StrEnum):
     QUIET = "quiet"
     NOTICE = "notice"  # statistically changed, immaterial
     ALARM = "alarm"
-
-
-class Rule(msgspec.Struct, frozen=True):
-    """How to watch. `window` rows a drift window, `baseline` windows before it decides, `alarm` = A.
-
-    `material` is the debiased PSI over the newest `recent` windows above which a change matters. `turns` fixes b;
-    None lets the calibration scores choose it.
-    """
-
-    window: int = 50
-    baseline: int = 240
-    alarm: float = 10_000.0
-    material: float = 0.05
-    recent: int = 24
-    turns: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.window <= 0xFFFF or not 1 <= self.recent <= 1000:
-            raise ValueError("a drift window has 1 to 65,535 rows, the effect is measured over 1 to 1,000 windows")
-        if self.baseline < 2 * LEAST_CALIBRATION:
-            raise ValueError(
-                f"a baseline of {self.baseline} windows is too short; give {2 * LEAST_CALIBRATION} or more"
-            )
-        if not self.alarm > 1 or (self.turns is not None and not 1 <= self.turns <= 256):
-            raise ValueError("the alarm level is above 1, turns are 1 to 256 or left to the calibration")
 
 
 class Drifted(msgspec.Struct, frozen=True):
@@ -106,7 +81,7 @@ class Baseline(msgspec.Struct, frozen=True):
 class State(msgspec.Struct, frozen=True):
     """Everything a detector remembers. Arrays are little endian."""
 
-    rule: Rule
+    rule: Drift
     streams: tuple[Stream, ...]
     gathered: bytes = b""  # float32 (rows, streams) of the reference, until the bins are fixed
     baseline: Baseline | None = None
@@ -120,12 +95,6 @@ class State(msgspec.Struct, frozen=True):
 def split(baseline: int) -> tuple[int, int]:
     """How many baseline windows make the reference, and how many calibrate after them."""
     return baseline // 2, baseline - baseline // 2
-
-
-def p_value(scores: npt.ArrayLike, score: float) -> float:
-    """Conformal p of `score` among calibration `scores` (m,): from 1/(m+1) to 1; ties count as "at least as far"."""
-    calibration = np.asarray(scores, np.float64)
-    return float((1 + (calibration >= score).sum()) / (len(calibration) + 1))
 
 
 def e_value(p: npt.ArrayLike) -> Floats:
@@ -294,6 +263,6 @@ class Detector:
         return Verdict(number, Status.ALARM, statistic, material)
 
 
-def watch(streams: tuple[Stream, ...], rule: Rule | None = None) -> Detector:
+def watch(streams: tuple[Stream, ...], rule: Drift | None = None) -> Detector:
     """A fresh detector, to be fed from the first row after commit."""
-    return Detector(State(rule or Rule(), streams))
+    return Detector(State(rule or Drift(), streams))

@@ -14,7 +14,7 @@ H_safe "in at least a share d". If it is worse in some blocks and better in none
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from statistics import NormalDist
 
@@ -23,8 +23,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sync.reports import Evidence
-
-Outcomes = npt.NDArray[np.int8]  # of rows: +1 the candidate is worse, 0 equal, -1 better
 
 BETS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)  # the grid of stakes, averaged, because the best one is unknown
 MAX_MARGIN = 0.4  # above 1/0.7 - 1 a bet could lose more than all
@@ -59,34 +57,6 @@ def pool(parts: Iterable[Counters]) -> Counters:
     """The blocks of several devices together; the null must hold on each, so they may differ in all else."""
     kept = tuple(parts)
     return Counters(sum(c.plus for c in kept), sum(c.zero for c in kept), sum(c.minus for c in kept))
-
-
-def outcomes(new_wrong: npt.ArrayLike, old_wrong: npt.ArrayLike) -> Outcomes:
-    """D of rows with a loss of 0 or 1 (wrong, failed, over the limit). Raises ValueError if shapes differ."""
-    new, old = np.asarray(new_wrong, bool), np.asarray(old_wrong, bool)
-    _same_length(new, old)
-    return new.astype(np.int8) - old.astype(np.int8)
-
-
-def outcomes_of_errors(new_error: npt.ArrayLike, old_error: npt.ArrayLike, tie: float) -> Outcomes:
-    """D of a regression: the sign of |new| - |old|, and 0 within the tie band (same unit; the contract owns it).
-
-    An error that is not finite is worse than every finite one. Raises ValueError for shapes or a negative band.
-    """
-    new, old = np.abs(np.asarray(new_error, np.float64)), np.abs(np.asarray(old_error, np.float64))
-    _same_length(new, old)
-    if not tie >= 0:
-        raise ValueError(f"the tie band is {tie}; it must be 0 or more")
-    broken_new, broken_old = ~np.isfinite(new), ~np.isfinite(old)
-    gap = np.where(broken_new, 0.0, new) - np.where(broken_old, 0.0, old)
-    signs = np.where(np.abs(gap) <= tie, 0.0, np.sign(gap))
-    broken = broken_new.astype(np.int8) - broken_old.astype(np.int8)
-    return np.where(broken_new | broken_old, broken, signs).astype(np.int8)
-
-
-def _same_length(new: npt.NDArray[np.generic], old: npt.NDArray[np.generic]) -> None:
-    if new.ndim != 1 or new.shape != old.shape:
-        raise ValueError(f"pairs do not match: {new.shape} new, {old.shape} old")
 
 
 # --- blocks -----------------------------------------------------------------------------------------------------
@@ -202,31 +172,11 @@ def decide(
 
     With counters signed by their devices the decision can be replayed. Raises ValueError for a margin outside 0..0.4.
     """
-    return decide_all({"": (1.0, counters)}, margin, alpha_harm, alpha_safe)
-
-
-def decide_all(
-    metrics: Mapping[str, tuple[float, Counters]],
-    margin: float,
-    alpha_harm: float = ALPHA_HARM,
-    alpha_safe: float = ALPHA_SAFE,
-) -> Decision:
-    """Several metrics, each (weight, counters): harm by the weighted mean of the e-values, which holds under any
-    dependence between them; safe only if every metric is. ValueError without metrics or for a weight <= 0."""
     if not 0 < alpha_harm < 1 or not 0 < alpha_safe < 1:
         raise ValueError("alpha is a chance of being wrong, between 0 and 1")
-    if mean_log_harm(metrics, margin) >= -math.log(alpha_harm):
+    if log_harm(counters, margin) >= -math.log(alpha_harm):
         return Decision.HARM
-    safe = all(log_safe(counters, margin) >= -math.log(alpha_safe) for _, counters in metrics.values())
-    return Decision.SAFE if safe else Decision.HOLD
-
-
-def mean_log_harm(metrics: Mapping[str, tuple[float, Counters]], margin: float) -> float:
-    """Natural logarithm of the weighted mean of E_harm over the metrics."""
-    if not metrics or any(not weight > 0 for weight, _ in metrics.values()):
-        raise ValueError("at least one metric, and a weight above 0 for each")
-    logs = [math.log(weight) + log_harm(counters, margin) for weight, counters in metrics.values()]
-    return _log_sum(logs) - math.log(sum(weight for weight, _ in metrics.values()))
+    return Decision.SAFE if log_safe(counters, margin) >= -math.log(alpha_safe) else Decision.HOLD
 
 
 def pairs_needed(

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from sync import codec
 from sync.errors import Malformed
 from sync.manifest import Precision
 
@@ -58,6 +59,8 @@ def unpack(tensors: dict[str, Tensor]) -> Arrays:
     arrays: Arrays = {}
     for name, tensor in tensors.items():
         try:
+            if not tensor.dtype.isalnum():  # numpy reads a comma or bracket as a program
+                raise ValueError(f"dtype {tensor.dtype!r}")
             dtype = np.dtype(tensor.dtype)
             if dtype.kind not in "biuf":
                 raise ValueError(f"dtype {tensor.dtype!r}")
@@ -76,6 +79,8 @@ def decode(data: bytes) -> Golden:
     if len(data) > LIMIT:
         raise Malformed(f"golden vectors of {len(data)} bytes")
     try:
-        return msgspec.msgpack.decode(data, type=Golden)
-    except msgspec.DecodeError as error:
+        golden = msgspec.msgpack.decode(data, type=Golden)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Malformed(f"golden vectors: {error}") from error
+    codec.check_version(golden)
+    return golden

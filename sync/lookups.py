@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from sync import codec
 from sync.errors import Malformed, Unfit
 from sync.manifest import Binding, Lookup, LookupColumn, Variable
 from sync.names import LookupName
@@ -176,6 +177,8 @@ def _decode(data: bytes, kind: type[_T]) -> _T:
     if len(data) > LIMIT:
         raise Malformed(f"{kind.__name__}: {len(data)} bytes, more than the {LIMIT} allowed")
     try:
-        return msgspec.msgpack.decode(data, type=kind, dec_hook=lambda wanted, value: wanted(value))
+        document = msgspec.msgpack.decode(data, type=kind, dec_hook=lambda wanted, value: wanted(value))
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Malformed(f"{kind.__name__}: {error}") from error
+    codec.check_version(document)
+    return document

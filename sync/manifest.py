@@ -13,10 +13,13 @@ import msgspec
 
 from sync.bindings import Binding as Binding
 from sync.features import TensorSpec, WindowSpec
-from sync.names import Digest, LookupName, ModelName, TenantId
+from sync.names import Count, Digest, LookupName, ModelName, TenantId
 
 VERSION = 1
+CHUNK_LIMIT = 1 << 20  # bytes of a chunk, which is one message: a broker and a small box take it
 LIMIT = 256 * 1024  # bytes of a manifest: 64 MiB in 96 KiB chunks needs about 50 KB of hashes
+
+LEAST_BASELINE = 80  # drift windows: below 40 for calibration a detector must say "not calibrated"
 
 _VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){0,2}")
 
@@ -28,9 +31,15 @@ class Blob(msgspec.Struct, frozen=True):
 
     plain: Digest  # of what is inside: the identity in quarantine, evidence and `have`
     sealed: Digest  # of the sealed bytes: the identity on the wire
-    length: int  # bytes of the sealed blob
+    length: Count  # bytes of the sealed blob
     chunk: int  # bytes of every chunk but the last
     hashes: tuple[Digest, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.chunk <= CHUNK_LIMIT:
+            raise ValueError(f"blob: a chunk has from 1 to {CHUNK_LIMIT} bytes, not {self.chunk}")
+        if not 0 < -(-self.length // self.chunk) == len(self.hashes):
+            raise ValueError(f"blob: {self.length} bytes in chunks of {self.chunk} are not {len(self.hashes)} hashes")
 
 
 class Variant(msgspec.Struct, frozen=True):
@@ -49,10 +58,11 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 class Drift(msgspec.Struct, frozen=True):
-    """How a device watches its streams for drift (`sync.detector.Rule` says what each means).
+    """How a device watches its streams for drift (`sync.detector`).
 
-    `window` rows a drift window, `baseline` windows after commit before it decides, `alarm` the mean number of
-    windows to a false alarm, `material` the smallest effect that matters, `turns` the interleaved detectors.
+    `window` rows a drift window, `baseline` windows after commit before it decides, `alarm` the mean number of windows
+    to a false alarm. `material` is the debiased PSI over the newest `recent` windows above which a change matters.
+    `turns` fixes how many detectors are interleaved; None lets the calibration scores choose it.
     """
 
     window: int = 50
@@ -60,6 +70,15 @@ class Drift(msgspec.Struct, frozen=True):
     alarm: float = 10_000.0
     material: float = 0.05
     turns: int | None = None
+    recent: int = 24
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.window <= 0xFFFF or not 1 <= self.recent <= 1000:
+            raise ValueError("a drift window has 1 to 65,535 rows, the effect is measured over 1 to 1,000 windows")
+        if self.baseline < LEAST_BASELINE:
+            raise ValueError(f"a baseline of {self.baseline} windows is too short; give {LEAST_BASELINE} or more")
+        if not self.alarm > 1 or (self.turns is not None and not 1 <= self.turns <= 256):
+            raise ValueError("the alarm level is above 1, turns are 1 to 256 or left to the calibration")
 
 
 class Uplink(msgspec.Struct, frozen=True):
@@ -157,7 +176,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     tenant: TenantId
     model: ModelName
-    number: int
+    number: Count
     created: float
     variants: tuple[Variant, ...]
     golden: Blob

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from sync.link import LineReport
-from sync.names import DeviceId, Digest, Kind, LookupName, ModelName, TenantId
+from sync.names import Count, DeviceId, Digest, Kind, LookupName, ModelName, TenantId
 from sync.pieces import Piece, PieceReport
 from sync.reports import Evidence, ModelReport
 
@@ -23,6 +23,7 @@ ASSIGNMENT_TYPE = "application/vnd.falaj.assignment+json"
 REPORTED_TYPE = "application/vnd.falaj.reported+json"
 
 Quality = Literal["ok", "warming", "stale", "abstain", "no_model"]
+Severity = Literal["info", "notice", "alarm"]
 Mode = Literal["live", "shadow", "split", "off"]
 
 
@@ -47,11 +48,11 @@ class Arm(msgspec.Struct, frozen=True):
     places from `first` on. These stay where they are, whatever becomes of the other arms."""
 
     manifest: Digest
-    number: int
+    number: Count
     keys: dict[Digest, str]
     first: int
     share: int
-    retry: int = 0
+    retry: Count = 0
 
     def __post_init__(self) -> None:
         if not (0 <= self.first < SHARES and 0 < self.share <= SHARES - self.first):
@@ -64,12 +65,12 @@ class ModelOrder(msgspec.Struct, frozen=True):
     incumbent, and `arms` answer in its place for the entities and keys that `seed` puts there; no asker may know it."""
 
     manifest: Digest
-    number: int
+    number: Count
     keys: dict[Digest, str]
-    floor: int = 1
+    floor: Count = 1
     mode: Mode = "live"
     gates: Gates = Gates()
-    retry: int = 0  # a higher generation lifts the quarantine of this release on this device
+    retry: Count = 0  # a higher generation lifts the quarantine of this release on this device
     arms: tuple[Arm, ...] = ()
     seed: str = ""
 
@@ -90,8 +91,8 @@ class Assignment(msgspec.Struct, frozen=True):
 
     tenant: TenantId
     device: DeviceId
-    epoch: int
-    seq: int
+    epoch: Count
+    seq: Count
     ts: float
     expires: float
     models: dict[ModelName, ModelOrder]
@@ -114,8 +115,8 @@ class Labels(msgspec.Struct, frozen=True):
 class Ack(msgspec.Struct, frozen=True):
     """All records of this kind up to number `n` are committed at the core."""
 
-    epoch: int
-    n: int
+    epoch: Count
+    n: Count
     v: int = PROTOCOL
 
 
@@ -140,11 +141,11 @@ class Reported(msgspec.Struct, frozen=True):
 
     tenant: TenantId
     device: DeviceId
-    epoch: int
-    seq: int
+    epoch: Count
+    seq: Count
     ts: float
     boot: str
-    seen: int  # seq of the newest assignment taken in
+    seen: Count  # seq of the newest assignment taken in
     models: dict[ModelName, ModelReport]
     have: tuple[Digest, ...] = ()
     missing: dict[Digest, tuple[int, ...]] = {}
@@ -164,15 +165,15 @@ class Status(msgspec.Struct, frozen=True):
     state: Literal["online", "stopped", "offline"]
     ts: float
     boot: str
-    session: int
+    session: Count
     v: int = PROTOCOL
 
 
 class Record(msgspec.Struct, frozen=True):
     """One numbered record of the outbox on `up/{kind}`; numbers have no gaps within (epoch, kind)."""
 
-    epoch: int
-    n: int
+    epoch: Count
+    n: Count
     ts: float
     boot: str
     body: msgspec.Raw
@@ -185,7 +186,7 @@ class DeviceEvent(msgspec.Struct, frozen=True):
     code: str
     text: str
     model: ModelName | None = None
-    severity: Literal["info", "notice", "alarm"] = "info"
+    severity: Severity = "info"
     facts: dict[str, str | int | float] = {}
 
 

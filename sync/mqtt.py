@@ -1,5 +1,5 @@
-"""The only paho (with `sync.packets`): a `sync.link.Link` over MQTT 5. Its threads end here; a walker sees calls and
-callbacks.
+"""The only paho (with `sync.packets` and `sync.line`): a `sync.link.Link` over MQTT 5. Its threads end here; a walker
+sees calls and callbacks.
 
 Traps settled here, once: MQTT 5 and the second callback API are asked for by name (paho's defaults are older);
 TCP_NODELAY is set (without it a QoS 1 exchange waits for delayed acknowledgements, 40 times slower); a publish
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from sync.line import Line
 from sync.link import LinkDown, Message, Publish, Receiver, Watcher, pause
 from sync.packets import Client, properties
 from sync.topics import is_chunk
@@ -124,13 +124,13 @@ class MqttLink:
         client.max_inflight_messages_set(IN_FLIGHT)
         client.on_socket_open = _no_delay
         client.on_connect = self._on_connect
-        client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         client.answered = self._on_answered
         client.on_subscribe = self._on_subscribe
         client.on_unsubscribe = self._on_unsubscribe
         self._client = client
+        self._line = Line(client, self._on_failed, self._pause)
 
     def start(self, receiver: Receiver, watcher: Watcher) -> None:
         self._receiver, self._watcher = receiver, watcher
@@ -139,7 +139,7 @@ class MqttLink:
         wishes.MaximumPacketSize = self._client.largest
         at, clean = self._broker, self._broker.clean_start
         self._client.connect_async(at.host, at.port, KEEPALIVE, clean_start=clean, properties=wishes)
-        self._client.loop_start()
+        self._line.start()
 
     def publish(self, message: Publish) -> None:
         if not self._queue and not self._up.is_set():
@@ -197,8 +197,7 @@ class MqttLink:
         return self._up.wait(timeout)
 
     def stop(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._line.stop()
         self._up.clear()
 
     def _subscribe(self, patterns: tuple[str, ...], *, renewed: bool = False) -> None:
@@ -239,18 +238,18 @@ class MqttLink:
             self._subscribe(patterns, renewed=True)
         self._watcher(True, "connected")
 
-    def _on_connect_fail(self, client: Any, data: Any) -> None:
-        self._pause()
-        why = sys.exc_info()[1]  # paho calls from where it caught what stopped it, and hands nothing over
-        self._watcher(False, f"no connection to {self._broker.host}:{self._broker.port}" + (f": {why}" if why else ""))
+    def _on_failed(self, why: str) -> None:
+        self._down(f"no connection to {self._broker.host}:{self._broker.port}: {why}")
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        self._down(str(reason))
+
+    def _down(self, why: str) -> None:
         self._up.clear()
-        self._pause()
         with self._lock:
             self._asked.clear()
             self._granted = frozenset()
-        self._watcher(False, str(reason))
+        self._watcher(False, why)
 
     def _on_message(self, client: Any, data: Any, message: paho.MQTTMessage) -> None:
         try:
@@ -280,9 +279,9 @@ class MqttLink:
         with self._lock:
             self._left = {pattern: packet for pattern, packet in self._left.items() if packet != mid}
 
-    def _pause(self) -> None:
-        seconds, self._tries = pause(self._tries, self._chance()), self._tries + 1  # paho's own know no chance
-        self._client.reconnect_delay_set(seconds, seconds)  # type: ignore[arg-type]  # it adds them to a time
+    def _pause(self) -> float:
+        seconds, self._tries = pause(self._tries, self._chance()), self._tries + 1
+        return seconds
 
 
 def _no_delay(client: Any, data: Any, sock: Any) -> None:

@@ -6,7 +6,12 @@ Only these values may enter a topic, a table key, a file path or a log line (pro
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
+
+import msgspec
+
+LAST = 2**63 - 1  # what a column of a table holds
+Count = Annotated[int, msgspec.Meta(ge=0, le=LAST)]  # a number that counts something, or is a place in an order
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -1,4 +1,5 @@
-"""paho's client as `sync.mqtt` needs it: what comes is bounded, and a publish pays for nothing that is not used.
+"""paho's client as `sync.mqtt` needs it: what comes is bounded and read in one go, a publish pays for nothing that is
+not used.
 
 paho goes through every name that MQTT has for a property, several times a publish, and makes two objects to say of each
 QoS 0 message that it was sent. Here the two properties we send are packed as MQTT 5.0 says (2.2.2, 3.3.2.3), and only
@@ -17,6 +18,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 _EXPIRY, _CORRELATION = 2, 9  # identifiers
 _SHORT = 128  # bytes from which a length takes more than one
+_AHEAD = 8192  # bytes
 
 
 def _unheard(reason: ReasonCode) -> None:
@@ -29,6 +31,20 @@ class Client(paho.Client):
 
     largest = 2**28 - 1  # MQTT has no larger ones
     answered: Callable[[ReasonCode], None] = staticmethod(_unheard)
+    ahead = b""  # read from the socket, and not yet by paho: no poll tells of it
+
+    def reconnect(self) -> MQTTErrorCode:
+        self.ahead = b""
+        return super().reconnect()
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        """paho asks for the head of a packet byte by byte; the kernel is asked once for all that has come."""
+        if not self.ahead:
+            if bufsize >= _AHEAD:
+                return super()._sock_recv(bufsize)
+            self.ahead = super()._sock_recv(_AHEAD)
+        taken, self.ahead = self.ahead[:bufsize], self.ahead[bufsize:]
+        return taken
 
     def _packet_read(self) -> MQTTErrorCode:
         done = super()._packet_read()

@@ -7,13 +7,14 @@ from __future__ import annotations
 import msgspec
 
 from sync.manifest import Blob
+from sync.names import Count
 
 
 class Piece(msgspec.Struct, frozen=True):
     """One version of a table or of the config, as a device shall hold it: its sealed blob, the key wrapped to the
     device (base64), and `as_of`, when the core last found its source to say so."""
 
-    version: int
+    version: Count
     blob: Blob
     key: str
     as_of: float
@@ -22,6 +23,6 @@ class Piece(msgspec.Struct, frozen=True):
 class PieceReport(msgspec.Struct, frozen=True):
     """The version in force on a device (0: none), as of when, and why a newer one is not, if it is not."""
 
-    version: int
+    version: Count
     as_of: float
     refused: str = ""

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from sync.names import Digest, ModelName
+from sync.names import Count, Digest, ModelName
 
 Evidence = Literal["guardrails", "labels", "agreement"]
 
@@ -15,7 +15,7 @@ Evidence = Literal["guardrails", "labels", "agreement"]
 class Release(msgspec.Struct, frozen=True):
     """A release as a device names it: number, manifest, and the plaintext digest of the variant it runs."""
 
-    number: int
+    number: Count
     manifest: Digest
     artifact: Digest
 
@@ -51,7 +51,7 @@ class TrialReport(msgspec.Struct, frozen=True):
 
     manifest: Digest  # of the candidate
     against: Digest  # of the incumbent
-    retry: int
+    retry: Count
     metric: Evidence
     block: int
     plus: int = 0
@@ -70,9 +70,9 @@ class ArmReport(msgspec.Struct, frozen=True):
     """One release of a split on one device. `answers` and `errors` count since it was loaded, the others since the
     split began; a key is an entity or the key of a request, and counts where the split put it, once."""
 
-    number: int
+    number: Count
     manifest: Digest
-    retry: int
+    retry: Count
     share: int  # places of 10,000, as ordered
     answers: int = 0
     errors: int = 0
@@ -122,13 +122,13 @@ class ModelReport(msgspec.Struct, frozen=True):
     trial: TrialReport | None = None
     road: RoadReport | None = None
     split: SplitReport | None = None
-    quarantined: dict[Digest, int] = {}  # manifests with a verdict against them -> the retry generation it was of
+    quarantined: dict[Digest, Count] = {}  # manifests with a verdict against them -> the retry generation it was of
 
 
 class Side(msgspec.Struct, frozen=True):
     """One of the two releases of a why card, in numbers; shares are of labelled pairs, None without any."""
 
-    number: int
+    number: Count
     manifest: Digest
     accuracy: float | None = None
     answers: int = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from sync import codec
 from sync.errors import Damaged, Malformed
 from sync.names import DeviceId, TenantId
 from sync.sealing import unwrap, wrap
@@ -53,6 +54,7 @@ def unseal(sealed: bytes, tenant: TenantId, device: DeviceId, private_key: bytes
         batch = msgspec.msgpack.decode(plain, type=Batch)
     except (msgspec.DecodeError, ValueError) as error:
         raise Malformed(f"samples of {device}: {error}") from error
+    codec.check_version(batch)
     for sample in batch.samples:
         rows, columns = sample.shape
         if rows < 1 or columns != len(batch.channels) or len(sample.window) != 4 * rows * columns:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import Annotated
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -34,6 +35,7 @@ KEY_BYTES = 32
 NONCE_BYTES = 32  # of a small sealed piece
 PAYS = 0.9  # of its size: what packing must bring it down to, or a device unpacks at each load for nothing
 SAMPLE = 1 << 20  # bytes that are packed to see whether it may pay
+MOST = 1 << 40  # bytes that an object may declare
 STREAM, PACKED = "A256GCM-STREAM", "DEFLATE+A256GCM-STREAM"
 _TAG = 16
 _suite = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
@@ -44,7 +46,7 @@ class Header(msgspec.Struct, frozen=True):
 
     tenant: TenantId
     object: str  # what it is: a plaintext digest, or a name such as `samples/2026-01-01`
-    length: int  # bytes of plaintext
+    length: Annotated[int, msgspec.Meta(ge=0, le=MOST)]  # bytes of plaintext
     segment: int = SEGMENT
     alg: str = STREAM
     v: int = 1

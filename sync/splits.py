@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from sync import codec
@@ -22,6 +23,11 @@ def seed_of(seed: str, device: DeviceId) -> str:
     """The seed of one device, 32 hex digits, from the one of the rollout: each device draws by a lot of its own, for
     many have the same names for other things ("left", "motor"), and one lot for all would make one key of them."""
     return hashlib.sha256(f"{seed}|{device}".encode()).hexdigest()[:32]
+
+
+def lot_of(seed: str, told: Mapping[DeviceId, str], device: DeviceId) -> str:
+    """The seed that the device was told, or is told if it is told for the first time."""
+    return told.get(device) or seed_of(seed, device)
 
 
 def identity(seed: str, per_key: int, incumbent: Digest, arms: tuple[Stake, ...]) -> Digest:

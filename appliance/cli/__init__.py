@@ -15,6 +15,7 @@ import sys
 import click
 
 from appliance.errors import Trouble
+from appliance.screen import visible_lines
 from sync.errors import SyncError
 
 EXIT_MISTAKE = 70  # EX_SOFTWARE
@@ -90,10 +91,10 @@ def main() -> None:
     try:
         falaj()
     except Trouble as trouble:
-        click.echo(f"Error: {trouble}", err=True)
+        click.echo(visible_lines(f"Error: {trouble}"), err=True)
         sys.exit(trouble.exit_code)
     except SyncError as refused:  # something came in that must not be believed, or cannot be read
-        click.echo(f"Error: {refused}", err=True)
+        click.echo(visible_lines(f"Error: {refused}"), err=True)
         sys.exit(1)
     except Exception as mistake:  # the process border: reported with all there is to know
         logging.getLogger("falaj").critical("a mistake of ours", exc_info=mistake)

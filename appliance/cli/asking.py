@@ -15,17 +15,17 @@ from appliance import clock
 from appliance.api import Api
 from appliance.cli import telling
 from appliance.cli.clients import api
-from appliance.cli.options import F, actor, at_options, core_dir, json_option, progress_line, show, wanted
+from appliance.cli.options import DEVICE, F, actor, at_options, core_dir, json_option, progress_line, show, wanted
 from appliance.errors import Trouble
-from appliance.first_hour.overheard import visible
 from appliance.keys import write_private
 from appliance.moments import spoken
+from appliance.screen import visible
 from core.orders import Question
 from sync import answers, codec
 from sync.answers import Predictions, Support
 from sync.commands import Ask, AskSupport
 from sync.errors import SyncError
-from sync.names import BadName, DeviceId
+from sync.names import DeviceId, ModelName
 
 if TYPE_CHECKING:
     from appliance.opening import Opening
@@ -63,7 +63,7 @@ def wait_option(command: F) -> F:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=DEVICE)
 @at_options
 @click.option("--save", type=click.Path(path_type=Path, dir_okay=False),
               help="With inputs as far as they may leave, as a sealed file for `falaj replay`.")  # fmt: skip
@@ -71,10 +71,10 @@ def wait_option(command: F) -> F:
 @core_dir
 @json_option
 def predictions(
-    name: str,
+    name: DeviceId,
     at: str,
     window: str,
-    model: str | None,
+    model: ModelName | None,
     save: Path | None,
     wait: bool,
     folder: Path | None,
@@ -86,12 +86,12 @@ def predictions(
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=DEVICE)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The file [default: NAME-support.tar.gz].")
 @wait_option
 @core_dir
 @json_option
-def bundle(name: str, out: Path | None, wait: bool, folder: Path | None, as_json: bool) -> None:
+def bundle(name: DeviceId, out: Path | None, wait: bool, folder: Path | None, as_json: bool) -> None:
     """Ask device NAME for a support bundle: versions, status, last events and log lines; no reading, no key."""
     _bundled(folder, _answer(api(folder), name, AskSupport(), wait=wait, say=progress_line(as_json)), out, as_json)
 
@@ -128,7 +128,7 @@ def _said(folder: Path | None, come: Come, save: Path | None, as_json: bool) -> 
     if save is not None:
         write_private(save, come.file)
         lines.append(f"saved in {save}; next: `falaj replay {save}`")
-    show(as_json, codec.builtins(found), "\n".join(lines))
+    show(as_json, codec.builtins(found), lines)
 
 
 def _bundled(folder: Path | None, come: Come, out: Path | None, as_json: bool) -> None:
@@ -149,12 +149,8 @@ def opening(folder: Path | None) -> Opening:
     return Opening(CoreFolder(root, load(CoreSettings, root / "core.toml", "FALAJ_CORE__").tenant), api(folder))
 
 
-def _answer(core: Api, name: str, ask: Ask, *, wait: bool, say: Callable[[str], None]) -> Come:
+def _answer(core: Api, device: DeviceId, ask: Ask, *, wait: bool, say: Callable[[str], None]) -> Come:
     """What the device sends; raises Away, NotAnswered, or what the core says."""
-    try:
-        device = DeviceId(name)
-    except BadName as error:
-        raise click.BadParameter(str(error)) from error
     row = next((row for row in core.get("/v1/devices")["devices"] if row["device"] == device), None)
     if row is not None and row["status"] != "online" and not wait:
         since = f" since {spoken(row['status_ts'])}" if row["status_ts"] else ""

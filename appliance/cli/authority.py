@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from appliance.cli.clients import api
-from appliance.cli.options import actor, core_dir, dir_words, json_option, show
+from appliance.cli.options import DEVICE, actor, core_dir, dir_words, json_option, show
 from core.orders import Authority
-from sync.names import BadName, DeviceId
+from sync.names import DeviceId
 
 MANY = 20  # names on one line
 
@@ -20,22 +20,18 @@ MANY = 20  # names on one line
 @click.command()
 @click.option("--rotate", "step", flag_value="begin", help="Make the next authority; devices learn it by themselves.")
 @click.option("--finish", "step", flag_value="finish", help="Put it in force; refused while a device is behind.")
-@click.option("--strand", multiple=True, metavar="NAME", help="Finish without this device (again for each).")
+@click.option("--strand", type=DEVICE, multiple=True, help="Finish without this device (again for each).")
 @core_dir
 @json_option
-def authority(step: Any, strand: Sequence[str], folder: Path | None, as_json: bool) -> None:
+def authority(step: Any, strand: Sequence[DeviceId], folder: Path | None, as_json: bool) -> None:
     """Show the certificate authority by which devices and broker know each other, or replace it.
 
     Without an option it tells who has not heard of the next one, or not changed to it yet.
     """
     if strand and step != "finish":
         raise click.UsageError("--strand says whom --finish leaves behind: give both")
-    try:
-        names = tuple(map(DeviceId, strand))
-    except BadName as error:
-        raise click.BadParameter(str(error)) from error
-    result = api(folder).order(Authority(actor=actor(), step=step or "look", strand=names))
-    show(as_json, result, "\n".join(_lines(result, step, folder)))
+    result = api(folder).order(Authority(actor=actor(), step=step or "look", strand=tuple(strand)))
+    show(as_json, result, _lines(result, step, folder))
 
 
 def _lines(told: dict[str, Any], step: Any, folder: Path | None) -> list[str]:

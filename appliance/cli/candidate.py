@@ -26,7 +26,7 @@ def list_candidates(limit: int, folder: Path | None, as_json: bool) -> None:
     core = api(folder)
     rows = core.get(f"/v1/candidates?limit={limit}")["candidates"]
     staged = {row["candidate"]: row["number"] for row in core.get("/v1/releases?limit=1000")["releases"]}
-    show(as_json, rows, "\n".join(verdicts.candidate_lines(rows, staged)) or verdicts.NO_CANDIDATE)
+    show(as_json, rows, verdicts.candidate_lines(rows, staged) or verdicts.NO_CANDIDATE)
 
 
 @candidate.command()
@@ -41,4 +41,4 @@ def override(candidate_id: int, reason: str, folder: Path | None, as_json: bool)
     text = f"candidate {candidate_id} is staged as release {release}, against its gates:"
     failed = [f"  {gate}: {said}" for gate, said in result["failed"].items()]
     step = f"  it awaits its owner's signature: `falaj trust approve {release}{dir_words(folder)}`"
-    show(as_json, result, "\n".join([text, *failed, step]))
+    show(as_json, result, [text, *failed, step])

@@ -10,35 +10,31 @@ import click
 import msgspec
 
 from appliance.cli.clients import api
-from appliance.cli.options import core_dir, json_option, progress_line, show
+from appliance.cli.options import DEVICE, core_dir, json_option, progress_line, show
 from appliance.core_state import CoreFolder
 from appliance.core_trips import Told, Trip, trip
 from appliance.settings import state_folder
 from appliance.stick import Stick
 from core.release.registry import BlobStore
-from sync.names import BadName, DeviceId, TenantId
+from sync.names import DeviceId, TenantId
 
 
 @click.command()
 @click.argument("place", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False))
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.argument("names", metavar="[NAME]...", type=DEVICE, nargs=-1)
 @core_dir
 @json_option
-def carry(place: Path, names: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
+def carry(place: Path, names: tuple[DeviceId, ...], folder: Path | None, as_json: bool) -> None:
     """Hear what devices left in FOLDER, and leave in it what they shall have: those that were there, and NAMES.
 
     Boxes that asked to join are answered. One folder serves any number of devices; run it as often as you like.
     """
-    try:
-        wanted = tuple(DeviceId(name) for name in names)
-    except BadName as error:
-        raise click.BadParameter(str(error)) from error
     core, root = api(folder), state_folder("core", folder)
     home = CoreFolder(root, TenantId(core.get("/v1/status")["tenant"]))
     stick = Stick(place, home.tenant)
-    done = trip(stick, core, BlobStore(home.blobs).get, wanted, progress_line(as_json))
-    document = {**msgspec.to_builtins(done, enc_hook=str), "refused": stick.refused}
-    show(as_json, document, "\n".join(_lines(done, stick)))
+    done = trip(stick, core, BlobStore(home.blobs).get, names, progress_line(as_json))
+    document = {**msgspec.to_builtins(done, enc_hook=str), "refused": stick.refused, "caution": stick.caution}
+    show(as_json, document, _lines(done, stick))
 
 
 def _lines(done: Trip, stick: Stick) -> Iterator[str]:
@@ -63,6 +59,7 @@ def _lines(done: Trip, stick: Stick) -> Iterator[str]:
         )
         return
     yield f"{done.written} files written, {done.bytes >> 10} KiB"
+    yield from (f"attention: {text}" for text in (stick.caution,) if text)
     yield "next: take it to the devices and run `falaj edge sync FOLDER` there"
 
 

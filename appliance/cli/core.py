@@ -31,7 +31,7 @@ def run(folder: Path | None) -> None:
     node.start()
     ports = settings.ports
     click.echo(f"core of tenant {place.tenant} runs")
-    click.echo(f"  console    {_link(place, settings)}")
+    click.echo(f"  console    {console_address(place, settings)}")
     click.echo(f"  enrolment  https://{settings.host}:{ports.enrol}")
     click.echo(f"  uplink     {settings.host}:{ports.uplink} (MQTT 5, TLS 1.3, client certificates)")
     node.run()
@@ -45,7 +45,7 @@ def link(folder: Path | None, as_json: bool) -> None:
     place, settings = _open(folder)
     if not place.console_token.exists():
         raise Trouble(f"no core has run in {place.root}: start one with `falaj core run`, or give its --dir")
-    address = _link(place, settings)
+    address = console_address(place, settings)
     show(as_json, {"console": address}, address)
 
 
@@ -91,5 +91,6 @@ def _open(folder: Path | None) -> tuple[CoreFolder, CoreSettings]:
     return CoreFolder(root, settings.tenant), settings
 
 
-def _link(place: CoreFolder, settings: CoreSettings) -> str:
+def console_address(place: CoreFolder, settings: CoreSettings) -> str:
+    """The console's pages, with this run's access token."""
     return f"http://127.0.0.1:{settings.ports.console}/?token={place.console_token.read_text().strip()}"

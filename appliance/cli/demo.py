@@ -70,7 +70,7 @@ def demo(keep: bool, home: Path, speed: float, as_json: bool) -> None:
 
 
 def _wait(machines: object) -> None:
-    from appliance.cli.core import _link
+    from appliance.cli.core import console_address
     from appliance.core_state import CoreFolder
     from appliance.demo.fleet import Machines
     from appliance.settings import CoreSettings, Ports
@@ -78,7 +78,9 @@ def _wait(machines: object) -> None:
 
     assert isinstance(machines, Machines)
     ports = Ports(**machines.ports)
-    click.echo(f"console   {_link(CoreFolder(machines.core_folder, DEFAULT_TENANT), CoreSettings(ports=ports))}")
+    click.echo(
+        f"console   {console_address(CoreFolder(machines.core_folder, DEFAULT_TENANT), CoreSettings(ports=ports))}"
+    )
     for device in machines.devices:
         click.echo(f"{device.name}   http://127.0.0.1:{device.http_port}   mqtt 127.0.0.1:{device.mqtt_port} user app")
     click.echo("Ctrl-C ends it")

@@ -10,11 +10,11 @@ from appliance.cli import screens
 from appliance.cli.asking import answer, bundle, predictions
 from appliance.cli.carry import carry
 from appliance.cli.clients import api
-from appliance.cli.options import F, actor, core_dir, json_option, reason_option, show
+from appliance.cli.options import DEVICE, SITE, F, actor, core_dir, json_option, reason_option, show
 from appliance.errors import Trouble
 from core.fleet import boxes
 from core.orders import Accept, ImportBoxes, IssueSiteToken, IssueToken, Replace, Revoke
-from sync.names import BadName, DeviceId, SiteId
+from sync.names import DeviceId, SiteId
 
 MINUTES = click.IntRange(1, 7 * 24 * 60)
 
@@ -38,16 +38,16 @@ device.add_command(answer)
 
 
 @device.command()
-@click.argument("name", required=False)
-@click.option("--site", help="For the boxes of this site, which say who they are by their serial number.")
+@click.argument("name", type=DEVICE, required=False)
+@click.option("--site", type=SITE, help="For the boxes of this site, which say who they are by their serial number.")
 @click.option("--uses", type=click.IntRange(1, 100_000), help="How many boxes may join by it (with --site).")
 @click.option("--approve", is_flag=True, help="Each waits until `falaj device accept` (with --site).")
 @minutes_option
 @core_dir
 @json_option
 def token(
-    name: str | None,
-    site: str | None,
+    name: DeviceId | None,
+    site: SiteId | None,
     uses: int | None,
     approve: bool,
     minutes: int,
@@ -58,14 +58,11 @@ def token(
     if (name is None) == (site is None) or (site is None) != (uses is None) or (approve and site is None):
         raise click.UsageError("give the NAME of one device, or --site with --uses for the boxes of a site")
     order: IssueToken | IssueSiteToken
-    if site is None:
-        order = IssueToken(actor=actor(), device=_name(name or ""), minutes=minutes)
+    if name is not None:
+        order = IssueToken(actor=actor(), device=name, minutes=minutes)
     else:
-        try:
-            place = SiteId(site)
-        except BadName as error:
-            raise click.BadParameter(str(error)) from error
-        order = IssueSiteToken(actor=actor(), site=place, uses=uses or 0, minutes=minutes, approve=approve)
+        assert site is not None
+        order = IssueSiteToken(actor=actor(), site=site, uses=uses or 0, minutes=minutes, approve=approve)
     result = api(folder).order(order)
     show(as_json, result, result["token"])
 
@@ -87,37 +84,37 @@ def import_boxes(file: Path, folder: Path | None, as_json: bool) -> None:
 
 
 @device.command()
-@click.argument("names", nargs=-1)
+@click.argument("names", type=DEVICE, nargs=-1)
 @click.option("--all", "everyone", is_flag=True, help="Every box that waits.")
 @core_dir
 @json_option
-def accept(names: tuple[str, ...], everyone: bool, folder: Path | None, as_json: bool) -> None:
+def accept(names: tuple[DeviceId, ...], everyone: bool, folder: Path | None, as_json: bool) -> None:
     """Admit boxes that wait; or let a device speak again that was stopped because it was seen twice."""
     if bool(names) == everyone:
         raise click.UsageError("give the NAMES of boxes that wait, or --all")
-    result = api(folder).order(Accept(actor=actor(), devices=tuple(_name(name) for name in names)))
+    result = api(folder).order(Accept(actor=actor(), devices=names))
     show(as_json, result, f"accepted: {', '.join(result['accepted']) or 'nobody waits'}")
 
 
 @device.command()
-@click.argument("name")
+@click.argument("name", type=DEVICE)
 @reason_option
 @core_dir
 @json_option
-def revoke(name: str, reason: str, folder: Path | None, as_json: bool) -> None:
+def revoke(name: DeviceId, reason: str, folder: Path | None, as_json: bool) -> None:
     """End the certificates and the session of device NAME: it is no part of the fleet any more."""
-    result = api(folder).order(Revoke(actor=actor(), device=_name(name), reason=reason))
+    result = api(folder).order(Revoke(actor=actor(), device=name, reason=reason))
     show(as_json, result, f"{name} is revoked and cut off; it goes on serving what it has, by itself")
 
 
 @device.command()
-@click.argument("name")
+@click.argument("name", type=DEVICE)
 @minutes_option
 @core_dir
 @json_option
-def replace(name: str, minutes: int, folder: Path | None, as_json: bool) -> None:
+def replace(name: DeviceId, minutes: int, folder: Path | None, as_json: bool) -> None:
     """End the box that is NAME, and print the token by which another takes its name and its models."""
-    result = api(folder).order(Replace(actor=actor(), device=_name(name), minutes=minutes))
+    result = api(folder).order(Replace(actor=actor(), device=name, minutes=minutes))
     show(as_json, result, result["token"])
 
 
@@ -128,11 +125,4 @@ def list_devices(folder: Path | None, as_json: bool) -> None:
     """List the devices: status, phase, what each validated and serves; who waits, and who is expected."""
     rows = api(folder).get("/v1/devices")["devices"]
     lines = screens.device_lines(rows) + screens.newcomer_lines(rows, api(folder).get("/v1/newcomers"))
-    show(as_json, rows, "\n".join(lines) or screens.NO_DEVICE)
-
-
-def _name(text: str) -> DeviceId:
-    try:
-        return DeviceId(text)
-    except BadName as error:
-        raise click.BadParameter(str(error)) from error
+    show(as_json, rows, lines or screens.NO_DEVICE)

@@ -193,7 +193,7 @@ def status(folder: Path | None, as_json: bool) -> None:
         lines.append(f"  {_line(document['line'])}")
     if document["listening"]:
         lines.append(f"  listens on {', '.join(document['listening'])}")
-    show(as_json, document, "\n".join(lines))
+    show(as_json, document, lines)
 
 
 def _held(what: str, held: dict[str, Any]) -> str:

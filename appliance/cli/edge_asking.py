@@ -11,10 +11,13 @@ from appliance import clock
 from appliance.cli import telling
 from appliance.cli.options import at_options, edge_dir, json_option, show, wanted
 from appliance.errors import Trouble
+from appliance.log_tail import LINES
+from appliance.processes import tail
 from appliance.settings import EdgeSettings, load, state_folder
 from sync import codec
 from sync.answers import LIMIT, Predictions
 from sync.commands import AskSupport
+from sync.names import ModelName
 
 if TYPE_CHECKING:
     from appliance.edge_state import EdgeFolder
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
               help="With inputs, as a file sealed to the tenant, for `falaj replay` on the core.")  # fmt: skip
 @edge_dir
 @json_option
-def predictions(at: str, window: str, model: str | None, save: Path | None, folder: Path | None, as_json: bool) -> None:
+def predictions(
+    at: str, window: str, model: ModelName | None, save: Path | None, folder: Path | None, as_json: bool
+) -> None:
     """What this agent said at a time: "why did it say FAULT at 03:12?"."""
     from appliance.agent_door import agent_of, ask
     from appliance.answering import Asked
@@ -43,7 +48,7 @@ def predictions(at: str, window: str, model: str | None, save: Path | None, fold
     if save is not None:
         write_private(save, sealed)
         lines.append(f"saved in {save}, sealed to the tenant; next: `falaj replay {save.name}` on the core")
-    show(as_json, codec.builtins(found), "\n".join(lines))
+    show(as_json, codec.builtins(found), lines)
 
 
 @click.command()
@@ -88,8 +93,7 @@ def _from_outside(own: EdgeFolder, trouble: str) -> bytes:
         settings = codec.builtins(load(EdgeSettings, own.root / "edge.toml", "FALAJ_EDGE__"))
     except Trouble as error:
         settings = {"unreadable": str(error)}
-    log = own.root / "sync.log"
-    lines = log.read_text(errors="replace").splitlines()[-300:] if log.exists() else []
+    lines = tail(own.root / "sync.log", LINES).splitlines()
     documents = {
         "host": support.host(own.root, cpu_class(platform.machine(), cpu_flags())),
         "files": support.files(own.root),

@@ -44,7 +44,7 @@ def bench(models: tuple[Path, ...], seconds: float, shapes: tuple[str, ...], as_
     board = {"machine": platform.machine(), "cores": cores, "kernel": platform.release()}
     document = {"board": board, "measured": [_document(name, one) for name, one in figures], "advice": said}
     head = f"this board: {cores} cores, {board['machine']}; each line was measured for {seconds:g} s"
-    show(as_json, document, "\n".join([head, "", *table(figures), "", said]))
+    show(as_json, document, [head, "", *table(figures), "", said])
 
 
 def model_files(given: Path) -> list[Path]:

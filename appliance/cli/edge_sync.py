@@ -16,6 +16,7 @@ from appliance.settings import state_folder
 if TYPE_CHECKING:
     from appliance.edge_state import EdgeFolder
     from appliance.edge_trips import Visited
+    from appliance.stick import Stick
 
 
 @click.command()
@@ -45,9 +46,9 @@ def sync(place: Path, folder: Path | None, as_json: bool) -> None:
     document = {
         "device": done.device, "joined": joined, "brought": done.brought, "bytes": done.bytes, "taken": done.taken,
         "lacking": _lacking(done), "refused": done.refused, "told": list(done.told),
-        "models": done.state.get("models", {}),
+        "models": done.state.get("models", {}), "caution": stick.caution,
     }  # fmt: skip
-    show(as_json, document, "\n".join(_lines(done, place, joined=joined)))
+    show(as_json, document, _lines(done, stick, joined=joined))
 
 
 def _join(own: EdgeFolder, place: Path, as_json: bool) -> bool:
@@ -73,9 +74,9 @@ def _lacking(done: Visited) -> list[str]:
     return [name for name in done.lacking if name.startswith("blob/") or name.endswith((".manifest", "/desired"))]
 
 
-def _lines(done: Visited, place: Path, *, joined: bool) -> Iterator[str]:
+def _lines(done: Visited, stick: Stick, *, joined: bool) -> Iterator[str]:
     lacking = _lacking(done)
-    yield f"{done.device}: {done.brought} files taken in, {done.bytes >> 10} KiB; its words are in {place}"
+    yield f"{done.device}: {done.brought} files taken in, {done.bytes >> 10} KiB; its words are in {stick.place}"
     for name, model in done.state.get("models", {}).items():
         serving, reason = model["serving"], model["reason"]
         what = f"serves release {serving['number']}" if serving else "serves no model"
@@ -91,6 +92,7 @@ def _lines(done: Visited, place: Path, *, joined: bool) -> Iterator[str]:
     yield from (f"  attention: {text}" for text in done.told[:10])
     if len(done.told) > 10:
         yield f"  attention: {len(done.told) - 10} more, see the log"
+    yield from (f"  attention: {text}" for text in (stick.caution,) if text)
     if joined:
         yield "  it has joined: start it with `falaj edge run`, or its service"
     yield "next: take the folder to the core and run `falaj device carry FOLDER` there"

@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from appliance.first_hour.overheard import Look, visible
+from appliance.first_hour.overheard import Look
 from appliance.first_hour.suggesting import Overheard, Suggestion, toml, window_toml
+from appliance.screen import visible
 
 MODEL = "my-model"  # the name in what is suggested
 SIZE = 100  # readings of a suggested window

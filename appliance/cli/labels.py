@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 
 from appliance.cli.clients import api
-from appliance.cli.options import actor, core_dir, json_option, show
+from appliance.cli.options import DEVICE, actor, core_dir, json_option, show
 from appliance.cli.progress import following
 from appliance.errors import Trouble
 from core.orders import Label
-from sync.names import BadName, DeviceId
+from sync.names import DeviceId
 
 CHUNK = 500  # labels of one order
 COLUMNS = ("prediction", "label")
@@ -24,26 +24,22 @@ class BadLabels(Trouble):
 
 
 @click.command()
-@click.argument("device")
+@click.argument("device", type=DEVICE)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @core_dir
 @json_option
-def labels(device: str, file: Path, folder: Path | None, as_json: bool) -> None:
+def labels(device: DeviceId, file: Path, folder: Path | None, as_json: bool) -> None:
     """Send DEVICE the labels of FILE, a CSV with the columns prediction and label.
 
     A line that is wrong is named, and then nothing is sent. The same labels may be sent again.
     """
-    try:
-        name = DeviceId(device)
-    except BadName as error:
-        raise click.BadParameter(str(error)) from error
     found = read_file(file)
     core = api(folder)
     with following(as_json) as watch:
         for place, chunk in enumerate(chunks(found)):
-            core.order(Label(actor=actor(), device=name, labels=chunk))
+            core.order(Label(actor=actor(), device=device, labels=chunk))
             watch("sending", min(1.0, (place + 1) * CHUNK / len(found)))
-    show(as_json, {"device": name, "labels": len(found)}, f"{len(found):,} labels are on their way to {name}")
+    show(as_json, {"device": device, "labels": len(found)}, f"{len(found):,} labels are on their way to {device}")
 
 
 def read_file(file: Path) -> dict[str, str]:

@@ -6,17 +6,36 @@ import getpass
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from appliance.moments import duration, moment
+from appliance.screen import visible, visible_lines
 from sync.commands import AskPredictions
-from sync.names import BadName, ModelName
+from sync.names import BadName, DeviceId, ModelName, Name, SiteId
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Named(click.ParamType):  # type: ignore[type-arg]  # generic in the newest versions alone
+    """A word that must be a name of this kind: any other is wrong usage, told with what would be one."""
+
+    name = "name"
+
+    def __init__(self, kind: type[Name]) -> None:
+        self.kind = kind
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self.kind(value)
+        except BadName as error:
+            self.fail(str(error), param, ctx)
+
+
+DEVICE, MODEL, SITE = Named(DeviceId), Named(ModelName), Named(SiteId)
 
 
 def json_option(command: F) -> F:
@@ -55,7 +74,7 @@ def reason_option(command: F) -> F:
 def at_options(command: F) -> F:
     """`--at`, `--window`, `--model`: which predictions."""
     for option in (
-        click.option("--model", help="Of this model alone."),
+        click.option("--model", type=MODEL, help="Of this model alone."),
         click.option("--window", default="5m", show_default=True, help="How far before and after: 30s, 5m, 2h."),
         click.option("--at", required=True, help="When: 03:12, 2026-11-23T03:12, 03:12Z or -2h; this machine's zone."),
     ):
@@ -63,14 +82,10 @@ def at_options(command: F) -> F:
     return command
 
 
-def wanted(at: str, window: str, model: str | None, *, inputs: bool, now: float) -> AskPredictions:
+def wanted(at: str, window: str, model: ModelName | None, *, inputs: bool, now: float) -> AskPredictions:
     """What the options of `at_options` ask for."""
     around, middle = duration(window), moment(at, now)
-    try:
-        name = ModelName(model) if model else None
-    except BadName as error:
-        raise click.BadParameter(str(error)) from error
-    return AskPredictions(middle - around, middle + around, name, inputs)
+    return AskPredictions(middle - around, middle + around, model, inputs)
 
 
 def _said(context: click.Context, option: click.Parameter, text: str) -> str:
@@ -84,14 +99,18 @@ def progress_line(as_json: bool) -> Callable[[str], None]:
 
     def say(text: str) -> None:
         if sys.stderr.isatty() and not as_json:
-            click.echo(f"\r\x1b[K{text}", err=True, nl=False)
+            click.echo(f"\r\x1b[K{visible(text)}", err=True, nl=False)
 
     return say
 
 
-def show(as_json: bool, document: Any, text: str) -> None:
-    """Prints the document, or the text for people."""
-    click.echo(json.dumps(document, indent=2, sort_keys=True, default=str) if as_json else text)
+def show(as_json: bool, document: Any, text: str | Iterable[str]) -> None:
+    """Prints the document, or the text for people: ours, or lines that may quote what devices and publishers say.
+    Whatever they say, it moves no cursor, and begins no line in a list."""
+    if as_json:
+        click.echo(json.dumps(document, indent=2, sort_keys=True, default=str))
+    else:
+        click.echo(visible_lines(text) if isinstance(text, str) else "\n".join(map(visible, text)))
 
 
 def dir_words(folder: Path | None) -> str:

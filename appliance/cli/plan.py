@@ -44,7 +44,7 @@ def plan(file: Path, folder: Path | None, as_json: bool) -> None:
     if changed is not None and any(names for part in changed.values() for names in part.values()):
         lines.append(f"  take it in: `falaj apply {file}{dir_words(folder)}`")
     lines += [f"  BREAKING: {said}" for said in breaks]
-    show(as_json, document, "\n".join([*lines, "", *(f"{name}: {told['text']}" for name, told in models.items())]))
+    show(as_json, document, [*lines, "", *(f"{name}: {told['text']}" for name, told in models.items())])
 
 
 def changes(applied: Project | None, wanted: Project) -> dict[str, dict[str, list[str]]]:

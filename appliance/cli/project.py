@@ -11,11 +11,11 @@ import click
 from appliance.api import Api
 from appliance.cli import screens
 from appliance.cli.clients import api
-from appliance.cli.options import actor, core_dir, dir_words, json_option, show
+from appliance.cli.options import MODEL, actor, core_dir, dir_words, json_option, show
 from appliance.cli.progress import following
 from appliance.project_file import read_project
 from core.orders import ApplyProject, Ingest, Train
-from sync.names import BadName, ModelName
+from sync.names import ModelName
 
 SHOWN = 5  # rejections that `falaj ingest` prints
 
@@ -44,7 +44,7 @@ def ingest(source: str, folder: Path | None, as_json: bool) -> None:
     Rows and files that break the contract are turned away, each with its reason. Exit code 1 if that was all.
     """
     core = api(folder)
-    result = _follow(core, core.order(Ingest(actor=actor(), source=source))["job"], as_json)
+    result = _taken_in(core, source, as_json)
     if "lookup" in result:
         new, known = "goes to every device whose release asks for it", "is what the file still says: devices hear so"
         what = new if result["changed"] else known
@@ -58,20 +58,19 @@ def ingest(source: str, folder: Path | None, as_json: bool) -> None:
         lines += [f"  and {result['rejections'] - shown} more"] * (result["rejections"] > shown)
     elif not result["rows"]:
         lines = [f"nothing new in {source}: every file was read before"]
-    show(as_json, result, "\n".join(lines))
+    show(as_json, result, lines)
     if result["rejections"] and not result["rows"]:
         raise SystemExit(1)
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @core_dir
 @json_option
-def train(model: str, folder: Path | None, as_json: bool) -> None:
+def train(model: ModelName, folder: Path | None, as_json: bool) -> None:
     """Make a candidate of MODEL: dataset, training, export, quantization, gates."""
     core = api(folder)
-    name = model_name(model)
-    result = _follow(core, core.order(Train(actor=actor(), model=name))["job"], as_json)
+    result = _follow(core, core.order(Train(actor=actor(), model=model))["job"], as_json)
     if not result["accepted"]:
         step = f"falaj candidate override {result['candidate']} --reason TEXT{dir_words(folder)}"
         show(as_json, result, f"the candidate was refused by its gates: {result['reasons']}\n  against them: `{step}`")
@@ -80,11 +79,13 @@ def train(model: str, folder: Path | None, as_json: bool) -> None:
     show(as_json, result, f"{text}\n  falaj trust approve {model}@{result['number']}{dir_words(folder)}")
 
 
-def model_name(text: str) -> ModelName:
-    try:
-        return ModelName(text)
-    except BadName as error:
-        raise click.BadParameter(str(error)) from error
+def _taken_in(core: Api, source: str, quiet: bool) -> dict[str, Any]:
+    """The result of all runs that it takes: each has its bound, and what it took in is kept whatever comes after."""
+    result = _follow(core, core.order(Ingest(actor=actor(), source=source))["job"], quiet)
+    while result.get("more"):
+        further = _follow(core, core.order(Ingest(actor=actor(), source=source))["job"], quiet)
+        result = further | {name: result[name] + further[name] for name in ("rows", "files", "rejections")}
+    return result
 
 
 def _follow(core: Api, job: int, quiet: bool) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from appliance.cli.asking import opening
 from appliance.cli.options import core_dir, json_option, show
 from appliance.cli.telling import value_words
 from appliance.errors import Trouble
-from appliance.first_hour.overheard import visible
 from appliance.moments import spoken
+from appliance.screen import visible
 from sync import codec
 from sync.answers import Predictions
 from sync.errors import SyncError
@@ -48,7 +48,7 @@ def replay(file: Path, folder: Path | None, as_json: bool) -> None:
     document = {
         "device": found.device, "served_on": found.cpu, "made_again_on": here, "predictions": codec.builtins(done),
     }  # fmt: skip
-    show(as_json, document, "\n".join(made_again(found, done, here)))
+    show(as_json, document, made_again(found, done, here))
     sys.exit(exit_code(done))
 
 

@@ -8,11 +8,10 @@ import click
 
 from appliance.cli import verdicts
 from appliance.cli.clients import api
-from appliance.cli.options import actor, core_dir, dir_words, json_option, reason_option, show
-from appliance.cli.project import model_name
+from appliance.cli.options import DEVICE, MODEL, actor, core_dir, dir_words, json_option, reason_option, show
 from appliance.errors import Trouble
 from core.orders import Force, Reverse, SetAside
-from sync.names import BadName, DeviceId
+from sync.names import DeviceId, ModelName
 
 
 @click.group()
@@ -21,70 +20,63 @@ def rollout() -> None:
 
 
 @rollout.command("show")
-@click.argument("model", required=False)
+@click.argument("model", type=MODEL, required=False)
 @core_dir
 @json_option
-def show_rollouts(model: str | None, folder: Path | None, as_json: bool) -> None:
+def show_rollouts(model: ModelName | None, folder: Path | None, as_json: bool) -> None:
     """Show the newest rollout of each model, or of MODEL: stage, devices, what the pairs say, both thresholds."""
-    name = model_name(model) if model else None
     rows = [row for row in api(folder).get("/v1/rollouts?limit=1000")["rollouts"] if row["active"]]
-    rows = [row for row in rows if name in (None, row["model"])]
-    if name and not rows:
-        raise Trouble(f"no release of {name} was ever rolled out: `falaj trust approve {name}@NUMBER` begins a rollout")
+    rows = [row for row in rows if model in (None, row["model"])]
+    if model and not rows:
+        begin = f"`falaj trust approve {model}@NUMBER` begins a rollout"
+        raise Trouble(f"no release of {model} was ever rolled out: {begin}")
     lines = [line for row in rows for line in verdicts.rollout_lines(row)]
-    show(as_json, rows, "\n".join(lines) or verdicts.NO_ROLLOUT)
+    show(as_json, rows, lines or verdicts.NO_ROLLOUT)
 
 
 @rollout.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.argument("number", type=click.IntRange(1))
 @reason_option
 @core_dir
 @json_option
-def force(model: str, number: int, reason: str, folder: Path | None, as_json: bool) -> None:
+def force(model: ModelName, number: int, reason: str, folder: Path | None, as_json: bool) -> None:
     """Have the approved release NUMBER of MODEL serve on its canary devices at once, without a shadow's word.
 
     It lifts the quarantine of devices that refused it; each still goes back by itself if it does harm.
     """
-    name = model_name(model)
-    result = api(folder).order(Force(actor=actor(), model=name, number=number, reason=reason))
-    told = f"{name}@{number} is forced onto {', '.join(result['canary'])}, attempt {result['retry']}"
+    result = api(folder).order(Force(actor=actor(), model=model, number=number, reason=reason))
+    told = f"{model}@{number} is forced onto {', '.join(result['canary'])}, attempt {result['retry']}"
     told += f"\n  {result['needs']['text']}" if result.get("needs") else ""
-    show(as_json, result, f"{told}\n  watch it: `falaj rollout show {name}{dir_words(folder)}`")
+    show(as_json, result, f"{told}\n  watch it: `falaj rollout show {model}{dir_words(folder)}`")
 
 
 @rollout.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.argument("number", type=click.IntRange(1))
 @reason_option
 @core_dir
 @json_option
-def reverse(model: str, number: int, reason: str, folder: Path | None, as_json: bool) -> None:
+def reverse(model: ModelName, number: int, reason: str, folder: Path | None, as_json: bool) -> None:
     """Take every device back from release NUMBER of MODEL, however far its rollout is."""
-    name = model_name(model)
-    result = api(folder).order(Reverse(actor=actor(), model=name, number=number, reason=reason))
+    result = api(folder).order(Reverse(actor=actor(), model=model, number=number, reason=reason))
     to = f"release {result['previous']}" if result["previous"] is not None else "no model: there is none before it"
     told = f"{len(result['devices'])} devices go back to {to}"
-    show(as_json, result, f"{told}\n  watch it: `falaj rollout show {name}{dir_words(folder)}`")
+    show(as_json, result, f"{told}\n  watch it: `falaj rollout show {model}{dir_words(folder)}`")
 
 
 @rollout.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.argument("number", type=click.IntRange(1))
-@click.argument("device")
+@click.argument("device", type=DEVICE)
 @reason_option
 @core_dir
 @json_option
-def aside(model: str, number: int, device: str, reason: str, folder: Path | None, as_json: bool) -> None:
+def aside(model: ModelName, number: int, device: DeviceId, reason: str, folder: Path | None, as_json: bool) -> None:
     """Call DEVICE's verdict on release NUMBER of MODEL its own: the rollout goes on by the word of the others.
 
     The device keeps what it went back to, and nobody waits for it.
     """
-    name = model_name(model)
-    try:
-        who = DeviceId(device)
-    except BadName as error:
-        raise Trouble(str(error)) from error
-    result = api(folder).order(SetAside(actor=actor(), model=name, number=number, device=who, reason=reason))
-    told = f"{name}@{number} goes on without {', '.join(result['aside'])}"
-    show(as_json, result, f"{told}\n  watch it: `falaj rollout show {name}{dir_words(folder)}`")
+    result = api(folder).order(SetAside(actor=actor(), model=model, number=number, device=device, reason=reason))
+    told = f"{model}@{number} goes on without {', '.join(result['aside'])}"
+    show(as_json, result, f"{told}\n  watch it: `falaj rollout show {model}{dir_words(folder)}`")

@@ -14,7 +14,7 @@ NO_DEVICE = "no device has enrolled; `falaj device token NAME` prints a token fo
 NO_TRUST = "not set up; `falaj trust init` makes the release key and the root"
 
 
-def core(document: Document, now: float) -> str:
+def core(document: Document, now: float) -> list[str]:
     """`falaj status`: `document` as the command gathers it, `now` in seconds since 1970."""
     status = document["status"]
     counts, versions = status["counts"], status["versions"]
@@ -28,7 +28,7 @@ def core(document: Document, now: float) -> str:
     parts += _section("turned away, newest first", [rejection(row) for row in document["rejections"]])
     parts += _section("trust", trust_lines(status["trust"], now))
     parts += _section("last events", [_event(row) for row in document["events"]])
-    return "\n".join(parts)
+    return parts
 
 
 def device_lines(devices: Sequence[Document]) -> list[str]:

@@ -27,4 +27,4 @@ def status(folder: Path | None, as_json: bool) -> None:
         "rejections": core.get("/v1/quarantine?limit=5")["rejections"],
         "events": core.get("/v1/events?limit=10")["events"],
     }
-    show(as_json, document, "" if as_json else screens.core(document, clock.now()))
+    show(as_json, document, () if as_json else screens.core(document, clock.now()))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import tzinfo
 
-from appliance.first_hour.overheard import visible
 from appliance.moments import spoken
+from appliance.screen import visible
 from sync.answers import Predictions
 from sync.remembered import Remembered
 
@@ -27,8 +27,8 @@ def said(found: Predictions, zone: tzinfo | None = None) -> list[str]:
 
 
 def value_words(value: str | float | None) -> str:
-    """What was predicted: a class, a number, or nothing."""
-    return value if isinstance(value, str) else "-" if value is None else f"{value:g}"
+    """What was predicted: a class, a number, or whatever else the graph's outputs say."""
+    return value if isinstance(value, str) else "(outputs)" if value is None else f"{value:g}"
 
 
 def _line(one: Remembered, zone: tzinfo | None) -> str:

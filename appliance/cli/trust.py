@@ -12,11 +12,11 @@ from appliance import clock, owner
 from appliance.cli import screens
 from appliance.cli.authority import authority
 from appliance.cli.clients import api
-from appliance.cli.options import actor, core_dir, dir_words, json_option, reason_option, show
-from appliance.cli.project import model_name
+from appliance.cli.options import MODEL, actor, core_dir, dir_words, json_option, reason_option, show
 from appliance.errors import Trouble
 from appliance.key_ring import KeyRing
 from appliance.owner import Changed
+from appliance.screen import visible
 from appliance.settings import owner_folder
 from core.release.layout import ONLINE, Quorum
 from sync.names import ModelName
@@ -87,7 +87,7 @@ def init(
 def status(folder: Path | None, as_json: bool) -> None:
     """Show profile, who holds which key, versions, until when they hold, and what waits for whose signature."""
     document = api(folder).get("/v1/status")["trust"]
-    show(as_json, document, "\n".join((*screens.trust_lines(document, clock.now()), *screens.holder_lines(document))))
+    show(as_json, document, [*screens.trust_lines(document, clock.now()), *screens.holder_lines(document)])
 
 
 @trust.command()
@@ -193,13 +193,13 @@ def sign(yes: bool, folder: Path | None, keys: Path | None, as_json: bool) -> No
     if shown is None:
         raise Trouble("no change of keys waits for a signature: `falaj trust status` shows what does")
     if not yes:
-        click.confirm("\n".join((*shown.text, "sign this?")), abort=True, err=True)
+        click.confirm("\n".join(map(visible, (*shown.text, "sign this?"))), abort=True, err=True)
     _tell(owner.sign(api(folder), _folder(keys), shown, actor(), clock.now()), folder, as_json)
 
 
 def _tell(changed: Changed, folder: Path | None, as_json: bool) -> None:
     document = {"text": changed.text, "lacks": changed.lacks, "keyids": changed.keys}
-    show(as_json, document, "\n".join((*changed.text, _rest(changed.lacks, folder))))
+    show(as_json, document, [*changed.text, _rest(changed.lacks, folder)])
 
 
 def _rest(lacks: Sequence[str], folder: Path | None) -> str:
@@ -222,7 +222,7 @@ def _release(given: str) -> tuple[ModelName, int]:
     model, _, number = given.partition("@")
     if not number.isdecimal():
         raise click.BadParameter("write MODEL@NUMBER, for example exercise@1")
-    return model_name(model), int(number)
+    return MODEL.convert(model, None, None), int(number)
 
 
 def _folder(keys: Path | None) -> Path:

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from appliance import clock
 from appliance.broker import Broker, NoBroker, local_config, write_passwords
-from appliance.first_hour.overheard import look, visible
+from appliance.first_hour.overheard import look
 from appliance.first_hour.planning import DEVICE, Tryout
 from appliance.first_hour.rhythm import FEW, Rhythm
+from appliance.local_session import let_go
 from appliance.pump import Pump
+from appliance.screen import visible
 from edge.bindings import Bindings, Requests
 from edge.bindings.stream import Taken
 from edge.buffers import Buffers
@@ -33,7 +35,7 @@ USERS = ("falaj", "app")  # as on an agent's own broker
 PATIENCE = 10.0  # seconds until the broker must have taken the subscriptions
 APART = 1.5  # times as far apart as the windows are cut for: then most of them would have holes
 _WAITING = 1000  # messages that wait until the rhythm is known
-_TOLD = 100  # topics of which something is told, each once
+_TOLD = 100  # topics and faults of which something is told, each once
 
 Say = Callable[[str], None]
 
@@ -91,6 +93,15 @@ class TryoutBroker:
             if message.qos and self._link is not None:
                 self._link.acknowledge(message.receipt, message.qos)
 
+        try:
+            self._take_in(message, ack)
+        except Exception as error:  # noqa: BLE001 - the process border: told; further up it would end paho's thread
+            text = let_go(error)
+            log.warning("%s: %s", message.topic, text)
+            self._once(text, f"{message.topic}: {text}; the session goes on, and the makers should see this line")
+            ack()
+
+    def _take_in(self, message: Message, ack: Callable[[], None]) -> None:
         if message.retained:  # an old reading or question: as on every device it says nothing of now
             ack()
         elif self._requests.hears(message.topic):
@@ -119,7 +130,7 @@ class TryoutBroker:
         waiting, self._waiting = self._waiting, []
         for topic, payload in waiting:  # again: for the rhythm that was guessed they may have come too close
             self.bindings.handle(topic, payload, 0, lambda: None)
-        self._say(f"readings come every {period:.3g} s: the windows are cut for that (--rate says otherwise)")
+        self._speak(f"readings come every {period:.3g} s: the windows are cut for that (--rate says otherwise)")
 
     def _compare(self, wanted: float) -> None:
         period = self._rhythm.period(self._topic)
@@ -155,9 +166,18 @@ class TryoutBroker:
         return f": its numbers are {', '.join(fields)}; name the {len(window.channels)} of the model with --channels"
 
     def _tell_once(self, topic: str, text: str) -> None:
-        if topic not in self._told and len(self._told) < _TOLD:
-            self._told.add(topic)
-            self._say(visible(f"{topic}: {text}"))
+        self._once(topic, f"{topic}: {text}")
+
+    def _once(self, about: str, text: str) -> None:
+        if about not in self._told and len(self._told) < _TOLD:
+            self._told.add(about)
+            self._speak(visible(text))
+
+    def _speak(self, text: str) -> None:
+        try:
+            self._say(text)
+        except OSError as error:  # the person has closed what was printed to; the model goes on all the same
+            log.info("nobody reads %r: %s", text, error)
 
     def _report(self, code: str, text: str) -> None:
         log.warning("%s: %s", code, text)

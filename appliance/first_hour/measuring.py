@@ -78,7 +78,7 @@ def read_model(file: Path) -> bytes:
 
 def as_child(request: bytes, deadline_s: float) -> Ended:
     """Runs this module as the proving child is run."""
-    return run_child(request, deadline_s, "appliance.first_hour.measuring")
+    return run_child(request, deadline_s, "appliance.first_hour.measuring", cpu_s=deadline_s)
 
 
 def measure(wish: Wish, run: Run = as_child) -> Measured:

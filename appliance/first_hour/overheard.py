@@ -57,11 +57,6 @@ def look(payload: bytes, now: float) -> Look:
         return _plain(payload, now)
 
 
-def visible(text: str) -> str:
-    """Without signs that would move the cursor or colour the screen: topics and fields come from anybody."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text)
-
-
 def _json(value: Any, now: float) -> Look:
     several: list[Any] = value if isinstance(value, list) and value else [value]
     if all(isinstance(item, dict) for item in several):

@@ -14,9 +14,9 @@ from appliance.first_hour.measuring import Measured
 from edge.bindings.reading import ENTITY
 from edge.states import Slot
 from sync.bindings import Binding, Format
-from sync.chunks import digest
+from sync.chunks import describe, digest
 from sync.features import TensorSpec, WindowSpec
-from sync.manifest import Blob, Lineage, Manifest, Profile, Variant
+from sync.manifest import Lineage, Manifest, Profile, Variant
 from sync.names import DEFAULT_TENANT, DeviceId, ModelName
 from sync.reports import Release
 
@@ -73,8 +73,7 @@ def plan(stem: str, model: bytes, measured: Measured, wishes: Wishes) -> Tryout:
     classes = _classes(measured, wishes)
     window = _window(measured, wishes) if wishes.bind else None
     bindings = (_binding(wishes, window.channels),) if window is not None else ()
-    nothing = digest(b"")
-    blob = Blob(digest(model), nothing, len(model), max(1, len(model)), (nothing,))
+    blob = describe(model, digest(model))
     manifest = Manifest(
         DEFAULT_TENANT, model_name(stem), NUMBER, 0.0, (Variant("fp32", (), blob),), blob, measured.inputs,
         measured.outputs, classes, window, bindings, Profile(p99_ms=max(50.0, 2 * measured.p99_ms)),

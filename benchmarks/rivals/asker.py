@@ -9,6 +9,8 @@ from collections import deque
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+
 from benchmarks.rivals.client import Load
 
 REPLY = "falaj/local/bench/reply/asker"
@@ -50,19 +52,19 @@ class Asker:
         for _ in range(under_way):
             begun.append(time.perf_counter())
             self._socket.sendall(packet)
-        load, start = Load(seconds), time.perf_counter() + seconds / 4
-        while (now := time.perf_counter()) < start + seconds or not load.latencies:
+        latencies, wrong, start = list[float](), 0, time.perf_counter() + seconds / 4
+        while (now := time.perf_counter()) < start + seconds or not latencies:
             told = self._answer()
             if now >= start:
-                load.latencies.append(time.perf_counter() - begun[0])
-                load.wrong += b'"outputs"' not in told
+                latencies.append(time.perf_counter() - begun[0])
+                wrong += b'"outputs"' not in told
             begun.popleft()
             begun.append(time.perf_counter())
             self._socket.sendall(packet)
-        load.seconds = now - start
         for _ in range(under_way):
             self._answer()
-        return load
+        p50, p99 = (float(p) for p in np.percentile(latencies, (50, 99)))
+        return Load(len(latencies), now - start, p50, p99, wrong)
 
     def drain(self, seconds: float = 0.3) -> None:
         """Lets go of answers to questions that were given up, until none has come for a while."""

@@ -1,92 +1,74 @@
-"""The one client that asks all servers: raw sockets, keep-alive, one request under way a connection.
+"""The one client that asks all HTTP servers: wrk, keep-alive, one request under way a connection.
 
-One poll, one read and one write an answer and nothing around them, so that a quick server does not wait for its asker.
+A client in Python costs as much a request as a quick server does, and then measures itself; wrk does not.
 """
 
 from __future__ import annotations
 
-import re
-import select
-import socket
-import time
-from dataclasses import dataclass, field
+import json
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
 
-_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
-_READ = 64 * 1024  # bytes
-_PATIENCE_S = 30.0
+_SCRIPT = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+for name, value in string.gmatch("{headers}", "([^:;]+): ([^;]+);") do wrk.headers[name] = value end
+local file = io.open("{body}", "rb")
+wrk.body = file:read("*a")
+file:close()
+function done(summary, latency, requests)
+  local wrong = summary.errors.status + summary.errors.connect + summary.errors.read
+    + summary.errors.write + summary.errors.timeout
+  io.write(string.format('\\n{{"answers": %d, "seconds": %.6f, "p50": %.6f, "p99": %.6f, "wrong": %d}}\\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e6, latency:percentile(99) / 1e6, wrong))
+end
+"""
 
 
-@dataclass
+class NoClient(RuntimeError):
+    """wrk is not installed, or could not ask."""
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """What a round of one server, model and number of connections saw; seconds."""
 
+    answers: int
     seconds: float
-    latencies: list[float] = field(default_factory=list)
+    p50: float
+    p99: float
     wrong: int = 0
 
-
-class Client:
-    """One connection: asks, waits for the whole answer, asks again."""
-
-    def __init__(self, port: int, request: bytes) -> None:
-        self._request = request
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE_S)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.place = self._socket.fileno()
-        self.began = 0.0
-        self._answer = b""
-
-    def ask(self) -> None:
-        self._answer, self.began = b"", time.perf_counter()
-        self._socket.sendall(self._request)
-
-    def read(self) -> bool | None:
-        """Takes in what has come: whether a whole answer is good; None while more of it is on its way."""
-        piece = self._socket.recv(_READ)
-        self._answer = self._answer + piece if self._answer else piece
-        head = self._answer.find(b"\r\n\r\n")
-        length = _LENGTH.search(self._answer, 0, head) if head >= 0 else None
-        if piece and (head < 0 or len(self._answer) < head + 4 + (int(length[1]) if length else 0)):
-            return None
-        return self._answer.startswith(b"HTTP/1.1 200")
-
-    def close(self) -> None:
-        self._socket.close()
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return self.answers / self.seconds
 
 
 def load_test(port: int, request: bytes, connections: int, seconds: float) -> Load:
-    """Asks for `seconds`, after a quarter as much of warming up that does not count.
+    """Sends an HTTP request with a body for `seconds`, after a quarter as much of warming up that does not count.
+    Raises NoClient."""
+    program = shutil.which("wrk")
+    if program is None:
+        raise NoClient("the load comes from wrk, which is not here: apt-get install wrk")
+    head, _, body = request.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = "".join(f"{line};" for line in lines if line.lower().startswith("inference-header"))
+    url = f"http://127.0.0.1:{port}{first.split()[1]}"
+    with tempfile.TemporaryDirectory() as home:
+        payload, script = Path(home) / "body", Path(home) / "ask.lua"
+        payload.write_bytes(body)
+        script.write_text(_SCRIPT.format(headers=headers, body=payload))
+        for duration in (seconds / 4, seconds):
+            told = _run([program, "-t1", f"-c{connections}", f"-d{max(1, round(duration))}s", "-s", str(script), url])
+    return Load(**json.loads(told.splitlines()[-1]))
 
-    Ends at the first answer that is wrong, or that ends its connection.
-    """
-    clients = [Client(port, request) for _ in range(connections)]
-    try:
-        return _asked({client.place: client for client in clients}, seconds)
-    finally:
-        for client in clients:
-            client.close()
 
-
-def _asked(clients: dict[int, Client], seconds: float) -> Load:
-    poll = select.epoll()
-    for place, client in clients.items():
-        poll.register(place, select.EPOLLIN)
-        client.ask()
-    load, now = Load(seconds), time.perf_counter()
-    start = now + seconds / 4
-    while now < start + seconds:
-        for place, _ in poll.poll(_PATIENCE_S):
-            client = clients[place]
-            good = client.read()
-            if good is None:
-                continue
-            now = time.perf_counter()
-            if now >= start:
-                load.latencies.append(now - client.began)
-            if not good:
-                load.wrong += 1
-                return load
-            client.ask()
-        now = max(now, time.perf_counter())
-    load.seconds = now - start
-    return load
+def _run(command: list[str]) -> str:
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise NoClient(f"wrk could not ask: {ended.stderr.strip() or ended.stdout.strip()}")
+    return ended.stdout

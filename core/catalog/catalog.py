@@ -52,7 +52,7 @@ class Catalog:
         try:
             yield
         except BaseException:
-            self._db.execute("ROLLBACK")
+            _roll_back(self._db)
             raise
         self._db.execute("COMMIT")
 
@@ -90,6 +90,12 @@ def open_catalog(path: Path, key: bytes, *, read_only: bool = False) -> Catalog:
     return Catalog(db)
 
 
+def _roll_back(db: Any) -> None:
+    """Unless SQLite did so itself, as it does on a full disk."""
+    if db.in_transaction:
+        db.execute("ROLLBACK")
+
+
 def _migrate(db: Any, version: int, steps: Mapping[int, str]) -> None:
     """Each step is one transaction with the number it leads to: a cut leaves the old schema or the new one."""
     tables = sqlite_utils.Database(db)
@@ -97,6 +103,6 @@ def _migrate(db: Any, version: int, steps: Mapping[int, str]) -> None:
         try:
             tables.executescript(f"BEGIN IMMEDIATE; {steps[version]}; PRAGMA user_version = {version + 1}; COMMIT;")
         except sqlcipher.DatabaseError:
-            db.execute("ROLLBACK")
+            _roll_back(db)
             raise
         version += 1

@@ -9,16 +9,10 @@ from typing import Any
 import msgspec
 
 from core.catalog.fleet import GONE
+from core.handoffs import Box
 from sync.names import DeviceId, Serial, SiteId
 
 BOOTS_KEPT = 50  # of one device
-
-
-class BoxRow(msgspec.Struct, frozen=True):
-    serial: Serial
-    name: DeviceId
-    site: SiteId
-    labels: tuple[str, ...]
 
 
 class SiteTokenRow(msgspec.Struct, frozen=True):
@@ -56,13 +50,18 @@ class Identities:
             (serial, name, site, json.dumps(labels), now),
         )
 
-    def box(self, serial: Serial) -> BoxRow | None:
+    def box(self, serial: Serial) -> Box | None:
         row = self._db.execute("SELECT serial, name, site, labels FROM box WHERE serial = ?", (serial,)).fetchone()
         return _box(row) if row else None
 
-    def boxes(self) -> list[BoxRow]:
+    def boxes(self) -> list[Box]:
         """By name."""
         return [_box(row) for row in self._db.execute("SELECT serial, name, site, labels FROM box ORDER BY name")]
+
+    def site_of(self, name: DeviceId) -> SiteId | None:
+        """Where the box that has this name is expected; None of one that nobody announced."""
+        row = self._db.execute("SELECT site FROM box WHERE name = ?", (name,)).fetchone()
+        return SiteId(row[0]) if row else None
 
     def put_site_token(self, secret_hash: str, site: SiteId, expires: float, uses: int, *, approve: bool) -> None:
         self._db.execute(
@@ -153,8 +152,8 @@ class Identities:
         self._db.execute("DELETE FROM boot WHERE device = ?", (device,))
 
 
-def _box(row: Any) -> BoxRow:
-    return BoxRow(Serial(row[0]), DeviceId(row[1]), SiteId(row[2]), tuple(json.loads(row[3])))
+def _box(row: Any) -> Box:
+    return Box(Serial(row[0]), DeviceId(row[1]), SiteId(row[2]), tuple(json.loads(row[3])))
 
 
 def _waiting(row: Any) -> WaitingRow:

@@ -8,9 +8,14 @@ import msgspec
 
 from sync import codec
 from sync.manifest import Blob
-from sync.names import Digest
+from sync.names import Digest, LookupName
 
 _LIMIT = 1024 * 1024
+
+
+def of_lookup(name: LookupName) -> str:
+    """What the versions of a table are called here."""
+    return f"lookup/{name}"
 
 
 class PieceRow(msgspec.Struct, frozen=True):
@@ -54,6 +59,15 @@ class Pieces:
         rows = self._db.execute(
             "SELECT * FROM piece AS p WHERE version = (SELECT max(version) FROM piece WHERE name = p.name)"
             " ORDER BY name"
+        ).fetchall()
+        return [_row(row) for row in rows]
+
+    def outdated(self) -> list[PieceRow]:
+        """Versions before the newest of which the sealed blob is still here, and nothing of it on the broker."""
+        rows = self._db.execute(
+            "SELECT p.* FROM piece AS p JOIN blob ON (blob.model, blob.number) = (p.name, p.version)"
+            " WHERE p.version < (SELECT max(version) FROM piece WHERE name = p.name)"
+            " AND blob.sealed NOT IN (SELECT sealed FROM retained) ORDER BY p.name, p.version"
         ).fetchall()
         return [_row(row) for row in rows]
 

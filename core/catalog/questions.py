@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from sync import codec
-from sync.commands import LAST, Ask
-from sync.names import DeviceId
+from sync.commands import Ask
+from sync.names import LAST, DeviceId
 
 KEPT = 100  # questions with their answers, the newest
 

@@ -89,6 +89,10 @@ class Releases:
             (blob.sealed, blob.plain, model, number, blob.chunk, blob.length, key),
         )
 
+    def drop_key(self, sealed: Digest) -> None:
+        """Nobody will be given this blob again."""
+        self._db.execute("DELETE FROM blob WHERE sealed = ?", (sealed,))
+
     def keys(self, model: str, number: int) -> dict[Digest, bytes]:
         """Sealed digest -> key of every blob of a release or a table."""
         rows = self._db.execute("SELECT sealed, key FROM blob WHERE model = ? AND number = ?", (model, number))
@@ -119,13 +123,17 @@ class Releases:
         row = self._db.execute("SELECT * FROM release WHERE digest = ?", (digest,)).fetchone()
         return _row(row) if row else None
 
-    def manifests(self, state: State) -> list[tuple[Manifest, Digest]]:
-        rows = self._db.execute("SELECT manifest, digest FROM release WHERE state = ? ORDER BY model, number", (state,))
-        return [(codec.decode(Manifest, bytes(m), LIMIT), Digest(d)) for m, d in rows]
+    def floor(self, model: ModelName) -> int:
+        """The oldest release of a model that may serve: what lies below it was revoked, or never approved."""
+        query = "SELECT min(number) FROM release WHERE state = 'approved' AND model = ?"
+        return int(self._db.execute(query, (model,)).fetchone()[0] or 1)
 
-    def approved(self) -> list[Manifest]:
-        """The manifests of all releases that may serve."""
-        return [manifest for manifest, _ in self.manifests("approved")]
+    def newest_approved(self, model: ModelName) -> Manifest | None:
+        """The manifest of a model's newest release that may serve."""
+        row = self._db.execute(
+            "SELECT manifest FROM release WHERE state = 'approved' AND model = ? ORDER BY number DESC LIMIT 1", (model,)
+        ).fetchone()
+        return codec.decode(Manifest, bytes(row[0]), LIMIT) if row else None
 
     def put_proposal(self, proposal: Proposal) -> None:
         """In place of the one on the same subject."""

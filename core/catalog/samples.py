@@ -6,11 +6,10 @@ from typing import Any
 
 import msgspec
 
+from core.handoffs import LABELLED
 from sync.names import DeviceId, ModelName
 
-LABELLED = "labelled"  # in the position of a samples source: how many labelled samples it landed, ever
 BLOCK = 4096  # bytes that the smallest file takes on a disk
-LOST = "lost"  # in the result of a job that the core's end took with it
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -27,17 +26,6 @@ class SampleTotals(msgspec.Struct, frozen=True):
     batches: int = 0
     bytes: int = 0
     landed: int = 0
-
-
-class Ended(msgspec.Struct, frozen=True):
-    """A job that is over: when it began and ended, whether it did its work. `lost`: the core's end took it along;
-    `vain`: it came to nothing by itself, or was lost twice in a row, as if it were what ends the core."""
-
-    begun: float
-    at: float
-    done: bool
-    lost: bool
-    vain: bool
 
 
 class SampleShelf:
@@ -116,16 +104,3 @@ class SampleShelf:
             (source, model),
         ).fetchone()
         return int(row[0] or 0) if row else 0
-
-    def last_ended(self, kind: str, subject: str, actor: str | None = None) -> Ended | None:
-        """The newest job that ended, of all or of those that `actor` started."""
-        rows = self._db.execute(
-            "SELECT created, finished, state = 'done', json_extract(result, ?) IS NOT NULL FROM job WHERE kind = ? AND"
-            " subject = ? AND (? IS NULL OR actor = ?) AND finished IS NOT NULL ORDER BY id DESC LIMIT 2",
-            (f"$.{LOST}", kind, subject, actor, actor),
-        ).fetchall()
-        if not rows:
-            return None
-        begun, at, done, lost = rows[0]
-        twice = all(row[3] for row in rows) and len(rows) == 2
-        return Ended(begun, at, bool(done), bool(lost), not done and (not lost or twice))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 11
+VERSION = 12
 
 TABLES = """
 CREATE TABLE project (id INTEGER PRIMARY KEY, ts REAL NOT NULL, actor TEXT NOT NULL, folder TEXT NOT NULL,
@@ -108,6 +108,12 @@ CREATE TABLE question (seq INTEGER PRIMARY KEY, device TEXT NOT NULL, document B
 CREATE TABLE answer_part (seq INTEGER NOT NULL, part INTEGER NOT NULL, content BLOB NOT NULL, PRIMARY KEY (seq, part));
 """
 
+# Files of the lake that another one stands for; `job` is the newest there was then, which may still read them.
+OUTDATED = """
+CREATE TABLE lake_outdated (source TEXT NOT NULL, name TEXT NOT NULL, job INTEGER NOT NULL,
+    PRIMARY KEY (source, name));
+"""
+
 MIGRATIONS: dict[int, str] = {
     0: TABLES,
     1: "CREATE INDEX event_source ON event (source, id)",
@@ -120,4 +126,5 @@ MIGRATIONS: dict[int, str] = {
     8: RETAINED,
     9: QUESTIONS,
     10: "ALTER TABLE wanted ADD COLUMN split BLOB",  # arms and seed; NULL: none
+    11: OUTDATED,
 }  # from version -> statements that lead to the next

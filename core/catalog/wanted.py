@@ -7,17 +7,18 @@ from msgspec.structs import replace
 
 from sync import codec
 from sync.messages import Gates, Mode
-from sync.names import ModelName
+from sync.names import DeviceId, ModelName
 
 
 class WantedSplit(msgspec.Struct, frozen=True):
-    """The release that shall answer there beside the wanted one, for the first `share` of 10,000 places that `seed`
-    draws."""
+    """The release that shall answer there beside the wanted one, for the first `share` of 10,000 places that the lot of
+    the device draws: by `seeds`, or by `seed` where that has none of it."""
 
     number: int
     retry: int
     share: int
     seed: str
+    seeds: dict[DeviceId, str] = {}
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -39,7 +40,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
     def shown(self) -> Wanted:
         """As people may read it: without the seed, by which one could choose a key that leads to an arm."""
-        return self if self.split is None else replace(self, split=replace(self.split, seed=""))
+        return self if self.split is None else replace(self, split=replace(self.split, seed="", seeds={}))
 
 
 def wanted_split(document: bytes | None) -> WantedSplit | None:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 
 import msgspec
 from flask import Flask, Response, request
+from werkzeug.routing import IntegerConverter, ValidationError
 
 from core import orders
 from core.catalog import Catalog
@@ -21,6 +22,7 @@ from core.console import evidence
 from core.console.facts import counts
 from core.console.replies import Ask, Refusal, document, json_errors, put_order
 from core.console.trust_state import trust_state
+from core.fleet.reports import reports_of
 from core.fleet.retraining import hops
 from core.handoffs import Rollout
 from sync import codec
@@ -34,36 +36,18 @@ OpenCatalog = Callable[[], Catalog]
 BODY_LIMIT = 4 * 1024 * 1024  # bytes of one order; a project file or a model role's metadata fits many times
 MOST = 1000  # entries of one list
 
-_PEOPLE: dict[str, type[orders.Order]] = {
-    kind.__name__: kind
-    for kind in (
-        orders.ApplyProject,
-        orders.Ingest,
-        orders.Train,
-        orders.TrustKeys,
-        orders.TrustInit,
-        orders.ChangeTrust,
-        orders.Approve,
-        orders.RevokeRelease,
-        orders.Override,
-        orders.Force,
-        orders.Reverse,
-        orders.SetAside,
-        orders.Label,
-        orders.Question,
-        orders.IssueToken,
-        orders.IssueSiteToken,
-        orders.ImportBoxes,
-        orders.Accept,
-        orders.Revoke,
-        orders.Replace,
-        orders.Authority,
-        orders.EnrolByFolder,
-        orders.CarryIn,
-        orders.CarryOut,
-    )
-}
+_PEOPLE = {kind.__name__: kind for kind in orders.AnyOrder.__args__ if issubclass(kind, orders.Wish)}
 _OTHERS = {kind.__name__ for kind in orders.AnyOrder.__args__} - _PEOPLE.keys()
+
+
+class _Number(IntegerConverter):
+    """A number that the catalog can hold: nothing is there under any other."""
+
+    def to_python(self, value: str) -> int:
+        number = int(super().to_python(value))
+        if number >= 2**63:
+            raise ValidationError
+        return number
 
 
 def create_api(catalog: OpenCatalog, ask: Ask, now: Callable[[], float], *, tenant: TenantId = DEFAULT_TENANT) -> Flask:
@@ -75,6 +59,7 @@ def create_api(catalog: OpenCatalog, ask: Ask, now: Callable[[], float], *, tena
     """
     app = Flask(__name__, static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
+    app.url_map.converters["int"] = _Number
     json_errors(app)
     app.register_error_handler(Malformed, _malformed)
     app.register_error_handler(BadName, _malformed)
@@ -198,7 +183,7 @@ def _rollouts(shelves: Catalog) -> object:
 
     def judged(key: int, rollout: Rollout) -> dict[str, object]:
         live = devices if key in active else ()  # of a past one only what it was decided on is known
-        reports = {d.device: d.report.models.get(rollout.model) if d.report else None for d in live}
+        reports = reports_of(rollout.model, live)
         told = {name: value for name, value in codec.builtins(rollout).items() if name != "compared"}
         if rollout.split is not None:
             told["split"] = {"share": rollout.split.share, "incumbent": rollout.split.incumbent}

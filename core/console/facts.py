@@ -13,6 +13,7 @@ from core.catalog.projects import Job
 from core.catalog.releases import ReleaseRow
 from core.catalog.wanted import Wanted
 from core.console.trust_state import TrustState, trust_state
+from core.fleet.reports import reports_of
 from core.fleet.retraining import Hop, hops
 from core.handoffs import Candidate, Rollout
 from core.project import Project
@@ -43,16 +44,21 @@ class Facts:
     overrides: dict[tuple[ModelName, int], str]  # releases that passed against a gate's word: who, and why
     untaken: dict[DeviceId, float]  # who has not taken in what it was told, and when it was told that last
 
+    @property
+    def fleet(self) -> tuple[DeviceRow, ...]:
+        """The devices that belong to the fleet: what is counted and judged; the others are only shown."""
+        return tuple(row for row in self.devices if row.active)
+
     def reports(self, model: ModelName) -> dict[DeviceId, ModelReport | None]:
-        """What every enrolled device last said of this model."""
-        return {row.device: row.report.models.get(model) if row.report else None for row in self.devices}
+        """What every device of the fleet last said of this model."""
+        return reports_of(model, self.devices)
 
     def told(self) -> set[ModelName]:
         """The models that devices report and the core knows of: a device may make up any number of names."""
         known = {rollout.model for rollout in self.rollouts} | {row.model for row in self.releases}
         known |= {wanted.model for those in self.wanted.values() for wanted in those}
         known |= self.project.models.keys() if self.project else set()
-        return {name for row in self.devices if row.report for name in row.report.models} & known
+        return {name for row in self.fleet if row.report for name in row.report.models} & known
 
 
 class _Lineage(msgspec.Struct, frozen=True):
@@ -115,7 +121,7 @@ def _overrides(catalog: Catalog, releases: tuple[ReleaseRow, ...]) -> dict[tuple
 
 def counts(catalog: Catalog) -> dict[str, int]:
     """The figures of `/v1/status`."""
-    devices = catalog.fleet.devices()
+    devices = [row for row in catalog.fleet.devices() if row.active]
     return {
         "devices": len(devices),
         "online": sum(row.status == "online" for row in devices),

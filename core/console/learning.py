@@ -53,10 +53,9 @@ class LearningCard:
 
 def drifted(facts: Facts) -> dict[ModelName, tuple[Drifted, ...]]:
     """Of each model the devices whose alarm stands, the worst first: least accurate by labels, then longest."""
-    revoked = {row.device for row in facts.devices if not row.active}
     found = {}
     for name in sorted(facts.told()):
-        reports = {device: report for device, report in facts.reports(name).items() if device not in revoked}
+        reports = facts.reports(name)
         alarmed = alarmed_in(reports)
         if alarmed:
             found[name] = tuple(sorted(alarmed, key=lambda one: _accuracy(reports[one.device])))
@@ -88,7 +87,7 @@ def _card(facts: Facts, name: ModelName, now: float) -> LearningCard:
         road=road,
         open=policy != "none",
         lines=tuple(_line(device, reports[device], now) for device in shown),
-        quiet=len(facts.devices) - len(shown),
+        quiet=len(facts.fleet) - len(shown),
     )
 
 

@@ -183,7 +183,7 @@ def releases(facts: Facts, now: float) -> tuple[ReleaseLine, ...]:
 def _release(facts: Facts, row: ReleaseRow, candidate: Candidate | None, now: float) -> ReleaseLine:
     card = candidate.scorecard if candidate else None
     score = _chosen(candidate) if candidate else None
-    models = (d.report.models.get(row.model) for d in facts.devices if d.report)
+    models = (d.report.models.get(row.model) for d in facts.fleet if d.report)
     return ReleaseLine(
         model=row.model,
         release=Shown(str(row.number), wording.short(row.digest), row.digest),

@@ -112,7 +112,13 @@ def _stages(track: tuple[RolloutState, ...], state: RolloutState) -> tuple[Stage
 
 
 def _track(rollout: Rollout, panel: Evidence | None) -> tuple[RolloutState, ...]:
-    """The stages this rollout passes: with a shadow where pairs decide, unless somebody forced it past them."""
+    """The stages this rollout passes, where it stands among them whatever has become of the release before."""
+    track = _planned(rollout, panel)
+    return track if rollout.state in track else (*track, rollout.state)
+
+
+def _planned(rollout: Rollout, panel: Evidence | None) -> tuple[RolloutState, ...]:
+    """With a shadow where pairs decide, unless somebody forced it past them."""
     in_shadow = counts_pairs(rollout) and not rollout.forced
     in_split = rollout.split is not None and not rollout.forced
     begun = (RolloutState.APPROVED, RolloutState.SHADOW) if in_shadow else (RolloutState.APPROVED,)

@@ -17,12 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.project import View
+from core.project import SAMPLE_BATCH, SAMPLE_COLUMNS, View
 from core.quorum import quorum
 from sync.names import DeviceId
 
-COLUMNS = ("prediction", "device", "entity", "label")
-BATCH = "batch"  # rises with every batch of a device
 _FINGERPRINT = 16  # bytes of a digest: two different windows never meet
 
 
@@ -160,8 +158,8 @@ class _Rows:
 
 
 def _order(table: pa.Table, time: str) -> _Rows:
-    prediction, device, entity, label = (_words(table.column(c)) for c in COLUMNS)
-    batch = np.asarray(table.column(BATCH), np.int64)
+    prediction, device, entity, label = (_words(table.column(c)) for c in SAMPLE_COLUMNS)
+    batch = np.asarray(table.column(SAMPLE_BATCH), np.int64)
     seconds = np.asarray(table.column(time), np.float64)
     order = np.lexsort((seconds, batch, prediction.code, device.code))
     return _Rows(

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from core.features import field
 from core.features.lookups import Joined
 from core.handoffs import Dataset, Learned, Split
-from core.project import Contract, Model, Source, Value, View
+from core.project import SAMPLE_BATCH, SAMPLE_COLUMNS, Contract, Model, Source, Value, View
 from sync import codec
 from sync.features import in_units
 from sync.manifest import Lookup
@@ -103,7 +103,7 @@ def columns(view: View, source: Source, contract: Contract, model: Model) -> tup
 
 def sample_columns(view: View, source: Source, contract: Contract) -> tuple[str, ...]:
     """The columns of the samples that `build` reads, each once; raises ViewError for one the contract does not have."""
-    return (*_named((source.time, *field.COLUMNS, *view.window.channels), source, contract), field.BATCH)
+    return (*_named((source.time, *SAMPLE_COLUMNS, *view.window.channels), source, contract), SAMPLE_BATCH)
 
 
 def _named(wanted: tuple[str, ...], source: Source, contract: Contract) -> tuple[str, ...]:

@@ -45,6 +45,17 @@ def proposed(serial: Serial) -> DeviceId:
     return DeviceId(re.sub(r"[._:]", "-", serial.lower())[:63])
 
 
+def twice(found: Iterable[Box]) -> str | None:
+    """The first name or serial number that two of the boxes have; None if there is none."""
+    known: set[str] = set()
+    for box in found:
+        for one in (f"the serial number {box.serial}", f"the name {box.name}"):
+            if one in known:
+                return one
+            known.add(one)
+    return None
+
+
 def _box(line: int, row: dict[str, str | None]) -> Box:
     if "beyond" in row or None in row.values():
         raise BadLine(line, f"it has not as many fields as the heading ({', '.join(k for k in row if k != 'beyond')})")

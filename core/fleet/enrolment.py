@@ -67,16 +67,6 @@ class Applicant:
     sealing_key: bytes  # X25519 public, raw
 
 
-@dataclass(frozen=True)
-class Admitted:
-    """A device that may join: its certificate and the keys the core will use for it."""
-
-    device: DeviceId
-    certificate: bytes
-    signing_key: bytes  # Ed25519 public, raw: signs `reported` and evidence
-    sealing_key: bytes  # X25519 public, raw: artifact keys are wrapped to it
-
-
 def create_authority(tenant: TenantId, now: float) -> Pair:
     """A new CA for one tenant (P-256, so that every TLS stack accepts it). Its name is its own: two of one tenant, side
     by side, have revocation lists that are told apart by it."""
@@ -177,16 +167,6 @@ def peek(envelope: bytes) -> EnrolRequest:
     return codec.decode(EnrolRequest, roles.peek(envelope))
 
 
-def admit(authority: Pair, envelope: bytes, tenant: TenantId, secret_hash: str, now: float) -> Admitted:
-    """Checks a device's request against its token's stored hash and issues the certificate; raises as `check`."""
-    found = check(envelope, tenant, secret_hash)
-    device = found.request.device
-    if device is None:
-        raise Refused("the request names no device")
-    certificate = certify(authority, tenant, device, found.signing_key, now, LEAF_LIFE)
-    return Admitted(device, certificate, found.signing_key, found.sealing_key)
-
-
 def check(envelope: bytes, tenant: TenantId, secret_hash: str) -> Applicant:
     """Checks a request against a token's stored hash.
 
@@ -196,18 +176,28 @@ def check(envelope: bytes, tenant: TenantId, secret_hash: str) -> Applicant:
     request = peek(envelope)
     if request.tenant != tenant or not knows_secret(request, secret_hash):
         raise WrongSecret("the token does not hold; ask for a new one with `falaj device token`")
+    public, _ = read_csr(request.csr)
     try:
-        csr = x509.load_pem_x509_csr(request.csr.encode())
-        public, signed = csr.public_key(), csr.is_signature_valid
         sealing_key = base64.b64decode(request.sealing_key, validate=True)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise Malformed(f"enrolment request: {error}") from error
-    if not signed or not isinstance(public, Ed25519PublicKey) or not _can_be_wrapped_to(sealing_key):
+    except ValueError as error:
+        raise Malformed(f"enrolment request: sealing key: {error}") from error
+    if public is None or not _can_be_wrapped_to(sealing_key):
         raise Refused("the request needs an Ed25519 key with a valid signature and an X25519 sealing key")
     checked = roles.verify(envelope, ENROLMENT_TYPE, EnrolRequest, [roles.public_key(public)])
     if checked != request:
         raise Untrusted("the envelope changed between two readings")
     return Applicant(request, public.public_bytes_raw(), sealing_key)
+
+
+def read_csr(pem: str) -> tuple[Ed25519PublicKey | None, str]:
+    """The key of a certificate request and the name it asks for (RFC 4514); no key unless it is an Ed25519 key that
+    signed the request. Raises Malformed, whatever a stranger wrote."""
+    try:
+        csr = x509.load_pem_x509_csr(pem.encode())
+        public, signed, subject = csr.public_key(), csr.is_signature_valid, csr.subject.rfc4514_string()
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise Malformed(f"certificate request: {error}") from error
+    return (public if signed and isinstance(public, Ed25519PublicKey) else None), subject
 
 
 def _can_be_wrapped_to(sealing_key: bytes) -> bool:

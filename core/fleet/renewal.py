@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from core.fleet.enrolment import Pair, certify
+from core.fleet.enrolment import Pair, certify, read_csr
 from sync import roles
 from sync.enrolment import RENEWAL_TYPE, RenewalRequest
-from sync.errors import Malformed, SyncError, Untrusted
+from sync.errors import SyncError, Untrusted
 from sync.names import DeviceId, TenantId
 
 SHARE = 1 / 3  # of a certificate's life that is left when it is due
@@ -72,13 +70,9 @@ def renewed(
     asked = roles.verify(envelope, RENEWAL_TYPE, RenewalRequest, [roles.public_key_from_raw(signing_key)])
     if (asked.tenant, asked.device, asked.epoch) != who:
         raise Untrusted(f"a request of {asked.tenant}/{asked.device}, epoch {asked.epoch}, from {who[1]}")
-    try:
-        csr = x509.load_pem_x509_csr(asked.csr.encode())
-        public, signed = csr.public_key(), csr.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise Malformed(f"renewal request: {error}") from error
-    if not signed or not isinstance(public, Ed25519PublicKey) or public.public_bytes_raw() != signing_key:
+    public, subject = read_csr(asked.csr)
+    if public is None or public.public_bytes_raw() != signing_key:
         raise NotRenewed("it is not for the key that signs it: a box with another key enrols anew")
-    if csr.subject.rfc4514_string() != f"CN={who[1]}":
-        raise NotRenewed(f"it asks for the name {csr.subject.rfc4514_string()!r}")
+    if subject != f"CN={who[1]}":
+        raise NotRenewed(f"it asks for the name {subject!r}")
     return certify(authority, who[0], who[1], signing_key, now, longevity)

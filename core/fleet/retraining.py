@@ -11,11 +11,14 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from core.catalog import Catalog
-from core.catalog.samples import Ended, Waiting
+from core.catalog.pieces import of_lookup
+from core.catalog.projects import Ended
+from core.catalog.samples import Waiting
 from core.fleet.drift import Drifted, drifted
+from core.fleet.reports import reports_of
 from core.project import Model, Project, Retraining
 from core.quorum import quorum
-from sync.names import ModelName
+from sync.names import LookupName, ModelName
 
 ACTOR = "retraining"  # who starts its jobs
 GATHER, TOGETHER = 5.0, 20  # batches are taken in when the oldest waited so many seconds, or so many wait
@@ -42,6 +45,7 @@ class Facts:
     now: float
     failed: float | None = None
     fleet: int = 1  # devices that spoke of the model
+    lacking: tuple[LookupName, ...] = ()  # the view's tables that were never read
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,9 @@ def decide(settings: Retraining | None, facts: Facts) -> Hop:
         return Hop("none", story)
     if not facts.rows:
         return Hop("none", f"{story}; the view's own source has no rows yet")
+    if facts.lacking:
+        table = facts.lacking[0]
+        return Hop("none", f"{story}; lookup {table!r} has no version yet: run `falaj ingest {table}`")
     if (again := _until(facts.trained, 3600 * settings.every_hours, facts.now)) is not None:
         return Hop("none", f"{story}; trained already, and not again before {_moment(again, facts.now)}")
     if (again := _until(facts.failed, AGAIN, facts.now)) is not None:
@@ -164,20 +171,20 @@ def stirs(catalog: Catalog, project: Project, name: ModelName) -> bool:
 def facts(catalog: Catalog, project: Project, name: ModelName, now: float) -> Facts:
     """What `decide` needs of one model; reads what every device said last."""
     model = project.models[name]
-    rows = (row for row in catalog.fleet.devices() if row.active and row.report is not None)
-    reports = {row.device: row.report.models.get(name) for row in rows if row.report is not None}
+    reports = reports_of(name, catalog.fleet.devices())
     running = {(job.kind, job.subject) for job in catalog.projects.unfinished()}
     waiting, source = catalog.samples.waiting(_sender(project, name)), _source(project, model)
-    ended = catalog.samples.last_ended("train", name, ACTOR)
-    taken = catalog.samples.last_ended("ingest", source) if source else None
+    ended = catalog.projects.last_ended("train", name, ACTOR)
+    taken = catalog.projects.last_ended("ingest", source) if source else None
     view = project.views.get(model.view)
+    tables = view.lookups if view is not None else ()
     return Facts(
         policy=model.uplink.policy,
         drifted=drifted(reports),
         labelled=_fresh(catalog, project, name),
         waiting=waiting.batches,
         waiting_since=waiting.since,
-        rows=view is not None and bool(catalog.datasets.files(view.source)),
+        rows=view is not None and catalog.datasets.has_files(view.source),
         ingesting=("ingest", source) in running,
         training=("train", name) in running,
         trained=ended.at if ended and not ended.lost else None,
@@ -185,6 +192,7 @@ def facts(catalog: Catalog, project: Project, name: ModelName, now: float) -> Fa
         now=now,
         failed=ended.at if ended and ended.vain else None,
         fleet=sum(report is not None for report in reports.values()),
+        lacking=tuple(table for table in tables if catalog.pieces.newest(of_lookup(table)) is None),
     )
 
 

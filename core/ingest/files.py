@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from core.handoffs import Rejection
-from core.ingest.interface import SourceError, Unit, has_landed, is_done
+from core.ingest.interface import SourceError, Unit, has_landed, is_done, looks_done
 from core.project import Contract
 
 _BLOCK = 1 << 30  # bytes read at once; the reader counts them in 32 bits
@@ -40,14 +40,19 @@ class CsvFiles:
 
     def units(self, position: Mapping[str, str]) -> Iterator[Unit | None]:
         for origin in self._origins():
-            data = (self._folder / origin).read_bytes()
-            digest = hashlib.sha256(data).hexdigest()
-            if is_done(position.get(origin), digest):
+            path, mark = self._folder / origin, position.get(origin)
+            seen = _look(path)  # before its bytes: what is written meanwhile is found the next time
+            if looks_done(mark, seen):
                 yield None
-            elif has_landed(position.get(origin)):
-                yield Unit(origin, digest, _changed(origin))
+                continue
+            data = path.read_bytes()
+            digest = hashlib.sha256(data).hexdigest()
+            if is_done(mark, digest):
+                yield Unit(origin, digest, None, seen)
+            elif has_landed(mark):
+                yield Unit(origin, digest, _changed(origin), seen)
             else:
-                yield Unit(origin, digest, parse(data, self._contract, origin))
+                yield Unit(origin, digest, parse(data, self._contract, origin), seen)
 
     def _origins(self) -> list[str]:
         found = glob.glob(self._pattern, root_dir=self._folder, recursive=True)
@@ -55,6 +60,12 @@ class CsvFiles:
         if not origins:
             raise SourceError(f"no file matches {self._pattern!r} in {self._folder}; check the source's `path`")
         return origins
+
+
+def _look(path: Path) -> str:
+    """Size and time of the last change: a file of which both stayed is not read again."""
+    found = path.stat()
+    return f"{found.st_size}-{found.st_mtime_ns}"
 
 
 def parse(data: bytes, contract: Contract, origin: str) -> pa.Table | Rejection:

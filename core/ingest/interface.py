@@ -14,9 +14,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from core.handoffs import Rejection
+from core.handoffs import REFUSED, Rejection
 
-_REFUSED = "refused:"
+_SEEN = "@"
 
 
 class SourceError(Exception):
@@ -27,11 +27,14 @@ class SourceError(Exception):
 
 @dataclass(frozen=True)
 class Unit:
-    """The smallest piece that is taken in as a whole: typed rows, or why there are none."""
+    """The smallest piece that is taken in as a whole: typed rows, or why there are none. `seen` is what it looks like
+    from outside, without `@`, where that tells whether it must be read again; None for rows: it was read again in vain,
+    and only looks otherwise."""
 
     origin: str
     digest: str
-    rows: pa.Table | Rejection
+    rows: pa.Table | Rejection | None
+    seen: str = ""
 
 
 class Feed(Protocol):
@@ -46,21 +49,35 @@ class Feed(Protocol):
         ...
 
 
-def taken(digest: str) -> str:
+def taken(unit: Unit) -> str:
     """The mark of a unit whose rows are in the lake."""
-    return digest
+    return _mark(unit.digest, unit.seen)
 
 
-def refused(digest: str) -> str:
+def refused(unit: Unit) -> str:
     """The mark of a unit of which nothing landed."""
-    return _REFUSED + digest
+    return _mark(REFUSED + unit.digest, unit.seen)
+
+
+def renewed(mark: str, unit: Unit) -> str:
+    """The mark of a unit that only looks otherwise than under `mark`."""
+    return _mark(mark.partition(_SEEN)[0], unit.seen)
 
 
 def is_done(mark: str | None, digest: str) -> bool:
     """True if exactly these bytes were taken in or refused before."""
-    return mark in (taken(digest), refused(digest))
+    return mark is not None and mark.partition(_SEEN)[0] in (digest, REFUSED + digest)
+
+
+def looks_done(mark: str | None, seen: str) -> bool:
+    """True if what was taken in or refused before looked just so."""
+    return mark is not None and mark.partition(_SEEN)[2] == seen
 
 
 def has_landed(mark: str | None) -> bool:
     """True if rows of this origin, from whatever bytes, are in the lake."""
-    return mark is not None and not mark.startswith(_REFUSED)
+    return mark is not None and not mark.startswith(REFUSED)
+
+
+def _mark(digest: str, seen: str) -> str:
+    return digest + (_SEEN + seen if seen else "")

@@ -15,13 +15,14 @@ import pyarrow as pa
 
 from core.handoffs import LakeFile, Landed, Rejection
 from core.ingest.contract import check
-from core.ingest.interface import Feed, refused, taken
+from core.ingest.interface import Feed, refused, renewed, taken
 from core.lake import Lake
 from core.project import Contract, Source
 
 ROWS_PER_WRITE = 1_000_000
+MARKS = 20_000  # units that one run takes in: the commit is a message of limited size
 ROWS_TOLD = 1_000  # rejected rows of one origin that are listed one by one ...
-TOLD_IN_ALL = 10_000  # ... and of all of a run; the commit is a message of limited size
+TOLD_IN_ALL = 10_000  # ... and of all of a run
 TEXT_TOLD = 300  # characters of a rejection's text
 
 
@@ -33,29 +34,36 @@ def land(
     lake: Lake,
     position: Mapping[str, str],
     progress: Callable[[float], None],
+    most: int = MARKS,
 ) -> Landed:
-    """Takes in all units that `feed` has of source `name` and `position` does not know; `progress` hears 0 to 1.
+    """Takes in the units that `feed` has of source `name` and `position` does not know, up to `most`, and says
+    whether there are `more`; `progress` hears 0 to 1.
 
-    The `position` returned is whole: it replaces the old one. Raises SourceError, ContractError.
+    The `position` returned is what is new in it. Raises SourceError, ContractError.
     """
-    total = feed.count()
-    marks = dict(position)
+    total, more = feed.count(), False
+    marks: dict[str, str] = {}
     harvest = _Harvest(name, source.time, lake)
     for done, unit in enumerate(feed.units(position), start=1):
-        if unit is not None and isinstance(unit.rows, Rejection):
+        if unit is not None and len(marks) >= most:
+            more = True
+            break
+        if unit is not None and unit.rows is None:
+            marks[unit.origin] = renewed(position[unit.origin], unit)
+        elif unit is not None and isinstance(unit.rows, Rejection):
             harvest.reject((unit.rows,))
             # A changed file keeps the mark of what landed: it is reported until someone puts it right.
             if unit.rows.reason != "changed":
-                marks[unit.origin] = refused(unit.digest)
+                marks[unit.origin] = refused(unit)
         elif unit is not None:
             checked = check(unit.rows, contract, source.time, unit.origin)
             harvest.reject(checked.rejections)
             harvest.add(checked.good, f"{unit.origin} {unit.digest}")
-            marks[unit.origin] = taken(unit.digest)
+            marks[unit.origin] = taken(unit)
         progress(min(done / max(total, 1), 1.0))
     harvest.write()
     files = tuple(harvest.files)
-    return Landed(name, files, harvest.rejections(), marks, sum(file.rows for file in files))
+    return Landed(name, files, harvest.rejections(), marks, sum(file.rows for file in files), more=more)
 
 
 class _Harvest:

@@ -22,20 +22,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec.structs import replace
 
-from core.handoffs import Landed, Rejection
+from core.handoffs import LABELLED, Landed, Rejection
 from core.ingest.files import TYPES
 from core.ingest.interface import SourceError, Unit
-from core.ingest.spool import LABELLED, Entry, Spool, reached
+from core.ingest.spool import Entry, Spool, reached
 from core.lake import Lake
-from core.project import Contract
+from core.project import SAMPLE_BATCH, SAMPLE_COLUMNS, Contract
 from sync.errors import SyncError
 from sync.features import WindowSpec
 from sync.names import DeviceId, ModelName, TenantId
 from sync.samples import Batch, Sample, unseal
 
-REQUIRED = ("prediction", "device", "entity", "label")
 OPTIONAL = ("release", "value", "arrived")
-BATCH = "batch"
 DAYS = 40  # of event time that one device fills in a run: each is a file of its own in the lake
 WORD = 200  # characters of a sample's texts: the longest ones that sensors and classes have stay far below
 
@@ -55,7 +53,7 @@ class SampleFeed:
     def __init__(self, box: Box, model: ModelName, contract: Contract, time: str, window: WindowSpec) -> None:
         self._box, self._model, self._window = box, model, window
         self._contract, self._time = contract, time
-        known = {time, *REQUIRED, *(name for name in OPTIONAL if name not in window.channels)}
+        known = {time, *SAMPLE_COLUMNS, *(name for name in OPTIONAL if name not in window.channels)}
         self._channels = [name for name in contract.columns if name not in known]
 
     def count(self) -> int:
@@ -140,7 +138,7 @@ class SampleFeed:
             else:
                 repeated = chain.from_iterable([value] * size for value in cells[name])
                 columns[name] = pa.array(repeated, kind)
-        columns[BATCH] = pa.array([entry.order] * (size * len(samples)), pa.int64())
+        columns[SAMPLE_BATCH] = pa.array([entry.order] * (size * len(samples)), pa.int64())
         return pa.table(columns)
 
 

@@ -3,19 +3,18 @@ them. Nobody but that job can open one."""
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.durable import sync_folder, write_whole
+from core.handoffs import REFUSED
 from sync.errors import Malformed
 from sync.names import DeviceId, ModelName
 
-LABELLED = "labelled"  # in the position of a samples source: labelled samples landed, ever (`core.catalog.samples`)
 DIGITS = 12  # of a record's number in a file's name, so that names sort as numbers do
 _LAST = 999_999_999_999
 _FILE = re.compile(rf"(\d{{1,6}})-(\d{{{DIGITS}}})")
-_REFUSED = "refused:"
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -53,14 +52,8 @@ class Spool:
         for folder in (path.parent.parent, path.parent):
             if not folder.exists():
                 folder.mkdir(mode=0o700)
-                _settle(folder.parent)
-        temporary = path.with_name(path.name + ".tmp")
-        with os.fdopen(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(sealed)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _settle(path.parent)
+                sync_folder(folder.parent)
+        write_whole(path, sealed)
 
     def entries(self, model: ModelName) -> list[Entry]:
         """What lies there of this model, in order of device, epoch and number, and no batch without those before it.
@@ -92,7 +85,7 @@ class Spool:
 
 def reached(mark: str | None) -> int:
     """The number up to which a source has done the batches of an origin, by its mark; 0 without one."""
-    return int((mark or "0").removeprefix(_REFUSED))
+    return int((mark or "0").removeprefix(REFUSED))
 
 
 def origins(position: dict[str, str]) -> dict[tuple[DeviceId, int], int]:
@@ -103,12 +96,3 @@ def origins(position: dict[str, str]) -> dict[tuple[DeviceId, int], int]:
         if slash:
             found[DeviceId(device), int(epoch)] = reached(mark)
     return found
-
-
-def _settle(folder: Path) -> None:
-    """A new name is durable once its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -92,14 +92,6 @@ def specs(window: WindowSpec, classes: Sequence[str]) -> tuple[TensorSpec, Tenso
     return taken, TensorSpec(OUTPUT, "FP32", (-1, len(classes)))
 
 
-def export(
-    trained: Trainee, window: WindowSpec, classes: Sequence[str], metadata: Mapping[str, str] | None = None
-) -> bytes:
-    """The float graph, whole: raw windows in, probabilities out. Raises ExportError."""
-    bare = export_bare(trained.network, window, classes)
-    return assemble(bare, trained.mean, trained.deviation, metadata or {})
-
-
 def reference(trained: Trainee, x: Floats) -> Floats:
     """What torch itself says of raw windows `x`: probabilities (n, classes); the measure of every graph."""
     with torch.inference_mode():

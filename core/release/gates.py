@@ -7,6 +7,9 @@ G6   | the exported graph answers as torch does, on gate rows and on generated o
 G7   | what ships is fp32, or an int8 candidate that is faster and not worse by the project's figures
 G8   | the edge's own prover blesses each file (the verdict comes from the caller)
 G9   | only known operator domains, nothing outside the file, size within the limit
+
+One more is given where a candidate is committed, by what listeners know then: `schema` fails for other classes under
+the same major version (`core.steward.staging.judged`), and nobody can overrule it.
 """
 
 from __future__ import annotations

@@ -3,11 +3,13 @@ files on the core: artifacts in plain digests (sealed at rest), blobs in sealed 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.durable import write_whole
 from core.handoffs import Candidate
 from core.project import Model, variables
 from sync import chunks, codec, sealing
@@ -60,6 +62,31 @@ class BlobStore:
         if chunks.digest(sealed) != digest:
             raise Damaged(f"blob {digest[:12]} changed on disk")
         return sealed
+
+    def check(self, digest: Digest) -> None:
+        """Raises Damaged if the sealed bytes are missing or changed; holds none of them."""
+        try:
+            with (self._folder / digest).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise Damaged(f"blob {digest[:12]}: {error.strerror}") from error
+        if found != digest:
+            raise Damaged(f"blob {digest[:12]} changed on disk")
+
+    def piece(self, digest: Digest, start: int, length: int) -> bytes:
+        """At most `length` bytes from `start` on, as they lie there; raises Damaged if there are none."""
+        try:
+            with (self._folder / digest).open("rb", buffering=0) as file:
+                found = os.pread(file.fileno(), length, start)
+        except OSError as error:
+            raise Damaged(f"blob {digest[:12]}: {error.strerror}") from error
+        if not found:
+            raise Damaged(f"blob {digest[:12]} ends before byte {start}")
+        return found
+
+    def remove(self, digest: Digest) -> None:
+        """Takes it off the disk, if it is there."""
+        (self._folder / digest).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -117,22 +144,6 @@ def stage(
     )  # fmt: skip
     payload = codec.encode(manifest)
     return Staged(manifest, payload, chunks.digest(payload), (*sealed, golden))
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there whole or not at all, also after a power cut."""
-    temporary = path.with_name(path.name + ".tmp")
-    descriptor = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _seal(store: ArtifactStore, plain: Digest, tenant: TenantId, random: Random) -> SealedBlob:

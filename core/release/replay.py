@@ -2,25 +2,29 @@
 
 A graph is a function of its inputs, so the numbers are the same on a CPU of the same class; kernels of another class
 round differently, which the golden tolerance of the variant bounds. Whatever lies beyond was not said by this release.
+A row of several that were asked together is given to the graph with as many others, at its place, for which kernel
+computes it depends on that. The others are those of its request, where all of them are there; else copies of the row,
+and then a graph whose rows depend on one another, as by a scale that is taken from all of them, proves nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from core.release.graphs import open_session
 from sync import golden
 from sync.errors import Malformed, SyncError
-from sync.features import check_shape
 from sync.golden import Arrays
 from sync.manifest import Manifest, Variant
 from sync.names import Digest, ModelName
-from sync.remembered import Remembered
+from sync.remembered import Remembered, given, pack, size, unpack
 
 
 class Outcome(StrEnum):
@@ -29,7 +33,7 @@ class Outcome(StrEnum):
     EQUAL = "equal"  # every number
     CLOSE = "within-tolerance"  # every number is within the golden tolerance of the variant
     DIFFERENT = "different"
-    NO_INPUTS = "no-inputs"  # they stayed on the device
+    NO_INPUTS = "no-inputs"  # they stayed on the device, or not all that it rests on are here
     NOT_HERE = "not-here"  # the release, or the file of its variant, is not on this core
 
 
@@ -60,7 +64,9 @@ class Unreplayable(Exception):
 
 Manifests = Callable[[ModelName, int], Manifest | None]
 Contents = Callable[[Digest], bytes]  # of an artifact, by its plaintext digest; raises SyncError
-_Numbers = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+LARGEST = 16 * 1024 * 1024  # bytes of the rows that are given to a graph at once
+_ROW = 64  # bytes that a row counts as at least
+_Array = npt.NDArray[np.generic]
 # Of a run; onnxruntime's own share no base below Exception.
 _ORT_REFUSALS: tuple[type[Exception], ...] = (
     ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.NotImplemented, ort_errors.RuntimeException,
@@ -76,16 +82,25 @@ class Replay:
         self._manifests, self._contents = manifests, contents
         self._opened: dict[tuple[ModelName, int, str], _Graph] = {}
 
-    def again(self, one: Remembered) -> Replayed:
-        """What this release says to the same inputs now. Never raises for what a file can hold."""
+    def all(self, found: Sequence[Remembered]) -> list[Replayed]:
+        """Each of them, in order, with the rows that were asked together beside one another."""
+        requests: dict[_Request, dict[int, Remembered]] = {}
+        for one in found:
+            if one.basis.rows > 1 and one.has_inputs:
+                requests.setdefault(_request(one), {})[one.basis.row] = one
+        return [self.again(one, requests.get(_request(one), {})) for one in found]
+
+    def again(self, one: Remembered, beside: Mapping[int, Remembered] = MappingProxyType({})) -> Replayed:
+        """What this release says to the same inputs now; `beside` has the rows of the same request by their number, as
+        far as they are known. Never raises for what a file can hold."""
         said = one.prediction
         told = Replayed(
             said.id, said.model, said.release or 0, said.ts, said.entity, said.value, Outcome.NO_INPUTS
         )  # fmt: skip
-        if not one.window:
+        if not one.has_inputs:
             return msgspec.structs.replace(told, text="the device gave no inputs with it")
         try:
-            return self._graph(one).compare(one, told)
+            return self._graph(one).compare(one, beside, told)
         except Unreplayable as error:
             return msgspec.structs.replace(told, outcome=error.outcome, text=str(error))
 
@@ -121,50 +136,113 @@ class _Graph:
         expected = vectors.expected.get(variant.precision)
         self._tolerance = expected.tolerance if expected else 0.0
 
-    def compare(self, one: Remembered, told: Replayed) -> Replayed:
+    def compare(self, one: Remembered, beside: Mapping[int, Remembered], told: Replayed) -> Replayed:
+        whole = len(beside) == one.basis.rows
+        outputs = self._run(one, beside if whole else {})
+        found = self._outputs(one, outputs, told) if one.outputs else self._value(one, outputs, told)
+        if found.outcome is Outcome.DIFFERENT and one.basis.rows > 1 and not whole:
+            text = f"it was one of {one.basis.rows} rows of a request, and not all of them are here"
+            raise Unreplayable(Outcome.NO_INPUTS, f"{text}; among copies of itself it comes out otherwise")
+        return msgspec.structs.replace(found, tolerance=self._tolerance, precision=self._variant.precision)
+
+    def _value(self, one: Remembered, outputs: Arrays, told: Replayed) -> Replayed:
+        """The class with its probabilities, or the number, beside what is said now."""
         classes, said = self._manifest.classes, one.prediction
         if not classes and not isinstance(said.value, float):
             text = f"release {self._manifest.number} gives a number, {said.value!r} is none"
             raise Unreplayable(Outcome.DIFFERENT, text)
-        numbers = self._run(one)
+        first = np.ravel(next(iter(outputs.values())))
+        if first.dtype.kind not in "biuf" or first.size != (len(classes) or 1):
+            text = f"release {self._manifest.number} gives {first.dtype}[{first.size}] for {len(classes)} classes"
+            raise Unreplayable(Outcome.DIFFERENT, text)
+        numbers = first.astype(np.float64)
         served = np.array(said.probabilities if classes else [said.value], np.float64)
         again = classes[int(np.argmax(numbers))] if classes else float(numbers[0])
-        worst = float(np.abs(numbers.astype(np.float64) - served).max()) if numbers.size == served.size else np.inf
+        worst = float(np.abs(numbers - served).max()) if numbers.size == served.size else np.inf
         if worst == 0 and again == said.value:
             outcome = Outcome.EQUAL
         elif worst <= self._tolerance and (not classes or said.value == classes[int(np.argmax(served))]):
             outcome = Outcome.CLOSE
         else:
             outcome = Outcome.DIFFERENT
-        return msgspec.structs.replace(
-            told, outcome=outcome, again=again, worst=worst, tolerance=self._tolerance,
-            precision=self._variant.precision,
-        )  # fmt: skip
+        return msgspec.structs.replace(told, outcome=outcome, again=again, worst=worst)
 
-    def _run(self, one: Remembered) -> _Numbers:
-        """What the graph says to its inputs, in one row."""
-        inputs = self._inputs(one)
+    def _outputs(self, one: Remembered, outputs: Arrays, told: Replayed) -> Replayed:
+        """All that the graph said, beside what it says now; only numbers with a fraction may be off."""
+        if pack(outputs) == one.outputs:
+            return msgspec.structs.replace(told, outcome=Outcome.EQUAL, worst=0.0)
         try:
-            return np.ravel(self._session.run(None, inputs)[0])
+            served = {name: unpack(name, tensor) for name, tensor in one.outputs.items()}
+        except Malformed as error:
+            raise Unreplayable(Outcome.DIFFERENT, f"what it said is nothing: {error}") from error
+        alike = served.keys() == outputs.keys() and all(_alike(served[name], outputs[name]) for name in outputs)
+        worst = max(_off(served[name], outputs[name]) for name in outputs) if alike else np.inf
+        outcome = Outcome.CLOSE if worst <= self._tolerance else Outcome.DIFFERENT
+        return msgspec.structs.replace(told, outcome=outcome, worst=worst)
+
+    def _run(self, one: Remembered, beside: Mapping[int, Remembered]) -> Arrays:
+        """What the graph says to its inputs, by output, in one row."""
+        names = [node.name for node in self._session.get_outputs()]
+        try:
+            outputs = dict(zip(names, self._session.run(None, self._inputs(one, beside)), strict=True))
         except _ORT_REFUSALS as error:
             text = f"release {self._manifest.number} says nothing to its inputs: {error}"
             raise Unreplayable(Outcome.DIFFERENT, text) from error
+        row, rows = one.basis.row, one.basis.rows
+        if rows == 1:
+            return outputs
+        if any(array.shape[:1] != (rows,) for array in outputs.values()):
+            raise Unreplayable(Outcome.DIFFERENT, f"release {self._manifest.number} does not say something of each row")
+        return {name: array[row : row + 1] for name, array in outputs.items()}
 
-    def _inputs(self, one: Remembered) -> Arrays:
-        """The graph's inputs, as the device gave them: what no table filled is the window. All that devices remember is
-        FP32."""
+    def _inputs(self, one: Remembered, beside: Mapping[int, Remembered]) -> Arrays:
+        """The graph's inputs, as the device gave them."""
+        row, rows = one.basis.row, one.basis.rows
         try:
-            given = {name: _floats(found.vector, (1, -1)) for name, found in one.basis.lookups.items()}
-            for spec in self._manifest.inputs:
-                given.setdefault(spec.name, _floats(one.window, (1, *one.shape)))
-                check_shape(spec, given[spec.name].shape)
-                if spec.datatype != "FP32":
-                    raise Malformed(f"input {spec.name!r} takes {spec.datatype}, which no device remembers")
-        except (Malformed, ValueError, OverflowError) as error:
+            own = given(one, self._manifest.inputs)
+            if rows == 1:
+                return own
+            if not 0 <= row < rows or any(array.shape[:1] != (1,) for array in own.values()):
+                raise Malformed(f"it is no row {row} of {rows}")
+            if max(size(own), _ROW) * rows > LARGEST:
+                text = f"it was one of {rows} rows of a request, more than are made again at once"
+                raise Unreplayable(Outcome.NO_INPUTS, text)
+            return _together(own, rows, {n: given(each, self._manifest.inputs) for n, each in beside.items()})
+        except (Malformed, ValueError) as error:
             text = f"its inputs are not those of release {self._manifest.number}: {error}"
             raise Unreplayable(Outcome.DIFFERENT, text) from error
-        return {spec.name: given[spec.name] for spec in self._manifest.inputs}
 
 
-def _floats(raw: bytes, shape: tuple[int, ...]) -> _Numbers:
-    return np.frombuffer(raw, "<f4").astype(np.float32).reshape(shape)
+def _together(own: Arrays, rows: int, beside: Mapping[int, Arrays]) -> Arrays:
+    """So many rows, those `beside` at their places, all others copies of `own`; raises Malformed where they differ in
+    shape."""
+    together = {name: np.repeat(array, rows, axis=0) for name, array in own.items()}
+    for n, each in beside.items():
+        for name, array in together.items():
+            if not 0 <= n < rows or each[name].shape != own[name].shape:
+                raise Malformed(f"row {n} is none of the {rows}")
+            array[n : n + 1] = each[name]
+    return together
+
+
+_Request = tuple[ModelName, int | None, str, int, str]
+
+
+def _request(one: Remembered) -> _Request:
+    """What the rows of one request have in common."""
+    said, basis = one.prediction, one.basis
+    return said.model, said.release, said.id.removesuffix(f"-{basis.row}"), basis.rows, basis.artifact
+
+
+def _alike(served: _Array, again: _Array) -> bool:
+    """Whether two arrays differ at most in numbers with a fraction."""
+    if (served.dtype, served.shape) != (again.dtype, again.shape):
+        return False
+    return again.dtype.kind == "f" or bool((served == again).all())
+
+
+def _off(served: _Array, again: _Array) -> float:
+    """The largest difference of a number."""
+    if again.dtype.kind != "f" or not again.size:
+        return 0.0
+    return float(np.abs(again.astype(np.float64) - served.astype(np.float64)).max())

@@ -18,6 +18,7 @@ from core.project import ModelGates
 from core.release.export import OUTPUT, feeds
 from core.release.gates import GraphFacts
 from core.release.graphs import open_session as open_session
+from sync.evidence import burst_length
 from sync.golden import LIMIT, Expected, Golden, pack
 from sync.manifest import Precision
 
@@ -61,7 +62,8 @@ def measure(
         for precision, model in models.items()
     )
     chosen, reason = choose(scores, len(gate.y), gates)
-    return Scorecard(len(gate.y), scores, chosen, reason, parity(answers["fp32"], reference))
+    burst = _burst(_classes(answers[chosen]) != gate.y, gate.entity)
+    return Scorecard(len(gate.y), scores, chosen, reason, parity(answers["fp32"], reference), burst)
 
 
 def choose(scores: tuple[Score, ...], rows: int, gates: ModelGates) -> tuple[Precision, str]:
@@ -111,6 +113,12 @@ def parity(given: Floats, wanted: Floats) -> float:
     """The worst absolute difference; 1.0 if anything is not finite."""
     worst = float(np.abs(given.astype(np.float64) - wanted).max(initial=0.0))
     return worst if np.isfinite(worst) else 1.0
+
+
+def _burst(wrong: npt.NDArray[np.bool_], entity: npt.NDArray[np.str_]) -> float:
+    """How long runs of errors are, of each entity for itself: windows of two of them are no neighbours."""
+    apart = [np.append(wrong[entity == name], False) for name in np.unique(entity)]
+    return burst_length(np.concatenate([*apart, [False]]))
 
 
 def inspect(precision: Precision, model: bytes) -> GraphFacts:

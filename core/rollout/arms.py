@@ -22,7 +22,7 @@ from sync.evidence import ALPHA_HARM, ALPHA_SAFE
 from sync.messages import SHARES
 from sync.names import DeviceId, Digest
 from sync.reports import ArmReport, ModelReport, SplitReport
-from sync.splits import Stake, identity, seed_of
+from sync.splits import Stake, identity, lot_of
 
 ALPHA_MISMATCH = 0.001
 WORSE_AT, BETTER_AT, MISMATCH_AT = map(splits.decides_at, (ALPHA_HARM, ALPHA_SAFE, ALPHA_MISMATCH))
@@ -57,7 +57,7 @@ def name_of(rollout: Rollout, device: DeviceId) -> Digest | None:
     if plan is None:
         return None
     stake = Stake(rollout.manifest, rollout.retry, 0, plan.share)
-    return identity(seed_of(plan.seed, device), rollout.gates.per_key, plan.incumbent, (stake,))
+    return identity(lot_of(plan.seed, plan.seeds, device), rollout.gates.per_key, plan.incumbent, (stake,))
 
 
 def compare(rollout: Rollout, reports: Mapping[DeviceId, ModelReport | None]) -> Comparison:

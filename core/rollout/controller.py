@@ -232,7 +232,8 @@ def _ramp(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[DeviceI
 
 def _join(rollout: Rollout, fleet: Fleet, *, back: bool) -> Decision:
     """Whoever enrolled meanwhile gets the release, or after a reversal what the others went back to."""
-    joined = tuple(d for d in fleet if d not in rollout.assigned)
+    assigned = frozenset(rollout.assigned)
+    joined = tuple(d for d in fleet if d not in assigned)
     if not joined or (back and rollout.previous is None):
         return Decision(rollout)
     moved = replace(rollout, assigned=(*rollout.assigned, *joined))

@@ -6,9 +6,12 @@ from collections.abc import Iterable
 
 from core.handoffs import Rollout, RolloutState, SplitPlan
 from core.project import Rollout as Settings
+from core.rollout.judge import pairs_decide
+from sync.evidence import block_length
 from sync.messages import Gates
 from sync.names import Digest, ModelName
 
+LEAST_BLOCK = 50  # windows: few errors are no measure of how many come together
 _TURNED_BACK = (RolloutState.REVERSING, RolloutState.REVERSED)
 _BEYOND_CANARY = (RolloutState.RAMP, RolloutState.COMPLETE)
 
@@ -24,24 +27,33 @@ def plan(
     retry: int = 0,
     forced: str = "",
     split: SplitPlan | None = None,
+    burst: float = 1.0,
 ) -> Rollout:
     """The rollout of one approved release; its gates are fixed from here on.
 
     Without a release before it there is nothing to pair with: it is judged by guardrails, and `reason` says so.
     `retry` is the generation of its assignments (`generation`), `forced` who had it serve at once, and why, `split` how
-    it is tried beside the release before it, where the settings ask for that.
+    it is tried beside the release before it, where the settings ask for that. `burst`: of how many windows a run of
+    errors of that release is; blocks that are stated and too short for it are kept, and `reason` says so.
     """
     alone = previous is None and settings.evidence != "guardrails"
     gates = Gates(
         evidence="guardrails" if alone or settings.kind == "ab" else settings.evidence,
         margin=settings.margin,
-        block=settings.block,
+        block=settings.block or max(LEAST_BLOCK, block_length(burst)),
         soak_answers=settings.soak_answers,
         max_errors=settings.max_errors,
         shadow_share=settings.shadow_share,
         per_key=settings.per_key,
     )
-    reason = f"no release to compare it with by {settings.evidence}: guardrails judge it" if alone else ""
+    reason = ""
+    if alone:
+        reason = f"no release to compare it with by {settings.evidence}: guardrails judge it"
+    elif pairs_decide(gates) and gates.block < block_length(burst):
+        reason = (
+            f"errors of release {previous} came {burst:.1f} in a row: blocks of {gates.block} windows count for more "
+            f"than they know, {block_length(burst)} would not"
+        )
     return Rollout(
         model, number, manifest, settings.canary, gates, RolloutState.APPROVED, now, previous,
         reason=reason, retry=retry, forced=forced, split=split, days=settings.days,

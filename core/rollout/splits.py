@@ -30,10 +30,9 @@ CONCENTRATION = 100.0  # of the mixture: how near to the planned shares it looks
 _STEPS = 40  # of the bisection: an interval is exact to 1e-12
 
 
-def decides_at(alpha: float, arms: int = 1) -> float:
-    """Natural logarithm of the wealth at which one of so many arms is decided on: that any of them is wrongly has a
-    chance of at most `alpha`."""
-    return -math.log(alpha / arms)
+def decides_at(alpha: float) -> float:
+    """Natural logarithm of the wealth at which it is decided: wrongly with a chance of at most `alpha`."""
+    return -math.log(alpha)
 
 
 def log_worse(arm: Words, incumbent: Words, chance: float, margin: float = 0.0) -> float:

@@ -21,6 +21,7 @@ from sync import codec
 from sync.manifest import LIMIT, Manifest
 from sync.messages import SHARES
 from sync.names import ModelName
+from sync.splits import seed_of
 
 
 def approve(house: House, order: orders.Approve, now: float) -> dict[str, Any]:
@@ -89,22 +90,31 @@ def _leave(house: House, model: ModelName, number: int, reason: str, now: float)
     """Nobody is told to run it any more, and nobody to go back to it; which devices were."""
     approved = [r.number for r in house.catalog.releases.releases(ALL) if (r.model, r.state) == (model, "approved")]
     past = [r for _, r in house.catalog.fleet.rollouts(active=False, limit=ALL) if r.model == model]
+    fleet = house.catalog.fleet.devices()
+    wanted = {d.device: house.catalog.fleet.wanted(d.device) for d in fleet}
+    on_it = [d for d in fleet if any(w.model == model and number in w.numbers for w in wanted[d.device])]
     for key, rollout in house.catalog.fleet.rollouts(limit=ALL):
         if rollout.model != model or number not in (rollout.number, rollout.previous):
             continue
         left = replace(rollout, previous=fallback(rollout.number, approved, past))
         if rollout.number == number and rollout.state is not RolloutState.SUPERSEDED:
             left = replace(left, state=RolloutState.REVERSED, since=now, reason=f"revoked: {reason}")
-        elif rollout.split is not None and rollout.state in (RolloutState.APPROVED, RolloutState.SPLIT):
+        elif _beside(rollout):
             left = replace(left, state=RolloutState.PAUSED, since=now, reason=f"its incumbent was revoked: {reason}")
+            rounds.take_back(house, left, [d for d in fleet if d.device in left.assigned and d not in on_it], now)
         house.catalog.fleet.put_rollout(key, left)  # also of one that is complete: who enrols later follows it
     own = next((r for r in past if r.number == number), None)
-    wanted = {d.device: house.catalog.fleet.wanted(d.device) for d in house.catalog.fleet.devices()}
-    on_it = [d for d in house.catalog.fleet.devices()
-             if any(w.model == model and number in w.numbers for w in wanted[d.device])]  # fmt: skip
     if own is not None:
         rounds.take_back(house, replace(own, previous=fallback(number, approved, past)), on_it, now)
     return [d.device for d in on_it]
+
+
+def _beside(rollout: Rollout) -> bool:
+    """Whether the release is being tried beside the one before it, or is about to be in a split: without that one there
+    is nothing to compare it with."""
+    if rollout.state is RolloutState.APPROVED:
+        return rollout.split is not None
+    return rollout.state in (RolloutState.SHADOW, RolloutState.SPLIT)
 
 
 def planned(house: House, row: ReleaseRow, now: float, forced: str = "") -> Rollout:
@@ -120,6 +130,7 @@ def planned(house: House, row: ReleaseRow, now: float, forced: str = "") -> Roll
     rollout = plan(
         row.model, row.number, row.digest, settings, previous, now,
         retry=generation(row.number, past) + 1, forced=forced, split=None if forced else _split(house, row, previous),
+        burst=_burst(house, row.model, previous),
     )  # fmt: skip
     if (refused := power.refuse(rollout.gates)) is not None:
         hint = f"allow a larger margin in falaj.toml, or choose evidence {' or '.join(refused.offers)}, and apply it"
@@ -137,7 +148,16 @@ def _split(house: House, row: ReleaseRow, previous: int | None) -> SplitPlan | N
     if other := _unlike(*(codec.decode(Manifest, payload, LIMIT) for _, payload in (before, arm))):
         text = f"release {row.number} cannot answer beside release {previous}: its {', '.join(other)} are not the same"
         raise Refusal("split-unlike", text, 'set rollout.kind = "canary" in falaj.toml and apply it, then approve')
-    return SplitPlan(house.random(16).hex(), round(settings.share * SHARES), before[0].digest)
+    seed = house.random(16).hex()
+    seeds = {device: seed_of(seed, device) for device in settings.canary}
+    return SplitPlan(seed, round(settings.share * SHARES), before[0].digest, seeds)
+
+
+def _burst(house: House, model: ModelName, number: int | None) -> float:
+    """In how many windows errors of a release came in a row when it was judged."""
+    found = house.catalog.releases.release(model, number) if number is not None else None
+    judged = house.catalog.releases.candidate(found[0].candidate) if found else None
+    return judged.scorecard.burst if judged else 1.0
 
 
 def _unlike(incumbent: Manifest, arm: Manifest) -> list[str]:

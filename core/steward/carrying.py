@@ -61,8 +61,8 @@ def take_out(house: House, order: orders.CarryOut, now: float) -> dict[str, Any]
     assignment = codec.decode(Assignment, roles.peek(envelope))
     acks = house.catalog.fleet.all_received(device.device, device.epoch).items()
     words = [Word(f"ack/{kind}", msgspec.Raw(codec.encode(Ack(device.epoch, n)))) for kind, n in acks]
-    stuck = {(name, kind) for name, kind in house.stuck if name == device.device}
-    house.stuck -= stuck
+    stuck = {(name, kind) for name, kind in house.memory.stuck if name == device.device}
+    house.memory.stuck -= stuck
     kinds = tuple(sorted(kind for _, kind in stuck))
     down = carried.bundles(house.tenant, device.device, device.epoch, now, words, house.keys.director, kinds)
     return {

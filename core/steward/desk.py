@@ -20,6 +20,7 @@ from core.steward import (
     devices,
     enrolling,
     forcing,
+    inviting,
     jobs,
     pieces,
     questions,
@@ -39,7 +40,7 @@ LABELS_WAIT = 86_400  # seconds that the broker keeps labels for a device that i
 def answer(house: House, order: orders.AnyOrder, now: float) -> Answer:
     """Does one order. Refusals and untrusted input become answers; programmers' mistakes are raised."""
     try:
-        if (walks := _WALKS.get(type(order))) is not None:
+        if (walks := WALKS.get(type(order))) is not None:
             return Answer(True, result=walks(house, order, now))
         with house.catalog.transaction():
             try:
@@ -97,7 +98,7 @@ def _label(house: House, order: orders.Label, now: float) -> dict[str, Any]:
 def _replace(house: House, order: orders.Replace, now: float) -> dict[str, Any]:
     devices.replace(house, order, now)
     token = orders.IssueToken(actor=order.actor, device=order.device, minutes=order.minutes)
-    return enrolling.issue_token(house, token, now)
+    return inviting.issue_token(house, token, now)
 
 
 def _progress(house: House, order: orders.JobProgress, now: float) -> dict[str, Any]:
@@ -111,6 +112,12 @@ def _commit_rows(house: House, order: orders.CommitRows, now: float) -> dict[str
     house.catalog.datasets.land(landed, order.job)
     _mark_landed(house, landed)
     result = {"rows": landed.rows, "files": len(landed.files), "rejections": len(landed.rejections)}
+    if landed.more:
+        result["more"] = True
+    if landed.merged:
+        before = result["merged"] = sum(len(one.replaces) for one in landed.merged)
+        text = f"{before} small files of {landed.source} are {len(landed.merged)} now, with the same rows"
+        house.event(now, "lake-compacted", text)
     house.catalog.projects.finish(order.job, now, result)
     severity = "notice" if landed.rejections else "info"
     text = f"{landed.rows} rows of {landed.source}, {len(landed.rejections)} rejections"
@@ -185,9 +192,9 @@ _DESKS: dict[type, Callable[[House, Any, float], dict[str, Any]]] = {
     orders.SetAside: forcing.set_aside,
     orders.Label: _label,
     orders.Question: questions.ask,
-    orders.IssueToken: enrolling.issue_token,
-    orders.IssueSiteToken: enrolling.issue_site_token,
-    orders.ImportBoxes: enrolling.import_boxes,
+    orders.IssueToken: inviting.issue_token,
+    orders.IssueSiteToken: inviting.issue_site_token,
+    orders.ImportBoxes: inviting.import_boxes,
     orders.Accept: enrolling.accept,
     orders.Revoke: devices.revoke,
     orders.Replace: _replace,
@@ -201,8 +208,9 @@ _DESKS: dict[type, Callable[[House, Any, float], dict[str, Any]]] = {
     orders.JobFailed: _job_failed,
 }
 
-# Many small transactions, as the line has them: each message of a device is committed by itself.
-_WALKS: dict[type, Callable[[House, Any, float], dict[str, Any]]] = {
+# Many small transactions, as the line has them: each message of a device is committed by itself, and what follows from
+# it is due also where the order is refused in the end.
+WALKS: dict[type, Callable[[House, Any, float], dict[str, Any]]] = {
     orders.CarryIn: carrying.take_in,
     orders.CarryOut: carrying.take_out,
 }

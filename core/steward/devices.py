@@ -102,6 +102,7 @@ def lift(house: House, device: DeviceRow, actor: str, now: float) -> None:
     house.catalog.identities.forget_boots(device.device)
     house.catalog.fleet.forget_report(device.device)
     access(house, now)
+    rounds.follow(house, device.device, now)
     house.event(now, "device-accepted", f"{device.device} may speak again, by {actor}", severity="notice")
 
 

@@ -3,6 +3,8 @@ report counts only with the signature of that device's own certificate key."""
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
 from typing import Any
 
 from core.catalog.fleet import DeviceRow
@@ -28,7 +30,7 @@ from sync.messages import (
     SampleBatch,
     Status,
 )
-from sync.names import BadName, DeviceId, Kind
+from sync.names import BadName, DeviceId, Kind, ModelName
 from sync.reports import ModelReport, WhyCard
 from sync.topics import Address
 
@@ -37,21 +39,44 @@ LAST_SEQ = 2**63 - 1  # what the catalog can hold
 LONGEST = 8 * 1024  # characters of a text in a report
 CARD_LIMIT = 8 * 1024  # bytes of a why card
 TEXT, WORD, FACTS = 1000, 200, 32  # characters of an event's text and of its words, and facts, that are kept
+NOTHING: frozenset[ModelName] = frozenset()
 KINDS = 16  # of records of one device, at most: each is counted for good, and no agent knows half as many
 
 
-def hear(house: House, message: Message, now: float) -> bool:
-    """One message from a device; what does not hold is refused with an event and changes nothing else.
+def hear(house: House, message: Message, now: float) -> frozenset[ModelName]:
+    """One message from a device; what does not hold is refused with an event and changes nothing else, and so does one
+    that our own code breaks on: it comes again, and would stop the core again.
 
-    True if a rollout may follow from it: the device reports that it stands elsewhere now.
+    Returns the models of which a rollout may follow from it: the device reports that it stands elsewhere now.
     """
+    before = len(house.actions)
+    try:
+        return _hear(house, message, now)
+    except Exception as error:  # noqa: BLE001 - a border: reported; further up it would end the process of all devices
+        del house.actions[before:]
+        house.memory.floods.vain(topics.speaker(message.topic), now)
+        _let_go(house, message, error, now)
+        return NOTHING
+
+
+def _let_go(house: House, message: Message, error: Exception, now: float) -> None:
+    """Where our code broke on a message, once; not the error's own words: they may quote a payload."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = f"a message was let go: {type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
+    if text not in house.memory.broken:
+        with house.catalog.transaction():
+            house.event(now, "message-failed", text, severity="alarm", topic=message.topic[:WORD])
+        house.memory.broken.add(text)
+
+
+def _hear(house: House, message: Message, now: float) -> frozenset[ModelName]:
     if not message.payload:
-        return False  # a retained message was cleared, by us as a rule: it says nothing
+        return NOTHING  # a retained message was cleared, by us as a rule: it says nothing
     speaker = topics.speaker(message.topic)
     if message.retained and message.topic.split("/", 5)[-1] not in topics.DEVICE_RETAINED:
         house.send(message.topic, b"", retain=True)  # read or not, nothing may stay planted on the broker
     if not _may_speak(house, speaker, REPORT if message.topic.endswith("/reported") else 1.0, now):
-        return False
+        return NOTHING
     address = device = None
     try:
         device = house.catalog.fleet.device(DeviceId(speaker))
@@ -59,7 +84,7 @@ def hear(house: House, message: Message, now: float) -> bool:
         if device is None or address.tenant != house.tenant:
             raise Untrusted(f"{message.topic}: no such device")
         if not device.active and message.retained and address.area in topics.DEVICE_RETAINED:
-            return False  # what it said before, as the broker keeps it: no word of now, and no news
+            return NOTHING  # what it said before, as the broker keeps it: no word of now, and no news
         if not device.active:
             raise Barred(f"{message.topic}: {device.device} is {device.state}")
         if message.retained and address.area not in topics.DEVICE_RETAINED:
@@ -74,25 +99,25 @@ def hear(house: House, message: Message, now: float) -> bool:
             case "up":
                 _record(house, device, address, message.payload, now)
     except (BadName, SyncError) as error:
-        house.floods.vain(speaker, now)
+        house.memory.floods.vain(speaker, now)
         code = error.code if isinstance(error, SyncError) else "bad-name"
         with house.catalog.transaction():
             source = device.device if device else None
             text = _cut(str(error), TEXT)
             house.event(now, f"refused-{code}", text, severity="notice", source=source, topic=message.topic[:200])
-    return False
+    return NOTHING
 
 
 def _may_speak(house: House, speaker: str, price: float, now: float) -> bool:
     """Whether this device has not said too much of late (`core.fleet.floods`)."""
-    hearing = house.floods.hear(speaker, now, price)
+    hearing = house.memory.floods.hear(speaker, now, price)
     if hearing is Hearing.TELL:
         with house.catalog.transaction():
             house.event(now, "device-flooding", words(speaker[:WORD]), severity="alarm", device=speaker[:WORD])
     return hearing is Hearing.READ
 
 
-def _reported(house: House, device: DeviceRow, payload: bytes, now: float) -> bool:
+def _reported(house: House, device: DeviceRow, payload: bytes, now: float) -> frozenset[ModelName]:
     key = roles.public_key_from_raw(device.signing_key)
     report = roles.verify(payload, REPORTED_TYPE, Reported, [key], REPORT_LIMIT)
     if (report.tenant, report.device, report.epoch) != (house.tenant, device.device, device.epoch):
@@ -100,15 +125,17 @@ def _reported(house: House, device: DeviceRow, payload: bytes, now: float) -> bo
     if not 0 < report.seq <= LAST_SEQ:
         raise Malformed(f"report of {device.device}: seq {report.seq} is out of range")
     _check(codec.builtins(report), f"report of {device.device}")
+    told = frozenset(report.models) | frozenset(device.report.models if device.report else ())
     with house.catalog.transaction():
         if devices.seen_twice(house, device, report, now):
-            return True
+            return told
         fresh = house.catalog.fleet.put_report(report, payload, now)
         if fresh:
             house.catalog.identities.put_boot(device.device, report.epoch, report.boot)
     if fresh:
         retained.missed(house, device.device, report.missing, now)
-    return fresh and (device.report is None or _standing(device.report) != _standing(report))
+    moved = fresh and (device.report is None or _standing(device.report) != _standing(report))
+    return told if moved else NOTHING
 
 
 def _check(plain: Any, what: str) -> None:
@@ -133,7 +160,7 @@ def _standing(report: Reported) -> tuple[object, ...]:
 def _stands(model: ModelReport) -> tuple[object, ...]:
     trial = model.trial
     pairs = (trial.manifest, trial.retry, trial.plus, trial.zero, trial.minus) if trial else ()
-    return model.phase, model.serving, model.candidate, model.quarantined, pairs
+    return model.phase, model.serving, model.candidate, model.quarantined, pairs, model.split
 
 
 def _record(house: House, device: DeviceRow, address: Address, payload: bytes, now: float) -> None:
@@ -146,7 +173,7 @@ def _record(house: House, device: DeviceRow, address: Address, payload: bytes, n
     try:
         record = _opened(house, device, kind, codec.decode(Record, payload))
     except (Malformed, Damaged):
-        house.stuck.add((device.device, kind))
+        house.memory.stuck.add((device.device, kind))
         _acknowledge(house, device, kind, house.catalog.fleet.received(device.device, device.epoch, kind))
         raise
     with house.catalog.transaction():
@@ -162,7 +189,7 @@ def _check_kind(house: House, device: DeviceRow, kind: Kind) -> None:
     """Raises Untrusted for one kind more than a device may have, of records taken in and of those nobody could read."""
     if house.catalog.fleet.received(device.device, device.epoch, kind):
         return
-    stuck = {k for name, k in house.stuck if name == device.device}
+    stuck = {k for name, k in house.memory.stuck if name == device.device}
     known = house.catalog.fleet.all_received(device.device, device.epoch).keys() | stuck
     if kind not in known and len(known) >= KINDS:
         raise Untrusted(f"records of {device.device} of a kind more than the {KINDS} it may have")

@@ -1,9 +1,8 @@
-"""The orders by which devices join: tokens for one or for a site, boxes that are expected, requests from the network,
-and a person's word on those that wait."""
+"""The orders by which devices join: requests from the network, and a person's word on those that wait. Whom they need
+for it, `inviting` has."""
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 from core import orders
@@ -12,16 +11,14 @@ from core.catalog.identities import SiteTokenRow, WaitingRow
 from core.fleet import boxes, enrolment, renewal
 from core.fleet.enrolment import Applicant, WrongSecret
 from core.fleet.guesses import Word
-from core.release.metadata import newest_root
-from core.steward import devices
+from core.steward import devices, inviting, rounds
 from core.steward.house import House
 from core.steward.refusals import Refusal
-from sync import chunks, codec
+from sync import codec
 from sync.enrolment import (
     EnrolAnswer,
     EnrolRequest,
     EnrolWaiting,
-    Token,
     fingerprint,
     hash_secret,
     knows_secret,
@@ -31,72 +28,6 @@ from sync.errors import SyncError
 from sync.names import BadName, DeviceId, SiteId
 
 TOKEN_ATTEMPTS = 5  # bad requests of somebody who knows the token
-
-
-# --- tokens and lists -------------------------------------------------------------------------------------------
-
-
-def issue_token(house: House, order: orders.IssueToken, now: float) -> dict[str, Any]:
-    """A token for one device."""
-    secret = _secret(house)
-    expires = now + 60 * order.minutes
-    text = _token(house, secret, expires, order.device, None)
-    house.catalog.fleet.put_token(order.device, hash_secret(secret), expires)
-    house.event(now, "token-issued", f"for {order.device}, {order.minutes} minutes, by {order.actor}")
-    return {"token": text, "device": order.device, "expires": expires}
-
-
-def issue_site_token(house: House, order: orders.IssueSiteToken, now: float) -> dict[str, Any]:
-    """A token for so many boxes of a site."""
-    if order.uses < 1:
-        raise Refusal("no-uses", "a token for no box opens nothing", "give --uses, the number of boxes")
-    secret = _secret(house)
-    expires = now + 60 * order.minutes
-    text = _token(house, secret, expires, None, order.site)
-    house.catalog.identities.put_site_token(hash_secret(secret), order.site, expires, order.uses, approve=order.approve)
-    house.event(
-        now, "token-issued", f"for {order.uses} boxes of {order.site}, {order.minutes} minutes, by {order.actor}"
-    )
-    return {"token": text, "site": order.site, "uses": order.uses, "expires": expires}
-
-
-def _secret(house: House) -> str:
-    return base64.urlsafe_b64encode(house.random(32)).decode().rstrip("=")
-
-
-def _token(house: House, secret: str, expires: float, device: DeviceId | None, site: SiteId | None) -> str:
-    token = Token(
-        url=house.enrol_url, tenant=house.tenant, device=device, secret=secret,
-        ca=enrolment.fingerprint(house.authority.certificate), root=chunks.digest(_root(house)), expires=expires,
-        site=site,
-    )  # fmt: skip
-    return base64.urlsafe_b64encode(codec.encode(token)).decode().rstrip("=")
-
-
-def _root(house: House) -> bytes:
-    """The root in force: a newcomer need not believe keys that were taken away before it came."""
-    root = newest_root(house.catalog.releases.trust())
-    if root is None:
-        raise Refusal("no-trust", "a device must know whom to trust", "run `falaj trust init` first")
-    return root
-
-
-def import_boxes(house: House, order: orders.ImportBoxes, now: float) -> dict[str, Any]:
-    """All boxes of the list, or none: a name or a serial number that is another's already refuses it whole."""
-    shelf = house.catalog.identities
-    names = {row.name: row.serial for row in shelf.boxes()}
-    for box in order.boxes:
-        known, owner = shelf.box(box.serial), names.get(box.name)
-        if owner is not None and owner != box.serial:
-            text = f"{box.name} is the name of the box {owner} already, and cannot be that of {box.serial}"
-            raise Refusal("box-taken", text, "give the box another name; `falaj device replace` hands a name on")
-        if known is not None and known.name != box.name and house.catalog.fleet.device(known.name) is not None:
-            text = f"the box {box.serial} is enrolled as {known.name} and cannot become {box.name}"
-            raise Refusal("box-taken", text, "correct the line; an enrolled device keeps its name")
-    for box in order.boxes:
-        shelf.put_box(box.serial, box.name, box.site, box.labels, now)
-    house.event(now, "boxes-imported", f"{len(order.boxes)} boxes are expected, by {order.actor}")
-    return {"boxes": len(order.boxes), "sites": sorted({box.site for box in order.boxes})}
 
 
 # --- requests from the network ----------------------------------------------------------------------------------
@@ -143,7 +74,8 @@ def enrol_by_folder(house: House, order: orders.EnrolByFolder, now: float) -> di
 
 
 def secret_of(house: House, asked: EnrolRequest) -> str | None:
-    """The hash of the secret that this request knows; None if it knows none."""
+    """The hash of the secret that this request speaks of: of a box of a site that says one, of that one, whether or not
+    it was ever issued; else of the one that the request knows, None if it knows none that was issued."""
     if asked.site is not None and not asked.proof:
         return hash_secret(asked.secret)
     if asked.site is not None:
@@ -235,13 +167,13 @@ def _check_key(house: House, name: DeviceId, key: bytes, now: float) -> None:
 
 def _say(house: House, code: str, text: str, hint: str, now: float, severity: str = "notice") -> Refusal:
     """For somebody who knows the token: what is wrong may be said. Repeated tries are counted like guesses."""
-    if house.guesses.wrong(code, now) is Word.TELL:
+    if house.memory.guesses.wrong(code, now) is Word.TELL:
         house.event(now, code, text, severity=severity, source="enrolment")
     return Refusal(code, text, hint, noted=True)
 
 
 def _turned_away(house: House, order: orders.Enrol, text: str, now: float) -> Refusal:
-    match house.guesses.wrong(order.source, now):
+    match house.memory.guesses.wrong(order.source, now):
         case Word.TELL:
             house.event(now, "enrolment-refused", text, severity="notice", source="enrolment", origin=order.source)
         case Word.FLOOD:
@@ -283,6 +215,7 @@ def _join(house: House, device: DeviceId, signing: bytes, sealing: bytes, now: f
     house.event(now, "device-enrolled", f"{device}, epoch {epoch}")
     if before is not None:
         devices.cut(house, device, now)
+    rounds.follow(house, device, now)
     return _answer(house, device, epoch)
 
 
@@ -290,7 +223,7 @@ def _answer(house: House, device: DeviceId, epoch: int) -> dict[str, Any]:
     host, port = house.uplink
     return dict(codec.builtins(EnrolAnswer(
         house.tenant, device, epoch, house.catalog.fleet.certificate(device).decode(),
-        "".join(house.trusted), _root(house).decode(), host, port,
+        "".join(house.trusted), inviting.root(house).decode(), host, port,
         house.reports_key,
     )))  # fmt: skip
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from core import orders
 from core.catalog.fleet import ALL
+from core.fleet.reports import reports_of
 from core.handoffs import ROLLOUT_ENDED, Rollout, RolloutState
 from core.rollout import controller
 from core.steward import approvals, rounds
@@ -80,7 +81,7 @@ def reverse(house: House, order: orders.Reverse, now: float) -> dict[str, Any]:
         raise Refusal("nothing-to-reverse", text, f"see `falaj rollout show {order.model}`")
     devices = {row.device: row for row in house.catalog.fleet.devices()}
     said = f"by {order.actor}: {reason}"
-    decision = controller.reverse(rollout, rounds.reports_of(rollout, devices), said, now)
+    decision = controller.reverse(rollout, reports_of(rollout.model, devices.values()), said, now)
     rounds.carry_out(house, key, rollout, decision, devices, now)
     return {"devices": list(decision.take_back), "previous": rollout.previous}
 

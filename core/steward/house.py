@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
@@ -19,10 +19,9 @@ from core.orders import OnlineRole
 from core.release import publish
 from core.release.registry import ArtifactStore, BlobStore
 from sync import codec, topics
-from sync.chunks import split
 from sync.link import Publish, packet_size
 from sync.messages import TrustIndex
-from sync.names import DeviceId, Digest, Kind, TenantId, TrustFile
+from sync.names import DeviceId, Digest, Kind, ModelName, TenantId, TrustFile
 from sync.sealing import public_half
 
 RETAINED_BYTES = 1 << 30  # of sealed blobs on the broker, which keeps them in memory
@@ -36,6 +35,16 @@ class Send:
     """Publish this on the tenant's broker."""
 
     message: Publish
+
+
+@dataclass(frozen=True, slots=True)
+class SendBlob:
+    """Publish these chunks of a sealed blob, in their turn: each is read when it goes out (`House.chunks`), for all
+    that a broker lacks may be more than this machine's memory."""
+
+    digest: Digest
+    chunk: int  # bytes of one
+    indices: Collection[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +75,7 @@ class Cut:
     pair: Pair
 
 
-Action = Send | StartJob | PersistBroker | Access | Cut
+Action = Send | SendBlob | StartJob | PersistBroker | Access | Cut
 
 
 @dataclass(frozen=True)
@@ -100,8 +109,23 @@ class AuthorityFiles(Protocol):
 
 
 @dataclass
+class Memory:
+    """What a restart forgets: what was heard of late, and what was said once and need not be said again."""
+
+    guesses: Guesses = field(default_factory=Guesses)  # at tokens
+    floods: Floods = field(default_factory=Floods)  # what devices say
+    stuck: set[tuple[DeviceId, Kind]] = field(default_factory=set)  # whose next record was heard, and nobody can read
+    resent: dict[tuple[Digest, int], tuple[float, DeviceId]] = field(default_factory=dict)  # lately missed, by whom
+    crowded: bool = False  # there was no room on the broker
+    dropping: set[DeviceId] = field(default_factory=set)  # whose samples are being dropped
+    damaged: set[Digest] = field(default_factory=set)  # blobs that this disk did not keep
+    broken: set[str] = field(default_factory=set)  # where our code broke on a message
+    refused: dict[ModelName, float] = field(default_factory=dict)  # models that cannot learn by themselves, told when
+
+
+@dataclass
 class House:
-    """Everything of one tenant's steward."""
+    """Everything of one tenant's steward: what it holds, how it was set, and what it only remembers."""
 
     tenant: TenantId
     catalog: Catalog
@@ -118,18 +142,12 @@ class House:
     tenant_key: str = ""  # X25519 public key (base64) that devices seal samples to
     spool_bytes: int = SPOOL_BYTES
     retained_bytes: int = RETAINED_BYTES
-    crowded: bool = False  # that there was no room on the broker was told
-    dropping: set[DeviceId] = field(default_factory=set)  # whose samples are being dropped, and that was said
     longevity: timedelta = LEAF_LIFE  # of devices' certificates
     successor: Pair | None = None  # the next authority: while there is one, it issues devices' certificates
-    guesses: Guesses = field(default_factory=Guesses)  # at tokens
-    stuck: set[tuple[DeviceId, Kind]] = field(default_factory=set)  # whose next record was heard, and nobody can read
-    floods: Floods = field(default_factory=Floods)  # what devices say
     link_up: bool = False
     limit: int = 0  # bytes of the largest packet the broker takes; 0: any
     actions: list[Action] = field(default_factory=list)
-    damaged: set[Digest] = field(default_factory=set)  # blobs that this disk did not keep, and that was said
-    resent: dict[tuple[Digest, int], tuple[float, DeviceId]] = field(default_factory=dict)  # lately missed, by whom
+    memory: Memory = field(default_factory=Memory)
 
     @property
     def issuing(self) -> Pair:
@@ -149,12 +167,12 @@ class House:
     def send(self, topic: str, payload: bytes, *, retain: bool = False, expiry: int | None = None) -> None:
         self.actions.append(Send(Publish(topic, payload, qos=1, retain=retain, expiry=expiry)))
 
-    def event(self, now: float, code: str, text: str, **more: str | None) -> None:
-        """Something the core did or saw, in the catalog, under a stable code."""
-        self.catalog.events.add(
-            now, more.pop("source", None) or "core", code, text,
-            severity=more.pop("severity", None) or "info", model=more.pop("model", None), facts=dict(more),
-        )  # fmt: skip
+    def event(
+        self, now: float, code: str, text: str, *, severity: str = "info", source: str | None = None,
+        model: ModelName | None = None, **facts: str,
+    ) -> None:  # fmt: skip
+        """Something that `source` (the core, if none is named) did or saw, in the catalog, under a stable code."""
+        self.catalog.events.add(now, source or "core", code, text, severity=severity, model=model, facts=facts)
 
     def publish_trust(self, files: dict[str, bytes]) -> None:
         """The trust files a device may need, the timestamp after what it points at, the index last.
@@ -168,16 +186,20 @@ class House:
         index = TrustIndex(tuple(name for name in names if not name.endswith(".manifest")))
         self.send(topics.trust(self.tenant, TrustFile("index")), codec.encode(index), retain=True)
 
-    def publish_blob(self, digest: Digest, only: Container[int] | None = None) -> None:
-        """All chunks of a blob, or only those that were missed, retained on the broker."""
+    def publish_blob(self, digest: Digest, only: Collection[int] | None = None) -> None:
+        """All chunks of a blob, or only those that were missed, retained on the broker. Raises Damaged."""
         size = self.catalog.releases.blob_size(digest)
         if size is None or not self.takes(digest):
             return
-        sealed = self.blobs.get(digest)
+        self.blobs.check(digest)
         self.catalog.retained.put(digest)
-        for index, chunk in enumerate(split(sealed, size.chunk)):
-            if only is None or index in only:
-                self.send(topics.blob(self.tenant, digest, index), chunk, retain=True)
+        self.actions.append(SendBlob(digest, size.chunk, range(size.chunks) if only is None else sorted(only)))
+
+    def chunks(self, action: SendBlob) -> Iterator[Publish]:
+        """What the action says, each chunk read when it is asked for; raises Damaged where one cannot be read."""
+        for index in action.indices:
+            piece = self.blobs.piece(action.digest, index * action.chunk, action.chunk)
+            yield Publish(topics.blob(self.tenant, action.digest, index), piece, qos=1, retain=True)
 
     def takes(self, digest: Digest) -> bool:
         """Whether the broker takes chunks of this blob: one packet beyond its limit ends the session, and the next."""
@@ -185,15 +207,18 @@ class House:
         topic = topics.blob(self.tenant, digest, 10**topics.INDEX_DIGITS - 1)
         return not self.limit or size is None or packet_size(topic, size.chunk) <= self.limit
 
+    def forget_resent(self, now: float) -> None:
+        """What was missed longer ago than AGAIN may be published once more."""
+        self.memory.resent = {chunk: sent for chunk, sent in self.memory.resent.items() if 0 <= now - sent[0] < AGAIN}
+
     def publish_missing(self, device: DeviceId, digest: Digest, indices: Iterable[int], now: float) -> None:
         """What a device misses: each chunk at most once in AGAIN seconds, and no more than MISSED of them for one
         device: asking must not cost us more than it costs whoever asks."""
         size = self.catalog.releases.blob_size(digest)
         if size is None:
             return
-        self.resent = {chunk: sent for chunk, sent in self.resent.items() if 0 <= now - sent[0] < AGAIN}
-        room = max(0, MISSED - sum(by == device for _, by in self.resent.values()))
-        lacking = (i for i in dict.fromkeys(indices) if 0 <= i < size.chunks and (digest, i) not in self.resent)
+        room = max(0, MISSED - sum(by == device for _, by in self.memory.resent.values()))
+        lacking = (i for i in dict.fromkeys(indices) if 0 <= i < size.chunks and (digest, i) not in self.memory.resent)
         if due := set(islice(lacking, room)):
-            self.resent |= {(digest, i): (now, device) for i in due}
+            self.memory.resent |= {(digest, i): (now, device) for i in due}
             self.publish_blob(digest, due)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from core import breaking
+from core.catalog.datasets import crowded
 from core.handoffs import JobSpec
 from core.project import Project
 from core.steward import pieces
@@ -22,7 +23,10 @@ def ingest(house: House, source: str, actor: str, now: float) -> dict[str, Any]:
         names = ", ".join((*current.sources, *current.lookups))
         raise Refusal("no-such-source", f"no source {source!r}; declared: {names}")
     position = house.catalog.datasets.position(source)
-    return _start(house, "ingest", source, actor, now, current, folder, position=position)
+    small, outdated = crowded(house.catalog.datasets.files(source)), house.catalog.datasets.outdated(source)
+    return _start(
+        house, "ingest", source, actor, now, current, folder, position=position, crowded=small, outdated=outdated
+    )
 
 
 def train(house: House, name: ModelName, actor: str, now: float) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def train(house: House, name: ModelName, actor: str, now: float) -> dict[str, An
         raise Refusal("no-data", f"lookup {lacking[0]!r} has no version yet, and {name} is given its values", hint)
     result = _start(
         house, "train", name, actor, now, current, folder, files=files, samples=samples, tables=tables,
-        known=breaking.known(house.catalog.releases.approved(), name),
+        known=breaking.known(house.catalog.releases.newest_approved(name)),
     )  # fmt: skip
     if view.samples:
         house.catalog.samples.use(result["job"], view.samples, house.catalog.samples.labelled(view.samples))

@@ -10,26 +10,29 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from core import orders
-from core.catalog.fleet import DeviceRow
-from core.catalog.pieces import PieceRow
+from core.catalog.fleet import GONE, DeviceRow
+from core.catalog.pieces import PieceRow, of_lookup
 from core.project import Project
 from core.steward import retained
 from core.steward.house import House, PersistBroker
-from sync import chunks, codec, lookups, sealing
+from sync import chunks, codec, lookups, roles, sealing
 from sync.errors import Damaged
 from sync.lookups import Config, Table
 from sync.manifest import LIMIT, Manifest
 from sync.names import DeviceId, Digest, LookupName
 from sync.pieces import Piece
 
+_KEPT = 16 * 1024 * 1024  # bytes of an assignment in the catalog: the wire's limit is not the catalog's
+
 
 def commit(house: House, order: orders.CommitLookup, now: float) -> dict[str, Any]:
     """A table as its job read it: a new version if it says something new. The first holds from the beginning, each
     later one from now on. In a transaction."""
-    name = _of_lookup(order.name)
+    name = of_lookup(order.name)
     newest = house.catalog.pieces.newest(name)
     found = lookups.decode(order.content)
     if newest is not None and _same(house, newest, found):
@@ -44,7 +47,7 @@ def commit(house: House, order: orders.CommitLookup, now: float) -> dict[str, An
 
 def versions(house: House, name: LookupName) -> tuple[Digest, ...]:
     """The artifacts of all versions of a table, oldest first."""
-    return tuple(row.plain for row in house.catalog.pieces.versions(_of_lookup(name)))
+    return tuple(row.plain for row in house.catalog.pieces.versions(of_lookup(name)))
 
 
 def users(house: House, name: LookupName) -> list[DeviceRow]:
@@ -57,7 +60,7 @@ def for_device(house: House, device: DeviceRow, now: float) -> tuple[dict[Lookup
     version here if it is another one now. In a transaction."""
     found = {}
     for name in _asked(house, device):
-        newest = house.catalog.pieces.newest(_of_lookup(name))
+        newest = house.catalog.pieces.newest(of_lookup(name))
         if newest is not None:
             found[name] = _wrapped(house, device, newest)
     wanted, config = _declared(house, device.device, _project(house)), _of_config(device.device)
@@ -75,6 +78,43 @@ def reconfigured(house: House, before: Project | None) -> list[DeviceRow]:
     devices = [row for row in house.catalog.fleet.devices() if row.active and row.device in told]
     now = _project(house)
     return [row for row in devices if _declared(house, row.device, now) != _declared(house, row.device, before)]
+
+
+def sweep(house: House, now: float) -> None:
+    """Takes sealed blobs of old versions off the disk once no device is told of them and the broker has let go of them;
+    to be called now and then. The tables themselves stay as artifacts: trainings learn from every version."""
+    outdated = house.catalog.pieces.outdated()
+    told = _told(house) if outdated else set()
+    gone = [row.blob for row in outdated if row.blob.sealed not in told]
+    if not gone:
+        return
+    for blob in gone:
+        house.blobs.remove(blob.sealed)  # before its row goes: cut between, it is found here again
+    with house.catalog.transaction():
+        for blob in gone:
+            house.catalog.releases.drop_key(blob.sealed)
+        size = sum(blob.length for blob in gone) / 1e6
+        text = f"{len(gone)} sealed old versions of tables and configs ({size:.1f} MB) left the disk"
+        house.event(now, "versions-removed", text)
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """The part of an assignment that is looked at."""
+
+    lookups: dict[LookupName, Piece] = {}
+    config: Piece | None = None
+
+
+def _told(house: House) -> set[Digest]:
+    """Sealed digests of what the newest assignments name, of devices too that may not speak now and will again."""
+    found: set[Digest] = set()
+    for device in house.catalog.fleet.devices():
+        old = house.catalog.fleet.assignment(device.device) if device.state not in GONE else None
+        if old is not None:
+            named = codec.decode(_Named, roles.peek(old[3], _KEPT), _KEPT)
+            pieces = [*named.lookups.values(), *((named.config,) if named.config else ())]
+            found |= {piece.blob.sealed for piece in pieces}
+    return found
 
 
 def _publish(house: House, name: str, content: bytes, valid_from: float, now: float) -> PieceRow:
@@ -103,9 +143,9 @@ def _declared(house: House, device: DeviceId, project: Project | None) -> Config
     if project is None:
         return Config({})
     config = project.config
-    boxes = house.catalog.identities.boxes() if config.sites else ()
-    sites = [config.sites.get(box.site, {}) for box in boxes if box.name == device]
-    return Config({**config.variables, **(sites[0] if sites else {}), **config.devices.get(device, {})})
+    site = house.catalog.identities.site_of(device) if config.sites else None
+    here = config.sites.get(site, {}) if site is not None else {}
+    return Config({**config.variables, **here, **config.devices.get(device, {})})
 
 
 def _same(house: House, newest: PieceRow, found: Table) -> bool:
@@ -141,10 +181,6 @@ def _decode_config(house: House, row: PieceRow) -> Config:
         return lookups.decode_config(house.artifacts.get(row.plain))
     except Damaged:
         return Config({})
-
-
-def _of_lookup(name: LookupName) -> str:
-    return f"lookup/{name}"
 
 
 def _of_config(device: DeviceId) -> str:

@@ -62,17 +62,27 @@ def check_room(house: House, digests: Iterable[Digest] = (), more: int = 0) -> N
 def missed(house: House, device: DeviceId, missing: Mapping[Digest, tuple[int, ...]], now: float) -> None:
     """Publishes again what a device misses, if it is something that anybody may need: else whoever asks could have the
     broker keep all that there ever was."""
-    here = house.catalog.retained.here() if missing else {}
+    if not missing:
+        return
+    house.forget_resent(now)
+    ours = set(house.catalog.retained.here())
+    if missing.keys() - ours:
+        ours |= needed(house)  # of the whole fleet: once for all that a device asks for
     for digest, indices in missing.items():
-        if digest not in here and digest not in needed(house):
+        if digest not in ours:
             continue
         try:
             house.publish_missing(device, digest, indices, now)
         except Damaged as error:  # our disk's fault, and no reason not to hear what else the device says
-            if digest not in house.damaged:
-                house.damaged.add(digest)
-                with house.catalog.transaction():
-                    house.event(now, "blob-damaged", str(error), severity="alarm")
+            damaged(house, digest, str(error), now)
+
+
+def damaged(house: House, digest: Digest, why: str, now: float) -> None:
+    """This disk did not keep a blob: told once."""
+    if digest not in house.memory.damaged:
+        house.memory.damaged.add(digest)
+        with house.catalog.transaction():
+            house.event(now, "blob-damaged", why, severity="alarm")
 
 
 def provide(house: House, digests: Iterable[Digest], now: float) -> None:
@@ -132,7 +142,7 @@ def sweep(house: House, now: float) -> None:
             house.event(now, "blobs-cleared", f"{len(stale)} blobs ({size:.1f} MB) that nobody needs left the broker")
             house.actions.append(PersistBroker())
     if sum(here.values()) <= house.retained_bytes:
-        house.crowded = False
+        house.memory.crowded = False
 
 
 def _clear(house: House, digest: Digest) -> None:
@@ -142,8 +152,8 @@ def _clear(house: House, digest: Digest) -> None:
 
 
 def _full(house: House, total: int, now: float) -> None:
-    if not house.crowded:
-        house.crowded = True
+    if not house.memory.crowded:
+        house.memory.crowded = True
         house.event(now, "broker-full", f"{_words(house, total)}: {WAY_OUT}", severity="alarm")
 
 

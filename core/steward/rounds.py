@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
 
 from core.catalog.fleet import ALL, GONE, DeviceRow
 from core.catalog.wanted import Wanted, WantedSplit
+from core.fleet.reports import reports_of
 from core.handoffs import Rollout, RolloutState
 from core.release import publish
 from core.rollout.controller import Decision, decide, spoken
@@ -20,8 +21,7 @@ from sync import codec, roles, sealing, topics
 from sync.errors import Untrusted
 from sync.messages import ASSIGNMENT_TYPE, Arm, Assignment, ModelOrder
 from sync.names import DeviceId, Digest, ModelName
-from sync.reports import ModelReport
-from sync.splits import seed_of
+from sync.splits import lot_of
 
 ASSIGNMENT_LIFE = 7 * 86400.0  # seconds; renewed at half of it
 UNDECIDED = (
@@ -31,36 +31,45 @@ UNDECIDED = (
 _KEPT = 16 * 1024 * 1024  # bytes of an assignment in the catalog: the wire's limit is not the catalog's
 
 
-def walk(house: House, now: float) -> None:
-    """One round over the rollouts."""
-    rollouts = house.catalog.fleet.rollouts(limit=ALL)
+def walk(house: House, now: float, models: Collection[ModelName] | None = None) -> None:
+    """One round over the rollouts, or over those of some models."""
+    rollouts = [(k, r) for k, r in house.catalog.fleet.rollouts(limit=ALL) if models is None or r.model in models]
     if not rollouts:
         return
-    devices = {d.device: d for d in house.catalog.fleet.devices()}
+    devices, told = {d.device: d for d in house.catalog.fleet.devices()}, house.catalog.fleet.told()
+    behind = frozenset(name for name, row in devices.items() if row.active and _is_behind(row, told.get(name)))
     for key, rollout in rollouts:
-        _advance(house, key, rollout, devices, now)
+        _advance(house, key, rollout, devices, behind, now)
 
 
 def renew(house: House, now: float) -> None:
     """Assignments and online signatures of which half the life is over are signed anew, and assignments that do not
     name the tenant's sealing keys of now (devices could send nothing that opens) or its authorities of now."""
     for device in house.catalog.fleet.devices():
-        if device.active:
-            _renew_assignment(house, device, now)
+        if device.active and (news := _due(house, device, now)) is not None:
+            with house.catalog.transaction():
+                assign(house, device, now, news=news)
     renew_trust(house, now)
 
 
-def _advance(house: House, key: int, rollout: Rollout, devices: dict[DeviceId, DeviceRow], now: float) -> None:
-    there = {name: row for name, row in devices.items() if row.active}
-    reports = reports_of(rollout, devices)
-    told = house.catalog.fleet.told()
-    behind = frozenset(name for name, row in there.items() if _is_behind(row, told.get(name)))
-    decision = decide(rollout, reports, now, behind)
+def follow(house: House, name: DeviceId, now: float) -> None:
+    """A device that may speak from now on is told what it shall run, if that must be signed anew. In a transaction."""
+    device = house.catalog.fleet.device(name)
+    if device is not None and (news := _due(house, device, now)) is not None:
+        assign(house, device, now, news=news)
+
+
+def _advance(
+    house: House, key: int, rollout: Rollout, devices: dict[DeviceId, DeviceRow], behind: frozenset[DeviceId],
+    now: float,
+) -> None:  # fmt: skip
+    decision = decide(rollout, reports_of(rollout.model, devices.values()), now, behind)
     if decision.rollout != rollout:
         with house.catalog.transaction():
             carry_out(house, key, rollout, decision, devices, now)
     if decision.rollout.state in UNDECIDED and rollout.previous is not None:
-        new = [there[name] for name in house.catalog.fleet.without(rollout.model) if name in there]
+        without = (devices.get(name) for name in house.catalog.fleet.without(rollout.model))
+        new = [row for row in without if row is not None and row.active]
         if new:  # who enrols while a rollout is open serves what the others serve
             with house.catalog.transaction():
                 take_back(house, decision.rollout, new, now)
@@ -86,7 +95,8 @@ def _wanted(house: House, rollout: Rollout, decision: Decision) -> Wanted:
     release as its arm."""
     if decision.mode != "split" or rollout.split is None or rollout.previous is None:
         return Wanted(rollout.model, rollout.number, decision.mode, decision.gates, rollout.retry)
-    split = WantedSplit(rollout.number, rollout.retry, rollout.split.share, rollout.split.seed)
+    plan = rollout.split
+    split = WantedSplit(rollout.number, rollout.retry, plan.share, plan.seed, plan.seeds)
     return Wanted(rollout.model, rollout.previous, "split", decision.gates, _generation(house, rollout), split)
 
 
@@ -94,12 +104,6 @@ def _generation(house: House, rollout: Rollout) -> int:
     """The generation of the release before: a lower one would not lift a verdict that a retry of it lifted."""
     past = (r for _, r in house.catalog.fleet.rollouts(active=False, limit=ALL) if r.model == rollout.model)
     return 0 if rollout.previous is None else max(0, generation(rollout.previous, past))
-
-
-def reports_of(rollout: Rollout, devices: dict[DeviceId, DeviceRow]) -> dict[DeviceId, ModelReport | None]:
-    """What each device of the fleet said last of the rollout's model."""
-    there = {name: row for name, row in devices.items() if row.active}
-    return {name: row.report.models.get(rollout.model) if row.report else None for name, row in there.items()}
 
 
 def _want(house: House, wanted: Wanted, devices: Iterable[DeviceRow], now: float) -> None:
@@ -187,11 +191,12 @@ def _order(house: House, device: DeviceRow, wanted: Wanted) -> ModelOrder:
         manifest=digest,
         number=wanted.number,
         keys=keys if wanted.mode != "off" else {},  # who may not run it gets no key either
+        floor=house.catalog.releases.floor(wanted.model),
         mode=wanted.mode,
         gates=wanted.gates,
         retry=wanted.retry,
         arms=arms,
-        seed=seed_of(split.seed, device.device) if split is not None else "",
+        seed=lot_of(split.seed, split.seeds, device.device) if split is not None else "",
     )
 
 
@@ -209,19 +214,15 @@ def _wrapped(house: House, device: DeviceRow, digest: Digest, key: bytes) -> str
     return base64.b64encode(sealing.wrap(key, device.sealing_key, context)).decode()
 
 
-def _renew_assignment(house: House, device: DeviceRow, now: float) -> None:
+def _due(house: House, device: DeviceRow, now: float) -> bool | None:
+    """Whether it is news what an assignment says that is to be signed anew; None if none is."""
     old = house.catalog.fleet.assignment(device.device)
     if old is None:
-        if house.successor is not None:  # who has nothing to run follows all the same
-            with house.catalog.transaction():
-                assign(house, device, now, news=False)
-        return
+        return None if house.successor is None else False  # who has nothing to run follows the next authority
     another_box = old[0] != device.epoch  # enrolled anew: its keys differ, so all is wrapped and signed again
     ahead = ASSIGNMENT_LIFE + publish.AHEAD.total_seconds()  # by more it was signed by a wrong clock
     due = not ASSIGNMENT_LIFE / 2 <= old[2] - now <= ahead
-    if another_box or due or not _is_current(house, old[3]):
-        with house.catalog.transaction():
-            assign(house, device, now, news=another_box)
+    return another_box if another_box or due or not _is_current(house, old[3]) else None
 
 
 class _Tenant(msgspec.Struct, frozen=True):

@@ -41,7 +41,7 @@ def take(house: House, entry: Entry, batch: SampleBatch, now: float) -> None:
     except OSError as error:
         _drop(house, entry, batch, f"the disk does not take them: {error}", now)
         return
-    house.dropping.discard(entry.device)
+    house.memory.dropping.discard(entry.device)
     samples.add(entry.device, entry.epoch, entry.n, batch.model, len(sealed), now)
 
 
@@ -53,9 +53,9 @@ def _is_known(house: House, model: ModelName) -> bool:
 
 def _drop(house: House, entry: Entry, batch: SampleBatch, why: str, now: float) -> None:
     """The device must not wait for ever for an acknowledgement; a loss is said once, until it has room again."""
-    if entry.device in house.dropping:
+    if entry.device in house.memory.dropping:
         return
-    house.dropping.add(entry.device)
+    house.memory.dropping.add(entry.device)
     # In the device's own room of the events: it could push out what the core has to say of itself.
     house.event(
         now, "samples-dropped", f"newer samples of {entry.device} are dropped: {why}", severity="alarm",

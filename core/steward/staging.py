@@ -54,7 +54,7 @@ def refuse_breaking(house: House, model: ModelName, classes: tuple[str, ...], ma
 
 
 def _complaint(house: House, model: ModelName, classes: tuple[str, ...], major: int) -> str:
-    known = breaking.known(house.catalog.releases.approved(), model)
+    known = breaking.known(house.catalog.releases.newest_approved(model))
     return breaking.complaint(model, classes, major, known)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from core.catalog.samples import LOST
+from core.catalog.projects import LOST
 from core.orders import Answer, AnyOrder, CommitRows
-from core.steward import desk, devices, ears, learning, retained, rounds, trust
+from core.steward import desk, devices, ears, learning, lots, pieces, retained, rounds, trust
 from core.steward.house import Action, House, PersistBroker
 from sync import codec, topics
 from sync.link import Message
 from sync.messages import CoreStatus
+from sync.names import Digest
 
 
 class Steward:
@@ -27,12 +28,13 @@ class Steward:
                     now,
                     {LOST: True},
                     "the core stopped while this job ran",
-                    f"start it again: falaj {job.kind}",
+                    f"start it again: falaj {'train' if job.kind == 'train' else 'ingest'} {job.subject}",
                 )
                 house.event(now, "job-lost", f"{job.kind} of {job.subject}", severity="notice")
         if missing := trust.settle(house):
             with house.catalog.transaction():
                 trust.tell_missing(house, missing, now)
+        lots.keep(house)
         learning.sweep(house)
         devices.access(house, now)
         return self._done()
@@ -41,18 +43,18 @@ class Steward:
         """Does one order; the answer is true when it is given: everything is committed."""
         answer = desk.answer(self.house, order, now)
         if not answer.ok:
-            self.house.actions.clear()
-            return answer, []
+            if type(order) not in desk.WALKS:
+                self.house.actions.clear()
+            return answer, self._done()
         if isinstance(order, CommitRows):
             learning.sweep(self.house)
         self._round(now)
-        rounds.renew(self.house, now)  # a device that enrolled again needs its models for its new keys
         return answer, self._done()
 
     def handle(self, message: Message, now: float) -> list[Action]:
         """One message from a device."""
-        if ears.hear(self.house, message, now):
-            rounds.walk(self.house, now)
+        if models := ears.hear(self.house, message, now):
+            rounds.walk(self.house, now, models)
         return self._done()
 
     def link_changed(self, up: bool, now: float, limit: int = 0) -> list[Action]:
@@ -67,6 +69,11 @@ class Steward:
             house.actions.append(PersistBroker())
         return self._done()
 
+    def unreadable(self, digest: Digest, why: str, now: float) -> list[Action]:
+        """A chunk of this blob could not be read when its turn came."""
+        retained.damaged(self.house, digest, why, now)
+        return self._done()
+
     def tick(self, now: float) -> list[Action]:
         """Time has passed."""
         self._round(now)
@@ -76,6 +83,7 @@ class Steward:
         """Looks after what expires; to be called a few times an hour."""
         rounds.renew(self.house, now)
         retained.sweep(self.house, now)
+        pieces.sweep(self.house, now)
         return self._done()
 
     def _round(self, now: float) -> None:

@@ -1,6 +1,6 @@
 """The training loop: AdamW under a one-cycle rate over tensors held as a whole.
 
-The same dataset, settings, number of threads and machine give the same weights. Windows are normalised
+The same dataset, settings (its number of threads is one) and machine give the same weights. Windows are normalised
 before the network sees them; mean and deviation are handed on, for the release puts them into the graph.
 """
 
@@ -48,7 +48,6 @@ def train(
     dataset: Dataset,
     training: Training,
     progress: Callable[[float], None],
-    threads: int = 1,
     device: str | None = None,
 ) -> Trained:
     """Fits the recipe's network to the fit windows; `progress` hears 0 to 1 after each epoch.
@@ -58,7 +57,7 @@ def train(
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     spec = network_for(training.recipe, dataset.window, len(dataset.classes))
     mean, deviation = statistics(dataset.fit.x)
-    with _reproducible(training.seed, threads, where):
+    with _reproducible(training.seed, training.threads, where):
         network = build(spec).to(where)
         x = torch.from_numpy((dataset.fit.x - mean) / deviation).to(where)
         y = torch.from_numpy(dataset.fit.y).to(where)

@@ -1,10 +1,18 @@
 """The walker of the edge: takes in what arrives, moves each model along its lifecycle, tells the core.
 
-`walker.Agent` has three verbs (start, handle, tick) and returns actions; `house` is what it holds, `intake` reads
-messages, `steps` is one function a phase (`trying` those of a trial, `leaving` the way back), `loading` is the only way
-a model gets into memory, `reporting` writes what the core is told, `why` the card of a verdict, `revoking` what the
-owners took back, `resuming` goes on
-after a restart, `disk` knows of a disk that refuses. All of it runs on one thread.
+`walker.Agent` has five verbs: `start`, `handle` and `tick` return actions, `stop` says that the end was asked for, and
+`overview` what people are shown. In the order of a message and what it leads to:
+
+- `house` is what the walker holds; `intake` reads messages, `commands` the questions among them, `renewing` looks after
+  the certificate, `timing` after a clock that is not set, `revoking` after what the owners took back.
+- `steps` is one function a phase: `fetching` gets a release here (`news`: what came of its trust files), `loading` is
+  the only way a model gets into memory, `trying` are the phases of a trial (`pacing`: whom slow answers wait for),
+  `splitting` several releases that answer at once (`growing`: their memory), `leaving` the way back.
+- `gathering` fetches tables and config. `patience` says when what is in the way is met again.
+- `resuming` goes on after a restart, `disk` knows of a disk that refuses.
+- `reporting` writes what the core is told, `returning` when it is told again, `why` the card of a verdict.
+
+All of it runs on one thread.
 """
 
 from edge.agent.house import House, Identity

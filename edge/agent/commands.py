@@ -10,7 +10,7 @@ from edge import roots
 from edge.agent.house import House
 from sync import roles
 from sync.chunks import split
-from sync.commands import ANSWER, COMMAND_TYPE, LAST, PART, PARTS, PAUSE, AnswerPart, Command
+from sync.commands import ANSWER, COMMAND_TYPE, PART, PARTS, PAUSE, AnswerPart, Command
 from sync.errors import Malformed, Untrusted
 from sync.topics import Address
 
@@ -20,8 +20,8 @@ def take(house: House, _: Address, payload: bytes, now: float) -> None:
     costs the answer: it is asked again by whoever still wants to know."""
     command = roles.verify(payload, COMMAND_TYPE, Command, roots.director_keys(house.root))
     identity = house.identity
-    if not 0 < command.seq <= LAST:
-        raise Malformed(f"command {command.seq} is beyond what a number may be")
+    if not command.seq:
+        raise Malformed("a command counts from 1")
     if (command.tenant, command.device) != (identity.tenant, identity.device):
         raise Untrusted(f"a command for {command.tenant}/{command.device}")
     heard = house.journal.counter("command_seq")
@@ -32,6 +32,9 @@ def take(house: House, _: Address, payload: bytes, now: float) -> None:
     if now > command.expires:
         raise Untrusted(f"command {command.seq} has expired")
     house.journal.set_counter("command_seq", command.seq)
+    if command.ts * 1000 <= house.journal.counter("command_time"):
+        _refuse(house, command, "this device has lost its memory of what it was asked before then: ask again", now)
+        return
     if 0 <= now - house.asked < PAUSE:
         _refuse(house, command, f"a command is answered every {PAUSE:.0f} seconds", now)
         return

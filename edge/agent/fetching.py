@@ -6,22 +6,27 @@ hostile broker can delay a release but never have a good one quarantined.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 from msgspec.structs import replace
 
 from edge import slots, trust
 from edge.agent import intake, loading
 from edge.agent.house import House
+from edge.agent.news import Hunt
 from edge.download import Download
-from edge.states import Deployment, Slot
+from edge.states import Deployment, Phase, Slot
 from sync import chunks, topics
 from sync.errors import Damaged, SyncError, Untrusted
 from sync.manifest import Blob
 from sync.messages import ModelOrder
-from sync.names import Digest, ModelName
+from sync.names import Digest, ModelName, TrustFile
 from sync.reports import Release
 
-AGAIN = 0.2  # seconds until trust files that had not arrived are looked at again
-RETRY = 5.0  # seconds until bad ones are asked for again
+AGAIN = 1.0  # seconds at least between two readings of trust files: whoever holds the line may always send another
+RETRY = 5.0  # seconds until lacking or bad ones are asked for again, or nobody waits any more for all the index names
+EXPIRED = 300.0  # seconds until files whose time is over are read once more: only a clock that is set changes that
 
 
 def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
@@ -31,8 +36,8 @@ def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
     """
     if house.clock_is_off(now):
         return wait(house, d, "nothing is installed before the clock is right: check this device's time", now + RETRY)
-    lacking = trust.wanted(house.index, house.files, [order.manifest])
-    house.listen(*(topics.trust(house.identity.tenant, name) for name in lacking))
+    if not house.link_up or not _worth_reading(house, house.hunts.setdefault(d.model, Hunt(now)), order, now):
+        return False
     try:
         accepted = trust.accept(
             house.trust_folder, house.root, house.files, house.journal.high_water(),
@@ -41,11 +46,14 @@ def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
         if accepted.manifest.tenant != house.identity.tenant:
             raise Untrusted(f"the release is of tenant {accepted.manifest.tenant}")
     except trust.Incomplete as error:
-        if isinstance(error, trust.Expired):
+        expired = isinstance(error, trust.Expired)
+        house.hunts[d.model] = Hunt(now, (order.manifest, house.news.came), now + EXPIRED if expired else math.inf)
+        if expired:
             house.files_expired(error, now, d.model)
         return wait(house, d, str(error), now + AGAIN)
     except SyncError as error:
         house.files.clear()
+        house.news.asked.clear()
         wait(house, d, str(error), now + RETRY)
         house.refuse_files(error, now, d.model)
         return False
@@ -57,10 +65,32 @@ def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
     loading.check_addressee(house, accepted.manifest)
     variant = loading.variant_of(house, accepted.manifest)
     house.journal.accept(d.model, order.number, accepted.record, accepted.versions)
+    intake.tidy(house)
     release = Release(order.number, order.manifest, variant.blob.plain)
+    house.hunts.pop(d.model, None)
     house.write(replace(slots.admit(d, Slot(release, accepted.manifest, order.keys)), reason=""))
     house.bindings_changed()  # without a model the bindings answer `no_model`, and nothing is missed later
     return True
+
+
+def _worth_reading(house: House, hunt: Hunt, order: ModelOrder, now: float) -> bool:
+    """Whether the files at hand may say something new of this release; those that lack are asked for. The index is but
+    a hint, so a name in it that never comes is not waited for without end."""
+    wanted = trust.wanted(house.index, house.files, [order.manifest])
+    lacking = [name for name in wanted if name not in house.files]
+    if hunt.tried == (order.manifest, house.news.came):
+        ask_for(house, wanted if now >= hunt.again else lacking, now)
+        return now >= hunt.again
+    ask_for(house, lacking, now)
+    return not lacking or now - hunt.since >= RETRY
+
+
+def ask_for(house: House, names: Iterable[TrustFile], now: float) -> None:
+    """Has the broker send these trust files (again); each is asked for every RETRY seconds at most."""
+    asked = {name: at for name, at in house.news.asked.items() if now - at < RETRY}
+    due = [name for name in names if name not in asked]
+    house.news.asked = asked | dict.fromkeys(due, now)
+    house.listen(*(topics.trust(house.identity.tenant, name) for name in due))
 
 
 def fetch(house: House, d: Deployment, lacking: list[Blob], now: float) -> bool:
@@ -68,8 +98,7 @@ def fetch(house: House, d: Deployment, lacking: list[Blob], now: float) -> bool:
     try:
         return any(under_way(house, blob, now, d.model) for blob in lacking)
     except OSError as error:
-        house.blocked[d.model] = now + RETRY
-        house.event(now, "disk-refused", f"blob not moved into place: {error.strerror}", d.model, "alarm")
+        house.put_off(d.model, "disk-refused", f"blob not moved into place: {error.strerror}", now, "alarm")
         return False
 
 
@@ -129,10 +158,18 @@ def drop(house: House, sealed: Digest) -> None:
         house.unlisten(*(topics.blob(house.identity.tenant, sealed, i) for i in sorted(download.asked)))
 
 
-def abandon(house: House) -> None:
-    """Nothing more is wanted of what was under way."""
-    for sealed in tuple(house.downloads):
+def abandon(house: House, d: Deployment) -> None:
+    """Nothing more is wanted of the release that was under way; what another model or a table waits for goes on."""
+    if d.candidate is None:
+        return
+    others = [o.candidate for o in house.deployments.values() if o.model != d.model and o.phase is Phase.FETCHING]
+    wanted = {sealed for slot in others if slot is not None for sealed in _sealed(slot)} | house.gathers
+    for sealed in _sealed(d.candidate) - wanted:
         drop(house, sealed)
+
+
+def _sealed(slot: Slot) -> set[Digest]:
+    return {slot.manifest.golden.sealed, *(v.blob.sealed for v in slot.manifest.variants)}
 
 
 def blobs(house: House, slot: Slot) -> tuple[Blob, Blob]:
@@ -144,5 +181,5 @@ def wait(house: House, d: Deployment, reason: str, until: float) -> bool:
     """Nothing moves before `until`; why not is told once."""
     if d.reason != reason:
         house.write(replace(d, reason=reason))
-    house.blocked[d.model] = until
+    house.blocked.until(d.model, until)
     return False

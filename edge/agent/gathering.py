@@ -91,7 +91,7 @@ def _advance(house: House, name: str, held: HeldPiece, piece: Piece, now: float)
     """1. bytes; 2. open and check; 3. journal; 4. in force. A release that comes later may accept what was refused."""
     turned, here = house.turned.get(name), frozenset((m.model, m.number) for m in _manifests(house))
     refused_before = turned is not None and (turned.piece, turned.here) == (piece, here)
-    if refused_before or now < house.waits.get(name, 0.0):
+    if refused_before or house.waits.holds(name, now):
         return
     try:
         if piece.blob.length > SEALED:
@@ -104,16 +104,19 @@ def _advance(house: House, name: str, held: HeldPiece, piece: Piece, now: float)
         house.gathers.discard(piece.blob.sealed)
         _take_up(house, name, held, piece, now)
     except OSError as error:
-        house.waits[name] = now + fetching.RETRY
-        house.event(now, "disk-refused", f"{_called(name)} is not kept: {error.strerror}", severity="alarm")
+        _put_off(house, name, "disk-refused", f"{_called(name)} is not kept: {error.strerror}", now)
     except Rotten as error:  # what rotted is gone: it is lacking at the next try
-        house.waits[name] = now + fetching.RETRY
-        house.event(now, error.code, f"{_called(name)}: {error}", severity="alarm")
+        _put_off(house, name, error.code, f"{_called(name)}: {error}", now)
     except SyncError as error:
         house.turned[name] = Turned(piece, here, str(error))
         house.dirty = True
         text = f"{_called(name)} {piece.version}: {error}; version {held.current.version if held.current else 0} stays"
         house.event(now, f"refused-{error.code}", text, severity="alarm")
+
+
+def _put_off(house: House, name: str, code: str, text: str, now: float) -> None:
+    if house.waits.put_off(name, code, now):
+        house.event(now, code, text, severity="alarm")
 
 
 def _take_up(house: House, name: str, held: HeldPiece, piece: Piece, now: float) -> None:
@@ -124,6 +127,7 @@ def _take_up(house: House, name: str, held: HeldPiece, piece: Piece, now: float)
     _write(house, name, after)
     _put_in_force(house, name, after, content)
     house.turned.pop(name, None)
+    house.waits.drop(name)
     house.artifacts.prune(house.kept())
     if name == CONFIG:
         house.event(now, "config-applied", f"config {piece.version} is in force", version=piece.version)

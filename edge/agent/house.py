@@ -11,30 +11,35 @@ from pathlib import Path
 
 from edge import slots
 from edge.agent.disk import LONGEST, Disk
-from edge.agent.timing import CLOCK_FLOOR as CLOCK_FLOOR
+from edge.agent.news import Hunt, News
+from edge.agent.patience import Patience
+from edge.agent.returning import CoreWord
 from edge.agent.timing import Time
 from edge.artifacts import Artifacts
+from edge.complaints import Complaints
 from edge.database import obstacle
 from edge.deadlines import Deadlines, standing
 from edge.download import Download
+from edge.health import Growth
 from edge.journal import Journal, Quarantined
 from edge.lookups import Lookups
 from edge.metering import Meter
-from edge.outbox import Outbox
+from edge.outbox import CAPACITY, Outbox
 from edge.outcomes import Outcomes
 from edge.serving import Loaded, Serving
-from edge.states import Action, Answered, Deployment, HeldPiece, Listen, Send, Unlisten
+from edge.states import CLOCK_FLOOR, Action, Answered, Deployment, HeldPiece, Listen, Send, Unlisten
 from edge.trials import Trials
 from edge.untold import Saying
 from sync.commands import Ask
 from sync.errors import SyncError
 from sync.link import Publish, packet_size
-from sync.messages import EVENT, Assignment, DeviceEvent
+from sync.messages import EVENT, Assignment, DeviceEvent, Severity
 from sync.names import DeviceId, Digest, ModelName, TenantId
 from sync.pieces import Piece
 from sync.reports import DriftReport, LabelReport, RoadReport, Validated, WhyCard
 
 RECENT = 100  # events that are at hand, told or not
+REFUSALS, ALL_REFUSALS = 1 / 600, 1 / 60  # a second, of one code and of all, that are told of a long row of them
 MOST_REFUSED = 32  # different refusals of trust files that are told
 BEHIND = 86_400.0  # seconds by which a clock may be behind what was signed last, as with certificates
 TEXT, FACT = 1000, 200  # characters of an event's text, and of each of its facts
@@ -80,18 +85,9 @@ class Turned:
 
 
 @dataclass
-class News:
-    """Signed metadata that came and was not looked at for revocations yet; all of it may be forgotten."""
-
-    unread: bool = False
-    asked: float = 0.0  # when files that have not come may be asked for once more
-    again: float = 0.0  # when it is looked at once more after files that do not hold
-    refused: set[str] = field(default_factory=set)  # what was told of files that do not hold, since some last did
-
-
-@dataclass
 class House:
-    """Everything of the walker. The first block survives a restart, the second is found again."""
+    """Everything of the walker. What lies in the rooms of the first block survives a restart; of all the rest, what is
+    not read from them anew may be forgotten."""
 
     identity: Identity
     journal: Journal
@@ -117,7 +113,7 @@ class House:
     pieces: dict[str, HeldPiece] = field(default_factory=dict)  # what is on disk of each
     turned: dict[str, Turned] = field(default_factory=dict)
     gathers: set[Digest] = field(default_factory=set)  # sealed digests of those under way
-    waits: dict[str, float] = field(default_factory=dict)  # when to try one again after the disk refused
+    waits: Patience = field(default_factory=Patience)  # those that the disk refused
     warm: dict[ModelName, Loaded | None] = field(default_factory=dict)  # to go back to, until commit; None: not loaded
     shadows: dict[ModelName, tuple[Loaded, Validated]] = field(default_factory=dict)  # candidates in memory
     trials: Trials = field(default_factory=Trials)
@@ -125,11 +121,14 @@ class House:
     paces: dict[ModelName, tuple[list[float], list[float]]] = field(default_factory=dict)  # ms, see `pacing`
     lane_paces: dict[tuple[ModelName, int], tuple[list[float], list[float]]] = field(default_factory=dict)  # of arms
     host_slow: set[ModelName] = field(default_factory=set)  # models on trial for which that was told
-    proving: set[ModelName] = field(default_factory=set)
-    blocked: dict[ModelName, float] = field(default_factory=dict)  # when to try a transient failure again
+    proving: dict[ModelName, Digest] = field(default_factory=dict)  # what the child is at, by plaintext digest
+    blocked: Patience = field(default_factory=Patience)  # models that an obstacle is in the way of
+    hunts: dict[ModelName, Hunt] = field(default_factory=dict)  # for the trust files of what is assigned
     disk: Disk = field(default_factory=Disk)
     news: News = field(default_factory=News)
+    complaints: Complaints = field(default_factory=lambda: Complaints(REFUSALS, ALL_REFUSALS))
     untold: float | None = 0.0  # when what the journal has to tell is put into the outbox (again); None: nothing waits
+    core: CoreWord = field(default_factory=CoreWord)
     link_up: bool = False
     time: Time = field(default_factory=Time)  # of a box whose clock is not set
     keeps: bool = False  # the link keeps what is said: all that waits may be said at once
@@ -148,6 +147,7 @@ class House:
     held: Callable[[], bool] = lambda: False  # whether a person holds this device at what it runs
     memory: Callable[[], float] = lambda: 0.0  # MiB that this process holds now ...
     before: dict[ModelName, float] = field(default_factory=dict)  # ... and held before a release on trial came in
+    growth: Growth = field(default_factory=Growth)  # while arms of splits answer
     crashed: frozenset[Digest] = frozenset()  # artifacts that were being asked when the last process ended of a fault
     room_mb: float = math.inf  # MiB that all models together may take
     csr: Callable[[], str] | None = None  # makes a certificate request (PEM) for the key this device has
@@ -192,34 +192,50 @@ class House:
             self.actions.append(Unlisten(patterns))
 
     def happened(
-        self, now: float, code: str, text: str, model: ModelName | None = None, severity: str = "info",
+        self, now: float, code: str, text: str, model: ModelName | None = None, severity: Severity = "info",
         **facts: str | int | float,
     ) -> Saying:  # fmt: skip
         """Something under a stable code, to be written with the change of state that it tells of."""
-        level = severity if severity in ("notice", "alarm") else "info"
         # Texts may quote what a stranger sent; a record too large for the core would hold up all behind it.
         short = {k: v[:FACT] if isinstance(v, str) else v for k, v in facts.items()}
-        event = DeviceEvent(code, text[:TEXT], model, level, short)  # type: ignore[arg-type]
+        event = DeviceEvent(code, text[:TEXT], model, severity, short)
         self.recent.append((now, event))
         return Saying(now, event)
 
     def event(
-        self, now: float, code: str, text: str, model: ModelName | None = None, severity: str = "info",
+        self, now: float, code: str, text: str, model: ModelName | None = None, severity: Severity = "info",
         **facts: str | int | float,
     ) -> bool:  # fmt: skip
         """Remembers something that happened and changed nothing in the journal, until the core has committed it; false
         if the disk refuses, which the outbox counts."""
         return self.outbox.add(EVENT, self.happened(now, code, text, model, severity, **facts).body, now)
 
+    def complain(
+        self, now: float, code: str, text: str, model: ModelName | None = None, severity: Severity = "alarm",
+        **facts: str | int | float,
+    ) -> None:  # fmt: skip
+        """An event that whoever holds the line can cause as often as they like: told of each code a few times, then now
+        and then with how many were not, and never once half of the outbox waits. So it pushes out nothing else."""
+        room = self.outbox.waiting(EVENT) < CAPACITY // 2
+        missed = self.complaints.admit(code, now, room=room)
+        if missed is not None:
+            more = {"suppressed": missed} if missed else {}
+            self.event(now, code, text, model, severity, **facts, **more)
+
     def refuse_files(self, error: SyncError, now: float, model: ModelName | None = None, **facts: str) -> None:
         """Trust files that do not hold: told once, however often somebody hands them out, until some hold again."""
         if self._is_news(error):
-            self.event(now, f"refused-{error.code}", str(error), model, "alarm", **facts)
+            self.complain(now, f"refused-{error.code}", str(error), model, "alarm", **facts)
 
     def files_expired(self, error: SyncError, now: float, model: ModelName) -> None:
         """Trust files whose time is over: no verdict, but somebody may keep newer ones back; told once as well."""
         if self._is_news(error):
-            self.event(now, "trust-expired", str(error), model, "alarm")
+            self.complain(now, "trust-expired", str(error), model)
+
+    def put_off(self, model: ModelName, code: str, text: str, now: float, severity: Severity = "notice") -> None:
+        """An obstacle that is no fault of the release: tried again, ever later; told when it is another one."""
+        if self.blocked.put_off(model, code, now):
+            self.event(now, code, text, model, severity)
 
     def _is_news(self, error: SyncError) -> bool:
         if str(error) in self.news.refused or len(self.news.refused) >= MOST_REFUSED:
@@ -238,11 +254,19 @@ class House:
                 if not self.outbox.move(saying):
                     return
                 self.journal.told(saying.id)
+            self._tell_lost(now)
         except (sqlite3.Error, OSError) as error:
             if not obstacle(error):
                 raise
             return
         self.untold = None
+
+    def _tell_lost(self, now: float) -> None:
+        """A cut between event and counter may tell the same ones twice, never not at all."""
+        lost = self.journal.counter("untold_lost")
+        text = f"the outbox took nothing for so long that {lost} events and why cards were too many to keep: see `why`"
+        if lost and self.event(now, "untold-lost", text, severity="alarm", lost=lost):
+            self.journal.set_counter("untold_lost", 0)
 
     def kept(self) -> set[Digest]:
         """Sealed digests that some deployment may still need."""

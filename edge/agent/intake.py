@@ -1,5 +1,6 @@
 """Reads what arrives on the uplink: assignments, trust files, chunks, acknowledgements, labels. Nothing of it is
-believed before it is checked, and a wrong message changes nothing but leaves an event with a stable code."""
+believed before it is checked, and a wrong message changes nothing but leaves an event with a stable code; of many like
+it, as many as are worth reading."""
 
 from __future__ import annotations
 
@@ -8,14 +9,14 @@ from collections import Counter
 from edge import roots
 from edge.agent import commands
 from edge.agent.house import House
+from edge.roots import TRUST_FILE_LIMIT
 from sync import codec, roles, topics
 from sync.errors import Malformed, SyncError, Untrusted
 from sync.link import Message
-from sync.messages import ASSIGNMENT_TYPE, Ack, Assignment, Labels, TrustIndex
+from sync.messages import ASSIGNMENT_TYPE, Ack, Assignment, CoreStatus, Labels, TrustIndex
 from sync.names import BadName, TrustFile
 from sync.topics import Address
 
-TRUST_FILE_LIMIT = 512 * 1024  # bytes; what tuf itself allows a root
 TRUST_FILES = 1024  # how many at most are held ...
 TRUST_BYTES = 8 * 1024 * 1024  # ... and how much of them: a broker must not fill the memory of a small box
 
@@ -30,12 +31,12 @@ def take(house: House, message: Message, now: float) -> None:
             raise Untrusted(f"{message.topic}: retained where nothing may be")
         _HANDLERS[address.area](house, address, message.payload, now)
     except BadName as error:
-        house.event(now, "unknown-topic", str(error), severity="notice")
+        house.complain(now, "unknown-topic", str(error), severity="notice")
     except SyncError as error:
-        if address is not None and address.area == "trust":
+        if address.area == "trust":
             house.refuse_files(error, now, topic=message.topic)
         else:
-            house.event(now, f"refused-{error.code}", str(error), severity="alarm", topic=message.topic)
+            house.complain(now, f"refused-{error.code}", str(error), topic=message.topic)
 
 
 def read_assignment(house: House, payload: bytes) -> Assignment:
@@ -73,6 +74,8 @@ def _order(house: House, payload: bytes, now: float) -> None:
     house.journal.take_assignment(payload, *place, assignment.ts)
     house.assignment = assignment
     house.dirty = True
+    house.blocked.hurry()  # it may take away what was in the way
+    house.waits.hurry()
     if house.clock_is_off(now):
         text = f"assignment {place} is kept, nothing is installed before the clock is right: check this device's time"
         house.event(now, "clock-unset", text, severity="notice")
@@ -100,19 +103,31 @@ def _trust(house: House, address: Address, payload: bytes, now: float) -> None:
         return
     if len(payload) > TRUST_FILE_LIMIT:
         raise Untrusted(f"trust file {name} has {len(payload)} bytes, {TRUST_FILE_LIMIT} are allowed")
-    held = sum(map(len, house.files.values())) + len(payload)
-    if name not in house.files and (len(house.files) >= TRUST_FILES or held > TRUST_BYTES):
+    others = [len(data) for held, data in house.files.items() if held != name]
+    if len(others) >= TRUST_FILES or sum(others) + len(payload) > TRUST_BYTES:
         house.files.clear()  # so that a flood does not keep the real ones out for good
         raise Untrusted(f"more than {TRUST_FILES} trust files or {TRUST_BYTES} bytes came; they are asked for again")
     if payload:
         # The timestamp is published after all it stands for: with older files a new root would seem not to fit.
-        house.news.unread |= name == "timestamp.json" and house.files.get(name) != payload
+        other = house.files.get(name) != payload
+        house.news.unread |= name == "timestamp.json" and other
+        house.news.came += other
         house.files[name] = payload
     if name.endswith(".root.json"):
         follow_roots(house, now)
     # The timestamp changes under its name, and the next root is waited for as long as the device lives.
     if name not in ("timestamp.json", roots.next_root(house.root)):
         house.unlisten(topics.trust(address.tenant, address.file))  # type: ignore[arg-type]
+
+
+def tidy(house: House) -> None:
+    """Once the files were read: what neither the index nor an order names is not read again."""
+    assignment = house.assignment
+    orders = assignment.models.values() if assignment else ()
+    manifests = (digest for order in orders for digest in (order.manifest, *(arm.manifest for arm in order.arms)))
+    named = {name for name in house.index if not name.endswith(".manifest")}
+    named |= {"timestamp.json", roots.next_root(house.root), *(f"{digest}.manifest" for digest in manifests)}
+    house.files = {name: data for name, data in house.files.items() if name in named}
 
 
 def follow_roots(house: House, now: float) -> None:
@@ -159,10 +174,8 @@ def _blob(house: House, address: Address, payload: bytes, now: float) -> None:
         return
     if not download.arrived(address.index, payload, now):
         if address.index not in download.have and download.first_wrong():
-            house.event(
-                now, "chunk-damaged", f"chunk {address.index} of {address.digest[:12]} is not what was signed",
-                severity="alarm",
-            )  # fmt: skip
+            text = f"chunk {address.index} of {address.digest[:12]} is not what was signed"
+            house.complain(now, "chunk-damaged", text)
         return
     try:
         house.artifacts.put(download.blob, address.index, payload)
@@ -186,7 +199,11 @@ def _labels(house: House, address: Address, payload: bytes, now: float) -> None:
     if refused:
         why = ", ".join(f"{n} {code}" for code, n in sorted(refused.items()))
         text = f"{refused.total()} of {len(labels)} labels are not kept: {why}"
-        house.event(now, "labels-refused", text, severity="notice")
+        house.complain(now, "labels-refused", text, severity="notice")
+
+
+def _core_status(house: House, _: Address, payload: bytes, now: float) -> None:
+    house.core.heard(codec.decode(CoreStatus, payload), house.identity.device, now)
 
 
 def _ignore(house: House, address: Address, payload: bytes, now: float) -> None:
@@ -201,7 +218,7 @@ _HANDLERS = {
     "ack": _ack,
     "labels": _labels,
     "cmd": commands.take,
-    "core-status": _ignore,
+    "core-status": _core_status,
     "reported": _ignore,
     "status": _ignore,
     "up": _ignore,

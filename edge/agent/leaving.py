@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from edge import runtime, slots
 from edge.agent import fetching as incoming
 from edge.agent import loading, why
@@ -57,9 +59,8 @@ def refuse(house: House, d: Deployment, failure: Failure, now: float) -> bool:
     """A failure before the release served, by its class: stay and retry, or a verdict."""
     if failure.kind is not FailureClass.VERDICT:
         if d.phase is Phase.PROVING:  # the proof is repeated from the start
-            house.write(slots.prove_again(d))
-        house.blocked[d.model] = now + incoming.RETRY
-        house.event(now, failure.code, failure.text, d.model, "notice")
+            house.write(replace(slots.prove_again(d), reason=failure.text))
+        house.put_off(d.model, failure.code, failure.text, now)
         return False
     give_up(house, d, Event.REFUSED, failure.text, now, failure)
     return True
@@ -76,7 +77,9 @@ def give_up(house: House, d: Deployment, event: Event, reason: str, now: float, 
         says = house.happened(now, failure.code, failure.text, d.model, "alarm", **facts)
     house.write(slots.give_up(d, event, reason, now), verdict, card, says)
     house.shadows.pop(d.model, None)
-    incoming.abandon(house)
+    house.hunts.pop(d.model, None)
+    house.blocked.drop(d.model)
+    incoming.abandon(house, d)
 
 
 def _verdict(d: Deployment, failure: Failure) -> Quarantined | None:
@@ -105,6 +108,9 @@ def reverting(house: House, d: Deployment, now: float) -> bool:
                 loaded, validated = warm, known
             else:
                 loaded, validated = loading.load(house, d.serving, now)
+        except runtime.NoMemory as error:
+            house.put_off(d.model, error.code, str(error), now, "alarm")  # later: it did nothing wrong
+            return False
         except (SyncError, runtime.ModelError) as error:
             failed = house.happened(now, "return-failed", str(error), d.model, "alarm")
             d = house.write(slots.drop_previous(d), says=failed)

@@ -11,13 +11,14 @@ from edge.artifacts import Rotten
 from edge.serving import Loaded
 from edge.states import Failure, FailureClass, Slot
 from sync import golden as vectors
-from sync.errors import Damaged, SyncError
+from sync.errors import Damaged, Malformed, SyncError
 from sync.golden import Arrays
 from sync.manifest import Blob, Manifest, Variant, choose, unfit
 from sync.names import Digest
 from sync.reports import Validated
 from sync.sealing import unseal_artifact, unwrap, wrap_context
 
+LEAST_MB = 64  # MiB that a blob of a release may unpack to, however small its profile is
 STACKED_MS = 1.0  # a model that takes longer for an answer gains little by stacking, and its trial takes long
 
 
@@ -40,6 +41,12 @@ class OtherSchema(Damaged):
     """A release whose graph takes other inputs than its signed manifest says."""
 
     code = "schema-mismatch"
+
+
+class Unreadable(Damaged):
+    """Golden vectors that open as they were signed, and are none."""
+
+    code = "golden-unreadable"
 
 
 class Misdirected(Unsuited):
@@ -78,7 +85,12 @@ def open_slot(house: House, slot: Slot) -> Opened:
     variant = installed(slot)
     opened = Opened(variant, _open(house, slot, variant.blob), _open(house, slot, slot.manifest.golden))
     try:
-        runtime.check_inputs(slot.manifest.inputs, vectors.unpack(vectors.decode(opened.golden).inputs))
+        golden = vectors.decode(opened.golden)
+        runtime.check_inputs(slot.manifest.inputs, vectors.unpack(golden.inputs))
+        for expected in golden.expected.values():
+            vectors.unpack(expected.outputs)
+    except Malformed as error:
+        raise Unreadable(f"release {slot.release.number} cannot be proven: {error}; publish it anew") from error
     except runtime.BadInput as error:
         raise OtherSchema(f"release {slot.release.number} is not what its manifest says: {error}") from error
     return opened
@@ -87,8 +99,9 @@ def open_slot(house: House, slot: Slot) -> Opened:
 def load(house: House, slot: Slot, now: float) -> tuple[Loaded, Validated]:
     """Record, digests, load, golden vectors, in this order.
 
-    Raises SyncError (record or bytes) or `edge.runtime.ModelError` (graph), or Unproven if the golden
-    vectors do not come out as they must on this device.
+    Raises `edge.artifacts.Rotten` for bytes that this disk lost or changed: they are gone from it, and are fetched
+    anew. What else it raises is of the release itself: Damaged, Malformed or Untrusted (record, bytes, keys),
+    `edge.runtime.ModelError` (graph), Unproven if the golden vectors do not come out as they must on this device.
     """
     record = house.journal.record(slot.manifest.model, slot.release.number)
     manifest = trust.verify(record, slot.manifest.model, slot.release.number)
@@ -124,8 +137,8 @@ def check_golden(session: runtime.Session, opened: Opened) -> Arrays:
 
 
 def failure(error: SyncError | runtime.ModelError) -> Failure:
-    """A refusal while loading: the disk's fault, or a verdict on the release."""
-    kind = FailureClass.ENVIRONMENT if isinstance(error, Rotten) else FailureClass.VERDICT
+    """A refusal while loading: the fault of this host's disk or memory, or a verdict on the release."""
+    kind = FailureClass.ENVIRONMENT if isinstance(error, Rotten | runtime.NoMemory) else FailureClass.VERDICT
     return Failure(kind, error.code, str(error))
 
 
@@ -133,7 +146,9 @@ def _open(house: House, slot: Slot, blob: Blob) -> bytes:
     wrapped = slot.keys.get(blob.sealed)
     if wrapped is None:
         raise Damaged(f"the assignment carries no key for blob {blob.sealed[:12]}")
-    return open_blob(house, blob, wrapped)
+    # What does not fit the memory that the release may take is not unpacked into this process either.
+    most = max(slot.manifest.profile.rss_mb, LEAST_MB) << 20
+    return open_blob(house, blob, wrapped, most)
 
 
 def open_blob(house: House, blob: Blob, wrapped: str, most: int | None = None) -> bytes:

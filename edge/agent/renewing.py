@@ -10,8 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from edge.agent.house import CLOCK_FLOOR, House, Identity
-from edge.states import Install
+from edge.agent.house import House, Identity
+from edge.states import CLOCK_FLOOR, Install
 from sync import roles
 from sync.enrolment import RENEWAL_TYPE, RenewalRequest
 from sync.messages import CSR

@@ -32,7 +32,8 @@ class Reporter:
         self._vain: dict[Kind, tuple[int, int]] = {}  # the oldest record of a kind, and how often it was sent in vain
         self._told = float("-inf")  # when the state was last sent
         self._unsaid: int | None = -1  # the session in which it could not be
-        self._said: tuple[int, int] | None = None  # the outbox as it was when a link that keeps was told all of it
+        self._said: tuple[int, int] | None = None  # the outbox as it was when all of it that was due had been sent ...
+        self._looked = self._due = float("-inf")  # ... when that was, and when the first of it is due again
 
     def session_opened(self, house: House, now: float) -> None:
         """Status and the whole state, anew: the broker may have lost both."""
@@ -69,9 +70,9 @@ class Reporter:
             house.event(now, "report-too-large", text, severity="alarm")
 
     def _forward(self, house: House, now: float) -> None:
-        if house.keeps and house.outbox.mark() == self._said:
-            return  # what it keeps need not be said again, nor thousands of records read for each chunk that comes
         mark, unsaid = house.outbox.mark(), False
+        if mark == self._said and (house.keeps or self._rests(house, now)):
+            return  # thousands of records need not be read for each chunk that comes
         pending = house.outbox.pending(CAPACITY if house.keeps else IN_FLIGHT)
         self._sent = {(k, n): self._sent[k, n] for k, n, _ in pending if (k, n) in self._sent}
         oldest = {kind: n for kind, n, _ in reversed(pending)}
@@ -80,9 +81,12 @@ class Reporter:
             house.outbox.answer(kind)  # what it said of the one before
         for kind, n, document in pending:
             last = self._sent.get((kind, n))
-            pause = RESEND_LARGE if kind in LARGE else RESEND
+            pause = _pause(kind)
             # A clock that was set back keeps nothing waiting.
-            if last is not None and (0 <= now - last < pause or (kind in LARGE and n != oldest[kind])):
+            under_way = kind in LARGE and house.unconfirmed()  # a slow line still carries it to the core that is back
+            lost = last is not None and not under_way and house.core.again(last, now)
+            early = last is not None and 0 <= now - last < pause and not lost
+            if early or (last is not None and kind in LARGE and n != oldest[kind]):
                 continue
             if n == oldest[kind] and self._given_up(house, kind, n, now):
                 continue
@@ -96,7 +100,13 @@ class Reporter:
                 continue
             self._sent[kind, n] = now
             house.send(topic, sealed)
-        self._said = None if unsaid else mark
+        self._said, self._looked = None if unsaid else mark, now
+        self._due = min((at + _pause(kind) for (kind, _), at in self._sent.items()), default=math.inf)
+
+    def _rests(self, house: House, now: float) -> bool:
+        """Whether nothing of what was sent is due again."""
+        first = min(self._sent.values(), default=math.inf)
+        return self._looked <= now < self._due and not house.core.again(first, now)
 
     def _given_up(self, house: House, kind: Kind, n: int, now: float) -> bool:
         """Whether a record that is due again is one the core can never take in: it heard it, and stood right before it
@@ -120,6 +130,10 @@ class Reporter:
             blocks = (trial.manifest, trial.retry, trial.metric, trial.plus, trial.zero, trial.minus) if trial else ()
             found[model] = (answers, labels, blocks, splitting.progress(house, d))
         return found
+
+
+def _pause(kind: Kind) -> float:
+    return RESEND_LARGE if kind in LARGE else RESEND
 
 
 def _sealed(house: House, kind: Kind, document: bytes) -> bytes | None:
@@ -178,7 +192,7 @@ def overview(house: House) -> dict[str, object]:
         "uplink": "up" if house.link_up else "down",
         "assignment": house.journal.counter("desired_seq"),
         "key_protection": identity.key_protection,
-        "outbox": {"dropped": house.outbox.dropped(), "quarantined": len(house.outbox.quarantined())},
+        "outbox": {"dropped": house.outbox.dropped(), "quarantined": house.outbox.aside()},
         "why": codec.builtins(house.journal.why()),
         "lookups": codec.builtins(lookups),
         "config": {"variables": dict(house.lookups.config.variables), **(codec.builtins(config) if config else {})},

@@ -30,16 +30,19 @@ def count(house: House, model: ModelName, now: float, *, stopped: bool = False) 
         house.write(d, says=says)
 
 
-def resume(house: House, model: ModelName, now: float) -> None:
-    """The load of whoever answers, or the loop breaker; after `count`. May be repeated after a write that failed."""
+def resume(house: House, model: ModelName, now: float) -> bool:
+    """The load of whoever answers, or the loop breaker; after `count`. May be repeated after a write that failed. False
+    if this host has no memory for it now: it did nothing wrong, and is loaded later."""
     d = house.deployments[model]
     if d.phase in AT_REST:
         house.trials.close(model)  # a cut between the end of a trial and this leaves its books behind
+    if d.serving is None and d.bound is not None:
+        house.bindings_changed()  # nothing answers, and what its bindings say of that goes on
     looping = _looping(d, now)
     if looping:
         failure = Failure(FailureClass.VERDICT, "crash-loop", looping)
         leaving.give_up(house, d, Event.DEGRADED, looping, now, failure)
-        return
+        return True
     while d.serving is not None and d.phase is not Phase.REVERTING:
         answers = house.serving.incumbent(d.model)
         try:
@@ -49,11 +52,15 @@ def resume(house: House, model: ModelName, now: float) -> None:
                 loaded, validated = loading.load(house, d.serving, now)
                 house.serving.put(d.model, loaded)
                 house.bindings_changed()
+        except runtime.NoMemory as error:
+            house.put_off(model, error.code, str(error), now, "alarm")
+            return False
         except (SyncError, runtime.ModelError) as error:
             d = _cannot_serve(house, d, error, now)
             continue
         house.write(slots.revalidated(d, validated))
-        return
+        return True
+    return True
 
 
 def _looping(d: Deployment, now: float) -> str:

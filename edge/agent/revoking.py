@@ -12,8 +12,7 @@ from edge.agent import fetching, intake
 from edge.agent.house import House
 from edge.agent.leaving import give_up
 from edge.journal import FOR_GOOD, Quarantined
-from edge.states import Deployment, Event, Phase, Slot
-from sync import topics
+from edge.states import Deployment, Event, Phase
 from sync.errors import SyncError
 from sync.names import Digest, ModelName
 
@@ -30,9 +29,7 @@ def look_after(house: House, now: float) -> None:
     wanted = (name for name in trust.wanted(house.index, house.files, ()) if not name.endswith(".root.json"))
     lacking = [name for name in wanted if name not in house.files]
     if lacking:
-        if now >= news.asked:
-            house.listen(*(topics.trust(house.identity.tenant, name) for name in lacking))
-            news.asked = now + fetching.RETRY
+        fetching.ask_for(house, lacking, now)
         return
     news.unread = False
     try:
@@ -41,10 +38,12 @@ def look_after(house: House, now: float) -> None:
         return  # whatever comes next is news again
     except SyncError as error:
         house.files.clear()
-        news.unread, news.asked, news.again = True, 0.0, now + fetching.RETRY
+        news.asked.clear()
+        news.unread, news.again = True, now + fetching.RETRY
         house.refuse_files(error, now)
         return
     intake.adopt(house, standing.root, now)  # before the mark: under a newer root it may be lower
+    intake.tidy(house)
     if standing.versions != house.journal.high_water():
         news.refused.clear()
         house.journal.raise_mark(standing.versions)
@@ -55,20 +54,15 @@ def look_after(house: House, now: float) -> None:
 def _held(house: House) -> dict[tuple[ModelName, int], Digest]:
     """All releases that answer here, are tried, or can be gone back to."""
     return {
-        (d.model, slot.release.number): slot.release.manifest for d in house.deployments.values() for slot in _slots(d)
+        (d.model, slot.release.number): slot.release.manifest for d in house.deployments.values() for slot in d.slots()
     }
-
-
-def _slots(d: Deployment) -> list[Slot]:
-    held = (d.serving, d.candidate, *d.previous, *(lane.slot for lane in d.lanes))
-    return [slot for slot in held if slot is not None]
 
 
 def _revoke(house: House, model: ModelName, number: int, manifest: Digest, now: float) -> None:
     """The record goes, so that it can never be loaded; then whoever is left takes its place, or nobody."""
     d, reason = house.deployments[model], f"release {number} was revoked"
     house.journal.forget(model, number)
-    artifact = next(slot.release.artifact for slot in _slots(d) if slot.release.number == number)
+    artifact = next(slot.release.artifact for slot in d.slots() if slot.release.number == number)
     left = slots.forget(d, number)
     revoked = house.happened(now, "release-revoked", reason, model, "alarm", number=number, manifest=str(manifest))
     d = house.write(left, Quarantined(artifact, manifest, FOR_GOOD, reason), says=revoked)
@@ -77,7 +71,7 @@ def _revoke(house: House, model: ModelName, number: int, manifest: Digest, now: 
         house.warm.pop(model)
     if shadow is not None and shadow[0].slot.release.number == number:
         house.shadows.pop(model)
-    house.blocked.pop(model, None)
+    house.blocked.drop(model)
     _settle(house, d, number, reason, now)
 
 

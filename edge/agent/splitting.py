@@ -10,7 +10,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from edge import health, runtime, slots
-from edge.agent import loading, trying, why
+from edge.agent import growing, loading, trying, why
 from edge.agent.house import House
 from edge.agent.leaving import gates_of, give_up, of_arm, superseded, withdraw
 from edge.agent.pacing import AT_ONCE
@@ -52,7 +52,8 @@ def _loaded(house: House, d: Deployment, now: float) -> tuple[dict[int, Loaded],
     held, arms = house.serving.arms(d.model), {}
     for lane in d.lanes:
         number = lane.slot.release.number
-        if lane.fallen:
+        place = f"{d.model}/{number}"
+        if lane.fallen or house.blocked.holds(place, now):
             continue
         joined = house.shadows.get(d.model)
         if number in held and held[number].slot.release == lane.slot.release:
@@ -62,6 +63,9 @@ def _loaded(house: House, d: Deployment, now: float) -> tuple[dict[int, Loaded],
         else:
             try:
                 arms[number], _ = loading.load(house, lane.slot, now)
+            except runtime.NoMemory as error:  # the incumbent answers its keys meanwhile
+                if house.blocked.put_off(place, error.code, now):
+                    house.event(now, error.code, str(error), d.model, "alarm", number=number)
             except (SyncError, runtime.ModelError) as error:
                 d = _fall(house, d, lane, loading.failure(error), now)
     if d.candidate is None:
@@ -77,8 +81,9 @@ def _broken(house: House, d: Deployment, lane: Lane, now: float) -> Failure | No
         return Failure(FailureClass.VERDICT, "crash-loop", crashing)
     counted = house.serving.health(d.model, number)
     event, reason = health.judge(counted, gates)
-    if event is Event.DEGRADED:
-        return Failure(FailureClass.VERDICT, "guardrail", reason)
+    greedy = growing.greedy(house, d.model, number, lane.slot.manifest.profile.rss_mb)
+    if event is Event.DEGRADED or greedy:
+        return Failure(FailureClass.VERDICT, "guardrail", greedy or reason)
     if counted.p99_ms > lane.slot.manifest.profile.p99_ms:
         return _slow(house, d.model, lane, counted.p99_ms)
     house.lane_paces.pop((d.model, number), None)

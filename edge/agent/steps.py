@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from edge import health, slots
 from edge.agent import fetching as incoming
 from edge.agent import loading, splitting, trying
@@ -33,7 +35,7 @@ from sync.messages import ModelOrder
 def advance(house: House, d: Deployment, now: float) -> bool:
     """Does what the phase asks for; True if the deployment is in another state now."""
     d = splitting.tend(house, d, now)
-    if now < house.blocked.get(d.model, 0.0):
+    if house.blocked.holds(d.model, now):
         return False
     return _STEPS[d.phase](house, _renewed(house, d), now)
 
@@ -55,17 +57,25 @@ def at_rest(house: House, d: Deployment, now: float) -> bool:
         return False
     if order.mode == "off":
         if d.serving is None:
-            return False
+            return _unbind(house, d)
         house.write(slots.take_off(d, "withdrawn by the assignment", now))
         house.artifacts.prune(house.kept())  # what it may not run any more it does not keep
         return True
     if d.lanes:
         house.write(slots.rejoin(d, now))
         return True
+    d = _heard(house, d, of_incumbent(order) if order.mode == "split" else order)
     if d.serving is not None and d.serving.release.manifest == order.manifest:
         arm = splitting.wanted_arm(house, d, order)
         return arm is not None and _take_up(house, d, arm, now)
     return _take_up(house, d, of_incumbent(order) if order.mode == "split" else order, now)
+
+
+def _heard(house: House, d: Deployment, order: ModelOrder) -> Deployment:
+    """Another word on what serves, or on what was tried last, counts at rest too: its floor says how far back to go."""
+    serves = d.serving is not None and d.serving.release.manifest == order.manifest
+    tried = d.order is not None and d.order.manifest == order.manifest
+    return house.write(slots.renew(d, order)) if order != d.order and (serves or tried) else d
 
 
 def live_split(house: House, d: Deployment, now: float) -> bool:
@@ -74,7 +84,8 @@ def live_split(house: House, d: Deployment, now: float) -> bool:
     if order is None:
         return False
     if order.mode != "split" or d.serving is None or d.serving.release.manifest != order.manifest:
-        return splitting.end(house, d, order, now, may_begin=_may_begin(house, d, order, now))
+        may_begin = _holder(house, d) is None and _may_begin(house, d, order, now)
+        return splitting.end(house, d, order, now, may_begin=may_begin)
     arm = splitting.wanted_arm(house, d, order)
     if arm is not None:
         return _take_up(house, d, arm, now)
@@ -82,12 +93,24 @@ def live_split(house: House, d: Deployment, now: float) -> bool:
 
 
 def _may_begin(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
-    """Whether this device may begin with the release of an order: nothing else is on trial here, it gave no verdict
-    against it, and what has not expired is known not to have."""
-    busy = any(o.phase not in AT_REST for o in house.deployments.values() if o.model != d.model)
-    if busy or _refused_before(house, order, d) or house.clock_is_off(now):
+    """Whether this device may begin with the release of an order: it gave no verdict against it, and what has not
+    expired is known not to have."""
+    if _refused_before(house, order, d) or house.clock_is_off(now):
         return False
     return order.number >= order.floor and house.assignment is not None and now <= house.assignment.expires
+
+
+def _holder(house: House, d: Deployment) -> Deployment | None:
+    """The other model that is being proved or tried: what it takes of time and memory must be nobody else's."""
+    return next((o for o in house.deployments.values() if o.model != d.model and o.phase in _TRYING), None)
+
+
+def _unbind(house: House, d: Deployment) -> bool:
+    """A model that is off, and answers nothing, hears nothing either."""
+    if d.bound is not None:
+        house.write(slots.unbind(d))
+        house.bindings_changed()
+    return False
 
 
 def _take_up(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
@@ -114,18 +137,21 @@ def fetching(house: House, d: Deployment, now: float) -> bool:
         return refuse(house, d, loading.failure(error), now)
     lacking = [b for b in blobs if not house.artifacts.complete(b)]
     if lacking:
+        _outlive(house, d)  # power cuts while it is fetched are no fault of its
         return incoming.fetch(house, d, lacking, now)
+    if looping := health.looping(d.starts, gates_of(d)):
+        return refuse(house, d, Failure(FailureClass.VERDICT, "crash-loop", looping), now)
     try:
         loading.open_slot(house, d.candidate)
     except Rotten as error:
-        house.event(now, error.code, str(error), d.model, "alarm")
-        house.blocked[d.model] = now + incoming.AGAIN  # a disk that rots may not let go of the file either
+        house.put_off(d.model, error.code, str(error), now, "alarm")  # a disk that rots may not let go of it either
         return False  # what rotted is gone: it is lacking at the next try
     except Damaged as error:
         for blob in blobs:
             house.artifacts.discard(blob)
         return refuse(house, d, loading.failure(error), now)
     house.write(slots.complete(d, now))
+    house.blocked.drop(d.model)
     return True
 
 
@@ -137,7 +163,9 @@ def staged(house: House, d: Deployment, now: float) -> bool:
     if looping:
         return refuse(house, d, Failure(FailureClass.VERDICT, "crash-loop", looping), now)
     if house.held():
-        return incoming.wait(house, d, HELD, now + incoming.RETRY)
+        return incoming.wait(house, _outlive(house, d), HELD, now + incoming.RETRY)
+    if (holder := _holder(house, d)) is not None:
+        return _wait_for(house, _outlive(house, d), holder, now)
     try:
         opened = loading.open_slot(house, d.candidate)
     except Damaged as error:
@@ -146,9 +174,23 @@ def staged(house: House, d: Deployment, now: float) -> bool:
     profile = d.candidate.manifest.profile
     house.write(slots.begin_proving(d, now))
     request = ProofRequest(opened.model, opened.golden, opened.variant.precision, profile.p99_ms, profile.rss_mb)
-    house.proving.add(d.model)
+    house.proving[d.model] = opened.variant.blob.plain
     house.actions.append(Prove(d.model, opened.variant.blob.plain, request))
     return True
+
+
+def _wait_for(house: House, d: Deployment, holder: Deployment, now: float) -> bool:
+    """Whose turn it is is told once, for that may take weeks."""
+    text = f"{holder.model} is being proved or tried, one model of a device at a time"
+    if d.reason != text:
+        waits = house.happened(now, "waits-its-turn", text, d.model, "notice", holder=str(holder.model))
+        house.write(replace(d, reason=text), says=waits)
+    return False
+
+
+def _outlive(house: House, d: Deployment) -> Deployment:
+    """The agent lived to see that it has to wait: the starts so far are no loop."""
+    return house.write(slots.outlived(d)) if d.starts else d
 
 
 def proving(house: House, d: Deployment, now: float) -> bool:
@@ -158,7 +200,6 @@ def proving(house: House, d: Deployment, now: float) -> bool:
 
 def take_proof(house: House, d: Deployment, outcome: Proof | Failure, now: float) -> None:
     """The child's result: a verdict, an obstacle on this host, or proved."""
-    house.proving.discard(d.model)
     if d.phase is not Phase.PROVING:
         return
     if isinstance(outcome, Proof) and d.candidate is not None:
@@ -172,6 +213,7 @@ def take_proof(house: House, d: Deployment, outcome: Proof | Failure, now: float
         p99_ms=outcome.p99_ms, rss_mb=outcome.rss_mb, worst=outcome.worst,
     )  # fmt: skip
     house.write(slots.proved(d, outcome, now), says=proved)
+    house.blocked.drop(d.model)
 
 
 def _another(house: House, d: Deployment, failure: Failure, now: float) -> bool:
@@ -208,6 +250,9 @@ def _arms(d: Deployment) -> list[Slot]:
 def _refused_before(house: House, order: ModelOrder, d: Deployment) -> bool:
     return any(q.manifest == order.manifest and q.retry >= order.retry for q in house.journal.quarantined(d.model))
 
+
+# One model of a device at a time is in these.
+_TRYING = frozenset({Phase.PROVING, Phase.SHADOW, Phase.PROBATION, Phase.REVERTING})
 
 _STEPS: dict[Phase, Callable[[House, Deployment, float], bool]] = {
     Phase.NO_MODEL: at_rest,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CLOCK_FLOOR = 1_767_225_600.0  # 2026-01-01: before this the clock was never set
+from edge.states import CLOCK_FLOOR
 
 
 @dataclass

@@ -94,6 +94,9 @@ def _load(house: House, d: Deployment, now: float) -> bool:
     house.before[d.model] = house.memory()
     try:
         house.shadows[d.model] = loading.load(house, d.candidate, now)
+    except runtime.NoMemory as error:
+        house.put_off(d.model, error.code, str(error), now)
+        return False
     except (SyncError, runtime.ModelError) as error:
         give_up(house, d, Event.DEGRADED, str(error), now, loading.failure(error))
         return True

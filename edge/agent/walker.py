@@ -12,8 +12,9 @@ from collections.abc import Callable
 from functools import partial
 
 from edge import roots
-from edge.agent import gathering, intake, renewing, reporting, resuming, revoking, steps
-from edge.agent.house import House, News
+from edge.agent import gathering, growing, intake, renewing, reporting, resuming, revoking, steps
+from edge.agent.house import House
+from edge.agent.news import News
 from edge.agent.reporting import Reporter
 from edge.database import obstacle
 from edge.states import Action, Deployment, Drifted, LinkChanged, Phase, Proved
@@ -108,6 +109,7 @@ class Agent:
         house.blocked.clear()
         house.waits.clear()
         house.news = News(unread=True)
+        house.hunts.clear()
         if house.untold is not None:
             house.untold = 0.0
         house.listen(topics.desired(house.identity.tenant, house.identity.device))
@@ -132,6 +134,7 @@ class Agent:
             if model not in house.deployments:
                 house.write(Deployment(model, since=now))
         revoking.look_after(house, now)
+        growing.look(house)
         for model in list(house.deployments):
             for _ in range(ROUNDS):
                 if not steps.advance(house, house.deployments[model], now):
@@ -153,13 +156,14 @@ class Agent:
         for key, happened in list(self._waiting.items()):
             self._take(happened, now)
             del self._waiting[key]
-        while self._unresumed:
-            model = self._unresumed[0]
+        for model in self._unresumed.copy():
+            if self.house.blocked.holds(model, now):
+                continue
             if model in self._uncounted:
                 resuming.count(self.house, model, now, stopped=self._stopped)
                 self._uncounted.discard(model)
-            resuming.resume(self.house, model, now)
-            self._unresumed.pop(0)
+            if resuming.resume(self.house, model, now):
+                self._unresumed.remove(model)
 
     def _begin(self, now: float) -> None:
         house = self.house
@@ -198,6 +202,8 @@ class Agent:
             case Message():
                 intake.take(house, happened, now)
             case Proved(model, artifact, outcome):
+                if house.proving.get(model) == artifact:  # also when nobody waits for it any more
+                    del house.proving[model]
                 deployment = house.deployments.get(model)
                 candidate = deployment.candidate if deployment else None
                 if deployment and candidate and candidate.release.artifact == artifact:
@@ -220,6 +226,7 @@ class Agent:
         )
         for download in house.downloads.values():  # the session may be new: ask again for what is under way
             download.asked.clear()
+        house.news.asked.clear()
         self._reporter.session_opened(house, now)
 
     def _drifted(self, model: ModelName, report: DriftReport, now: float) -> None:

@@ -21,6 +21,7 @@ from edge.bindings.telling import Telling
 from edge.buffers import Buffers, Unheard
 from edge.lookups import Lookups
 from edge.serving import Loaded, ModelError, NoModel, Serving
+from edge.states import CLOCK_FLOOR
 from sync.link import Publish
 from sync.lookups import filled
 from sync.manifest import Manifest
@@ -31,8 +32,7 @@ from sync.windows import Rows, Window
 
 _ENTITY_LIMIT = 128  # characters of one entity's name
 _TOPIC_LIMIT = 512  # characters of a topic that are told of what was refused on it
-_AHEAD = 86_400.0  # seconds an event time may lie ahead of the clock of this box ...
-_CLOCK_SET = 1_600_000_000.0  # ... if that clock was ever set
+_AHEAD = 86_400.0  # seconds an event time may lie ahead of the clock of this box, if that was ever set
 _BACK = 60.0  # seconds (and `max_gap`) that the clock must go back for windows timed by arrival to start again
 
 Taken = Sequence[tuple[float, ...]] | Rows
@@ -51,7 +51,7 @@ def _forgotten(prediction: Prediction, window: Rows, basis: Basis) -> None:
 
 
 class Bindings:
-    """All bindings of one device. `handle` is called from one thread; `publish` must not block.
+    """All bindings of one device. `handle` is called from one thread, `predict` from any; `publish` must not block.
 
     `now` (seconds since 1970) lets readings from the far future be refused; without it they are taken as they
     are. `observe` sees every reading that was taken in, after its windows were cut,
@@ -117,18 +117,18 @@ class Bindings:
 
     def predict(self, model: str | None, entity: str) -> Prediction:
         """What the release that serves says of the newest rows of an entity, whether or not a window ends with them;
-        without `model` the only one that listens. Raises Unheard where nothing was heard of it."""
-        with self._lock:
-            heard = {str(name): bounds[0] for name, bounds in self._bound.items() if bounds}
-            if model is None and len(heard) != 1:
-                raise Unheard(f"say which model: those that listen are {', '.join(sorted(heard)) or 'none'}")
-            bound = heard.get(model or next(iter(heard)))
-            if bound is None:
-                raise Unheard(f"no binding of {model!r} listens on this device")
-            window = self._buffers.latest(bound.model, bound.window, entity)
-            if window is None:
-                raise Unheard(f"{bound.model} has heard nothing of {entity!r}")
-            said, basis, _ = self._conclude(bound, entity, window)
+        without `model` the only one that listens. It waits for no message that is being taken in: the rooms it asks are
+        safe by themselves. Raises Unheard where nothing was heard of it."""
+        heard = {str(name): bounds[0] for name, bounds in self._bound.copy().items() if bounds}
+        if model is None and len(heard) != 1:
+            raise Unheard(f"say which model: those that listen are {', '.join(sorted(heard)) or 'none'}")
+        bound = heard.get(model or next(iter(heard)))
+        if bound is None:
+            raise Unheard(f"no binding of {model!r} listens on this device")
+        window = self._buffers.latest(bound.model, bound.window, entity)
+        if window is None:
+            raise Unheard(f"{bound.model} has heard nothing of {entity!r}")
+        said, basis, _ = self._conclude(bound, entity, window)
         if said.release is not None:
             self._remember(said, window.values, basis)
         return said
@@ -139,16 +139,17 @@ class Bindings:
         return self._due
 
     def settle(self, *, everything: bool = False) -> None:
-        """Checkpoints what is due once the broker has confirmed every prediction; any thread may call it, often.
+        """Checkpoints what is due, or has waited for long (`Buffers.overdue`), once the broker has confirmed every
+        prediction; any thread may call it, often.
 
         Before that, a kill would leave a checkpoint that knows a row whose prediction was never sent. `everything`:
-        also what is not due yet, for a stream that fell silent. While a message is being answered nothing is done: that
+        also what is not due yet. While a message is being answered nothing is done: that
         may take long, and whoever judges the release that takes so long must not wait for it.
         """
         if not self._lock.acquire(blocking=False):
             return  # whoever holds it settles next, or the next tick does
         try:
-            if (self._due or everything) and self._settled():
+            if (self._due or everything or self._buffers.overdue()) and self._settled():
                 self._due = False
                 self._buffers.checkpoint()
         finally:
@@ -186,7 +187,7 @@ class Bindings:
             readings = read(payload, first.binding, first.window.channels)
             ts = self._times(first, entity, readings)
             latest = max(ts)
-            if self._now is not None and _CLOCK_SET < self._now() < latest - _AHEAD:
+            if self._now is not None and CLOCK_FLOOR < self._now() < latest - _AHEAD:
                 raise BadReading(f"its time {latest:.0f} is more than a day ahead; every later row would look old")
             if len(ts) > 1:
                 check_gaps(ts, self._buffers.last_ts(first.model, first.window, entity), first.window)
@@ -251,6 +252,7 @@ class Bindings:
                     raise  # else: another release took over in between, and may want other inputs
             except ModelError as error:
                 if loaded is self._serving.incumbent(model):
+                    self._serving.blame(model, loaded, error)
                     raise
                 failed, key = (loaded, error), ""
             else:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from edge.bindings.complaints import Complaints
 from edge.bindings.discovery import Discovery
 from edge.bindings.emitting import Told, decide
 from edge.bindings.reading import ENTITY, Bound, ErrorDocument
 from edge.buffers import Buffers
+from edge.complaints import Complaints
 from sync import codec
+from sync.bindings import Binding
 from sync.link import Publish
 from sync.messages import Prediction
 
@@ -37,11 +38,12 @@ class Telling:
         """Publishes a prediction, if the rule of its binding says so."""
         binding = bound.binding
         if binding.emit != "always":
-            note = self._buffers.note(bound.model, entity, binding.output)
+            name = note_name(binding)
+            note = self._buffers.note(bound.model, entity, name)
             before = _remembered(note)
             after, told = decide(binding, before, prediction)
             if after != before:
-                self._buffers.put_note(bound.model, entity, binding.output, _encoder.encode(after))
+                self._buffers.put_note(bound.model, entity, name, _encoder.encode(after))
             if not told:
                 return
             if binding.when is not None:
@@ -57,6 +59,12 @@ class Telling:
         if suppressed is not None:
             document = msgspec.structs.replace(document, suppressed=suppressed)
             self._publish(Publish(topic, codec.encode(document)))
+
+
+def note_name(binding: Binding) -> str:
+    """What a binding's notes go by. Bindings with one output and one rule tell as one, whichever topic was heard; under
+    another rule for the same output there is another memory, else each would undo what the other one knew."""
+    return codec.encode((binding.output, binding.emit, binding.every, binding.when)).decode()
 
 
 def _remembered(note: bytes | None) -> Told | None:

@@ -56,7 +56,7 @@ class Connection(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         door, source = self._capacity.door, transport.get_extra_info("peername")
-        self._visitor = door.visitor(str(source[0])) if door is not None else None
+        self._door = partial(door.refuse, str(source[0])) if door is not None else None
         self._peers.add(self)
         self._set_deadline(self._limits.idle_s)
         if len(self._peers) > self._limits.connections:
@@ -87,7 +87,7 @@ class Connection(asyncio.BufferedProtocol):
         if was_in_head and self._in_head:
             self._raw_head += len(data)
             if self._raw_head > self._limits.head:
-                self._refuse(431, f"the head of a request may have {self._limits.head} bytes")
+                self._refuse_head()
         self._advance()
 
     def eof_received(self) -> bool:
@@ -118,12 +118,16 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_url(self, url: bytes) -> None:
         self._url += url
-        self._count_head(len(url))
+        self._head_bytes += len(url)
+        if self._head_bytes > self._limits.head:
+            self._refuse_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key, text, headers = name.lower().decode("latin-1"), value.decode("latin-1"), self._headers
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
-        self._count_head(len(name) + len(value) + 4)
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self._limits.head:
+            self._refuse_head()
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -133,7 +137,7 @@ class Connection(asyncio.BufferedProtocol):
         length = self._headers.get("content-length", "0")
         if self._capacity.hosts is not None and name not in self._capacity.hosts:
             self._refuse(421, f"this server answers to localhost, not to {name!r}")
-        elif self._visitor and (refusal := self._visitor.refuse(self._headers, self._loop.time())):
+        elif self._door and (refusal := self._door(self._headers.get("authorization", ""), self._loop.time())):
             self._refuse(*refusal)
         elif length.isdecimal() and int(length) > self._limits.body:
             self._refuse_body()
@@ -188,10 +192,8 @@ class Connection(asyncio.BufferedProtocol):
         """Closes at once."""
         self._transport.abort()
 
-    def _count_head(self, length: int) -> None:
-        self._head_bytes += length
-        if self._head_bytes > self._limits.head:
-            self._refuse(431, f"the head of a request may have {self._limits.head} bytes")
+    def _refuse_head(self) -> None:
+        self._refuse(431, f"the head of a request may have {self._limits.head} bytes")
 
     def _refuse_body(self) -> None:
         self._refuse(413, f"a body may have {self._limits.body} bytes; send fewer rows at a time")

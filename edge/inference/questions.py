@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from edge.inference import tensors
-from edge.routing import LONGEST
+from edge.routing import LONGEST, Passing
 from edge.serving import Answer, BadInput, Loaded
 from sync.golden import Arrays
 
@@ -86,11 +86,11 @@ def arrays_of(question: Question, tail: bytes = b"") -> Arrays:
 
 def key_of(question: Question, number: str | int | None = None) -> str:
     """What a split goes by: `key` in the parameters, else the request's id, which may be given as `number`; empty if it
-    says neither. Raises BadInput."""
+    says neither. An id is `Passing`. Raises BadInput."""
     key = question.parameters.get("key") if question.parameters else None
     if key is None:
         named = question.id if number is None else str(number)
-        return named[:LONGEST] if named else ""
+        return Passing(named[:LONGEST]) if named else ""
     if not isinstance(key, str) or len(key) > LONGEST:
         raise BadInput(f"parameter 'key' is text of at most {LONGEST} characters: whose question it is")
     return key

@@ -23,6 +23,9 @@ _UNSERVED = frozenset({"BF16"})  # numpy knows none: a graph that takes one is n
 _KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}  # kinds a JSON list may have for each kind of tensor
 _MOST_ELEMENTS = 1 << 24
 _MOST_DIMENSIONS = 32
+_FEW = 256  # numbers: up to here they are packed sooner than numpy has looked at what they are
+_FLOAT, _FLOATS = np.dtype(np.float32), {float}
+_BEYOND = "input {!r}: a number is beyond what the stated datatype holds"
 
 
 def checked_shape(name: str, shape: list[int]) -> tuple[int, ...]:
@@ -118,6 +121,11 @@ def to_binary(array: Array) -> bytes:
 
 
 def _numbers(name: str, data: list[object], dtype: np.dtype[np.generic]) -> Array:
+    if dtype == _FLOAT and len(data) <= _FEW and {*map(type, data)} == _FLOATS:
+        try:
+            return np.frombuffer(struct.pack(f"={len(data)}f", *data), _FLOAT)
+        except OverflowError as error:
+            raise BadInput(_BEYOND.format(name)) from error
     try:
         # numpy takes a list that mixes small numbers with those beyond 63 bits for floats, and would round them.
         plain = np.array(data, np.object_ if dtype == np.uint64 else None)
@@ -133,7 +141,7 @@ def _numbers(name: str, data: list[object], dtype: np.dtype[np.generic]) -> Arra
         with np.errstate(over="raise"):
             return plain.astype(dtype)
     except FloatingPointError as error:
-        raise BadInput(f"input {name!r}: a number is beyond what the stated datatype holds") from error
+        raise BadInput(_BEYOND.format(name)) from error
 
 
 def _integers(plain: Array) -> bool:

@@ -30,15 +30,16 @@ from edge.agent import Identity
 from edge.budget import DAY
 from edge.disclosing import MOST
 from edge.http.wire import Request
-from edge.serving import Serving
+from edge.serving import Answer, Serving
 from edge.states import Answered, Deployment, Phase
 from sync import answers, codec, roles
 from sync.answers import Predictions, Support
 from sync.commands import AskPredictions, AskSupport
+from sync.golden import Arrays
 from sync.manifest import Uplink
 from sync.messages import Assignment, Prediction
 from sync.names import DeviceId, Digest
-from sync.remembered import Basis
+from sync.remembered import Basis, pack
 from tests.edge import graphs
 from tests.edge.graphs import CLASSES, MODEL, TENANT
 
@@ -126,14 +127,33 @@ def test_a_command_gets_no_input_that_its_owner_did_not_sign(make: Callable[[Upl
     assert [(one.window, one.shape) for one in told.predictions] == [(b"", ())]
 
 
+@pytest.mark.parametrize("uplink", [*SILENT, Uplink(asked=True)])
+def test_what_a_program_asked_with_leaves_as_it_was_signed_and_so_does_what_may_repeat_it(
+    make: Callable[[Uplink], Box], uplink: Uplink
+) -> None:
+    box, signed = make(uplink), uplink == Uplink(asked=True)
+    asked: Arrays = {"a": np.full((1, 4), READING, np.float64), "b": np.array([["a reader's name"]], np.object_)}
+    slot = box.house.deployments[MODEL].serving
+    assert slot is not None
+    box.rooms.recorder.record(asked, Answer({"again": asked["a"]}, slot))
+    box.rooms.write_down()
+    (one,) = box.over_the_line().predictions
+    assert (one.has_inputs, bool(one.outputs)) == (signed, signed) and (one.inputs == pack(asked)) is signed
+    status, file = box.beside(Asked(WHOLE, sealed=True))
+    (one,) = opened(file).predictions
+    assert status == 200 and one.inputs == pack(asked) and one.outputs == pack({"again": asked["a"]})
+    status, plain = box.beside(Asked(WHOLE))
+    assert status == 200 and not json.loads(plain)["predictions"][0]["inputs"], "without a seal nothing is shown"
+
+
 def test_what_was_signed_leaves_within_the_days_bytes_also_over_restarts(make: Callable[[Uplink], Box]) -> None:
-    box = make(Uplink(asked=True, daily_bytes=1000))
+    box = make(Uplink(asked=True, daily_bytes=1100))
     for number in range(3):
         box.predict(number)
     box.predict(3, release=9)  # of a release that is not here any more, nobody knows what was signed
     first = box.over_the_line()
     spent = box.rooms.budget.spent(MODEL, int(START // DAY))
-    assert [bool(one.window) for one in first.predictions] == [False, True, True, False] and 0 < spent <= 1000
+    assert [bool(one.window) for one in first.predictions] == [False, True, True, False] and 0 < spent <= 1100
     again = box.over_the_line()
     assert not any(one.window for one in again.predictions), "the bytes of the day are gone"
     box.now += DAY

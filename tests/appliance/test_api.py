@@ -14,7 +14,7 @@ import pytest
 
 from appliance.api import Api, CoreAway, Refused
 from core.orders import Ingest, TrustInit, TrustKeys
-from tests.appliance.conftest import RunningCore
+from tests.appliance.running import RunningCore
 
 
 @contextmanager

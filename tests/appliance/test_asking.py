@@ -88,5 +88,5 @@ def test_no_word_of_a_device_reaches_the_terminal_as_it_is() -> None:
     with pytest.raises(NotAnswered) as refusal:
         asking._come(Core({"device": "press-1", "refused": f"not answered: {TITLE}", "answered": None}), 7)
     lines = [str(refusal.value), *telling.said(TOLD, UTC)]
-    assert all(line.isprintable() for line in lines) and "?]0;all is well?" in lines[-1], lines
+    assert all(line.isprintable() for line in lines) and r"\x1b]0;all is well\x07" in lines[-1], lines
     assert "(as of 2026-09-21 14:13:20 UTC+00:00" in lines[1], lines

@@ -27,8 +27,8 @@ from sync import roles
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink, Tls
 from sync.names import DEFAULT_TENANT
-from tests.attacks.ground import eventually
 from tests.core.world import ONE, START, TWO
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ from sync.link import Message, Publish
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink, Tls
 from sync.names import DeviceId, Digest, Kind, TenantId, TrustFile
-from tests.appliance.conftest import PATIENCE, eventually
+from tests.core.newcomers import certified
+from tests.waiting import PATIENCE, eventually
 
 TENANT, DEVICE, OTHER = TenantId("acme"), DeviceId("dev-1"), DeviceId("dev-2")
 FILES = BrokerFiles(Path("/p/ca"), Path("/p/cert"), Path("/p/key"), Path("/p/crl"))
@@ -233,10 +234,10 @@ def uplink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Uplink]:
     keys = new_device_keys(DEVICE)
     request = EnrolRequest(TENANT, DEVICE, "s", keys.csr.decode(), "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=")
     envelope = roles.sign(request, ENROLMENT_TYPE, keys.signing)
-    admitted = enrolment.admit(authority, envelope, TENANT, enrolment.hash_secret("s"), now)
+    _, certificate = certified(authority, envelope, enrolment.hash_secret("s"), now, TENANT)
     for name, content in {
         "ca.pem": authority.certificate, "broker.pem": server.certificate, "broker.key": server.key,
-        "core.pem": own.certificate, "core.key": own.key, "dev.pem": admitted.certificate, "dev.key": keys.signing,
+        "core.pem": own.certificate, "core.key": own.key, "dev.pem": certificate, "dev.key": keys.signing,
         "crl.pem": enrolment.empty_revocations(authority, now), "acl": uplink_acl(TENANT).encode(),
     }.items():  # fmt: skip
         write_private(folder / name, content)

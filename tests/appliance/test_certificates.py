@@ -16,7 +16,7 @@ import pytest
 from appliance import certificates, clock
 from appliance.certificates import Certificate, WrongCertificate, check_successor, ends_of
 from appliance.core_node import CoreNode
-from appliance.core_state import CoreFolder, open_authority, open_keys, prepare, renew_servers
+from appliance.core_state import CoreFolder, authority_folder, open_keys, prepare, renew_servers
 from appliance.demo.fleet import free_ports
 from appliance.edge_state import EdgeFolder, identity, install, keep
 from appliance.keys import DeviceKeys, new_device_keys, write_private
@@ -30,8 +30,9 @@ from sync.link import Publish
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink, Tls
 from sync.names import DEFAULT_TENANT, DeviceId
-from tests.attacks.ground import eventually, open_ground
+from tests.attacks.ground import open_ground
 from tests.core.world import AUTHORITY, DAY, ONE, START, TENANT, TWO
+from tests.waiting import eventually
 
 KEYS = new_device_keys(ONE)
 YEAR = timedelta(days=365)
@@ -125,7 +126,7 @@ def files(core: CoreFolder) -> dict[str, bytes]:
 
 
 def test_the_cores_own_are_renewed_when_a_third_is_left_and_its_authority_is_not(core: CoreFolder) -> None:
-    before, authority = files(core), open_authority(core, open_keys(core))
+    before, authority = files(core), authority_folder(core, open_keys(core)).held()[0]
     assert renew_servers(core, CoreSettings(), authority, START + 200 * DAY) == ()
     assert files(core) == before
     assert renew_servers(core, CoreSettings(), authority, START + 300 * DAY) == ("broker", "enrol", "core")
@@ -144,7 +145,7 @@ def test_a_start_renews_what_ended_while_it_was_off(core: CoreFolder) -> None:
 
 def test_another_address_gets_another_certificate(core: CoreFolder) -> None:
     settings = CoreSettings(host="core.example")
-    authority = open_authority(core, open_keys(core))
+    authority = authority_folder(core, open_keys(core)).held()[0]
     assert renew_servers(core, settings, authority, START) == ("broker", "enrol")
     assert renewal.hosts((core.pki / "broker.pem").read_bytes())[0] == "core.example"
     spelt = CoreSettings(host="2001:DB8:0::1")
@@ -204,7 +205,7 @@ class StewardAtWork:
     def renewed(self) -> bytes:
         """The core's next certificate, as the supervisor leaves it."""
         key = (self.folder.pki / "core.key").read_bytes()
-        pair = enrolment.issue_core(open_authority(self.folder, self.keys), clock.now(), key)
+        pair = enrolment.issue_core(authority_folder(self.folder, self.keys).held()[0], clock.now(), key)
         write_private(self.folder.pki / "core.pem", pair.certificate)
         return pair.certificate
 
@@ -239,7 +240,7 @@ def test_the_steward_opens_its_session_anew_with_its_next_certificate(at_work: S
 def test_the_steward_does_so_while_more_comes_in_than_it_has_room_for(at_work: StewardAtWork) -> None:
     """As when all devices of a fleet come back after the broker was started anew with the next authority."""
     steward, certificate = at_work.steward, enrolment.certify(
-        open_authority(at_work.folder, at_work.keys), DEFAULT_TENANT, ONE,
+        authority_folder(at_work.folder, at_work.keys).held()[0], DEFAULT_TENANT, ONE,
         bytes.fromhex(roles.signer(KEYS.signing).public_key.keyval["public"]), clock.now(), YEAR,
     )  # fmt: skip
     own = at_work.folder.root / "device"
@@ -253,7 +254,7 @@ def test_the_steward_does_so_while_more_comes_in_than_it_has_room_for(at_work: S
         steward.pump.submit(gate.wait)
         for _ in range(3 * BACKLOG):
             device.publish(Publish(topics.status(DEFAULT_TENANT, ONE), b"{}", qos=1))
-        eventually(lambda: not steward.pump.has_room, "a pump that is full")
+        eventually(lambda: steward.pump._queue.qsize() >= BACKLOG, "a pump that is full")
         at_work.renewed()
         followed = steward.pump.submit(steward._renew)
         gate.set()

@@ -18,8 +18,8 @@ from click.testing import CliRunner
 from appliance import clock
 from appliance.cli import COMMANDS, falaj, labels, screens, verdicts
 from appliance.demo.fleet import free_ports
-from tests.appliance.conftest import RunningCore
-from tests.appliance.conftest import falaj as run_falaj
+from tests.appliance.running import RunningCore
+from tests.appliance.running import falaj as run_falaj
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_JSON = {"edge run", "edge try", "core run", "edge install"}  # they print nothing but words for people
@@ -113,6 +113,10 @@ def test_the_list_of_commands_is_true() -> None:
         (["rollout", "show", "No Model"], "'No Model' is no model name"),
         (["why", "No Model"], "'No Model' is no model name"),
         (["labels", "Watch 1", __file__], "'Watch 1' is no device name"),
+        (["rollout", "aside", "m", "1", "Watch 1", "--reason", "x"], "'Watch 1' is no device name"),
+        (["device", "token", "--site", "North 1", "--uses", "2"], "'North 1' is no site name"),
+        (["device", "carry", "/tmp", "Watch 1"], "'Watch 1' is no device name"),
+        (["trust", "authority", "--finish", "--strand", "Watch 1"], "'Watch 1' is no device name"),
     ],
 )
 def test_wrong_usage_is_exit_2_with_the_way_out(args: list[str], told: str) -> None:

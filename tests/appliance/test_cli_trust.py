@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from appliance.demo.fleet import Machines
-from tests.appliance.conftest import RunningCore, falaj
+from tests.appliance.running import RunningCore, falaj
 
 ROOTS, APPROVERS = ("amal", "badr", "carim"), ("dana", "eve")
 

@@ -22,7 +22,8 @@ from appliance.settings import CoreSettings, Ports
 from core.orders import ApplyProject, TrustKeys
 from core.project import Project
 from sync.names import DEFAULT_TENANT
-from tests.appliance.conftest import RunningCore, eventually, falaj
+from tests.appliance.running import RunningCore, falaj
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 
@@ -132,6 +133,24 @@ def test_while_the_steward_cannot_start_the_broker_stays_and_it_comes_back_by_it
     assert own.core.poll() is None and part(own.core.pid, "broker") == broker
     key.chmod(0o600)
     eventually(lambda: answers(own), "the steward to be back")
+
+
+def test_keys_that_cannot_be_read_keep_no_other_part_from_going_on(own: Machines) -> None:
+    assert own.core is not None
+    folder, log = CoreFolder(own.core_folder, DEFAULT_TENANT), own.core_folder.parent / "core.log"
+    wrapped, said = folder.home / "tenant.key", len(log.read_bytes())
+    before = (own.core.pid, part(own.core.pid, "broker"), part(own.core.pid, "steward"))
+    kept, trusted = wrapped.read_bytes(), folder.trusted.read_bytes()
+    wrapped.write_bytes(b"{")
+    folder.trusted.write_bytes(trusted + b"\n")  # as if there were another authority: certificates are looked at anew
+    eventually(lambda: b"certificates: " in log.read_bytes()[said:], "the core to say what is in the way")
+    os.kill(part(own.core.pid, "console"), signal.SIGKILL)
+    eventually(lambda: answers(own), "the core to keep its other parts up")
+    assert (own.core.pid, part(own.core.pid, "broker"), part(own.core.pid, "steward")) == before
+    assert own.core.poll() is None
+    wrapped.write_bytes(kept)
+    eventually(lambda: folder.trusted.read_bytes() == trusted, "the certificates to be put right by themselves")
+    eventually(lambda: answers(own), "the core to answer again")
 
 
 def test_a_second_core_in_the_same_folder_is_refused_and_harms_nothing(own: Machines) -> None:

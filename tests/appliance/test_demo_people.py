@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from appliance.demo.recordings import Recording
 from appliance.edge_state import EdgeFolder
 from sync.messages import Prediction
 from sync.names import ModelName
+from tests.waiting import eventually
 
 MODEL = ModelName("exercise")
 WINDOW = Expected(100.0, "PEN")
@@ -65,6 +66,28 @@ def back(device: Device, unknown: tuple[str, ...] = ()) -> Iterator[list[dict[st
         thread.join()
 
 
+@contextmanager
+def away(device: Device) -> Iterator[list[object]]:
+    """Whoever asks the device is hung up on; who tried."""
+    tries: list[object] = []
+
+    def hang_up() -> None:
+        with suppress(OSError):  # the listener is closed
+            while True:
+                connection, asker = listener.accept()
+                connection.close()
+                tries.append(asker)
+
+    with socket.create_server(("127.0.0.1", device.http_port)) as listener:
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        try:
+            yield tries
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
 def test_away_is_told_apart_from_a_device_that_forgot(device: Device) -> None:
     watch = Watch(device, MODEL, ())
     count = Count(expected=[WINDOW], mqtt=answered([WINDOW]))
@@ -75,24 +98,21 @@ def test_away_is_told_apart_from_a_device_that_forgot(device: Device) -> None:
     assert not isinstance(forgot.value, Away)
     with back(device) as told:
         assert watch.tell_labels(count, count.expected) == 1
+    watch.close()
     assert told == [{"id": "id-100.0", "label": "PEN"}]
 
 
 def test_labels_wait_until_the_device_is_back(device: Device) -> None:
     recording = Recording("r", 1, "right", "PEN", np.zeros((400, 6)))
     wearer = Wearer(device, MODEL, (recording,), 1000.0, (1,))
-    wearer.begin(50.0, samples=100, labels=True)
-    count = wearer.count
-    deadline = time.monotonic() + 10
-    while not count.expected:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    count.mqtt.update(answered(count.expected))
-    time.sleep(0.7)  # one delivery is tried in vain
+    with away(device) as tries:
+        wearer.begin(50.0, samples=100, labels=True)
+        count = wearer.count
+        eventually(lambda: bool(count.expected), "a window")
+        count.mqtt.update(answered(count.expected))
+        eventually(lambda: bool(tries), "a delivery in vain")
     with back(device) as told:
-        while not told:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually(lambda: bool(told), "the labels")
         wearer.finish()
     wearer.close()
     assert [t["id"] for t in told] == [f"id-{w.end}" for w in count.expected]

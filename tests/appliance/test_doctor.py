@@ -11,6 +11,7 @@ import pytest
 
 from appliance import doctor
 from appliance.doctor import Facts, examine, worst
+from edge.states import CLOCK_FLOOR
 
 FIT = Facts(
     python=(3, 11),
@@ -26,6 +27,10 @@ FIT = Facts(
     disk="/var/lib/falaj",
     open_keys=(),
 )
+
+
+def test_a_clock_was_set_to_the_doctor_when_it_was_to_the_agent() -> None:
+    assert doctor.EARLIEST == CLOCK_FLOOR
 
 
 def test_a_fit_machine_has_nothing_to_do() -> None:

@@ -26,7 +26,7 @@ from appliance.first_hour.measuring import (
 from edge.proving import Ended, Overdue
 from sync.errors import Malformed
 from sync.features import TensorSpec
-from tests.appliance.conftest import falaj
+from tests.appliance.running import falaj
 from tests.edge import graphs
 
 CLOCK = time.perf_counter

@@ -20,17 +20,18 @@ from appliance.broker import Broker, local_config, write_passwords
 from appliance.cli.heard import lines, tried_by
 from appliance.demo.fleet import free_ports
 from appliance.first_hour.listening import NoAnswer, overhear
-from appliance.first_hour.overheard import LARGEST, Look, look, visible
+from appliance.first_hour.overheard import LARGEST, Look, look
 from appliance.first_hour.planning import Wishes
 from appliance.first_hour.suggesting import MOST, Overheard, Suggestion, patterns, suggestions, toml, window_toml
 from appliance.project_file import read_project
+from appliance.screen import visible
 from appliance.settings import convert
 from edge.bindings.payloads import read
 from sync.link import Publish
 from sync.manifest import Binding
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink
-from tests.appliance.conftest import falaj
+from tests.appliance.running import falaj
 from tests.appliance.test_edge_try import planned
 
 NOW = 1_800_000_000.0
@@ -229,7 +230,7 @@ def test_strangers_fill_neither_the_memory_nor_the_screen() -> None:
     assert len(all_of_it.topics) == MOST and all_of_it.beyond == 10
     text = "\n".join(lines(all_of_it, suggestions(all_of_it), "here"))
     assert "\x1b" not in text and "\x9b" not in text and "more topics" in text
-    assert visible("a\x1b[2J\u202eb") == "a?[2J?b"
+    assert visible("a\x1b[2J\u202eb") == r"a\x1b[2J\u202eb"
 
 
 # --- with a real broker -----------------------------------------------------------------------------------------

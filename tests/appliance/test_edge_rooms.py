@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,15 +22,17 @@ from appliance.keys import TenantKeys
 from edge.agent import House, Identity
 from edge.budget import DAY
 from edge.outbox import Outbox
-from edge.predictions import Refusal
+from edge.predictions import AGE, Predictions, Refusal
 from edge.road import PAUSE
+from edge.routing import Routes
 from edge.runtime import load
 from edge.serving import Answer, Loaded, Serving
 from edge.states import Deployment, Phase
 from sync import codec, samples
 from sync.manifest import Drift, Uplink
 from sync.messages import SAMPLE, Assignment, Gates, Prediction, Record, SampleBatch
-from sync.names import DeviceId, Kind
+from sync.names import DeviceId, Digest, Kind
+from sync.remembered import Remembered
 from tests.edge import graphs
 from tests.edge.graphs import CLASSES, MODEL, TENANT
 
@@ -233,7 +238,7 @@ def test_whoever_answers_waits_for_no_release_beside_it_and_what_waits_is_bounde
     assert calls == [], "no trial, nothing to do"
     model = graphs.classifier()
     new, old = (Loaded(load(model), graphs.slot(number, model)) for number in (2, 1))
-    box.rooms.trials.open(MODEL, new, old, Gates("labels"), 0)
+    box.rooms.trials.open(MODEL, new, old, Gates("labels", shadow_share=1.0), 0)  # on a busy machine, too
     for number in range(2, BEHIND + 5):
         box.predict(number)  # labelled at once, faster than it is paired
     trial = box.house.trials.report(MODEL)
@@ -244,6 +249,81 @@ def test_whoever_answers_waits_for_no_release_beside_it_and_what_waits_is_bounde
     assert trial is not None and trial.pairs == trial.labels == BEHIND
     box.predict(BEHIND + 5)
     assert len(calls) == BEHIND + 1, "there is room again"
+
+
+class Meeting(Predictions):
+    """A ring in which no label is heard before two threads have come with one, or nobody comes any more."""
+
+    def meet(self) -> None:
+        self.together = threading.Barrier(2)
+
+    def hear(self, prediction_id: str, label: str) -> Remembered | Refusal | None:
+        self.together.wait(60)
+        return super().hear(prediction_id, label)
+
+
+def test_one_label_from_two_threads_counts_once_for_its_split(box: Box) -> None:
+    box.rooms.predictions.close()
+    key = TenantKeys(TENANT, bytes(32)).derive("predictions")
+    ring = Meeting(EdgeFolder(box.root).predictions, TENANT, key, os.urandom, lambda: box.now, lambda *_: None)
+    box.rooms.predictions = ring
+    box.rooms.outcomes.open(Digest("5" * 64), Routes(MODEL, "seed", 1), 20, START)
+    said = [box.predict(number, label=None) for number in range(1, 6)]
+    ring.meet()
+    with ThreadPoolExecutor(2) as threads:
+        for one in said:
+            told = [threads.submit(box.rooms.label, one.id, CLASSES[0]) for _ in range(2)]
+            assert [each.result() for each in told] == [None, None]
+    books, _ = box.rooms.outcomes.found(MODEL)
+    assert (books[1].labels, books[1].right) == (len(said), 0)
+
+
+def test_what_is_a_day_old_is_forgotten_at_the_start_and_while_nothing_is_asked(box: Box) -> None:
+    old, told = box.predict(1, label=None), box.predict(2)
+    box.tick()
+    box.now += AGE + 1
+    box.close()
+    box.open()
+    new = box.predict(3, label=None)
+    box.tick()
+    found = [one.prediction.id for one in box.rooms.predictions.said()]
+    assert found == [told.id, new.id] and old.id not in found
+    box.now += AGE + 1
+    box.tick()
+    assert [one.prediction.id for one in box.rooms.predictions.said()] == [told.id]
+
+
+def test_a_clock_that_cannot_be_right_forgets_nothing(box: Box) -> None:
+    """Never set, or well behind what was signed last: nobody can tell what is old."""
+    said = box.predict(1, label=None)
+    box.now = 3 * AGE  # a box without a battery counts from 1970
+    during = box.predict(2, label=None)
+    box.house.time.signed = START + 3 * AGE  # somebody's folder brought the time: it is still not the machine's
+    box.rooms.tick(box.house, box.house.time.at(box.now))
+    assert box.house.time.unset and len(box.rooms.predictions.said()) == 2
+    box.house.time.unset = False
+    box.house.journal.set_counter("signed_time", int(START + 9 * AGE))
+    box.rooms.tick(box.house, START + 3 * AGE)
+    assert len(box.rooms.predictions.said()) == 2, "it is behind"
+    box.rooms.tick(box.house, START + 9 * AGE)
+    assert [one.prediction.id for one in box.rooms.predictions.said()] == [during.id], "its day begins now"
+    assert box.rooms.predictions.find(said.id) is None
+
+
+def test_what_was_asked_with_several_inputs_is_labelled_and_neither_paired_nor_sent(box: Box) -> None:
+    model = graphs.classifier()
+    new, old = (Loaded(load(model), graphs.slot(number, model)) for number in (2, 1))
+    box.rooms.trials.open(MODEL, new, old, Gates("agreement"), 0)
+    box.rooms.outcomes.open(Digest("5" * 64), Routes(MODEL, "seed", 1), 20, START)
+    asked = {**graphs.windows(1), "machine": np.ones((1, 2), np.float32)}
+    said = box.rooms.recorder.record(asked, Answer(old.session.run(graphs.windows(1)), old.slot, "panel-1"))
+    other = box.rooms.recorder.record(asked, Answer({"map": np.ones((1, 9), np.float32)}, old.slot, "panel-2"))
+    box.tick()
+    assert box.rooms.label(said, CLASSES[0]) is None and box.rooms.label(other, CLASSES[0]) is Refusal.UNKNOWN_LABEL
+    box.tick()
+    trial, (books, _) = box.house.trials.report(MODEL), box.rooms.outcomes.found(MODEL)
+    assert trial is not None and trial.pairs == 0 and box.arrived() == [] and box.told == []
+    assert (books[1].keys, books[1].labels) == (1, 1), "who was told no class has no outcome"
 
 
 def test_a_trial_is_written_down_now_and_then_and_at_the_end(box: Box) -> None:

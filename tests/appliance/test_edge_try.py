@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +34,9 @@ from sync.features import TensorSpec
 from sync.link import Message, Publish
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink
-from tests.appliance.conftest import PATIENCE, eventually, falaj
+from tests.appliance.running import falaj
 from tests.edge import graphs
+from tests.waiting import PATIENCE, eventually
 
 WINDOWS = (TensorSpec("window", "FP32", (-1, 4, 2)),)
 ROWS = (TensorSpec("features", "FP32", (-1, 4)),)
@@ -253,11 +254,11 @@ class Bench:
 
 
 @contextmanager
-def bench(tryout: Tryout) -> Iterator[Bench]:
+def bench(tryout: Tryout, say: Callable[[str], None] | None = None) -> Iterator[Bench]:
     said: list[str] = []
     heard: list[Message] = []
     http, mqtt = free_ports(2)
-    with running(tryout, http, mqtt, said.append) as node:
+    with running(tryout, http, mqtt, say or said.append) as node:
         assert node.local is not None
         at = At("127.0.0.1", mqtt, "sensor", user="app", password=node.local.password.read_text())
         link = MqttLink(at)
@@ -290,6 +291,40 @@ def test_readings_that_do_not_fit_are_told_once_with_what_to_type() -> None:
     assert slow == "plant/d/vib: readings come every 0.5 s, the windows are cut for 0.02 s: start again with --rate 2"
     ends = [json.loads(m.payload)["ts"] for m in it.heard if "/c/" in m.topic]
     assert ends[:3] == pytest.approx([100.06, 100.10, 100.14])  # none of the first readings was lost
+
+
+@pytest.mark.broker
+def test_a_message_on_which_the_code_breaks_is_told_and_the_session_goes_on() -> None:
+    """Whoever takes what is said breaks once, on the link's own thread, as the agent's code might."""
+    model, said = graphs.classifier(), list[str]()
+
+    def say(text: str) -> None:
+        if text.startswith("readings come every") and not any("let go" in one for one in said):
+            raise ArithmeticError("nobody thought of that")
+        said.append(text)
+
+    with bench(plan("m", model, measure(Wish(model)), Wishes("plant/+/vib")), say) as it:
+        for n in range(40):
+            it.send("plant/c/vib", {"ts": 100 + n * 0.02, "c1": 1, "c2": 2})
+        eventually(lambda: len(it.heard) >= 3, "answers after it")
+    (told,) = (one for one in said if "let go" in one)
+    assert told.startswith("plant/c/vib: a message was let go: ArithmeticError in test_edge_try.py")
+    assert "nobody thought" not in told and "goes on" in told
+
+
+@pytest.mark.broker
+def test_a_person_who_stopped_reading_ends_nothing() -> None:
+    """As where the output goes into `head`."""
+    model = graphs.classifier()
+
+    def say(text: str) -> None:
+        raise BrokenPipeError
+
+    with bench(plan("m", model, measure(Wish(model)), Wishes("plant/+/vib")), say) as it:
+        it.send("plant/a/vib", {"ts": 100.0, "ax": 1, "ay": 2})
+        for n in range(40):
+            it.send("plant/c/vib", {"ts": 100 + n * 0.02, "c1": 1, "c2": 2})
+        eventually(lambda: len(it.heard) >= 3, "answers all the same")
 
 
 def test_the_rhythm_of_a_topic_is_that_of_its_newest_readings() -> None:

@@ -24,7 +24,8 @@ from sync.chunks import digest
 from sync.enrolment import Token
 from sync.mqtt import Broker, MqttLink
 from sync.names import DeviceId, Digest
-from tests.appliance.conftest import RunningCore, eventually
+from tests.appliance.running import RunningCore
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 
@@ -101,7 +102,7 @@ def test_a_new_token_for_the_same_name_raises_the_epoch(core: RunningCore, tmp_p
 
 def test_an_expired_token_is_refused_by_the_device_and_by_the_core(core: RunningCore, tmp_path: Path) -> None:
     folder = EdgeFolder(tmp_path / "edge")
-    given = token(core, "late", minutes=-1)
+    given = token(core, "late", minutes=0)
     with pytest.raises(EnrolFailed, match="the token for late has expired: ask for a new one with `falaj device token"):
         enrol(folder, given, clock.now())
     with pytest.raises(EnrolFailed, match="the core refused: the token does not hold"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from appliance import install
-from tests.appliance.conftest import falaj
+from tests.appliance.running import falaj
 
 
 def parsed(text: str) -> configparser.ConfigParser:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from appliance import certificates, clock
-from appliance.core_state import open_authority, open_keys
+from appliance.core_state import authority_folder, open_keys
 from appliance.demo.fleet import Device
 from appliance.edge_state import EdgeFolder, identity
 from appliance.enrolling import EnrolFailed, Unreachable, Waits, enrol, find_serial, first_boot, read_token
@@ -17,7 +17,8 @@ from core.fleet import enrolment
 from core.orders import Revoke
 from sync import roles
 from sync.names import DEFAULT_TENANT, DeviceId, Serial
-from tests.appliance.conftest import RunningCore, eventually, falaj
+from tests.appliance.running import RunningCore, falaj
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 
@@ -54,7 +55,7 @@ def imported(core: RunningCore, tmp_path: Path, *lines: str) -> None:
 def ends_soon(core: RunningCore, folder: EdgeFolder) -> float:
     """Puts a certificate into the folder that ends in an hour; when it does."""
     own, now = identity(folder), clock.now()
-    authority = open_authority(core.folder, open_keys(core.folder))
+    authority = authority_folder(core.folder, open_keys(core.folder)).held()[0]
     public = bytes.fromhex(roles.signer(own.signing_key).public_key.keyval["public"])
     pem = enrolment.certify(authority, DEFAULT_TENANT, DeviceId(own.device), public, now, timedelta(hours=1))
     write_private(folder.identity / "device.pem", pem)

@@ -122,7 +122,8 @@ def test_a_first_start_that_was_cut_between_its_files_is_gone_on_with(tmp_path: 
 def test_a_secret_that_is_damaged_is_named(tmp_path: Path) -> None:
     made, path = opened(tmp_path), tmp_path / "keys" / "snapshot"
     made.keep_secret(path, b"a secret")
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    sealed = path.read_bytes()
+    path.write_bytes(sealed[:-1] + bytes([sealed[-1] ^ 1]))
     with pytest.raises(Damaged, match=r"keys/snapshot does not open .*: put it back from the backup"):
         made.read_secret(path)
 

@@ -25,9 +25,9 @@ from sync.link import Message, Publish
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink
 from sync.names import DeviceId, ModelName
-from tests.appliance.conftest import eventually
 from tests.edge import graphs
 from tests.edge.graphs import MODEL, TENANT, manifest
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 DEVICE = DeviceId("box-1")

@@ -20,7 +20,7 @@ from sync.link import LinkDown, Message, Publish
 from sync.mqtt import IN_FLIGHT, MqttLink, Tls
 from sync.mqtt import Broker as At
 from sync.names import DEFAULT_TENANT
-from tests.appliance.conftest import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 

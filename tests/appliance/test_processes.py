@@ -8,13 +8,29 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
 
+from appliance.core_state import CoreFolder
 from appliance.demo.fleet import free_ports
-from appliance.processes import PortTaken, check_port_free, last_words, listens, spawn, stop, tail, wait_for_port
-from tests.appliance.conftest import eventually
+from appliance.job_logs import KEPT, job_log
+from appliance.job_node import _Progress
+from appliance.processes import (
+    PortTaken,
+    check_port_free,
+    last_words,
+    launch,
+    listens,
+    spawn,
+    stop,
+    tail,
+    tell,
+    wait_for_port,
+)
+from sync.names import DEFAULT_TENANT
+from tests.waiting import eventually
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -74,6 +90,49 @@ def test_the_end_of_a_log_goes_into_the_message(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"1\n2\n\xff3\n4\n")
     assert tail(tmp_path / "log", 2) == "�3\n4"
     assert tail(tmp_path / "none") == ""
+
+
+def test_of_a_log_without_bound_its_end_alone_is_looked_at(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        file.write(b"Error: long ago\n")
+        file.truncate(1 << 40)  # a terabyte, of which nothing is on the disk
+        file.seek(0, os.SEEK_END)
+        file.write(b"\nlast but one\nlast\n")
+    assert tail(log, 2) == "last but one\nlast" and last_words(log).endswith("last but one\nlast")
+
+
+def test_a_child_that_reads_late_keeps_nobody_but_who_tells_it(tmp_path: Path) -> None:
+    reader = f"""
+        import sys, time
+        from pathlib import Path
+        while not Path({str(tmp_path / "now")!r}).exists():
+            time.sleep(0.01)
+        print(len(sys.stdin.buffer.read()))
+    """
+    child = launch([sys.executable, "-c", textwrap.dedent(reader)], tmp_path / "log", listens=True)
+    teller = threading.Thread(target=tell, args=(child, b"x" * 1_000_000))
+    teller.start()
+    (tmp_path / "now").touch()
+    teller.join(20)
+    assert child.wait(20) == 0 and (tmp_path / "log").read_text() == "1000000\n"
+
+
+def test_the_logs_of_old_jobs_go(tmp_path: Path) -> None:
+    for job in range(1, 3 * KEPT):
+        job_log(tmp_path, job).touch()
+    (tmp_path / "job-of-mine.log").touch()
+    assert {job_log(tmp_path, 3 * KEPT), *tmp_path.glob("job-[0-9]*.log")} == {
+        tmp_path / f"job-{job}.log" for job in range(2 * KEPT + 1, 3 * KEPT + 1)
+    }
+    assert (tmp_path / "job-of-mine.log").exists()
+
+
+def test_a_steward_that_is_away_ends_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    progress = _Progress(CoreFolder(tmp_path, DEFAULT_TENANT), 1)
+    for stage in ("rows", "training", "export"):
+        progress(stage, 0.5)
+    assert len(caplog.messages) == 1 and "nobody hears: no steward at" in caplog.messages[0]
 
 
 def _gone(pid: int) -> bool:

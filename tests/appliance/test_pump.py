@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 
 from appliance.pump import BACKLOG, Pump
-from tests.appliance.conftest import PATIENCE, eventually
+from tests.waiting import PATIENCE, eventually
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from appliance.pump import BACKLOG, Pump
 from appliance.reopening import Reopening
-from tests.attacks.ground import PATIENCE, eventually
+from tests.waiting import PATIENCE, eventually
 
 
 class Link:

@@ -46,8 +46,9 @@ BOX, SIGNING = X25519PrivateKey.generate(), roles.new_signing_key()
 TOLERANCE = 1e-4
 
 
-def network(spec: WindowSpec, seed: int) -> bytes:
-    """Softmax of products of the window and of the table's row: every number of both has a say."""
+def network(spec: WindowSpec, seed: int, *, flat: bool = False) -> bytes:
+    """Softmax of products of the window, which may come as one row of numbers, and of the table's row: every number of
+    both has a say."""
     chance = np.random.default_rng(seed)
     parts = {"w": (spec.size * 2, 3), "v": (2, 3)}
     constants = [numpy_helper.from_array(chance.normal(size=shape).astype(np.float32), n) for n, shape in parts.items()]
@@ -60,14 +61,16 @@ def network(spec: WindowSpec, seed: int) -> bytes:
         helper.make_node("Tanh", ["sum"], ["bent"]),
         helper.make_node("Softmax", ["bent"], ["probabilities"]),
     ]
-    inputs = [graphs.value("window", ["n", spec.size, 2]), graphs.value("machines", ["n", 2])]
+    window = ["n", spec.size * 2] if flat else ["n", spec.size, 2]
+    inputs = [graphs.value("window", window), graphs.value("machines", ["n", 2])]
     return graphs.finish(nodes, inputs, [graphs.value("probabilities", ["n", 3])], constants)
 
 
 class Field:
     """A device with bindings, tables and a ring, and what its core keeps of the releases it serves."""
 
-    def __init__(self, folder: Path, spec: WindowSpec) -> None:
+    def __init__(self, folder: Path, spec: WindowSpec, *, flat: bool = False) -> None:
+        self.flat = flat
         self.spec, self.shelf, self.manifests = spec, dict[Digest, bytes](), dict[int, Manifest]()
         self.lookups, self.serving = Lookups(lambda: NOW), Serving()
         self.ring = Predictions(folder / "p.db", TENANT, bytes(32), os.urandom, lambda: NOW, lambda code, text: None)
@@ -78,13 +81,12 @@ class Field:
         self.go_live(1)
 
     def go_live(self, number: int) -> None:
-        model = network(self.spec, number)
+        model = network(self.spec, number, flat=self.flat)
         vectors = golden.encode(golden.Golden({}, {"fp32": golden.Expected({}, TOLERANCE)}))
         blobs = [describe(content, digest(content)) for content in (model, vectors)]
         self.shelf |= {digest(content): content for content in (model, vectors)}
-        inputs = (
-            TensorSpec("window", "FP32", (-1, self.spec.size, 2)), TensorSpec("machines", "FP32", (-1, 2)),
-        )  # fmt: skip
+        window = (-1, self.spec.size * 2) if self.flat else (-1, self.spec.size, 2)
+        inputs = (TensorSpec("window", "FP32", window), TensorSpec("machines", "FP32", (-1, 2)))
         self.manifests[number] = replace(
             graphs.manifest(number, (BINDING,), CLASSES, self.spec), inputs=inputs, lookups=(ACCEPTED,),
             variants=(Variant("fp32", (), blobs[0]),), golden=blobs[1],
@@ -126,7 +128,7 @@ class Field:
 def test_whatever_was_served_is_made_again_to_the_last_bit(data: st.DataObject) -> None:
     spec = data.draw(specs)
     with TemporaryDirectory() as name:
-        field = Field(Path(name), spec)
+        field = Field(Path(name), spec, flat=data.draw(st.booleans()))
         for number, entity in enumerate(("w1", "w2", "w1")):
             if data.draw(st.booleans()):
                 field.table(number + 1, data.draw(st.floats(-9, 9, width=32)))
@@ -235,7 +237,7 @@ def test_no_word_of_a_file_reaches_the_terminal_as_it_is(field: Field) -> None:
     bent = replace(one, prediction=replace(one.prediction, value="\x1b]0;OK\x07", classes=()))
     done = [replace(field.again(one), text="\x1b[2Jfine\n"), field.again(bent)]
     lines = made_again(replace(told, cpu="\x9b31m"), done, "another cpu")
-    assert all(line.isprintable() for line in lines) and "?]0;OK?" in lines[2], lines
+    assert all(line.isprintable() for line in lines) and r"\x1b]0;OK\x07" in lines[2], lines
 
 
 def test_of_a_ring_of_before_the_variant_is_told_by_the_manifest(field: Field) -> None:

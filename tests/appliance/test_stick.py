@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from appliance.cli.carry import _lines as carried
+from appliance.cli.edge_sync import _lines as synced
+from appliance.core_trips import Told, Trip
+from appliance.edge_trips import Visited
 from appliance.stick import Stick, StickFailed
-from sync.names import TenantId
+from sync.names import DeviceId, TenantId
 
 TENANT = TenantId("acme")
 NAME = "d/press-1/desired"
@@ -135,6 +141,46 @@ def test_a_folder_in_the_place_of_a_file_is_told(stick: Stick) -> None:
     path(stick).mkdir(parents=True)
     with pytest.raises(StickFailed, match=f"writing {NAME}: Is a directory"):
         stick.write(NAME, b"x")
+
+
+def refusing(code: int) -> Callable[[int], None]:
+    def flush(folder: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return flush
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF])
+def test_a_disk_that_cannot_flush_folders_is_written_and_told_of(tmp_path: Path, code: int) -> None:
+    stick = Stick(tmp_path, TENANT, refusing(code))
+    assert stick.write(NAME, b"one") and stick.write(NAME, b"two") and stick.write("trust/index", b"x")
+    assert Stick(tmp_path, TENANT).read(NAME) == b"two" and not stick.refused
+    assert os.strerror(code) in stick.caution and "unmount it before you take it away" in stick.caution
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_fails_to_flush_a_folder_has_failed(tmp_path: Path, code: int) -> None:
+    stick = Stick(tmp_path, TENANT, refusing(code))
+    with pytest.raises(StickFailed):
+        stick.write(NAME, b"one")
+    assert not stick.caution
+
+
+def test_both_commands_say_so_once(tmp_path: Path) -> None:
+    stick = Stick(tmp_path, TENANT, refusing(errno.EINVAL))
+    for name in (NAME, "trust/index"):
+        stick.write(name, b"x")
+    told = Told(DeviceId("press-1"))
+    for lines in (carried(Trip({told.device: told}), stick), synced(Visited(told.device), stick, joined=False)):
+        (said,) = [line for line in lines if "attention" in line]
+        assert stick.caution in said
+
+
+def test_a_disk_that_flushes_folders_is_no_caution(stick: Stick) -> None:
+    flushed: list[int] = []
+    counted = Stick(stick.place, TENANT, flushed.append)
+    counted.write(NAME, b"one")
+    assert len(flushed) == 6 and not counted.caution, "falaj, 1, acme, d, press-1, and the file in it"
 
 
 def test_no_folder_no_stick(tmp_path: Path) -> None:

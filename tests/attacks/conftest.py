@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flask.testing import FlaskClient
 
+from core.console import create_enrolment
+from core.orders import Answer, Enrol, Order
 from tests.attacks.field import Field
 from tests.attacks.ground import Ground, open_ground
 from tests.core.world import World
@@ -42,6 +45,25 @@ def world(own_ground: Ground, tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path, authority=own_ground.authority, now=own_ground.now).ready()
     yield made
     made.catalog.close()
+
+
+@pytest.fixture
+def lone_world(tmp_path: Path) -> Iterator[World]:
+    """A core without a broker: newcomers knock at its door."""
+    made = World(tmp_path).ready()
+    yield made
+    made.catalog.close()
+
+
+@pytest.fixture
+def client(world: World) -> FlaskClient:
+    """The door where newcomers ask for a certificate."""
+
+    def steward(order: Order) -> Answer:
+        assert isinstance(order, Enrol), "the listener passes on nothing else"
+        return world.order(order)
+
+    return create_enrolment(steward, world.authority.certificate).test_client()
 
 
 @pytest.fixture

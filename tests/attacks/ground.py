@@ -20,34 +20,26 @@ from appliance.broker import Broker, BrokerFiles, NoBroker, end_session, uplink_
 from appliance.keys import new_device_keys, write_private
 from core.fleet import enrolment
 from core.fleet.enrolment import Pair
-from core.steward import Access, Action, Cut, Send
+from core.steward import Access, Action, Cut, House, Send, SendBlob
 from sync import topics
 from sync.enrolment import Token
 from sync.link import Message, Publish
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink, Tls
 from sync.names import DeviceId, Digest
+from tests.core.newcomers import certified
 from tests.core.world import TENANT, request
+from tests.waiting import PATIENCE, eventually
 
 VICTIM, ATTACKER = DeviceId("watch-1"), DeviceId("watch-2")
-PATIENCE = 20.0  # seconds until a test that waits gives up; nothing is measured by it
 DAY = 86_400.0
-
-
-def eventually(done: Callable[[], bool], what: str) -> None:
-    """Waits for something that another thread or the broker does."""
-    end = time.monotonic() + PATIENCE
-    while not done():
-        assert time.monotonic() < end, f"waited for {what}"
-        time.sleep(0.01)
 
 
 def certify(name: DeviceId, authority: Pair, now: float) -> tuple[bytes, bytes]:
     """(certificate, private key) of a device, by the only way a device gets one."""
     keys = new_device_keys(name)
     token = Token("https://core.test", TENANT, name, "secret", Digest("a" * 64), Digest("b" * 64), now + 60)
-    found = enrolment.admit(authority, request(token, keys), TENANT, enrolment.hash_secret("secret"), now)
-    return found.certificate, keys.signing
+    return certified(authority, request(token, keys), enrolment.hash_secret("secret"), now)[1], keys.signing
 
 
 @dataclass
@@ -220,12 +212,15 @@ def greet(port: int, context: ssl.SSLContext) -> int | None:
     return answer[3] if len(answer) > 3 and answer[0] == 0x20 else None
 
 
-def obey(ground: Ground, core: Session | None, actions: list[Action]) -> None:
-    """Carries out what a steward wants done to the broker, as its process does."""
+def obey(ground: Ground, core: Session | None, actions: list[Action], house: House | None = None) -> None:
+    """Carries out what a steward wants done to the broker, as its process does; blobs are read from its `house`."""
     for action in actions:
         match action:
             case Send(message) if core is not None:
                 core.link.publish(message)
+            case SendBlob() if core is not None and house is not None:
+                for chunk in house.chunks(action):
+                    core.link.publish(chunk)
             case Access(revocations, denied):
                 write_private(ground.folder / "revoked.pem", revocations)
                 write_access(ground.broker.folder, TENANT, denied)

@@ -11,8 +11,9 @@ import pytest
 from core.fleet import enrolment
 from core.fleet.enrolment import Pair
 from sync import topics
-from tests.attacks.ground import DAY, VICTIM, Ground, certify, eventually, start
+from tests.attacks.ground import DAY, VICTIM, Ground, certify, start
 from tests.core.world import TENANT
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 NOW = time.time()

@@ -13,8 +13,9 @@ from core.steward import Access
 from sync import topics
 from sync.messages import EVENT
 from sync.names import DeviceId, Kind
-from tests.attacks.ground import Ground, Session, eventually, greet, obey
+from tests.attacks.ground import Ground, Session, greet, obey
 from tests.core.world import ONE, TENANT, TWO, Device, World
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 

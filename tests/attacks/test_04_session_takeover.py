@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sync import topics
-from tests.attacks.ground import ATTACKER, VICTIM, Ground, eventually
+from tests.attacks.ground import ATTACKER, VICTIM, Ground
 from tests.core.world import TENANT
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 DESIRED = topics.desired(TENANT, VICTIM)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from cryptography import x509
 from flask.testing import FlaskClient
 
 from appliance.keys import new_device_keys
-from core.console import create_enrolment
 from core.fleet import boxes as lists
-from core.orders import Answer, ImportBoxes, Order
+from core.orders import ImportBoxes
 from sync import roles, topics
 from sync.enrolment import ENROLMENT_TYPE
 from sync.names import BadName, DeviceId, Serial
@@ -27,18 +24,8 @@ NAMES = (
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path).ready()
-    yield made
-    made.catalog.close()
-
-
-@pytest.fixture
-def client(world: World) -> FlaskClient:
-    def steward(order: Order) -> Answer:
-        return world.order(order)  # type: ignore[arg-type]
-
-    return create_enrolment(steward, world.authority.certificate).test_client()
+def world(lone_world: World) -> World:
+    return lone_world
 
 
 @pytest.mark.parametrize("name", NAMES)

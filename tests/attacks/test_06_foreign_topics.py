@@ -7,8 +7,9 @@ import pytest
 from sync import topics
 from sync.messages import EVENT
 from sync.names import Digest, TenantId, TrustFile
-from tests.attacks.ground import ATTACKER, VICTIM, Ground, eventually
+from tests.attacks.ground import ATTACKER, VICTIM, Ground
 from tests.core.world import TENANT
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 OWN = topics.up(TENANT, ATTACKER, EVENT)

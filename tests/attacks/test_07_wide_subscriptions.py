@@ -13,8 +13,9 @@ import pytest
 from sync import topics
 from sync.messages import EVENT
 from sync.names import Kind, TenantId
-from tests.attacks.ground import ATTACKER, VICTIM, Ground, Session, eventually
+from tests.attacks.ground import ATTACKER, VICTIM, Ground, Session
 from tests.core.world import TENANT
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 END = topics.ack(TENANT, ATTACKER, Kind("end"))

@@ -8,8 +8,9 @@ from core.steward import Action, Send
 from sync import topics
 from sync.messages import EVENT, DeviceEvent
 from sync.names import Kind
-from tests.attacks.ground import Ground, Session, eventually
+from tests.attacks.ground import Ground, Session
 from tests.core.world import ONE, START, TENANT, Device, World
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 ROOT = topics.tenant_root(TENANT)

@@ -12,8 +12,8 @@ from tuf.api.metadata import Metadata, MetaFile, Snapshot, Timestamp
 from appliance import owner
 from core.orders import OnlineRole
 from core.release.metadata import write
-from edge.trust import LAST_VERSION
 from sync import roles
+from sync.names import LAST
 from tests.attacks.estate import Estate
 from tests.core.world import MODEL
 
@@ -43,11 +43,11 @@ def counted_up(estate: Estate, *stolen: OnlineRole) -> dict[str, bytes]:
     if "snapshot" in stolen:
         version = timestamp.signed.snapshot_meta.version
         snapshot: Metadata[Snapshot] = Metadata.from_bytes(files[f"{version}.snapshot.json"])
-        snapshot.signed.version = LAST_VERSION
+        snapshot.signed.version = LAST
         data = signed(snapshot, estate.stolen("snapshot"))
-        forged[f"{LAST_VERSION}.snapshot.json"] = data
-        timestamp.signed.snapshot_meta = MetaFile.from_data(LAST_VERSION, data, ["sha256"])
-    timestamp.signed.version = LAST_VERSION
+        forged[f"{LAST}.snapshot.json"] = data
+        timestamp.signed.snapshot_meta = MetaFile.from_data(LAST, data, ["sha256"])
+    timestamp.signed.version = LAST
     return forged | {"timestamp.json": signed(timestamp, estate.stolen("timestamp"))}
 
 
@@ -65,7 +65,7 @@ def test_12_recovered_from_by_putting_other_keys_into_the_root(estate: Estate, s
     untouched = [estate.identity(name) for name in BOXES]
     estate.plant(counted_up(estate, *stolen))
     estate.pass_time(2)
-    assert {estate.mark(name)["timestamp"] for name in BOXES} == {LAST_VERSION}
+    assert {estate.mark(name)["timestamp"] for name in BOXES} == {LAST}
 
     number = estate.stage()
     owner.approve(estate.api, estate.owner, MODEL, number, "test", estate.world.now)
@@ -74,7 +74,7 @@ def test_12_recovered_from_by_putting_other_keys_into_the_root(estate: Estate, s
     assert [estate.serves(name) for name in BOXES] == [1, 1], "what serves goes on"
     new = estate.codes("press-1")[len(before["press-1"]) :]
     assert new.count("refused-untrusted") == 1 and set(new) <= {"release-offered", "refused-untrusted"}
-    assert estate.mark("press-1")["timestamp"] == LAST_VERSION
+    assert estate.mark("press-1")["timestamp"] == LAST
 
     for role in stolen:
         changed = owner.rotate_online(estate.api, estate.owner, role, "test", estate.world.now)

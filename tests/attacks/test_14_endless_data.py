@@ -14,16 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from edge.agent.intake import TRUST_BYTES, TRUST_FILE_LIMIT, TRUST_FILES
+from edge.agent.intake import TRUST_BYTES, TRUST_FILES
+from edge.roots import TRUST_FILE_LIMIT
 from edge.states import Listen
 from sync import topics
 from sync.link import Message
 from sync.mqtt import LARGEST, Broker, MqttLink
 from sync.names import Digest, TrustFile
 from tests.attacks.field import Field
-from tests.attacks.ground import Ground, eventually
+from tests.attacks.ground import Ground
 from tests.edge.device import committed
 from tests.edge.world import DEVICE, TENANT, Core, Shipped
+from tests.waiting import eventually
 
 HOURS = 7200.0  # seconds
 FLOOD = 300  # messages; none of the counts below depends on it

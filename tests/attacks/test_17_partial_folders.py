@@ -46,7 +46,7 @@ def the_timestamp(core: FarCore, place: Path) -> list[Path]:
 
 
 def _manifest(core: FarCore) -> object:
-    return max((m for m, _ in core.catalog.releases.manifests("approved")), key=lambda m: m.number)
+    return core.catalog.releases.newest_approved(MODEL)
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,7 @@ class Field:
         self.shipped: dict[int, Shipped] = {}
         for number in (1, 2, 3):
             self.shipped[number] = self.core.ship(number)
-            self.core.assign(self.shipped[number], self.device.identity)
-            self.device.settle(9, ask=0)
-            assert committed(self.device, number)
+            self.device.commit(self.shipped[number])
         self.device.acknowledge(999)
 
     def revoke(self, *numbers: int, told: bool = True) -> None:

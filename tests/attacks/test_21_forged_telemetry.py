@@ -13,8 +13,9 @@ from sync.link import Message
 from sync.messages import DeviceEvent, Status
 from sync.names import DeviceId, Digest, TenantId
 from sync.reports import Side, WhyCard
-from tests.attacks.ground import Ground, eventually
+from tests.attacks.ground import Ground
 from tests.core.world import MODEL, ONE, START, TENANT, TWO, Device, World, serving
+from tests.waiting import eventually
 
 EVENT = DeviceEvent("drift-alarm", "believe me", MODEL, "alarm")
 LIE = serving(Digest("a" * 64), quarantined={Digest("b" * 64): 0})

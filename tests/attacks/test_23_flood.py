@@ -18,8 +18,9 @@ from core.fleet.floods import COST, KNOWN, RATE, REPORT, ROOM, Floods, Hearing
 from sync import topics
 from sync.messages import EVENT, DeviceEvent
 from sync.names import DeviceId
-from tests.attacks.ground import ATTACKER, VICTIM, Ground, eventually
+from tests.attacks.ground import ATTACKER, VICTIM, Ground
 from tests.core.world import ONE, TENANT, TWO, Device, World
+from tests.waiting import eventually
 
 SMALL = 50 * (COST + 1)  # tokens: 50 words that come to nothing
 FLOOD = 200
@@ -30,7 +31,7 @@ NONSENSE = b"{" * 50
 def alone(tmp_path: Path) -> Iterator[World]:
     """A core whose quota is soon used up."""
     made = World(tmp_path / "core").ready()
-    made.house.floods = Floods(SMALL)
+    made.house.memory.floods = Floods(SMALL)
     yield made
     made.catalog.close()
 

@@ -18,7 +18,8 @@ from core.catalog.fleet import ACTIVE
 from core.console.facts import gather
 from core.console.pages import compose
 from core.fleet.floods import Floods
-from edge.agent.intake import TRUST_BYTES, TRUST_FILE_LIMIT, TRUST_FILES
+from edge.agent.intake import TRUST_BYTES, TRUST_FILES
+from edge.roots import TRUST_FILE_LIMIT
 from sync import codec, roles, topics
 from sync.link import Message
 from sync.messages import ASSIGNMENT_TYPE, REPORTED_TYPE, DeviceEvent, Record, SampleBatch, Status
@@ -71,7 +72,7 @@ def accepted(world: World) -> None:
 @pytest.mark.parametrize("count", COUNTS)
 def test_24_nothing_a_device_can_say_stops_the_core(alone: World, count: int) -> None:
     world, device, honest = alone, alone.enrol(ONE), alone.enrol(TWO)
-    world.house.floods = Floods(1e12)  # all of it shall be read (attack 23 has the quota)
+    world.house.memory.floods = Floods(1e12)  # all of it shall be read (attack 23 has the quota)
     old, new = Side(1, Digest("a" * 64), 0.9), Side(2, Digest("b" * 64), 0.4)
     trial = TrialReport(new.manifest, old.manifest, 0, "labels", 10, 1, 70, 2, pairs=740)
     model = serving(Digest("a" * 64), quarantined={new.manifest: 0}, trial=trial)
@@ -113,6 +114,7 @@ def test_24_nothing_a_device_can_say_stops_the_core(alone: World, count: int) ->
     kept = world.catalog.events.newest(10 * KEPT)
     assert sum(e.source == ONE for e in kept) <= KEPT + 4 * FORGET_EVERY, "older ones go now and then"
     assert {e.code for e in kept} >= {"refused-malformed", "refused-untrusted", "device-cloned"}
+    assert not world.house.memory.broken, "it is refused by name, not caught at the last border"
     world.hear(honest.report({MODEL: model}))
     row = world.catalog.fleet.device(TWO)
     assert row is not None and row.report is not None, "a genuine word of another is heard"

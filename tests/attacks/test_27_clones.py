@@ -7,8 +7,9 @@ import pytest
 from core import orders
 from sync import topics
 from sync.messages import EVENT, DeviceEvent
-from tests.attacks.ground import Ground, Session, eventually, greet, obey
+from tests.attacks.ground import Ground, Session, greet, obey
 from tests.core.world import ONE, TENANT, Device, World
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 

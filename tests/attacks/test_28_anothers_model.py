@@ -13,9 +13,10 @@ from sync.errors import Damaged
 from sync.manifest import LIMIT, Manifest
 from sync.messages import ModelOrder
 from sync.names import Digest
-from tests.attacks.ground import Ground, Session, eventually, greet, obey, open_ground
+from tests.attacks.ground import Ground, Session, greet, obey, open_ground
 from tests.core.pairs import desired
 from tests.core.world import MODEL, ONE, TENANT, TWO, Device, World, serving
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 SECRET = b"a canary in the model" * 40
@@ -51,7 +52,7 @@ def test_28_on_the_wire_it_gets_ciphertext_and_no_key(own_ground: Ground, case: 
     core, session = own_ground.core(), session_of(own_ground, case.thief)
     root = topics.tenant_root(TENANT)
     session.listen(f"{root}/blob/#", f"{root}/trust/#", f"{root}/d/{ONE}/desired", f"{root}/d/+/desired", f"{root}/d/#")
-    obey(own_ground, core, case.world.actions)
+    obey(own_ground, core, case.world.actions, case.world.house)
     core.say(topics.desired(TENANT, TWO), b"the end")
     eventually(lambda: session.topics()[-1:] == [topics.desired(TENANT, TWO)], "all of it")
     blobs = [m for m in session.heard if "/blob/" in m.topic]

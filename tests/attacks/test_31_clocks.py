@@ -14,26 +14,16 @@ import pytest
 from sync import topics
 from sync.messages import Assignment
 from sync.names import TrustFile
-from tests.edge.device import Device, committed, new_device
+from tests.edge.device import Device, committed, serving_device
 from tests.edge.world import DAY, MODEL, NOW, TENANT, Core
 
 YEAR = 365 * DAY
 
 
 @pytest.fixture
-def core() -> Core:
-    return Core()
-
-
-@pytest.fixture
-def device(core: Core, tmp_path: Path) -> Device:
+def device(core: Core, ram: Path) -> Device:
     """Release 1 is committed and answers."""
-    device = new_device(core, tmp_path).boot()
-    core.assign(core.ship(1), device.identity)
-    device.settle(8, ask=0)
-    assert committed(device, 1)
-    device.acknowledge(999)
-    return device
+    return serving_device(core, ram)
 
 
 def frozen(core: Core, device: Device, *, knows: bool) -> bytes:

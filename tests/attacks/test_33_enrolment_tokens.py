@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
 from appliance.keys import new_device_keys
-from core.console import create_enrolment
-from core.orders import Answer, Enrol, Order
 from sync import roles
 from sync.enrolment import Token
 from tests.core.world import ONE, TWO, World, request
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path).ready()
-    yield made
-    made.catalog.close()
-
-
-@pytest.fixture
-def client(world: World) -> FlaskClient:
-    def steward(order: Order) -> Answer:
-        assert isinstance(order, Enrol), "the listener passes on nothing else"
-        return world.order(order)
-
-    return create_enrolment(steward, world.authority.certificate).test_client()
+def world(lone_world: World) -> World:
+    return lone_world
 
 
 def ask(client: FlaskClient, token: Token, signer: bytes | None = None, **lies: Any) -> tuple[int, dict[str, Any]]:

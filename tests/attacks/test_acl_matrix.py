@@ -26,8 +26,9 @@ from sync import topics
 from sync.messages import EVENT
 from sync.mqtt import Tls
 from sync.names import Digest, Kind, TenantId, TrustFile
-from tests.attacks.ground import ATTACKER, PATIENCE, VICTIM, Ground, certify, eventually, open_ground
+from tests.attacks.ground import ATTACKER, VICTIM, Ground, certify, open_ground
 from tests.core.world import TENANT
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.broker
 ROOT, OTHER = topics.tenant_root(TENANT), topics.tenant_root(TenantId("other"))

@@ -7,14 +7,26 @@ from typing import Any
 
 from appliance.keys import DeviceKeys, new_device_keys
 from core import orders
+from core.fleet import enrolment
+from core.fleet.enrolment import Applicant, Pair
 from core.handoffs import Box
 from core.orders import Answer
 from sync import codec
 from sync.enrolment import Token
-from sync.names import DeviceId, Serial, SiteId
-from tests.core.world import Device, World, request
+from sync.names import DeviceId, Serial, SiteId, TenantId
+from tests.core.world import TENANT, Device, World, request
 
 SITE = SiteId("north")
+
+
+def certified(
+    authority: Pair, envelope: bytes, secret_hash: str, now: float, tenant: TenantId = TENANT
+) -> tuple[Applicant, bytes]:
+    """Who asks by a device's own token, checked as the steward does, and the certificate (PEM)."""
+    found = enrolment.check(envelope, tenant, secret_hash)
+    assert found.request.device is not None
+    life = enrolment.LEAF_LIFE
+    return found, enrolment.certify(authority, tenant, found.request.device, found.signing_key, now, life)
 
 
 def boxes(count: int, site: SiteId = SITE) -> tuple[Box, ...]:

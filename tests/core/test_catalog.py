@@ -56,6 +56,17 @@ def test_a_foreign_file_is_no_catalog(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_full_disk_is_called_one_and_the_next_transaction_is_none_the_worse(path: Path) -> None:
+    catalog = open_catalog(path, CATALOG_KEY)
+    (pages,) = catalog._db.execute("PRAGMA page_count").fetchone()
+    catalog._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+    with pytest.raises(sqlcipher.OperationalError, match="full"):
+        put(catalog, CANARY * 10_000)
+    put(catalog)
+    assert [event.text for event in catalog.events.newest()] == [CANARY]
+    catalog.close()
+
+
 def test_only_its_owner_can_read_the_file(path: Path) -> None:
     open_catalog(path, CATALOG_KEY).close()
     assert path.stat().st_mode & 0o077 == 0 and path.parent.stat().st_mode & 0o077 == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,54 +22,16 @@ from core.release import publish, signing
 from sync import chunks, codec, roles
 from sync.commands import AskPredictions, AskSupport
 from sync.errors import Malformed
-from sync.features import WindowSpec
 from sync.manifest import Lineage, Manifest, Profile, Variant
 from sync.messages import Gates, Reported
-from sync.names import DeviceId, LookupName, ModelName, SiteId, TenantId
+from sync.names import DeviceId, LookupName, SiteId, TenantId
 from sync.reports import ModelReport, Release, Validated
 from tests.core import people
+from tests.core.console_world import KEY, MODEL, NOW, WINDOW
+from tests.core.doors import Steward
 from tests.core.newcomers import boxes
 
-KEY = bytes(range(32))
-NOW = 1.8e9
-MODEL = ModelName("activity")
 PLAIN = chunks.digest(b"plain")
-WINDOW = WindowSpec(4, 2, 0.02, ("x", "y"))
-
-
-class Steward:
-    """A steward that remembers its orders and answers as it was told to."""
-
-    def __init__(self) -> None:
-        self.orders: list[Order] = []
-        self.answer = Answer(True, {"done": True})
-        self.away = False
-
-    def ask(self, order: Order) -> Answer:
-        if self.away:
-            raise ConnectionRefusedError("/run/secret/path")
-        self.orders.append(order)
-        return self.answer
-
-
-@pytest.fixture
-def steward() -> Steward:
-    return Steward()
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    opened = open_catalog(tmp_path / "catalog.db", KEY)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def client(catalog: Catalog, tmp_path: Path, steward: Steward) -> FlaskClient:
-    def read_only() -> Catalog:
-        return open_catalog(tmp_path / "catalog.db", KEY, read_only=True)
-
-    return create_api(read_only, steward.ask, lambda: NOW).test_client()
 
 
 def manifest(number: int = 1) -> Manifest:
@@ -172,7 +133,9 @@ def test_a_release_comes_with_its_manifest_to_the_byte(client: FlaskClient, cata
 
 
 def test_what_is_not_there_is_said_in_json(client: FlaskClient) -> None:
-    for path in ("/v1/releases/activity/9", "/v1/jobs/9", "/v1/nothing", "/"):
+    beyond = "9" * 5000  # what no column holds, and no int() reads
+    unknown = [f"/v1/{room}/{number}" for room in ("releases/activity", "jobs", "questions") for number in (9, beyond)]
+    for path in (*unknown, f"/v1/jobs/{2**63}", "/v1/nothing", "/"):
         refusal = get(client, path, 404)
         assert refusal["code"] == "not-found"
         assert refusal["error"]
@@ -290,6 +253,11 @@ def test_a_no_of_the_steward_keeps_its_code_and_hint(client: FlaskClient, stewar
         (b'{"order": "Ingest"}', "source"),
         (b'{"order": "Train", "model": "No Name"}', "model"),
         (b'{"order": "IssueToken", "device": "a", "minutes": "many"}', "minutes"),
+        (b'{"order": "IssueToken", "device": "a", "minutes": 99999999999}', "minutes"),
+        (b'{"order": "IssueSiteToken", "site": "a", "uses": 9223372036854775808}', "uses"),
+        (b'{"order": "Override", "candidate": 99999999999999999999, "reason": "x"}', "candidate"),
+        (b'{"order": "Force", "model": "m", "number": 99999999999999999999, "reason": "x"}', "number"),
+        (b'{"order": "Reverse", "model": "m", "number": -1, "reason": "x"}', "number"),
         (b"\xff\xfe", "malformed"),
     ],
 )
@@ -311,7 +279,7 @@ def test_an_order_that_is_too_long_is_not_read(client: FlaskClient) -> None:
 def test_without_a_steward_or_a_catalog_it_says_what_to_start(
     client: FlaskClient, steward: Steward, catalog: Catalog, tmp_path: Path
 ) -> None:
-    steward.away = True
+    steward.away = ConnectionRefusedError("/run/secret/path")
     response = client.post("/v1/orders", data=codec.encode(PEOPLE[1]))
     assert (response.status_code, response.get_json()["code"]) == (503, "steward-away")
     assert "falaj core run" in response.get_json()["hint"]

@@ -6,29 +6,15 @@ import pytest
 from flask.testing import FlaskClient
 
 from core.console import create_enrolment
-from core.orders import Answer, Enrol, Order
+from core.orders import Answer, Enrol
+from tests.core.doors import Steward
 
 CA = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
 
-class Steward:
-    """A steward that admits, refuses or is away."""
-
-    def __init__(self) -> None:
-        self.orders: list[Order] = []
-        self.answer = Answer(True, {"device": "watch-1", "epoch": 1})
-        self.away = False
-
-    def ask(self, order: Order) -> Answer:
-        if self.away:
-            raise FileNotFoundError(2, "no such file", "/run/falaj/steward.sock")
-        self.orders.append(order)
-        return self.answer
-
-
 @pytest.fixture
 def steward() -> Steward:
-    return Steward()
+    return Steward(Answer(True, {"device": "watch-1", "epoch": 1}))
 
 
 @pytest.fixture
@@ -77,7 +63,7 @@ def test_bytes_that_are_no_text_never_reach_the_steward(client: FlaskClient, ste
 
 
 def test_without_a_steward_it_says_so_and_names_no_file(client: FlaskClient, steward: Steward) -> None:
-    steward.away = True
+    steward.away = FileNotFoundError(2, "no such file", "/run/falaj/steward.sock")
     response = client.post("/v1/enrol", data="{}")
     assert (response.status_code, response.get_json()["code"]) == (503, "steward-away")
     assert "steward.sock" not in response.text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,16 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.catalog import Catalog, open_catalog
-from core.console import create_api, create_pages
+from core.catalog import Catalog
 from core.console.evidence import MARK, evidence, meter, still_needed
+from core.console.facts import gather
+from core.console.pages import compose
 from core.console.wording import criterion, moment, sentence
 from core.handoffs import RolloutState
-from core.orders import Answer
 from sync.evidence import ALPHA_SAFE, Counters, log_safe, pairs_needed
 from sync.reports import ModelReport, RoadReport
 from tests.core.console_world import (
     FORCED,
-    KEY,
     MODEL,
     NOW,
     ONE,
@@ -40,29 +38,7 @@ from tests.core.console_world import (
     trial,
     why_card,
 )
-from tests.core.test_console_pages import TOKEN, concerns, page, words
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    opened = open_catalog(tmp_path / "catalog.db", KEY)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def operator(catalog: Catalog, tmp_path: Path) -> FlaskClient:
-    path = tmp_path / "catalog.db"
-    client = create_pages(lambda: open_catalog(path, KEY, read_only=True), TOKEN, lambda: NOW).test_client()
-    client.get("/", query_string={"token": TOKEN})
-    return client
-
-
-@pytest.fixture
-def api(catalog: Catalog, tmp_path: Path) -> FlaskClient:
-    path = tmp_path / "catalog.db"
-    opened = create_api(lambda: open_catalog(path, KEY, read_only=True), lambda order: Answer(True), lambda: NOW)
-    return opened.test_client()
+from tests.core.doors import concerns, page, words
 
 
 def section(html: str, name: str) -> str:
@@ -294,10 +270,10 @@ def test_words() -> None:
 # --- the API ----------------------------------------------------------------------------------------------------
 
 
-def test_rollouts_come_with_their_evidence(api: FlaskClient, catalog: Catalog, tmp_path: Path) -> None:
+def test_rollouts_come_with_their_evidence(client: FlaskClient, catalog: Catalog, tmp_path: Path) -> None:
     catalog.fleet.add_rollout(in_shadow(RolloutState.REVERSED, decided={ONE: trial(16, 1, 0)}))
     second_act(catalog, tmp_path)
-    now, past = api.get("/v1/rollouts").get_json()["rollouts"]
+    now, past = client.get("/v1/rollouts").get_json()["rollouts"]
     shown = now["evidence"]
     assert (shown["decision"], shown["decided"]) == ("hold", False)
     assert (shown["plus"], shown["zero"], shown["minus"]) == (1, 16, 3)
@@ -308,25 +284,41 @@ def test_rollouts_come_with_their_evidence(api: FlaskClient, catalog: Catalog, t
     assert (past["evidence"]["decision"], past["evidence"]["decided"]) == ("harm", True)
 
 
-def test_why_retraining_and_project_are_read(api: FlaskClient, catalog: Catalog, tmp_path: Path) -> None:
-    assert api.get("/v1/why").get_json() == {"whys": []}
-    assert api.get("/v1/retraining").get_json() == {"retraining": {}}
-    assert api.get("/v1/project").get_json() == {"project": None, "folder": ""}
+def test_a_device_that_left_the_fleet_has_no_word_on_any_page(
+    client: FlaskClient, operator: FlaskClient, catalog: Catalog, tmp_path: Path
+) -> None:
+    """As at the steward: what the pages say decides is what decides."""
+    second_act(catalog, tmp_path)
+    before = client.get("/v1/status").get_json()["counts"]["devices"]
+    with catalog.transaction():
+        catalog.fleet.set_state(TWO, "revoked")
+    shown = client.get("/v1/rollouts").get_json()["rollouts"][0]["evidence"]
+    assert "watch-2" not in shown["devices"]
+    assert client.get("/v1/status").get_json()["counts"]["devices"] == before - 1
+    facts = gather(catalog, NOW)
+    assert TWO not in facts.reports(MODEL) and compose(facts, NOW).enrolled == before - 1
+    assert "watch-2" in page(operator), "it is shown all the same"
+
+
+def test_why_retraining_and_project_are_read(client: FlaskClient, catalog: Catalog, tmp_path: Path) -> None:
+    assert client.get("/v1/why").get_json() == {"whys": []}
+    assert client.get("/v1/retraining").get_json() == {"retraining": {}}
+    assert client.get("/v1/project").get_json() == {"project": None, "folder": ""}
     second_act(catalog, tmp_path)
     catalog.fleet.add_why(ONE, why_card(), NOW)
-    (card,) = api.get("/v1/why?model=activity").get_json()["whys"]
+    (card,) = client.get("/v1/why?model=activity").get_json()["whys"]
     assert (card["id"], card["device"], card["criterion"]) == (1, "watch-1", "worse-than-incumbent")
     assert card["old"]["number"] == 2
-    assert api.get("/v1/why?model=other").get_json() == {"whys": []}
-    hop = api.get("/v1/retraining").get_json()["retraining"]["activity"]
+    assert client.get("/v1/why?model=other").get_json() == {"whys": []}
+    hop = client.get("/v1/retraining").get_json()["retraining"]["activity"]
     assert hop["kind"] == "none"
     assert hop["reason"].startswith("2 devices drifted since")
-    project = api.get("/v1/project").get_json()
+    project = client.get("/v1/project").get_json()
     assert project["folder"] == str(tmp_path)
     assert project["project"]["models"]["activity"]["uplink"]["policy"] == "labelled"
 
 
-def test_a_report_without_a_trial_counts_nothing(api: FlaskClient, catalog: Catalog) -> None:
+def test_a_report_without_a_trial_counts_nothing(client: FlaskClient, catalog: Catalog) -> None:
     catalog.fleet.add_rollout(in_shadow(RolloutState.CANARY))
     add_device(catalog, "watch-1", {MODEL: ModelReport("steady", NOW)})
-    assert api.get("/v1/rollouts").get_json()["rollouts"][0]["evidence"] is None
+    assert client.get("/v1/rollouts").get_json()["rollouts"][0]["evidence"] is None

@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from core.console.concerns import PATIENCE, concerns
 from core.console.facts import gather
 from tests.core.world import ONE, World
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path).ready()
-    yield made
-    made.catalog.close()
 
 
 def said(world: World) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,46 +31,10 @@ from tests.core.console_world import (
     release,
     steady,
 )  # fmt: skip
+from tests.core.doors import TOKEN, concerns, page, words
 
-TOKEN = "a-token-of-the-console"
 STATIC = Path(core.console.__file__).parent / "static"
 XSS = "<script>alert('x')</script>"
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    opened = open_catalog(tmp_path / "catalog.db", KEY)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def stranger(catalog: Catalog, tmp_path: Path) -> FlaskClient:
-    """A browser that has not shown the token."""
-    path = tmp_path / "catalog.db"
-    return create_pages(lambda: open_catalog(path, KEY, read_only=True), TOKEN, lambda: NOW).test_client()
-
-
-@pytest.fixture
-def operator(stranger: FlaskClient) -> FlaskClient:
-    """A browser that came by the link."""
-    assert stranger.get("/", query_string={"token": TOKEN}).status_code == 200
-    return stranger
-
-
-def page(client: FlaskClient) -> str:
-    response = client.get("/")
-    assert response.status_code == 200
-    return response.text
-
-
-def words(html: str) -> str:
-    """What is read, without markup."""
-    return re.sub(r"[ \n]+", " ", re.sub(r"<[^>]*>", " ", html))
-
-
-def concerns(html: str) -> str:
-    return words(html.split('aria-labelledby="needs"')[1].split("</section>")[0])
 
 
 # --- who gets in ------------------------------------------------------------------------------------------------

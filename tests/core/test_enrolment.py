@@ -22,6 +22,7 @@ from sync import roles
 from sync.enrolment import Token
 from sync.errors import Malformed, SyncError, Untrusted
 from sync.names import Digest, TenantId
+from tests.core.newcomers import certified
 from tests.core.world import ONE, START, TENANT, request
 
 AUTHORITY = enrolment.create_authority(TENANT, START)
@@ -31,8 +32,8 @@ TOKEN = Token("https://core.test", TENANT, ONE, SECRET, Digest("a" * 64), Digest
 KEYS = new_device_keys(ONE)
 
 
-def admit(envelope: bytes, tenant: TenantId = TENANT) -> enrolment.Admitted:
-    return enrolment.admit(AUTHORITY, envelope, tenant, HASH, START)
+def admit(envelope: bytes, tenant: TenantId = TENANT) -> bytes:
+    return certified(AUTHORITY, envelope, HASH, START, tenant)[1]
 
 
 def csr(names: list[tuple[x509.ObjectIdentifier, str]], san: str = "") -> str:
@@ -49,9 +50,9 @@ def csr(names: list[tuple[x509.ObjectIdentifier, str]], san: str = "") -> str:
 
 
 def test_a_device_gets_the_name_its_token_says() -> None:
-    found = admit(request(TOKEN, KEYS))
-    certificate = x509.load_pem_x509_certificate(found.certificate)
-    assert found.device == ONE
+    found, pem = certified(AUTHORITY, request(TOKEN, KEYS), HASH, START)
+    certificate = x509.load_pem_x509_certificate(pem)
+    assert found.request.device == ONE
     assert [(a.oid, a.value) for a in certificate.subject] == [(NameOID.COMMON_NAME, ONE)]
     san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert [n.value for n in san] == [f"falaj:{TENANT}:{ONE}"]
@@ -61,7 +62,7 @@ def test_a_device_gets_the_name_its_token_says() -> None:
 
 def test_names_asked_for_in_the_request_are_ignored() -> None:
     wish = csr([(NameOID.COMMON_NAME, "core@falaj"), (NameOID.ORGANIZATION_NAME, "Evil")], san="core.test")
-    certificate = x509.load_pem_x509_certificate(admit(request(TOKEN, KEYS, csr=wish)).certificate)
+    certificate = x509.load_pem_x509_certificate(admit(request(TOKEN, KEYS, csr=wish)))
     assert certificate.subject.rfc4514_string() == f"CN={ONE}"
     assert b"core.test" not in certificate.public_bytes(Encoding.DER)
     assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
@@ -122,7 +123,7 @@ def test_a_request_for_a_name_that_is_none_cannot_even_be_read() -> None:
 @pytest.mark.parametrize("kind", ["device", "core", "server"])
 def test_openssl_agrees_that_the_authority_signed_it(kind: str, tmp_path: Path) -> None:
     made = {
-        "device": lambda: admit(request(TOKEN, KEYS)).certificate,
+        "device": lambda: admit(request(TOKEN, KEYS)),
         "core": lambda: enrolment.issue_core(AUTHORITY, START).certificate,
         "server": lambda: enrolment.issue_server(AUTHORITY, ("core.test", "127.0.0.1"), START).certificate,
     }

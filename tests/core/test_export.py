@@ -96,6 +96,6 @@ def test_a_graph_with_another_face_is_refused(fitted: Fitted) -> None:
 
 
 def test_the_short_way_is_the_long_way(fitted: Fitted, bare: bytes) -> None:
-    whole = ex.export(fitted, WINDOW, CLASSES, {"k": "v"})
+    whole = ex.assemble(ex.export_bare(fitted.network, WINDOW, CLASSES), fitted.mean, fitted.deviation, {"k": "v"})
     x = ex.generated_windows(fitted, WINDOW, 4, np.random.default_rng(2))
     np.testing.assert_array_equal(answers(whole, x), answers(ex.assemble(bare, fitted.mean, fitted.deviation, {}), x))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,20 +16,8 @@ from core.steward.staging import stage
 from sync import codec
 from sync.manifest import LIMIT, Manifest
 from sync.reports import ModelReport
-from tests.core.pairs import Fleet, begun, paired, shadowing
+from tests.core.pairs import Fleet, paired, shadowing
 from tests.core.world import MODEL, ONE, TWO, World, serving
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.catalog.close()
-
-
-@pytest.fixture
-def fleet(world: World) -> Fleet:
-    return begun(world)
 
 
 def refused(world: World, order: AnyOrder, code: str) -> Answer:
@@ -52,7 +38,6 @@ def candidate(world: World, *, accepted: bool = False) -> int:
 
 
 def test_a_refused_candidate_is_staged_with_who_and_why(world: World) -> None:
-    world.ready()
     key = candidate(world)
     result = world.must(orders.Override(candidate=key, reason=" the gate set  is stale ", actor="salma"))
     assert result == {"model": MODEL, "number": 1, "failed": {"quality": "accuracy 0.9, wanted 0.95"}}
@@ -68,7 +53,6 @@ def test_a_refused_candidate_is_staged_with_who_and_why(world: World) -> None:
 
 
 def test_an_override_that_makes_no_sense_is_refused(world: World) -> None:
-    world.ready()
     key = candidate(world)
     refused(world, orders.Override(candidate=key, reason=" \n"), "no-reason")
     refused(world, orders.Override(candidate=key + 1, reason="why not"), "no-such-candidate")
@@ -79,7 +63,6 @@ def test_an_override_that_makes_no_sense_is_refused(world: World) -> None:
 
 
 def test_a_release_by_override_leaves_the_next_one_without(world: World) -> None:
-    world.ready()
     world.must(orders.Override(candidate=candidate(world), reason="once"))
     found = world.catalog.releases.release(MODEL, world.stage())
     assert found is not None and codec.decode(Manifest, found[1], LIMIT).lineage.override == ""
@@ -173,7 +156,7 @@ def test_a_release_that_one_device_lacks_can_be_forced(fleet: Fleet) -> None:
 
 
 def test_no_manifest_of_a_refused_candidate_hides_it(world: World) -> None:
-    refused = world.ready().candidate(accepted=False)
+    refused = world.candidate(accepted=False)
     with pytest.raises(ValueError, match="by override only"), world.catalog.transaction():
         stage(world.house, refused, 1, world.now)
     assert world.catalog.releases.releases() == []
@@ -181,7 +164,7 @@ def test_no_manifest_of_a_refused_candidate_hides_it(world: World) -> None:
 
 def test_whose_windows_a_candidate_was_made_of_is_told(world: World) -> None:
     learned = Learned({ONE: 90, TWO: 10}, {ONE: 20}, {TWO: 5})
-    made = replace(world.ready().candidate(), learned=learned)
+    made = replace(world.candidate(), learned=learned)
     world.must(orders.CommitCandidate(job=world.job(), candidate=made))
     event = next(e for e in world.catalog.events.newest() if e.code == "learned-from-field")
     assert event.severity == "notice"

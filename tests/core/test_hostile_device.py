@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +13,13 @@ from core.console.facts import gather
 from core.console.learning import cards, drifted
 from core.console.pages import compose
 from core.console.why_card import whys
+from core.fleet.floods import COST, ROOM
 from core.handoffs import RolloutState
+from core.ingest.spool import Entry, Spool
 from core.steward.ears import CARD_LIMIT, FACTS, KINDS, TEXT, WORD
 from core.steward.spooling import SHARE
 from sync import codec
+from sync.link import Message
 from sync.messages import DeviceEvent, SampleBatch
 from sync.names import DeviceId, Digest, ModelName
 from sync.reports import DriftReport, LabelReport, RoadReport, Side, TrialReport, WhyCard
@@ -27,18 +28,6 @@ from tests.core.world import MODEL, ONE, START, TWO, Device, World, serving
 
 OLD, NEW = Side(1, Digest("a" * 64), 0.9), Side(2, Digest("b" * 64), 0.4)
 CARD = WhyCard(MODEL, START, "shadow", "worse-than-incumbent", "worse in 9 of 12 blocks", NEW, OLD)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path).ready()
-    yield made
-    made.catalog.close()
-
-
-@pytest.fixture
-def device(world: World) -> Device:
-    return world.enrol(ONE)
 
 
 def batch(size: int = 4096, model: ModelName = MODEL) -> SampleBatch:
@@ -80,7 +69,7 @@ def test_kinds_of_records_that_a_device_makes_up_fill_neither_catalog_nor_memory
         world.hear(device.record({"of": i}, 1, kind=f"made-up-{i}"))
         world.hear(device.message(f"up/junk-{i}", b"junk"))
     known = world.catalog.fleet.all_received(ONE, device.epoch)
-    assert len(known) + len(world.house.stuck) == KINDS and world.codes()[-1] == "refused-untrusted"
+    assert len(known) + len(world.house.memory.stuck) == KINDS and world.codes()[-1] == "refused-untrusted"
     world.hear(device.record(DeviceEvent("code", "text"), 2))
     assert world.catalog.fleet.received(ONE, device.epoch, "event") == 2, "what it always said is heard"
 
@@ -209,3 +198,39 @@ def test_models_that_a_device_makes_up_get_no_place_on_the_pages(world: World, d
     world.hear(device.report(models))
     facts = gather(world.catalog, world.now)
     assert [card.model for card in cards(facts, world.now)] == [MODEL] and drifted(facts) == {}
+
+
+class _Broken(Spool):
+    """A spool with a mistake in it."""
+
+    def put(self, model: ModelName, entry: Entry, sealed: bytes) -> None:
+        raise ArithmeticError("a secret of the payload")
+
+
+def test_a_message_that_breaks_our_own_code_is_told_once_and_stops_nobody(world: World, device: Device) -> None:
+    world.house.spool = _Broken(world.folder / "samples")
+    before = world.house.memory.floods.of[ONE].tokens if ONE in world.house.memory.floods.of else ROOM
+    for _ in range(2):
+        assert world.hear(device.record(batch(), 1, "sample")) == [], "it is not acknowledged"
+    (event,) = [e for e in world.catalog.events.newest() if e.code == "message-failed"]
+    assert event.severity == "alarm" and "ArithmeticError in test_hostile_device.py" in event.text
+    assert "secret" not in event.text and world.house.memory.floods.of[ONE].tokens < before - 2 * COST
+    world.hear(device.report())
+    found = world.catalog.fleet.device(ONE)
+    assert found is not None and found.report is not None, "what it says besides is heard"
+
+
+def statements(world: World, message: Message) -> int:
+    """How many the catalog is asked while this is heard."""
+    asked: list[str] = []
+    world.catalog._db.set_trace_callback(asked.append)
+    world.hear(message)
+    world.catalog._db.set_trace_callback(None)
+    return len(asked)
+
+
+def test_asking_for_hundreds_of_blobs_that_nobody_knows_costs_what_one_costs(world: World, device: Device) -> None:
+    world.hear(device.report())
+    one, many = ({Digest(f"{n:064x}"): (0,) for n in range(count)} for count in (1, 300))
+    alone = statements(world, device.report(missing=one))
+    assert 0 < statements(world, device.report(missing=many)) <= alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from core.handoffs import Landed, Rejection
 from core.ingest.files import CsvFiles, parse
 from core.ingest.interface import SourceError
-from core.ingest.landing import land
+from core.ingest.landing import MARKS, land
 from core.lake import Lake
 from core.project import Column, Contract, Source
 
@@ -42,10 +43,10 @@ class Place:
     def put(self, name: str, text: str) -> None:
         (self.folder / "in" / name).write_bytes(text.encode())
 
-    def run(self) -> Landed:
+    def run(self, most: int = MARKS) -> Landed:
         feed = CsvFiles(self.folder, SOURCE.path, CONTRACT)
-        landed = land("watch", SOURCE, CONTRACT, feed, self.lake, self.position, progress=self.heard.append)
-        self.position = landed.position
+        landed = land("watch", SOURCE, CONTRACT, feed, self.lake, self.position, self.heard.append, most)
+        self.position = {**self.position, **landed.position}
         return landed
 
 
@@ -74,7 +75,47 @@ def test_rows_land_typed_and_a_rerun_lands_nothing(place: Place) -> None:
     assert str(rows.schema.field("ax").type) == "float" and rows.column("subject").to_pylist() == [1, 1, 2]
     again = place.run()
     assert (again.rows, again.files, again.rejections) == (0, (), ())
-    assert again.position == landed.position
+    assert again.position == {}
+
+
+def test_of_very_many_files_each_run_takes_in_some_until_all_have_landed(place: Place) -> None:
+    for n in range(5):
+        place.put(f"{n}.csv", GOOD)
+    runs = [place.run(most=2) for _ in range(4)]
+    assert [(sorted(run.position), run.rows, run.more) for run in runs] == [
+        (["in/0.csv", "in/1.csv"], 4, True), (["in/2.csv", "in/3.csv"], 4, True), (["in/4.csv"], 2, False),
+        ([], 0, False),
+    ]  # fmt: skip
+
+
+def test_a_file_that_looks_as_before_is_not_read_again(place: Place) -> None:
+    place.put("a.csv", GOOD)
+    place.run()
+    path = place.folder / "in" / "a.csv"
+    looked = path.stat()
+    place.put("a.csv", GOOD.replace("1.5", "2.5"))
+    os.utime(path, ns=(looked.st_atime_ns, looked.st_mtime_ns))
+    assert place.run().rejections == (), "nobody looked inside"
+    os.utime(path, ns=(looked.st_atime_ns, looked.st_mtime_ns + 1))
+    assert [r.reason for r in place.run().rejections] == ["changed"]
+
+
+@pytest.mark.parametrize("text", [GOOD, GOOD[:-1]], ids=["taken in", "refused"])
+def test_a_file_that_was_touched_only_lands_nothing_and_is_known_from_then_on(place: Place, text: str) -> None:
+    place.put("a.csv", text)
+    before = place.run().position["in/a.csv"]
+    os.utime(place.folder / "in" / "a.csv", ns=(5, 5))
+    landed = place.run()
+    after = landed.position["in/a.csv"]
+    assert (landed.rows, landed.rejections) == (0, ())
+    assert after != before and after.partition("@")[0] == before.partition("@")[0]
+
+
+def test_a_mark_of_an_older_core_is_still_one(place: Place) -> None:
+    place.put("a.csv", GOOD)
+    place.run()
+    place.position = {origin: mark.partition("@")[0] for origin, mark in place.position.items()}
+    assert place.run().rows == 0 and "@" in place.position["in/a.csv"]
 
 
 def test_a_bad_row_is_turned_away_alone(place: Place) -> None:

@@ -41,6 +41,18 @@ def test_a_first_release_is_judged_by_guardrails_and_says_so() -> None:
     assert begun.rollout.state is State.CANARY and "judged by guardrails" in begun.rollout.reason
 
 
+def test_a_block_is_ten_bursts_of_the_incumbent_unless_the_project_states_one_and_then_it_says_so() -> None:
+    open_to = Settings(canary=DEVICES[:1], evidence="labels")
+    sizes = [plan(MODEL, 3, NEW, open_to, 2, NOW, burst=burst).gates.block for burst in (1.0, 5.0, 7.25)]
+    assert sizes == [50, 50, 73]
+    stated = Settings(canary=DEVICES[:1], evidence="labels", block=60)
+    made = plan(MODEL, 3, NEW, stated, 2, NOW, burst=7.25)
+    assert made.gates.block == 60 and "errors of release 2 came 7.2 in a row" in made.reason and "73" in made.reason
+    assert plan(MODEL, 3, NEW, stated, 2, NOW, burst=6.0).reason == ""
+    blind = Settings(canary=DEVICES[:1], evidence="guardrails", block=60)
+    assert plan(MODEL, 3, NEW, blind, 2, NOW, burst=7.25).reason == "", "no blocks are counted"
+
+
 def test_the_generation_of_a_release_is_the_highest_it_ever_had() -> None:
     past = [rollout(State.REVERSED, retry=3), rollout(State.REVERSED, retry=4), rollout(number=1)]
     assert [generation(number, past) for number in (2, 1, 7)] == [4, 0, -1]

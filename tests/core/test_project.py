@@ -193,8 +193,8 @@ CASES |= {
         "models.motion.rollout.margin: a share of blocks from 0 to 0.4, not 2",
     ),
     "blocks of nothing": (
-        with_model(rollout=replace(THE_MODEL.rollout, block=0)),
-        "models.motion.rollout.block: at least 1 input window, not 0",
+        with_model(rollout=replace(THE_MODEL.rollout, block=-1)),
+        "models.motion.rollout.block: input windows, or 0 to have it measured, not -1",
     ),
     "learning from nobody": (
         on_the_road(retraining=Retraining(devices=0)),

@@ -71,7 +71,7 @@ def check(files: Files, model: ModelName, number: int, payload: bytes, drafts: s
 
 def accept(folder: Path, files: dict[str, bytes], number: int = 1, **floor: int) -> trust.Accepted:
     digest = chunks.digest(manifest(number))
-    return trust.accept(folder, files["1.root.json"], files, floor, MODEL, number, digest)
+    return trust.accept(folder, files["1.root.json"], files, floor, MODEL, number, digest, 0.0)
 
 
 def edited(data: bytes, signer: Any, change: Any) -> bytes:
@@ -114,7 +114,7 @@ def test_the_director_in_the_root_signs_assignments(now: float) -> None:
 def test_a_model_of_another_name_is_not_signed_by_this_role(tmp_path: Path, now: float) -> None:
     files = approved(first(now), now)
     with pytest.raises(Untrusted, match="not among the signed"):
-        trust.accept(tmp_path, files["1.root.json"], files, {}, MODEL, 2, chunks.digest(manifest(2)))
+        trust.accept(tmp_path, files["1.root.json"], files, {}, MODEL, 2, chunks.digest(manifest(2)), now)
 
 
 def test_a_device_does_not_go_back_to_older_metadata(tmp_path: Path, now: float) -> None:

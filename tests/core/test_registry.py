@@ -53,13 +53,6 @@ def test_a_changed_or_missing_blob_is_damaged(tmp_path: Path) -> None:
         shelf.get(Digest("0" * 64))
 
 
-def test_a_write_leaves_no_half_file_behind(tmp_path: Path) -> None:
-    registry.write_whole(tmp_path / "a", b"one")
-    (tmp_path / "a.tmp").write_bytes(b"left by a power cut")
-    registry.write_whole(tmp_path / "a", b"two")
-    assert [(f.name, f.read_bytes()) for f in tmp_path.iterdir()] == [("a", b"two")]
-
-
 def test_a_staged_release_opens_with_its_keys_and_shows_no_reading(tmp_path: Path) -> None:
     world = World(tmp_path)
     candidate = world.candidate(b"model bytes", golden=b"golden readings")

@@ -21,12 +21,12 @@ from core.consistency import problems
 from core.fleet import drift, retraining
 from core.fleet.drift import Drifted
 from core.fleet.retraining import Facts, Hop, decide, hops
-from core.handoffs import LakeFile, Landed
-from core.ingest.spool import LABELLED, Entry
-from core.project import Column, Contract, Project, Retraining, Source
+from core.handoffs import LABELLED, LakeFile, Landed
+from core.ingest.spool import Entry
+from core.project import Column, Contract, LookupSource, Project, Range, Retraining, Source
 from sync.manifest import Uplink
 from sync.messages import SAMPLE, SampleBatch
-from sync.names import DeviceId, Digest, ModelName
+from sync.names import DeviceId, Digest, LookupName, ModelName
 from sync.reports import DriftReport
 from tests.core.world import MODEL, ONE, START, TWO, Device, World, project, serving
 
@@ -65,6 +65,9 @@ CASES: dict[str, tuple[Retraining | None, Facts, str, str]] = {
     ),
     "trained the day before": (SETTINGS, facts(READY, trained=NOON - 86_400), "train", "2 devices drifted"),
     "no rows of its own": (SETTINGS, facts(READY, rows=False), "none", "own source has no rows yet"),
+    "a table that was never read": (
+        SETTINGS, facts(READY, lacking=(LookupName("halls"),)), "none", "lookup 'halls' has no version yet: run `fal",
+    ),
     "batches just came": (
         SETTINGS, facts(SHORT, waiting=3, waiting_since=NOON + 58), "none", "3 batches of samples came up; more",
     ),
@@ -356,6 +359,39 @@ def test_without_a_project_there_is_nothing_to_learn(tmp_path: Path) -> None:
     world.must(orders.ApplyProject(project=project(), folder="/p"))
     assert hops(world.catalog, START)[MODEL] == Hop("none", "only people start a training of this model")
     world.catalog.close()
+
+
+def test_a_table_that_was_never_read_is_waited_for(learner: Learner) -> None:
+    made, halls = learning_project(), LookupName("halls")
+    view = replace(made.views["windows"], lookups=(halls,))
+    source = LookupSource(path="halls.csv", key="who", columns={"age": Range(min=0, max=100)}, ttl_hours=24)
+    asks = replace(made, views={"windows": view}, lookups={halls: source})
+    learner.rows()
+    learner.drift()
+    learner.send(20)
+    learner.world.tick(6)
+    learner.world.must(orders.ApplyProject(project=asks, folder="/p"))
+    learner.commit(labelled=5)
+    learner.world.tick(1)
+    assert learner.running() == [] and "falaj ingest halls" in learner.hop().reason
+    assert "retraining-refused" not in learner.world.codes()
+
+
+def test_what_the_desk_refuses_is_told_once_an_hour_and_ends_nothing(learner: Learner) -> None:
+    made = learning_project()
+    only = replace(made, models={MODEL: replace(made.models[MODEL], samples="only")})
+    learner.world.must(orders.ApplyProject(project=only, folder="/p"))
+    learner.rows()
+    learner.drift()
+    job = learner.world.must(orders.Ingest(source="field"))["job"]
+    counted = Landed("field", (), (), {LABELLED: "5"}, 0)  # of rows that nobody has any more
+    learner.world.must(orders.CommitRows(job=job, landed=counted))
+    for _ in range(3):
+        learner.world.tick(1100)
+    assert learner.world.codes().count("retraining-refused") == 1 and learner.running() == []
+    assert "falaj ingest field" in next(e for e in learner.world.catalog.events.newest()).text
+    learner.world.tick(3600)
+    assert learner.world.codes().count("retraining-refused") == 2
 
 
 def test_a_model_that_learns_from_samples_alone_says_what_it_lacks(learner: Learner) -> None:

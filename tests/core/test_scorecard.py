@@ -86,6 +86,18 @@ def test_answers_that_are_no_numbers_count_as_wrong() -> None:
     assert parity(np.array([np.nan], np.float32), np.zeros(1, np.float32)) == 1.0
 
 
+def test_errors_that_come_in_a_row_are_counted_of_each_entity_for_itself() -> None:
+    gate = rows()
+    y = gate.y.copy()
+    y[[3, 4, 5, 6, 20]] += 1  # four in a row, of two entities that lie one behind the other, and one alone
+    entities = np.array(["a"] * 5 + ["b"] * 25)
+    card = measure(
+        {"fp32": averaging()}, Split(gate.x, y % 3, entities), softmax_of_means(gate.x), GATES, ticking(1e-6), runs=5
+    )
+    assert card.burst == pytest.approx((2**2 + 2**2 + 1) / 5)
+    assert measure({"fp32": averaging()}, gate, softmax_of_means(gate.x), GATES, ticking(1e-6), runs=5).burst == 1.0
+
+
 def score(precision: Precision, p50: float, accuracy: float) -> Score:
     return Score(precision, accuracy, 1.0, p50, p50 * 2, 1000)
 

@@ -50,7 +50,7 @@ def test_an_equal_arm_is_seldom_called_worse_or_better_however_often_one_looks(l
 
 def test_of_several_arms_none_is_called_better_more_often_than_of_one() -> None:
     """Three equal arms with a fifth of the keys each, all compared with one incumbent: 5 % together by theory."""
-    rng, at, said = np.random.default_rng(11), splits.decides_at(0.05, 3), 0
+    rng, at, said = np.random.default_rng(11), splits.decides_at(0.05 / 3), 0
     for _ in range(100):
         who = rng.choice(4, size=1500, p=(0.4, 0.2, 0.2, 0.2))
         bad = rng.random(1500) < 0.1

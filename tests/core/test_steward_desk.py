@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from core.fleet.labels import messages
 from core.handoffs import RolloutState
 from core.orders import Answer
 from core.project import Project
-from core.steward import PersistBroker
+from core.steward import PersistBroker, desk
 from core.steward.staging import stage
 from sync import chunks, codec, roles, topics
 from sync.manifest import Manifest, Uplink, role_of
@@ -33,13 +32,6 @@ from tests.core.world import MODEL, ONE, TENANT, TWO, World, landed, project, re
 
 OWN_KEY = roles.new_signing_key()
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.catalog.close()
 
 
 def facts(world: World) -> tuple[object, ...]:
@@ -65,86 +57,93 @@ def refused(world: World, order: orders.AnyOrder, code: str) -> Answer:
 # --- project and jobs -------------------------------------------------------------------------------------------
 
 
-def test_a_project_is_applied_and_starts_no_work(world: World) -> None:
-    assert world.must(orders.ApplyProject(project=project(), folder="/p"))["version"] == 1
-    assert world.must(orders.ApplyProject(project=project(), folder="/p"))["version"] == 2
-    assert world.catalog.projects.current() == (project(), "/p")
-    assert world.jobs == [] and world.codes() == ["project-applied"] * 2
+def test_every_order_there_is_has_its_desk() -> None:
+    assert desk._DESKS.keys() | desk.WALKS.keys() == set(orders.AnyOrder.__args__)
 
 
-def test_a_project_that_does_not_fit_together_is_refused_with_all_its_faults(world: World) -> None:
+def test_a_project_is_applied_and_starts_no_work(bare: World) -> None:
+    assert bare.must(orders.ApplyProject(project=project(), folder="/p"))["version"] == 1
+    assert bare.must(orders.ApplyProject(project=project(), folder="/p"))["version"] == 2
+    assert bare.catalog.projects.current() == (project(), "/p")
+    assert bare.jobs == [] and bare.codes() == ["project-applied"] * 2
+
+
+def test_a_project_that_does_not_fit_together_is_refused_with_all_its_faults(bare: World) -> None:
     broken = Project(sources=project().sources, views=project().views, models=project().models)
-    answer = refused(world, orders.ApplyProject(project=broken, folder="/p"), "project-invalid")
+    answer = refused(bare, orders.ApplyProject(project=broken, folder="/p"), "project-invalid")
     assert "sources.watches.contract" in answer.error and "falaj.toml" in answer.hint
 
 
 @pytest.mark.parametrize("order", [orders.Ingest(source="watches"), orders.Train(model=MODEL)])
-def test_without_a_project_there_is_no_work(world: World, order: orders.AnyOrder) -> None:
-    assert "falaj apply" in refused(world, order, "no-project").hint
+def test_without_a_project_there_is_no_work(bare: World, order: orders.AnyOrder) -> None:
+    assert "falaj apply" in refused(bare, order, "no-project").hint
 
 
-def test_what_is_not_declared_cannot_be_run(world: World) -> None:
-    world.must(orders.ApplyProject(project=project(), folder="/p"))
-    assert "watches" in refused(world, orders.Ingest(source="clocks"), "no-such-source").error
-    assert "motion" in refused(world, orders.Train(model=ModelName("other")), "no-such-model").error
-    assert "falaj ingest watches" in refused(world, orders.Train(model=MODEL), "no-data").hint
+def test_what_is_not_declared_cannot_be_run(bare: World) -> None:
+    bare.must(orders.ApplyProject(project=project(), folder="/p"))
+    assert "watches" in refused(bare, orders.Ingest(source="clocks"), "no-such-source").error
+    assert "motion" in refused(bare, orders.Train(model=ModelName("other")), "no-such-model").error
+    assert "falaj ingest watches" in refused(bare, orders.Train(model=MODEL), "no-data").hint
 
 
-def test_rows_and_position_are_committed_with_the_job(world: World) -> None:
-    world.must(orders.ApplyProject(project=project(), folder="/p"))
-    job = world.must(orders.Ingest(source="watches"))["job"]
-    assert [(j.job, j.kind, j.subject, j.folder) for j in world.jobs] == [(job, "ingest", "watches", "/p")]
-    refused(world, orders.Ingest(source="watches"), "job-running")
-    world.must(orders.JobProgress(job=job, stage="reading", done=0.5))
-    world.must(orders.CommitRows(job=job, landed=landed()))
-    found = world.catalog.projects.job(job)
+def test_rows_and_position_are_committed_with_the_job(bare: World) -> None:
+    bare.must(orders.ApplyProject(project=project(), folder="/p"))
+    job = bare.must(orders.Ingest(source="watches"))["job"]
+    assert [(j.job, j.kind, j.subject, j.folder) for j in bare.jobs] == [(job, "ingest", "watches", "/p")]
+    refused(bare, orders.Ingest(source="watches"), "job-running")
+    bare.must(orders.JobProgress(job=job, stage="reading", done=0.5))
+    bare.must(orders.CommitRows(job=job, landed=landed()))
+    found = bare.catalog.projects.job(job)
     assert found is not None and (found.state, found.result["rows"]) == ("done", 10)
-    world.must(orders.Ingest(source="watches"))
-    assert world.jobs[-1].position == landed().position, "the next run begins where this one ended"
+    bare.must(orders.Ingest(source="watches"))
+    assert bare.jobs[-1].position == landed().position, "the next run begins where this one ended"
+    more = replace(landed("another.parquet"), position={"day-2.csv": "d2"}, more=True)
+    assert bare.must(orders.CommitRows(job=bare.jobs[-1].job, landed=more))["more"], "a run says what is new alone"
+    bare.must(orders.Ingest(source="watches"))
+    assert bare.jobs[-1].position == landed().position | more.position
 
 
-def test_a_jobs_result_is_taken_once(world: World) -> None:
-    world.must(orders.ApplyProject(project=project(), folder="/p"))
-    job = world.must(orders.Ingest(source="watches"))["job"]
-    world.must(orders.CommitRows(job=job, landed=landed()))
-    refused(world, orders.CommitRows(job=job, landed=landed("another.parquet")), "job-over")
-    refused(world, orders.JobFailed(job=job, error="late"), "job-over")
-    refused(world, orders.CommitRows(job=999, landed=landed()), "job-over")
-    candidate = world.candidate()
-    job = world.job()
-    world.must(orders.CommitCandidate(job=job, candidate=candidate))
-    refused(world, orders.CommitCandidate(job=job, candidate=candidate), "job-over")
-    world.must(orders.JobProgress(job=job, stage="late", done=0.1))
-    found = world.catalog.projects.job(job)
+def test_a_jobs_result_is_taken_once(bare: World) -> None:
+    bare.must(orders.ApplyProject(project=project(), folder="/p"))
+    job = bare.must(orders.Ingest(source="watches"))["job"]
+    bare.must(orders.CommitRows(job=job, landed=landed()))
+    refused(bare, orders.CommitRows(job=job, landed=landed("another.parquet")), "job-over")
+    refused(bare, orders.JobFailed(job=job, error="late"), "job-over")
+    refused(bare, orders.CommitRows(job=999, landed=landed()), "job-over")
+    candidate = bare.candidate()
+    job = bare.job()
+    bare.must(orders.CommitCandidate(job=job, candidate=candidate))
+    refused(bare, orders.CommitCandidate(job=job, candidate=candidate), "job-over")
+    bare.must(orders.JobProgress(job=job, stage="late", done=0.1))
+    found = bare.catalog.projects.job(job)
     assert found is not None and (found.state, found.done) == ("done", 1.0)
 
 
-def test_a_job_that_failed_says_why_and_may_be_started_again(world: World) -> None:
-    world.must(orders.ApplyProject(project=project(), folder="/p"))
-    job = world.must(orders.Ingest(source="watches"))["job"]
-    world.must(orders.JobFailed(job=job, error="disk full", hint="make room"))
-    found = world.catalog.projects.job(job)
+def test_a_job_that_failed_says_why_and_may_be_started_again(bare: World) -> None:
+    bare.must(orders.ApplyProject(project=project(), folder="/p"))
+    job = bare.must(orders.Ingest(source="watches"))["job"]
+    bare.must(orders.JobFailed(job=job, error="disk full", hint="make room"))
+    found = bare.catalog.projects.job(job)
     assert found is not None and (found.state, found.error, found.hint) == ("failed", "disk full", "make room")
-    assert world.must(orders.Ingest(source="watches"))["job"] == job + 1
+    assert bare.must(orders.Ingest(source="watches"))["job"] == job + 1
 
 
-def test_a_restart_ends_the_jobs_that_were_under_way(world: World) -> None:
-    world.must(orders.ApplyProject(project=project(), folder="/p"))
-    job = world.must(orders.Ingest(source="watches"))["job"]
-    world.reopen()
-    found = world.catalog.projects.job(job)
-    assert found is not None and found.state == "failed" and "start it again" in found.hint
-    assert world.codes().count("job-lost") == 1
-    refused(world, orders.CommitRows(job=job, landed=landed()), "job-over")
-    world.reopen()
-    assert world.codes().count("job-lost") == 1
+def test_a_restart_ends_the_jobs_that_were_under_way(bare: World) -> None:
+    bare.must(orders.ApplyProject(project=project(), folder="/p"))
+    job = bare.must(orders.Ingest(source="watches"))["job"]
+    bare.reopen()
+    found = bare.catalog.projects.job(job)
+    assert found is not None and found.state == "failed" and found.hint == "start it again: falaj ingest watches"
+    assert bare.codes().count("job-lost") == 1
+    refused(bare, orders.CommitRows(job=job, landed=landed()), "job-over")
+    bare.reopen()
+    assert bare.codes().count("job-lost") == 1
 
 
 # --- releases ---------------------------------------------------------------------------------------------------
 
 
 def test_a_refused_candidate_is_kept_with_its_reasons_and_is_no_release(world: World) -> None:
-    world.ready()
     result = world.must(orders.CommitCandidate(job=world.job(), candidate=world.candidate(accepted=False)))
     assert result["accepted"] is False
     assert world.catalog.releases.releases() == [] and len(world.catalog.releases.candidates()) == 1
@@ -153,7 +152,6 @@ def test_a_refused_candidate_is_kept_with_its_reasons_and_is_no_release(world: W
 
 
 def test_what_may_leave_a_device_is_part_of_the_signed_release(world: World) -> None:
-    world.ready()
     job, candidate = world.job(), world.candidate()
     made = project()
     uplink = Uplink("labelled", "alarm", daily_bytes=5000, region="AE")
@@ -169,7 +167,6 @@ def test_what_may_leave_a_device_is_part_of_the_signed_release(world: World) -> 
 
 
 def test_who_overrode_a_gate_stands_in_the_manifest(world: World) -> None:
-    world.ready()
     candidate = world.candidate(accepted=False)
     key = world.must(orders.CommitCandidate(job=world.job(), candidate=candidate))["candidate"]
     job = world.catalog.projects.jobs(1)[0]
@@ -182,7 +179,6 @@ def test_who_overrode_a_gate_stands_in_the_manifest(world: World) -> None:
 
 
 def test_an_accepted_candidate_awaits_approval_and_nothing_of_it_is_sent(world: World) -> None:
-    world.ready()
     sent = len(world.sent)
     assert world.stage() == 1
     row, payload = world.catalog.releases.release(MODEL, 1) or pytest.fail("no release")
@@ -193,7 +189,6 @@ def test_an_accepted_candidate_awaits_approval_and_nothing_of_it_is_sent(world: 
 
 
 def test_a_candidate_of_a_model_that_is_no_longer_declared_is_refused(world: World) -> None:
-    world.ready()
     job, candidate = world.job(), world.candidate()
     empty = Project(sources=project().sources, contracts=project().contracts)
     world.must(orders.ApplyProject(project=empty, folder="/p"))
@@ -201,7 +196,6 @@ def test_a_candidate_of_a_model_that_is_no_longer_declared_is_refused(world: Wor
 
 
 def test_a_candidate_whose_artifact_is_damaged_becomes_no_release(world: World) -> None:
-    world.ready()
     job, candidate = world.job(), world.candidate()
     (world.folder / "artifacts" / candidate.golden).write_bytes(b"FLJ1 and then nothing")
     answer = world.order(orders.CommitCandidate(job=job, candidate=candidate))
@@ -242,7 +236,6 @@ def test_a_kill_between_blobs_and_rows_leaves_nothing_that_is_named(tmp_path: Pa
 
 
 def test_an_approval_publishes_what_points_after_what_is_pointed_at(world: World) -> None:
-    world.ready()
     number = world.stage()
     start = len(world.sent)
     world.must(world.approval(number))
@@ -274,7 +267,6 @@ def unsigned(text: str) -> str:
 
 
 def test_approvals_that_do_not_hold_are_refused(world: World) -> None:
-    world.ready()
     number = world.stage()
     good = world.approval(number)
     refused(world, orders.Approve(model=MODEL, number=9, metadata=good.metadata), "no-such-release")
@@ -297,7 +289,6 @@ def test_approvals_that_do_not_hold_are_refused(world: World) -> None:
 
 
 def test_a_release_on_its_way_is_not_approved_again_and_a_newer_one_supersedes_it(world: World) -> None:
-    world.ready()
     first = world.stage()
     world.must(world.approval(first))
     refused(world, world.approval(first), "rollout-under-way")
@@ -309,7 +300,6 @@ def test_a_release_on_its_way_is_not_approved_again_and_a_newer_one_supersedes_i
 
 
 def test_a_release_that_was_revoked_or_is_no_longer_declared_is_not_approved(world: World) -> None:
-    world.ready()
     order = world.approval(world.stage())
     world.must(orders.ApplyProject(project=Project(), folder="/p"))
     refused(world, order, "no-such-model")
@@ -320,7 +310,6 @@ def test_a_release_that_was_revoked_or_is_no_longer_declared_is_not_approved(wor
 
 
 def test_devices_are_not_taken_back_to_a_release_that_was_reversed(world: World) -> None:
-    world.ready()
     device = world.enrol(ONE)
     _, first = world.release(b"one")
     world.hear(device.report({MODEL: serving(first)}))
@@ -336,7 +325,7 @@ def test_devices_are_not_taken_back_to_a_release_that_was_reversed(world: World)
 
 
 def test_labels_are_sent_on_in_messages_that_a_device_can_take(world: World) -> None:
-    world.ready().enrol(ONE)
+    world.enrol(ONE)
     start = len(world.sent)
     labels = {f"{n:032x}": "rest" for n in range(1201)}
     assert world.must(orders.Label(device=ONE, labels=labels)) == {"labels": 1201, "messages": 3}
@@ -348,7 +337,7 @@ def test_labels_are_sent_on_in_messages_that_a_device_can_take(world: World) -> 
 
 
 def test_labels_that_cannot_be_sent_are_refused(world: World) -> None:
-    world.ready().enrol(ONE)
+    world.enrol(ONE)
     assert "falaj status" in refused(world, orders.Label(device=TWO, labels={"a": "b"}), "no-such-device").hint
     refused(world, orders.Label(device=ONE, labels={}), "no-labels")
     refused(world, orders.Label(device=ONE, labels={"a": "b", "c": "x" * 70_000}), "label-too-long")
@@ -364,36 +353,35 @@ def test_every_label_travels_once_and_every_message_fits(labels: dict[str, str])
 # --- trust and devices ------------------------------------------------------------------------------------------
 
 
-def test_trust_begins_once_and_is_published(world: World) -> None:
-    root, targets = (part.decode() for part in world.root_and_targets())
-    assert world.must(orders.TrustInit(root=root, targets=targets))["root"] == chunks.digest(root.encode())
-    assert world.last(topics.trust(TENANT, TrustFile("1.root.json"))) == root.encode()
-    assert "falaj trust status" in refused(world, orders.TrustInit(root=root, targets=targets), "trust-exists").hint
+def test_trust_begins_once_and_is_published(bare: World) -> None:
+    root, targets = (part.decode() for part in bare.root_and_targets())
+    assert bare.must(orders.TrustInit(root=root, targets=targets))["root"] == chunks.digest(root.encode())
+    assert bare.last(topics.trust(TENANT, TrustFile("1.root.json"))) == root.encode()
+    assert "falaj trust status" in refused(bare, orders.TrustInit(root=root, targets=targets), "trust-exists").hint
 
 
-def test_a_root_that_names_other_keys_than_the_cores_is_refused(world: World) -> None:
-    root, targets = world.root_and_targets()
+def test_a_root_that_names_other_keys_than_the_cores_is_refused(bare: World) -> None:
+    root, targets = bare.root_and_targets()
     stranger = roles.signer(roles.new_signing_key()).public_key
-    keys = {name: roles.key_from_dict(k.pop("keyid"), k) for name, k in world.must(orders.TrustKeys()).items()}
+    keys = {name: roles.key_from_dict(k.pop("keyid"), k) for name, k in bare.must(orders.TrustKeys()).items()}
 
     def init(**other: Key) -> orders.TrustInit:
         given = {**keys, **other}
-        made, _ = people.begun(world.owner, given["snapshot"], given["timestamp"], given["director"], world.now)
+        made, _ = people.begun(bare.owner, given["snapshot"], given["timestamp"], given["director"], bare.now)
         return orders.TrustInit(root=made.decode(), targets=targets.decode())
 
-    refused(world, init(director=stranger), "wrong-director")
-    refused(world, init(snapshot=stranger), "untrusted")
-    refused(world, init(timestamp=stranger), "untrusted")
-    refused(world, orders.TrustInit(root=targets.decode(), targets=root.decode()), "untrusted")
-    world.must(init())
+    refused(bare, init(director=stranger), "wrong-director")
+    refused(bare, init(snapshot=stranger), "untrusted")
+    refused(bare, init(timestamp=stranger), "untrusted")
+    refused(bare, orders.TrustInit(root=targets.decode(), targets=root.decode()), "untrusted")
+    bare.must(init())
 
 
-def test_without_trust_there_is_no_token(world: World) -> None:
-    assert "falaj trust init" in refused(world, orders.IssueToken(device=ONE), "no-trust").hint
+def test_without_trust_there_is_no_token(bare: World) -> None:
+    assert "falaj trust init" in refused(bare, orders.IssueToken(device=ONE), "no-trust").hint
 
 
 def test_a_token_admits_one_device_once(world: World) -> None:
-    world.ready()
     token, keys = world.token(ONE), new_device_keys(ONE)
     assert token.secret not in str(world.catalog.fleet.token(ONE))
     answer = world.must(orders.Enrol(envelope=request(token, keys).decode()))
@@ -406,7 +394,6 @@ def test_a_token_admits_one_device_once(world: World) -> None:
 
 
 def test_a_device_that_enrols_again_begins_a_new_epoch(world: World) -> None:
-    world.ready()
     first, second = world.enrol(ONE), world.enrol(ONE)
     assert (first.epoch, second.epoch) == (1, 2)
     world.hear(first.report())
@@ -417,7 +404,6 @@ def test_a_device_that_enrols_again_begins_a_new_epoch(world: World) -> None:
 
 
 def test_every_reason_to_refuse_an_enrolment_gives_the_same_answer(world: World) -> None:
-    world.ready()
     keys = new_device_keys(ONE)
     token = world.token(ONE)
     answers = set()
@@ -442,7 +428,6 @@ def test_every_reason_to_refuse_an_enrolment_gives_the_same_answer(world: World)
 
 
 def test_a_token_bears_five_mistakes_of_who_knows_it(world: World) -> None:
-    world.ready()
     token, keys = world.token(ONE), new_device_keys(ONE)
     for _ in range(7):
         world.order(orders.Enrol(envelope=request(token, keys, sealing_key="AA==").decode()))
@@ -453,7 +438,6 @@ def test_a_token_bears_five_mistakes_of_who_knows_it(world: World) -> None:
 
 
 def test_no_number_of_wrong_guesses_locks_the_owner_out(world: World) -> None:
-    world.ready()
     token, keys = world.token(ONE), new_device_keys(ONE)
     for _ in range(20):
         world.order(orders.Enrol(envelope=request(token, keys, secret="guess").decode(), source="192.0.2.1"))
@@ -463,14 +447,12 @@ def test_no_number_of_wrong_guesses_locks_the_owner_out(world: World) -> None:
 
 
 def test_a_body_that_is_no_envelope_is_malformed(world: World) -> None:
-    world.ready()
     for envelope in ("", "{}", "[]", '{"payload":"","payloadType":"","signatures":[]}'):
         refused(world, orders.Enrol(envelope=envelope), "malformed")
 
 
 def test_a_rollout_over_thousands_of_devices_has_room(world: World) -> None:
     """Its document outgrows what may travel in one message."""
-    world.ready()
     world.release()
     (key, rollout) = world.catalog.fleet.rollouts()[0]
     many = tuple(DeviceId(f"{'w' * 55}-{i}") for i in range(2000))
@@ -481,7 +463,6 @@ def test_a_rollout_over_thousands_of_devices_has_room(world: World) -> None:
 
 def test_who_is_refused_at_the_door_is_noted_apart_from_what_the_core_does(world: World) -> None:
     """Anybody on the network can knock: their events have room of their own."""
-    world.ready()
     envelope = roles.sign({"tenant": TENANT, "device": ONE, "secret": "", "csr": "", "sealing_key": ""}, "x", OWN_KEY)
     world.order(orders.Enrol(actor="enrolment", envelope=envelope.decode()))
     event = world.catalog.events.newest(1)[0]

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+import base64
 
+import msgspec
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from appliance import certificates
 from core import orders
 from core.handoffs import RolloutState
 from core.steward import Access, Cut
-from sync import codec, roles, topics
+from sync import carried, codec, roles, topics
 from sync.enrolment import RENEWAL_TYPE, RenewalRequest
-from sync.messages import ASSIGNMENT_TYPE, Assignment, DeviceEvent, Status
-from sync.names import DeviceId
+from sync.messages import ASSIGNMENT_TYPE, Ack, Assignment, DeviceEvent, Status
+from sync.names import DeviceId, Kind
 from tests.core.newcomers import ask, boxes, join, site_token
-from tests.core.world import DAY, MODEL, ONE, TENANT, TWO, Device, World, _online, serving
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path).ready()
-    yield made
-    made.catalog.close()
+from tests.core.world import DAY, MODEL, ONE, TENANT, TWO, Device, World, _online, request, serving
 
 
 def state(world: World, name: DeviceId) -> str:
@@ -255,6 +250,25 @@ def test_one_identity_in_two_places_is_stopped(world: World, boots: list[tuple[s
     assert world.codes().count("device-cloned") == 1
 
 
+def test_a_clone_that_is_found_by_folder_is_stopped_on_the_line_too(world: World) -> None:
+    device = world.enrol(ONE)
+    quiet(world, device, [("a", 1, 1.0)])
+    word = carried.Word("reported", msgspec.Raw(device.report(boot="b", seq=1, at=1.5).payload))
+    bundle = carried.bundles(TENANT, ONE, device.epoch, world.now, [word], device.keys.signing)[0]
+    assert world.order(orders.CarryIn(device=ONE, bundle=bundle.decode())).code == "barred"
+    assert state(world, ONE) == "cloned" and access(world) == (set(), (ONE,)) and cuts(world) == [ONE]
+
+
+def test_who_may_speak_again_is_told_at_once_what_holds_now(world: World) -> None:
+    device = world.enrol(ONE)
+    world.release()
+    quiet(world, device, [("a", 1, 1.0), ("b", 1, 1.5)])
+    world.tick(8 * DAY)
+    assert desired(world, ONE).expires < world.now, "nothing is told to who may not speak"
+    world.must(orders.Accept(devices=(ONE,)))
+    assert desired(world, ONE).expires > world.now
+
+
 def test_a_person_says_that_it_is_one_box_after_all_or_replaces_it(world: World) -> None:
     device = world.enrol(ONE)
     quiet(world, device, [("a", 1, 1.0), ("b", 1, 1.5)])
@@ -322,6 +336,32 @@ def test_what_is_not_the_devices_own_request_is_refused(world: World, case: str)
     world.hear(device.record(bodies[case], 1, "csr"))
     assert world.codes()[-1] == "renewal-refused"
     assert world.last(topics.desired(TENANT, ONE)) is None
+
+
+def crooked(of: Device, old: bytes, new: bytes) -> str:
+    """The device's own certificate request with other bytes in it, signed all the same."""
+    csr = x509.load_pem_x509_csr(of.keys.csr)
+    info = csr.tbs_certrequest_bytes.replace(old, new, 1)
+    key = load_pem_private_key(of.keys.signing, None)
+    assert info != csr.tbs_certrequest_bytes and isinstance(key, Ed25519PrivateKey)
+    der = csr.public_bytes(Encoding.DER).replace(csr.tbs_certrequest_bytes, info)[:-64] + key.sign(info)
+    text = base64.encodebytes(der).decode()
+    return f"-----BEGIN CERTIFICATE REQUEST-----\n{text}-----END CERTIFICATE REQUEST-----\n"
+
+
+@pytest.mark.parametrize(
+    "change", [(b"\x02\x01\x00", b"\x02\x01\x01"), (str(ONE).encode(), b"\xff" * len(ONE))],
+    ids=["of a version that is none", "for a name that is no text"],
+)  # fmt: skip
+def test_a_request_that_no_library_reads_is_kept_as_an_event_and_stops_nobody(
+    world: World, change: tuple[bytes, bytes]
+) -> None:
+    device = world.enrol(ONE)
+    world.hear(device.record(renewal(device, csr=crooked(device, *change)), 1, "csr"))
+    assert world.codes()[-1] == "record-malformed"
+    assert world.last(topics.ack(TENANT, ONE, Kind("csr"))) == codec.encode(Ack(1, 1)), "it does not come again"
+    envelope = request(world.token(TWO), device.keys, csr=crooked(device, *change))
+    assert world.order(orders.Enrol(envelope=envelope.decode())).code == "enrolment-refused"
 
 
 def test_a_body_that_is_no_request_is_kept_as_an_event(world: World) -> None:

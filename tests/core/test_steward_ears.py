@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +43,6 @@ from tests.core.world import MODEL, ONE, REPORTS_KEY, START, TENANT, TWO, Device
 ROOT = Path(__file__).resolve().parents[2]
 EVENT_1 = DeviceEvent("release-proved", "golden vectors passed", MODEL, "notice", {"p99_ms": 1.5})
 ACK = topics.ack(TENANT, ONE, EVENT)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path).ready()
-    yield made
-    made.catalog.close()
-
-
-@pytest.fixture
-def device(world: World) -> Device:
-    return world.enrol(ONE)
 
 
 def report_of(world: World, name: DeviceId = ONE) -> Reported | None:

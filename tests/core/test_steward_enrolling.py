@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from appliance.keys import new_device_keys
 from core import orders
 from core.fleet import boxes as lists
@@ -15,13 +10,6 @@ from sync.enrolment import fingerprint
 from sync.names import DeviceId, Serial, SiteId
 from tests.core.newcomers import SITE, ask, boxes, join, site_token
 from tests.core.world import ONE, World
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path).ready()
-    yield made
-    made.catalog.close()
 
 
 def test_two_hundred_boxes_of_a_list_join_by_one_token(world: World) -> None:
@@ -126,6 +114,8 @@ def test_a_list_is_taken_whole_or_not_at_all(world: World) -> None:
     world.must(orders.ImportBoxes(boxes=boxes(2)))  # the same again does no harm
     taken = Box(Serial("SN-999"), DeviceId("box-001"), SITE)
     assert world.order(orders.ImportBoxes(boxes=(*boxes(5), taken))).code == "box-taken"
+    for twin in (Box(Serial("SN-777"), DeviceId("box-003"), SITE), Box(Serial("SN-003"), DeviceId("other"), SITE)):
+        assert world.order(orders.ImportBoxes(boxes=(*boxes(5)[2:], twin))).code == "box-twice"
     assert len(world.catalog.identities.boxes()) == 2
     join(world, site_token(world, uses=1), "SN-000")
     renamed = Box(Serial("SN-000"), DeviceId("another"), SITE)

@@ -22,7 +22,7 @@ from sync.messages import Assignment
 from sync.names import DeviceId, Digest, LookupName, SiteId
 from sync.pieces import Piece
 from sync.reports import Release
-from tests.core.world import MODEL, ONE, TENANT, TWO, Device, World, landed, project, serving
+from tests.core.world import DAY, MODEL, ONE, TENANT, TWO, Device, World, landed, project, serving
 
 MACHINES = LookupName("machines")
 SOURCE = LookupSource(path="machines.csv", key="who", columns={"age": Range(min=0, max=100)}, ttl_hours=24)
@@ -218,6 +218,71 @@ def test_a_wiped_broker_gets_all_of_it_again_and_so_does_a_restarted_core(scene:
     scene.world.take(scene.world.steward.link_changed(True, scene.world.now))
     assert lookups.decode(scene.opened(named.lookups[MACHINES], scene.one)) == FIRST
     assert scene.opened(named.config, scene.one)
+
+
+def lying(scene: Scene) -> set[Digest]:
+    """The sealed versions of the table that are on the core's disk, by the blobs that the catalog ever named."""
+    rows = scene.world.catalog.pieces.versions(f"lookup/{MACHINES}")
+    return {row.blob.sealed for row in rows if (scene.world.folder / "blobs" / row.blob.sealed).exists()}
+
+
+def on_broker(scene: Scene, sealed: Digest) -> bool:
+    return bool(scene.world.last(topics.blob(TENANT, sealed, 0)))
+
+
+def test_sealed_old_versions_leave_broker_and_disk_and_trainings_keep_them(scene: Scene) -> None:
+    scene.world.take(scene.world.steward.link_changed(True, scene.world.now))
+    scene.read(FIRST)
+    scene.release()
+    for table in (SECOND, FIRST, SECOND):
+        scene.world.now += 60
+        scene.read(table)
+    rows = scene.world.catalog.pieces.versions(f"lookup/{MACHINES}")
+    newest = rows[-1].blob.sealed
+    scene.world.tick()
+    assert [on_broker(scene, row.blob.sealed) for row in rows] == [False, False, False, True]
+    assert len(lying(scene)) == 4, "a lost session may have lost the clearing: it is said again for a day"
+    for _ in range(2):
+        scene.world.tick(2 * DAY)
+    assert lying(scene) == {newest} and scene.world.codes().count("versions-removed") == 1
+    assert "3 sealed old versions" in next(
+        e.text for e in scene.world.catalog.events.newest(100) if e.code == "versions-removed"
+    )
+    kept = [lookups.decode(scene.world.house.artifacts.get(row.plain)).values for row in rows]
+    assert kept == [FIRST.values, SECOND.values, FIRST.values, SECOND.values]
+    assert lookups.decode(scene.opened(scene.assigned().lookups[MACHINES], scene.one)).values == SECOND.values
+    scene.world.reopen()
+    assert scene.world.catalog.releases.blob_length(newest) and not scene.world.catalog.pieces.outdated()
+
+
+def test_an_old_version_that_a_silenced_device_is_told_of_stays(scene: Scene) -> None:
+    """It comes back with the assignment it has, and must find what that names."""
+    scene.world.take(scene.world.steward.link_changed(True, scene.world.now))
+    scene.read(FIRST)
+    scene.release()
+    first = scene.assigned(TWO).lookups[MACHINES].blob.sealed
+    scene.world.catalog.fleet.set_state(TWO, "cloned")
+    scene.world.now += 60
+    scene.read(SECOND)
+    for _ in range(3):
+        scene.world.tick(2 * DAY)
+    assert first in lying(scene)
+    scene.world.catalog.fleet.set_state(TWO, "revoked")
+    scene.world.tick(2 * DAY)
+    assert first not in lying(scene) and len(lying(scene)) == 1
+
+
+def test_a_cut_between_the_file_and_its_row_is_done_again(scene: Scene) -> None:
+    scene.world.take(scene.world.steward.link_changed(True, scene.world.now))
+    scene.read(FIRST)
+    scene.release()
+    scene.world.now += 60
+    scene.read(SECOND)
+    first = scene.world.catalog.pieces.versions(f"lookup/{MACHINES}")[0].blob.sealed
+    scene.world.house.blobs.remove(first)
+    for _ in range(2):
+        scene.world.tick(2 * DAY)
+    assert scene.world.catalog.pieces.outdated() == [] and "blob-damaged" not in scene.world.codes()
 
 
 def test_missing_chunks_of_a_table_are_published_again(scene: Scene) -> None:

@@ -4,8 +4,6 @@ than it was asked."""
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,13 +15,6 @@ from sync.messages import DeviceEvent
 from tests.core.world import MODEL, ONE, TENANT, TWO, Device, World
 
 ASK = AskPredictions(10.0, 20.0, MODEL, inputs=True)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path).ready()
-    yield made
-    made.catalog.close()
 
 
 def put(world: World, device: Device) -> int:

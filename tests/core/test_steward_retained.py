@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from core.catalog.wanted import Wanted
@@ -17,11 +14,10 @@ from tests.core.world import DAY, MODEL, ONE, TWO, Device, World, serving
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path).ready()
-    session(made)
-    yield made
-    made.catalog.close()
+def world(world: World) -> World:
+    """Its session with the broker is up."""
+    session(world)
+    return world
 
 
 def session(world: World) -> None:
@@ -128,7 +124,7 @@ def test_a_device_that_asks_for_everything_gets_a_share_of_it(world: World, move
             missing = {blob.sealed: tuple(range(asked, asked + MISSED)), other: (0,)}
             world.hear(moved_on.report(said(world, 4), missing=missing))
         assert len([m for m in world.sent[sent:] if "/blob/" in m.topic]) == MISSED
-        assert len(world.house.resent) == MISSED, "and what was long ago is forgotten"
+        assert len(world.house.memory.resent) == MISSED, "and what was long ago is forgotten"
         world.now += AGAIN
 
 

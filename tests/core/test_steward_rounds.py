@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tuf.api.metadata import Metadata, Timestamp
 
+from core import orders
 from core.handoffs import Rollout
 from core.handoffs import RolloutState as State
 from sync import codec, roles, sealing, topics
@@ -17,13 +16,6 @@ from sync.manifest import LIMIT, Manifest
 from sync.messages import ASSIGNMENT_TYPE, Assignment, CoreStatus
 from sync.names import DeviceId, TrustFile
 from tests.core.world import DAY, MODEL, ONE, TENANT, THREE, TWO, Device, World, serving
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path).ready()
-    yield made
-    made.catalog.close()
 
 
 def desired(world: World, device: DeviceId) -> Assignment | None:
@@ -169,6 +161,15 @@ def test_a_tick_with_nothing_to_do_does_nothing(world: World) -> None:
     events = len(world.codes())
     assert world.tick(1.0) == world.tick(1.0) == []
     assert len(world.codes()) == events
+
+
+def test_an_order_looks_at_no_assignment_that_it_does_not_concern(world: World) -> None:
+    world.enrol(ONE)
+    world.release()
+    job, asked = world.job(), list[str]()
+    world.catalog._db.set_trace_callback(asked.append)
+    world.must(orders.JobProgress(job=job, stage="train", done=0.5))
+    assert asked and not any("FROM assignment" in statement for statement in asked)
 
 
 def test_a_device_that_enrols_again_gets_its_models_for_its_new_keys(world: World) -> None:

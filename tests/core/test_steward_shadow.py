@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from core import orders
+from core.console.facts import gather
+from core.console.pages import compose
 from core.handoffs import RolloutState as State
 from core.rollout.judge import judge
 from sync import roles
@@ -15,13 +14,6 @@ from sync.evidence import Decision
 from sync.messages import REPORTED_TYPE, Reported
 from tests.core.pairs import Fleet, begun, desired, paired, shadowing
 from tests.core.world import DAY, MODEL, ONE, THREE, TWO, World, serving
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    made = begun(World(tmp_path))
-    yield made
-    made.world.catalog.close()
 
 
 def test_a_first_release_is_judged_by_guardrails(fleet: Fleet) -> None:
@@ -247,3 +239,14 @@ def test_a_device_that_left_the_fleet_holds_nobody_up(tmp_path: Path) -> None:
     assert fleet.rollout().state is State.COMPLETE
     assert not any(m.topic.endswith(f"{TWO}/desired") for m in world.sent[told:])
     world.catalog.close()
+
+
+def test_a_shadow_whose_incumbent_is_revoked_waits_for_a_person_and_its_page_says_so(fleet: Fleet) -> None:
+    world = fleet.world
+    number, _ = world.release(b"new")
+    assert (fleet.rollout().state, fleet.told().mode) == (State.SHADOW, "shadow")
+    world.must(world.revocation(fleet.old[0]))
+    assert fleet.rollout().state is State.PAUSED and "its incumbent was revoked: a test" in fleet.rollout().reason
+    assert (fleet.told().number, fleet.told().mode) == (number, "off"), "there is none to go back to"
+    (card,) = compose(gather(world.catalog, world.now), world.now).rollouts
+    assert [(stage.name, stage.place) for stage in card.stages][-1] == ("paused", "here")

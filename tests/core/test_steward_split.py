@@ -12,11 +12,12 @@ from appliance.cli.verdicts import rollout_lines
 from core import orders
 from core.handoffs import RolloutState as State
 from core.project import Project
-from core.release import metadata, signing
 from core.rollout.arms import name_of
+from sync import codec, roles
 from sync.bindings import Binding
 from sync.features import TensorSpec, Unit
 from sync.manifest import Lookup, LookupColumn
+from sync.messages import ASSIGNMENT_TYPE, Assignment, ModelOrder
 from sync.names import Digest, LookupName
 from sync.reports import ArmReport, ModelReport, Release, SplitReport
 from sync.splits import Stake, identity, seed_of
@@ -175,9 +176,40 @@ def test_a_restart_of_the_core_changes_nothing(fleet: Fleet) -> None:
     assert (after.arms[0].manifest, after.seed, after.mode) == (before.arms[0].manifest, before.seed, "split")
 
 
+def test_a_split_that_an_older_version_began_keeps_its_lots_and_its_counts(fleet: Fleet) -> None:
+    """It worked a device's seed out in another way, and kept it nowhere but in what it told the device."""
+    new = fleet.world.release(b"new")
+    told = told_by_an_older_version(fleet, "0123456789abcdef" * 2)
+    stakes = tuple(Stake(arm.manifest, arm.retry, arm.first, arm.share) for arm in told.arms)
+    name = identity(told.seed, told.gates.per_key, told.manifest, stakes)
+    fleet.world.reopen()
+    fleet.world.tick(4 * DAY)
+    assert fleet.told().seed == told.seed, "signed anew, and no key changes its release"
+    said = splitting(fleet, new, (890, 10), (150, 150))
+    assert said.split is not None and said.split.split == name == name_of(fleet.rollout(), ONE)
+    fleet.world.hear(fleet.one.report({MODEL: said}))
+    assert fleet.rollout().state is State.REVERSING and fleet.rollout().compared[ONE].arms[1].keys == 300
+
+
+def told_by_an_older_version(fleet: Fleet, seed: str) -> ModelOrder:
+    """The catalog as such a version leaves it: the device was told of the split by this seed."""
+    catalog, (key, rollout) = fleet.world.catalog, fleet.world.catalog.fleet.rollouts()[0]
+    old, (wanted,) = catalog.fleet.assignment(ONE), catalog.fleet.wanted(ONE)
+    assert rollout.split is not None and wanted.split is not None and old is not None
+    with catalog.transaction():
+        catalog.fleet.put_rollout(key, replace(rollout, split=replace(rollout.split, seeds={})))
+        catalog.fleet.want(ONE, replace(wanted, split=replace(wanted.split, seeds={})))
+        assignment = codec.decode(Assignment, roles.peek(old[3]))
+        order = replace(assignment.models[MODEL], seed=seed)
+        told = replace(assignment, models={MODEL: order}, seq=old[1] + 1)
+        envelope = roles.sign(told, ASSIGNMENT_TYPE, fleet.world.house.keys.director)
+        catalog.fleet.put_assignment(ONE, old[0], old[1] + 1, old[2], envelope)
+    return order
+
+
 def test_a_revoked_arm_is_taken_out_of_every_order(fleet: Fleet) -> None:
     number, _ = fleet.world.release(b"new")
-    fleet.world.must(_revocation(fleet.world, number))
+    fleet.world.must(fleet.world.revocation(number))
     assert fleet.told().mode == "live" and fleet.told().arms == () and fleet.rollout().state is State.REVERSED
 
 
@@ -186,16 +218,8 @@ def test_people_read_rates_interval_and_thresholds(fleet: Fleet) -> None:
     fleet.world.hear(fleet.one.report({MODEL: splitting(fleet, new, (270, 30), (90, 10))}))
     row = Desk(fleet.world).get("/v1/rollouts")["rollouts"][0]
     assert row["comparison"]["decision"] == "hold" and row["comparison"]["keys"] == [300, 100]
-    assert "seed" not in row["split"]
+    assert not {"seed", "seeds"} & row["split"].keys()
     text = "\n".join(rollout_lines(row))
     assert "A/B with 25 % of entities and keys" in text and "undecided" in text
     assert "bad in 10.0% of 100 keys, the incumbent in 10.0% of 300: the difference lies between" in text
     assert "better" in text and "decides at 3.00" in text and "paused 7 days after" in text
-
-
-def _revocation(world: World, number: int) -> orders.RevokeRelease:
-    files = world.catalog.releases.trust()
-    drafts = signing.revocation(files, MODEL, number, metadata.later(world.now, signing.LIFE))
-    signed = signing.sign(files, drafts, [world.owner])
-    texts = {name: data.decode() for name, data in signed.items()}
-    return orders.RevokeRelease(model=MODEL, number=number, metadata=texts, reason="a test")

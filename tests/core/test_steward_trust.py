@@ -159,6 +159,16 @@ def test_a_release_is_revoked_by_as_many_as_approve_one(office: Office) -> None:
     assert [r.state.value for _, r in office.world.catalog.fleet.rollouts()] == ["reversed"]
 
 
+def test_devices_hear_below_what_nothing_serves_any_more(office: Office) -> None:
+    first, second = office.world.stage(), office.world.stage()
+    assert office.world.catalog.releases.floor(MODEL) == 1, "nothing is approved"
+    for number in (first, second):
+        office.approve(number, "owner")
+    assert office.world.catalog.releases.floor(MODEL) == first
+    owner.revoke(office.api, office.folder("owner"), MODEL, first, "x", "owner", office.world.now)
+    assert office.world.catalog.releases.floor(MODEL) == second
+
+
 def test_what_was_revoked_is_neither_approved_nor_revoked_again(office: Office) -> None:
     number = office.world.stage()
     with pytest.raises(Untrusted, match="there is no model"):

@@ -72,7 +72,7 @@ def test_training_leaves_torchs_global_state_as_it_was(dataset: Dataset) -> None
     expected = torch.rand(3)
     torch.manual_seed(5)
     threads = torch.get_num_threads()
-    train(dataset, msgspec.structs.replace(SHORT, epochs=1), lambda _done: None, threads=1, device="cpu")
+    train(dataset, msgspec.structs.replace(SHORT, epochs=1, threads=threads + 1), lambda _done: None, device="cpu")
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()

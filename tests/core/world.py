@@ -19,12 +19,13 @@ from core.handoffs import Artifact, Candidate, JobSpec, LakeFile, Landed, Score,
 from core.ingest.spool import Spool
 from core.orders import Answer, AnyOrder
 from core.project import Column, Contract, Model, ModelGates, Project, Rollout, Source, View
+from core.release import metadata, signing
 from core.release.registry import ArtifactStore, BlobStore
-from core.steward import Action, House, Keys, Send, StartJob, Steward
+from core.steward import Action, House, Keys, Send, SendBlob, StartJob, Steward
 from sync import codec, records, roles, topics
 from sync.enrolment import ENROLMENT_TYPE, EnrolRequest, Token
 from sync.features import TensorSpec, WindowSpec
-from sync.link import Message
+from sync.link import Message, Publish
 from sync.messages import REPORTED_TYPE, SAMPLE, Record, Reported
 from sync.names import DeviceId, Digest, Kind, ModelName, TenantId
 from sync.reports import ModelReport, Release
@@ -175,9 +176,19 @@ class World:
     def take(self, actions: list[Action]) -> list[Action]:
         """Keeps what the steward wants done."""
         self.actions += actions
-        self.sent += [a.message for a in actions if isinstance(a, Send)]
+        self.sent += self.said(actions)
         self.jobs += [a.spec for a in actions if isinstance(a, StartJob)]
         return actions
+
+    def said(self, actions: list[Action]) -> list[Publish]:
+        """All that goes to the broker, in order; the chunks of a blob as they would be read one by one."""
+        found: list[Publish] = []
+        for action in actions:
+            if isinstance(action, Send):
+                found.append(action.message)
+            elif isinstance(action, SendBlob):
+                found += self.house.chunks(action)
+        return found
 
     def order(self, order: AnyOrder) -> Answer:
         answer, actions = self.steward.order(order, self.now)
@@ -254,6 +265,13 @@ class World:
         """A release, approved: (number, manifest)."""
         number = self.stage(model)
         return number, Digest(self.must(self.approval(number))["digest"])
+
+    def revocation(self, number: int) -> orders.RevokeRelease:
+        """The owner's signature under the end of a release."""
+        files = self.catalog.releases.trust()
+        drafts = signing.revocation(files, MODEL, number, metadata.later(self.now, signing.LIFE))
+        texts = {name: data.decode() for name, data in signing.sign(files, drafts, [self.owner]).items()}
+        return orders.RevokeRelease(model=MODEL, number=number, metadata=texts, reason="a test")
 
     # --- devices ---
 

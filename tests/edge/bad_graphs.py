@@ -28,8 +28,8 @@ def _finish(
     return graphs.finish(nodes, inputs, [graphs.value("y", shape or ["n"])], [table, *constants])
 
 
-def crashes(on_load: bool = False) -> bytes:
-    """Divides the least 64-bit integer by -1, for which an x86 processor kills the process (SIGFPE): at index 2, or
+def crashes(on_load: bool = False, at: int = 2) -> bytes:
+    """Divides the least 64-bit integer by -1, for which an x86 processor kills the process (SIGFPE): at index `at`, or
     already where the constants are folded."""
     answer = [
         helper.make_node("Gather", ["table", "i"], ["said"]),
@@ -42,7 +42,7 @@ def crashes(on_load: bool = False) -> bytes:
     if on_load:
         return _finish(answer, [*constants, _const("by", [-1])])
     gather = helper.make_node("Gather", ["divisors", "i"], ["by"])
-    return _finish([gather, *answer], [*constants, _const("divisors", [1, 1, -1])])
+    return _finish([gather, *answer], [*constants, _const("divisors", [-1 if i == at else 1 for i in range(3)])])
 
 
 def changes_shape() -> bytes:
@@ -54,6 +54,18 @@ def changes_shape() -> bytes:
     ]
     shapes = numpy_helper.from_array(np.array([[1, 3], [1, 3], [3, 1]], np.int64), "shapes")
     return _finish(nodes, [shapes, _const("first", [0])], [1, 3])
+
+
+def changes_rank() -> bytes:
+    """Says it answers (n), and answers (n, 1) at index 2."""
+    nodes = [
+        helper.make_node("Gather", ["table", "i"], ["said"]),
+        helper.make_node("Gather", ["ranks", "i"], ["wanted"]),
+        helper.make_node("ReduceMax", ["wanted"], ["rank"]),
+        helper.make_node("Slice", ["dims", "first", "rank"], ["shape"]),
+        helper.make_node("Reshape", ["said", "shape"], ["y"]),
+    ]
+    return _finish(nodes, [_const("ranks", [1, 1, 2]), _const("dims", [-1, 1]), _const("first", [0])])
 
 
 def grows(mib: int, at: int = 2) -> bytes:
@@ -88,6 +100,21 @@ def spins(*turns: int) -> bytes:
     ]
     yes = numpy_helper.from_array(np.array(True), "yes")
     return _finish(nodes, [_const("turns", list(turns)), yes, _const("nought", [0.0], np.float32)])
+
+
+def by_window(model: bytes, says: tuple[int, ...] = (0, 1, 2)) -> bytes:
+    """The same of a `window` that holds the index, and that also speaks, as `tests.edge.world.speaking` does."""
+    bad = onnx.load_from_string(model)
+    sure = numpy_helper.from_array(np.eye(3, dtype=np.float32)[list(says)], "sure")
+    nodes = [
+        helper.make_node("Reshape", ["window", "flat"], ["numbers"]),
+        helper.make_node("Cast", ["numbers"], ["i"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["sure", "i"], ["probabilities"]),
+        *bad.graph.node,
+    ]
+    outputs = [graphs.value("probabilities", ["n", 3]), *bad.graph.output]
+    constants = [sure, _const("flat", [-1]), *bad.graph.initializer]
+    return graphs.finish(nodes, [graphs.value("window", ["n", 1, 1])], outputs, constants)
 
 
 ENDLESS = spins(1, 1, 2**62)

@@ -28,12 +28,12 @@ from sync.loopback import LoopbackLink
 from sync.messages import EVENT, REPORTED_TYPE, WHY, Ack, DeviceEvent, Prediction, Record, Reported
 from sync.names import Digest
 from sync.reports import WhyCard
-from tests.edge.world import CLASSES, DEVICE, EPOCH, MODEL, NOW, TENANT, Core, new_identity
+from tests.edge.world import CLASSES, DEVICE, EPOCH, MODEL, NOW, TENANT, Core, Shipped, new_identity
 
 
 def honest_prover(action: Prove) -> Proof | Failure:
     """The real measurement and verdict on outputs, in this process; time and memory as this world has them: none."""
-    proof = proving.measure(action.request, lambda: 0.0)
+    proof = proving.measure(action.request, lambda: 0.0, lambda: 0.0)
     return Proof(proof.passed, proof.worst, 1.0, 1.0, proof.detail)
 
 
@@ -54,6 +54,7 @@ class Device:
     jobs: list[Prove] = field(default_factory=list)
     felt: int = 0  # windows so far: their event time
     complaints: list[str] = field(default_factory=list)
+    clock: Callable[[], float] | None = None  # times answers, where it is not `spent`
     spent: float = 0.0  # seconds that answers took; a test that wants slow ones says so
     found: frozenset[Digest] = frozenset()  # artifacts that crashed the last process
 
@@ -65,7 +66,8 @@ class Device:
         self.house = House(
             identity=self.identity, journal=journal, artifacts=self.artifacts_kind(self.folder / "artifacts"),
             outbox=self.outbox_kind(self.folder / "outbox.db", EPOCH, boot), trust_folder=self.folder / "trust",
-            serving=Serving(clock=lambda: self.spent), cpu_flags=self.flags, boot=boot, agent_version="0",
+            serving=Serving(clock=self.clock or (lambda: self.spent)), cpu_flags=self.flags, boot=boot,
+            agent_version="0",
             deployments=journal.deployments(),
             trials=Trials(Kept(self.folder / "trials", TENANT, bytes(32), "trial", token_bytes, self._complain)),
             outcomes=Outcomes(Kept(self.folder / "splits", TENANT, bytes(32), "split", token_bytes, self._complain)),
@@ -123,6 +125,13 @@ class Device:
             self.now += 1.0
             self.carry_out(self.agent.tick(self.now))
         self.core.hub.run()
+        return self
+
+    def commit(self, shipped: Shipped, seconds: int = 7) -> Device:
+        """Is assigned a release, and serves it when its trial is over: where most stories begin."""
+        self.core.assign(shipped, self.identity)
+        self.settle(seconds, ask=0)
+        assert committed(self, shipped.number)
         return self
 
     def ask(self, index: int = 0) -> Answer | None:
@@ -194,6 +203,13 @@ class Device:
 def new_device(core: Core, folder: Path) -> Device:
     folder.mkdir(parents=True, exist_ok=True)
     return Device(core, folder, new_identity(core.root))
+
+
+def serving_device(core: Core, folder: Path) -> Device:
+    """Release 1 is committed and answers; the events so far are acknowledged."""
+    device = new_device(core, folder).boot().commit(core.ship(1))
+    device.acknowledge(999)
+    return device
 
 
 def committed(device: Device, number: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from pathlib import Path
+import time
 from typing import Any
 
 import pytest
@@ -14,24 +14,15 @@ from sync.commands import ANSWER, COMMAND_TYPE, LIFE, PART, PARTS, PAUSE, Answer
 from sync.link import Message
 from sync.messages import ASSIGNMENT_TYPE, Record
 from sync.names import DeviceId, TenantId
-from tests.edge.device import Device, committed, new_device
+from tests.edge.device import Device, committed
 from tests.edge.world import DEVICE, EPOCH, TENANT, Core
 
 ASK = AskPredictions(1.0, 2.0)
 
 
 @pytest.fixture
-def core() -> Core:
-    return Core()
-
-
-@pytest.fixture
-def device(core: Core, ram: Path) -> Device:
-    """Release 1 is committed; the device answers each question with 70,000 bytes."""
-    device = new_device(core, ram).boot()
-    core.assign(core.ship(1), device.identity)
-    device.settle(7, ask=0)
-    device.acknowledge(99)
+def device(device: Device) -> Device:
+    """It answers each question with 70,000 bytes."""
     answering(device, bytes(70_000))
     return device
 
@@ -114,6 +105,29 @@ def test_a_question_of_before_is_no_question_also_after_a_restart(core: Core, de
     say(core, device, 7)
     say(core, device, 6)
     assert asked == [] and device.codes() == ["command-answered", "refused-untrusted"]
+
+
+def test_a_device_that_lost_its_memory_answers_nothing_that_was_asked_before(core: Core, device: Device) -> None:
+    """The journal was damaged and put aside: what the broker, or somebody who kept it, has of before is not answered a
+    second time; whoever still wants to know asks again."""
+    asked = answering(device, b"told")
+    device.now -= 3600.0
+    say(core, device, 7)
+    say(core, device, 8)
+    device.now += 3600.0
+    assert len(asked) == 1
+    device.cut_power()
+    (device.folder / "journal.db").write_bytes(b"rust" * 5000)
+    device.boot()
+    device.settle(2)
+    asked = answering(device, b"told")
+    device.now -= 3600.0
+    say(core, device, 7)
+    device.now += 3600.0
+    assert asked == [] and device.codes()[-1] == "command-refused"
+    device.now = time.time() + 60.0  # the file was put aside by the real clock
+    say(core, device, 9)
+    assert len(asked) == 1 and device.codes()[-1] == "command-answered"
 
 
 def test_questions_are_answered_no_faster_than_they_may_be(core: Core, device: Device) -> None:

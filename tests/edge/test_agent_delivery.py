@@ -13,7 +13,7 @@ from sync import codec, topics
 from sync.manifest import LIMIT, Manifest, Variant
 from sync.messages import EVENT
 from sync.names import Kind
-from tests.edge.device import Device, committed, new_device
+from tests.edge.device import Device, new_device, serving_device
 from tests.edge.world import MODEL, TENANT, Core, Shipped, table_of
 
 FAST = "avx512vnni"
@@ -54,13 +54,7 @@ def test_only_the_variant_that_the_cpu_favours_is_fetched(tmp_path: Path, flags:
 
 @pytest.fixture
 def device(tmp_path: Path) -> Device:
-    core = Core()
-    device = new_device(core, tmp_path / "device").boot()
-    core.assign(core.ship(1), device.identity)
-    device.settle(7, ask=0)
-    assert committed(device, 1)
-    device.acknowledge(999)
-    return device
+    return serving_device(Core(), tmp_path / "device")
 
 
 def limited(device: Device, limit: int) -> None:

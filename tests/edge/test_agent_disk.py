@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -15,56 +14,15 @@ from msgspec.structs import replace
 
 from edge.agent.disk import LONGEST, Disk
 from edge.journal import Journal
-from edge.outbox import Outbox
 from edge.states import Phase
 from sync import codec, topics
 from sync.link import Publish
 from sync.messages import Status
 from tests.edge.device import Device, committed
-from tests.edge.test_agent_walker import Stage, new_stage, outcome
+from tests.edge.refusal import Refusal
+from tests.edge.stage import Stage, outcome
 from tests.edge.world import DEVICE, TENANT
 from tests.faults.small_disk import SmallDisk, small_disk
-
-WRITES = ("INSERT", "UPDATE", "DELETE", "REPLACE")
-
-
-@dataclass
-class Refusal:
-    """From the n-th write on SQLite itself refuses all of them, until `healed`; `left` None: never."""
-
-    left: int | None = None
-    now: bool = False
-
-    def burn(self, statement: str) -> bool:
-        if statement.startswith(WRITES) and self.left is not None:
-            self.left -= 1
-            self.now = self.now or self.left <= 0
-        return self.now
-
-    def heal(self) -> None:
-        self.left, self.now = None, False
-
-    def factory(self) -> type[sqlite3.Connection]:
-        burn = self.burn
-
-        class Refusing(sqlite3.Connection):
-            def execute(self, statement: str, values: object = ()) -> sqlite3.Cursor:  # type: ignore[override]
-                if burn(statement) and statement.startswith(WRITES):
-                    super().execute("PRAGMA query_only = ON")
-                return super().execute(statement, values)  # type: ignore[arg-type]
-
-        return Refusing
-
-    def journal(self) -> Callable[[Path], Journal]:
-        return lambda path: Journal.open(path, self.factory())
-
-    def outbox(self) -> Callable[[Path, int, str], Outbox]:
-        return lambda path, epoch, boot: Outbox(path, epoch, boot, self.factory())
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    return new_stage(tmp_path_factory.mktemp("stage"))
 
 
 @pytest.fixture

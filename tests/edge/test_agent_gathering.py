@@ -46,7 +46,7 @@ class Scene:
         """What the graph input of an entity is; None where there is none."""
         device = self.device
         try:
-            inputs, _ = device.house.lookups.fill((ACCEPTED,), entity)
+            inputs, *_ = device.house.lookups.fill((ACCEPTED,), entity)
         except NoLookup:
             return None
         return [float(n) for n in inputs[MACHINES][0]]
@@ -178,8 +178,9 @@ def test_what_would_fill_the_memory_or_the_disk_is_refused(scene: Scene) -> None
     scene.assign(machines=replace(small, blob=blob, key=wrapped), settle=4)
     assert scene.held == (1, f"{name}: {LIMIT + 1} bytes declared, {LIMIT} are allowed")
     asked = len(scene.core.hub.passed)
-    scene.assign(machines=replace(small, version=3, blob=replace(small.blob, length=1 << 40)), settle=4)
-    assert scene.held == (1, f"it has {1 << 40} bytes, {2 * LIMIT} are allowed") and scene.vector() == [3.0, 1.0]
+    huge = replace(small.blob, length=2 * LIMIT + 1, chunk=LIMIT // 4, hashes=small.blob.hashes[:1] * 9)
+    scene.assign(machines=replace(small, version=3, blob=huge), settle=4)
+    assert scene.held == (1, f"it has {2 * LIMIT + 1} bytes, {2 * LIMIT} are allowed") and scene.vector() == [3.0, 1.0]
     assert not [topic for topic, _ in scene.core.hub.passed[asked:] if "/blob/" in topic]
     scene.assign(machines=scene.shelf.piece(SECOND, 4))
     assert scene.held == (4, "")
@@ -232,7 +233,7 @@ def test_a_release_with_other_columns_comes_with_its_table_and_the_one_before_ke
     scene.assign(machines=scene.shelf.piece(machines(w1=(8.0,)), 2), settle=4)
     assert scene.device.state.phase is Phase.PROVING and scene.held == (2, "")
     assert scene.vector() == [3.0, 1.0], "what serves keeps the table it knows"
-    inputs, _ = scene.device.house.lookups.fill((one,), "w1")
+    inputs, *_ = scene.device.house.lookups.fill((one,), "w1")
     assert inputs[MACHINES].tolist() == [[8.0]]
 
 
@@ -242,7 +243,7 @@ def test_the_table_of_what_serves_outlives_any_number_of_versions_for_the_releas
     scene.device.prover = lambda job: None
     for version in (2, 3, 4):
         scene.assign(machines=scene.shelf.piece(machines(w1=(6.0 + version,)), version), settle=4)
-        inputs, _ = scene.device.house.lookups.fill((one,), "w1")
+        inputs, *_ = scene.device.house.lookups.fill((one,), "w1")
         assert inputs[MACHINES].tolist() == [[6.0 + version]] and scene.vector() == [3.0, 1.0]
     scene.device.cut_power()
     scene.device.boot(link=False)

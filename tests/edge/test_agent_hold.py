@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from edge.states import Phase
 from sync.messages import Gates
-from tests.edge.device import Device, committed, new_device
-from tests.edge.world import MODEL, Core
+from tests.edge.device import Device, committed
+from tests.edge.world import MODEL
 
 LONG = Gates(soak_answers=10_000)
 
 
 @pytest.fixture
-def device(ram: Path) -> Device:
-    core = Core()
-    made = new_device(core, ram).boot()
-    core.assign(core.ship(1), made.identity)
-    made.settle(7, ask=0)
-    assert committed(made, 1)
-    made.house.held = (ram / "hold").exists
-    return made
+def device(device: Device) -> Device:
+    """It is held while there is a file."""
+    device.house.held = (device.folder / "hold").exists
+    return device
 
 
 def hold(device: Device, yes: bool) -> None:

@@ -4,39 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge.agent import intake
-from edge.agent.house import CLOCK_FLOOR
-from edge.states import Phase
+from edge.complaints import BURST
+from edge.outbox import CAPACITY
+from edge.roots import TRUST_FILE_LIMIT
+from edge.states import CLOCK_FLOOR, Phase
 from sync import codec, roles, topics
 from sync.link import Message, Publish
-from sync.messages import Labels, TrustIndex
+from sync.messages import EVENT, DeviceEvent, Labels, TrustIndex
 from sync.names import DeviceId, TenantId
-from tests.edge.device import Device, committed, new_device
+from tests.edge.device import Device, committed
 from tests.edge.world import DAY, DEVICE, MODEL, NOW, TENANT, Core
 
 FIELDS = ["payload", "payloadType", "signatures", "files", "epoch", "n", "v", "signed", "keyid", "sig"]
-
-
-@pytest.fixture
-def core() -> Core:
-    return Core()
-
-
-@pytest.fixture
-def device(core: Core, ram: Path) -> Device:
-    """Release 1 is committed and answers; the events so far are acknowledged."""
-    device = new_device(core, ram).boot()
-    core.assign(core.ship(1), device.identity)
-    device.settle(7, ask=0)
-    assert committed(device, 1)
-    device.acknowledge(99)
-    return device
 
 
 def deliver(device: Device, topic: str, payload: bytes) -> None:
@@ -60,8 +45,21 @@ def untouched(device: Device, core: Core) -> bool:
         ({"expires": NOW - 1}, "refused-untrusted"),
         ({"seq": 0}, "refused-untrusted"),
         ({"epoch": 0}, "refused-untrusted"),
+        ({"seq": 2**63}, "refused-malformed"),
+        ({"epoch": -1}, "refused-malformed"),
+        ({"v": 2}, "refused-malformed"),
     ],
-    ids=["wrong-key", "other-device", "other-tenant", "expired", "replayed", "earlier-epoch"],
+    ids=[
+        "wrong-key",
+        "other-device",
+        "other-tenant",
+        "expired",
+        "replayed",
+        "earlier-epoch",
+        "beyond",
+        "below",
+        "newer",
+    ],
 )
 def test_a_wrong_assignment_changes_nothing(core: Core, device: Device, changes: dict[str, object], code: str) -> None:
     order = core.order(core.ship(2), device.identity)
@@ -100,6 +98,42 @@ def test_another_document_of_the_director_is_no_assignment(core: Core, device: D
     core.desire(roles.sign(device.reported(), "application/vnd.falaj.reported+json", core.director))
     device.settle(2)
     assert untouched(device, core) and device.codes() == ["refused-untrusted"]
+
+
+def test_a_flood_of_wrong_messages_is_told_a_few_times_and_counted(core: Core, device: Device) -> None:
+    """Each of them as an event would push what really happened out of the outbox."""
+    device.house.event(device.now, "beat", "what really happened")
+    wrong = [
+        Message(topics.desired(TENANT, DEVICE), b"{", 1),
+        Message("falaj/1/acme/d/press-2/desired", b"{}", 1),
+        Message("NO TOPIC", b"", 1),
+        Message(topics.labels(TENANT, DEVICE), codec.encode(Labels({"x" * 32: "walk"})), 1),
+    ]
+    device.house.label = lambda one, label: "unknown-prediction"
+    for n in range(4000):
+        device.carry_out(device.agent.handle(wrong[n % 4], device.now))
+    codes = device.codes()
+    assert codes[0] == "beat" and len(codes) == 1 + 4 * BURST
+    assert {codes.count(code) for code in set(codes) - {"beat"}} == {BURST}
+    device.now += 3600.0
+    device.carry_out(device.agent.handle(wrong[0], device.now))
+    (last,) = device.events()[-1:]
+    assert (last.code, last.facts["suppressed"]) == ("refused-malformed", 1000 - BURST) and untouched(device, core)
+
+
+def test_a_flood_that_lasts_for_months_leaves_half_of_the_outbox_to_the_rest(core: Core, device: Device) -> None:
+    """Nobody acknowledges: whoever says all this can keep the core's word away too."""
+    outbox = device.house.outbox
+    with outbox._db.transaction():
+        for n in range(CAPACITY // 2 - 1):
+            outbox._append(EVENT, DeviceEvent("beat", str(n)), device.now)
+    for _ in range(50):
+        device.now += 86_400.0
+        deliver(device, topics.desired(TENANT, DEVICE), b"{")
+    assert outbox.waiting(EVENT) == CAPACITY // 2 and outbox.dropped() == 0
+    device.acknowledge(10**6)
+    deliver(device, topics.desired(TENANT, DEVICE), b"{")
+    assert device.events()[-1].facts["suppressed"] == 49
 
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"\xff", b"[]", b"{}" * 50_000])
@@ -170,8 +204,8 @@ def test_what_a_stranger_sends_makes_no_record_too_large_for_the_core(device: De
 
 
 def test_areas_that_this_agent_does_not_act_on_are_quiet(core: Core, device: Device) -> None:
-    for rest in ("core/status",):
-        deliver(device, f"{topics.tenant_root(TENANT)}/{rest}", b"anything")
+    for rest in ("status", "reported", "up/event"):
+        deliver(device, f"{topics.tenant_root(TENANT)}/d/{DEVICE}/{rest}", b"anything")
     assert untouched(device, core) and device.codes() == []
 
 
@@ -226,8 +260,34 @@ def test_a_flood_of_trust_files_delays_and_no_more(core: Core, device: Device) -
     assert committed(device, 2)
 
 
+def test_a_file_that_grows_under_its_name_counts_as_what_it_is_now(core: Core, device: Device) -> None:
+    """Small files first, then each again as large as one may be: that way 76 MiB were held where 8 are allowed."""
+    room = intake.TRUST_BYTES // TRUST_FILE_LIMIT
+    for size in (1, TRUST_FILE_LIMIT):
+        for number in range(2 * room):
+            deliver(device, f"{topics.tenant_root(TENANT)}/trust/{number}.junk", b"x" * size)
+            assert sum(map(len, device.house.files.values())) <= intake.TRUST_BYTES
+    assert "refused-untrusted" in device.codes()
+    core.assign(core.ship(2), device.identity)
+    device.settle(8, ask=0)
+    assert committed(device, 2)
+
+
+def test_metadata_that_is_named_no_more_is_not_held(core: Core, device: Device) -> None:
+    """Releases for others, with a list and a snapshot each: what came with one goes when the next is read."""
+    sizes = set()
+    for number in range(2, 8):
+        core.ship(number)
+        device.settle(1)
+        sizes.add(len(device.house.files))
+    assert len(sizes) == 1, "it does not grow"
+    named = {name for name in device.house.index if not name.endswith(".manifest")}
+    assert {name for name in device.house.files if not name.endswith(".manifest")} == named
+    assert len([name for name in device.house.files if name.endswith(".manifest")]) == 1, "of what is assigned"
+
+
 def test_a_trust_file_too_large_for_any_is_not_held(core: Core, device: Device) -> None:
-    deliver(device, f"{topics.tenant_root(TENANT)}/trust/9.root.json", b"x" * (intake.TRUST_FILE_LIMIT + 1))
+    deliver(device, f"{topics.tenant_root(TENANT)}/trust/9.root.json", b"x" * (TRUST_FILE_LIMIT + 1))
     assert device.codes() == ["refused-untrusted"] and "9.root.json" not in device.house.files
 
 

@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
 import pytest
 
-from edge.runtime import Session
 from edge.states import Phase
-from sync.golden import Arrays
 from sync.messages import Gates
 from tests.edge.device import Device, committed, new_device
-from tests.edge.world import MODEL, PROFILE, Core
+from tests.edge.paced import QUICK, SLOW, Paced
+from tests.edge.world import MODEL, Core
 
 SOAK = Gates(soak_answers=1000)
-QUICK, SLOW = 0.001, 2 * PROFILE.p99_ms / 1000
-
-
-class Paced(Session):
-    """A session that takes as long as it is told to, by the clock of its device."""
-
-    def __init__(self, real: Session, device: Device, seconds: Iterator[float]) -> None:
-        self._real, self._device, self._seconds = real, device, seconds
-        self.inputs, self.outputs = real.inputs, real.outputs
-
-    def run(self, inputs: Arrays) -> Arrays:
-        self._device.spent += next(self._seconds)
-        return self._real.run(inputs)
-
-    def late(self) -> int:
-        return 0
 
 
 def on_trial(folder: Path, new: list[float], old: list[float], gates: Gates = SOAK) -> Device:
     """A device on which release 2 is on trial after release 1; their runs take these seconds, over and over."""
     core = Core()
     first, second = core.ship(1), core.ship(2)
-    device = new_device(core, folder).boot()
-    core.assign(first, device.identity)
-    device.settle(7, ask=0)
-    assert committed(device, 1)
+    device = new_device(core, folder).boot().commit(first)
     core.assign(second, device.identity, gates=gates)
     device.settle(4)
     assert device.state.phase is Phase.PROBATION

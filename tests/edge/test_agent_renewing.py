@@ -9,8 +9,7 @@ import pytest
 
 from appliance import certificates
 from edge.agent import renewing
-from edge.agent.house import CLOCK_FLOOR
-from edge.states import Action, Install
+from edge.states import CLOCK_FLOOR, Action, Install
 from sync import codec, roles
 from sync.enrolment import RENEWAL_TYPE, RenewalRequest
 from sync.messages import CSR, Record

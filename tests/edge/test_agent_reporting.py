@@ -6,14 +6,17 @@ import base64
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from edge.agent.reporting import IN_FLIGHT, RESEND, RESEND_LARGE
-from sync import codec, records
+from edge.agent.returning import SPREAD, CoreWord, share
+from edge.outbox import MOST, Outbox
+from sync import codec, records, topics
 from sync.link import Message
-from sync.messages import EVENT, SAMPLE, DeviceEvent, Record, SampleBatch
-from sync.names import Kind
+from sync.messages import EVENT, SAMPLE, CoreStatus, DeviceEvent, Record, SampleBatch
+from sync.names import DeviceId, Kind
 from sync.sealing import public_half
 from tests.edge.device import Device, new_device
 from tests.edge.world import DEVICE, MODEL, REPORTS, TENANT, Core
@@ -92,11 +95,84 @@ def test_a_core_that_says_nothing_does_not_have_the_samples_sent_for_ever(heard:
     assert heard.after(0.25) == {"sample": 1}, "the next one the core waits for"
 
 
+def status(state: Literal["online", "offline"], ts: float) -> Message:
+    return Message(topics.core_status(TENANT), codec.encode(CoreStatus(state, ts)), 1, retained=True)
+
+
+def speak(heard: Heard, state: Literal["online", "offline"]) -> None:
+    """The core says how it stands, now."""
+    heard.device.carry_out(heard.device.agent.handle(status(state, heard.device.now), heard.device.now))
+    heard.core.hub.run()
+
+
+@pytest.mark.parametrize("kind", [EVENT, SAMPLE])
+def test_what_a_core_missed_that_was_away_is_said_again_when_it_is_back(heard: Heard, kind: Kind) -> None:
+    speak(heard, "online")
+    speak(heard, "offline")
+    heard.add(kind, 2)
+    assert heard.after(0.25) == {kind: 2} and heard.after(1) == {}
+    speak(heard, "online")
+    again = heard.after(SPREAD)
+    assert again == {kind: 2 if kind == EVENT else 1}, "before its next repetition, which comes in 30 or 600 s"
+    assert heard.after(1) == {} == heard.after(RESEND - 2), "once"
+
+
+def test_the_devices_of_a_fleet_do_not_speak_at_once(heard: Heard) -> None:
+    places = sorted(share(DeviceId(f"watch-{n}"), 7.0) for n in range(500))
+    assert all(sum(low <= p < low + 0.1 for p in places) < 90 for low in (0.0, 0.3, 0.6, 0.9)), "50 a second, about"
+    word = CoreWord()
+    for state, ts in (("online", 1.0), ("offline", 2.0), ("online", 3.0)):
+        word.heard(CoreStatus(state, ts), DEVICE, 100.0)  # type: ignore[arg-type]
+    assert 100.0 < word.due < 100.0 + SPREAD and not word.again(99.0, 100.0) and word.again(99.0, word.due)
+    assert not word.again(100.0, word.due), "it was said when the core was back"
+
+
+def test_a_core_that_was_there_all_along_has_nothing_said_again(heard: Heard) -> None:
+    """Its retained word comes again with every session of the device."""
+    heard.add(EVENT, 1)
+    assert heard.after(0.25) == {"event": 1}
+    first = status("online", heard.device.now)
+    for _ in range(2):
+        heard.device.carry_out(heard.device.agent.handle(first, heard.device.now))
+        assert heard.after(SPREAD) == {}
+
+
 def test_a_clock_that_is_set_back_keeps_nothing_waiting(heard: Heard) -> None:
     heard.add(EVENT, 1)
     heard.add(SAMPLE, 1)
     assert heard.after(0.25) == {"event": 1, "sample": 1}
     assert heard.after(-86_400.0) == {"event": 1, "sample": 1}
+
+
+class Reads(Outbox):
+    """An outbox that counts how often its records are read."""
+
+    count = 0
+
+    def pending(self, limit: int = 100, most: int = MOST) -> list[tuple[Kind, int, bytes]]:
+        self.count += 1
+        return super().pending(limit, most)
+
+
+def test_records_that_wait_are_not_read_again_before_one_is_due(ram: Path) -> None:
+    device = new_device(Core(), ram / "d")
+    device.outbox_kind = Reads
+    device.boot().settle(1)
+    box = device.house.outbox
+    assert isinstance(box, Reads)
+    device.house.event(device.now, "lamp-on", "t")
+
+    def reads(seconds: float) -> int:
+        before = box.count
+        for _ in range(int(4 * seconds)):
+            device.now += 0.25
+            device.carry_out(device.agent.tick(device.now))
+        return box.count - before
+
+    assert reads(RESEND - 1) == 1, "when it came"
+    assert reads(RESEND) == 1, "when it was due again"
+    device.acknowledge(99)
+    assert reads(2 * RESEND) <= 1
 
 
 def said(device: Device, passed: list[tuple[str, bytes]]) -> list[DeviceEvent]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 from tuf.api.metadata import Metadata, Root
 
 from edge import roots
@@ -12,23 +9,8 @@ from sync import roles, topics
 from sync.link import Message
 from sync.names import TrustFile
 from sync.roles import DIRECTOR_FIELD
-from tests.edge.device import Device, committed, new_device
+from tests.edge.device import Device, committed
 from tests.edge.world import MODEL, TENANT, Core
-
-
-@pytest.fixture
-def core() -> Core:
-    return Core()
-
-
-@pytest.fixture
-def device(core: Core, ram: Path) -> Device:
-    """Release 1 is committed and answers."""
-    device = new_device(core, ram).boot()
-    core.assign(core.ship(1), device.identity)
-    device.settle(7, ask=0)
-    assert committed(device, 1)
-    return device
 
 
 def next_root(core: Core, *, director: bytes | None = None, signer: bytes | None = None) -> TrustFile:

@@ -19,8 +19,8 @@ from sync.messages import Arm, Gates, ModelOrder, Prediction
 from sync.names import Digest, ModelName
 from sync.reports import ArmReport, SplitReport
 from tests.edge.device import Device, committed, honest_prover, new_device
+from tests.edge.paced import QUICK, SLOW, Paced
 from tests.edge.power import Fuse, PowerCut
-from tests.edge.test_agent_pacing import QUICK, SLOW, Paced
 from tests.edge.world import CLASSES, DEVICE, MODEL, TENANT, Core
 
 GOOD, BAD = (0, 1, 2), (1, 1, 2)  # the class said for each index
@@ -145,8 +145,14 @@ def test_labels_are_counted_for_whoever_answered(field: Field, device: Device) -
 
 
 def test_several_arms_begin_together_and_none_before_all_are_there(field: Field, device: Device) -> None:
-    field.order(device, {2: (0, 2000), 5: (5000, 2000)})
     seen: set[frozenset[int | None]] = set()
+
+    def looks_on(job: Prove) -> Proof | Failure:
+        seen.add(frozenset(answering(device).values()))
+        return honest_prover(job)
+
+    device.prover = looks_on
+    field.order(device, {2: (0, 2000), 5: (5000, 2000)})
     for _ in range(12):
         device.settle(1)
         seen.add(frozenset(answering(device).values()))
@@ -360,7 +366,7 @@ def test_a_split_holds_up_no_other_model_and_a_shadow_does(
     field.core.desire(field.core.assignment(models=dict(models)))
     device.settle(8)
     assert device.state.phase is (Phase.SHADOW if waits else Phase.LIVE_SPLIT)
-    assert device.house.deployments[other].phase is (Phase.NO_MODEL if waits else Phase.PROBATION)
+    assert device.house.deployments[other].phase is (Phase.STAGED if waits else Phase.PROBATION)
 
 
 # --- power cuts, anywhere ---

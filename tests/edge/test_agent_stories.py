@@ -18,7 +18,7 @@ from edge.lifecycle import AT_REST
 from edge.states import Phase
 from sync.reports import Evidence
 from tests.edge.device import Device
-from tests.edge.test_agent_trial import BEYOND, LABELS, Field, live
+from tests.edge.on_trial import BEYOND, LABELS, Field, live
 from tests.edge.world import MODEL
 
 Order = tuple[int, Literal["shadow", "live"], Evidence, int, int, int]  # ... block, more retries, seconds

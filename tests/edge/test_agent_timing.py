@@ -7,7 +7,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.agent.timing import CLOCK_FLOOR, Time
+from edge.agent.timing import Time
+from edge.states import CLOCK_FLOOR
 from tests.edge.device import new_device
 from tests.edge.world import DAY, NOW, Core
 

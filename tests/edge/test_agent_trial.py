@@ -11,43 +11,13 @@ from msgspec.structs import replace
 
 from edge.agent.reporting import overview
 from edge.states import Phase
-from sync import topics
 from sync.evidence import ALPHA_HARM, Decision
 from sync.messages import Gates
 from sync.reports import TrialReport, WhyCard
 from tests.edge.device import Device, committed, new_device
+from tests.edge.on_trial import BEYOND, GOOD, LABELS, NAN, TRUTH, Field, live
 from tests.edge.power import Fuse, PowerCut
-from tests.edge.world import CLASSES, DEVICE, MODEL, TENANT, Core
-
-GOOD, BAD = (0, 1, 2), (1, 1, 2)  # the class said for each index; BAD is wrong at index 0
-TRUTH = CLASSES[0]
-LABELS = Gates(evidence="labels", margin=0.05, block=2, soak_answers=3)
-NAN = float("nan")
-BEYOND = 99  # an index that no table has
-
-
-class Field:
-    """A core with a good release 2 and a bad release 3, and devices that committed release 1."""
-
-    def __init__(self, folder: Path) -> None:
-        self.core, self.folder = Core(), folder
-        self.shipped = {n: self.core.ship(n, says=BAD if n == 3 else GOOD) for n in (1, 2, 3)}
-
-    def device(self, name: str = "d", *, fuse: Fuse | None = None) -> Device:
-        """A device that serves release 1, and whose power is cut as `fuse` says from now on."""
-        self.core.hub.retained.pop(topics.desired(TENANT, DEVICE), None)
-        device = new_device(self.core, self.folder / name).boot()
-        self.core.assign(self.shipped[1], device.identity)
-        device.settle(7, ask=0)
-        assert committed(device, 1)
-        device.acknowledge(99)
-        if fuse is not None:
-            device.cut_power()
-            device.journal_kind, device.outbox_kind = fuse.journal(), fuse.outbox()
-        return device
-
-    def order(self, device: Device, number: int, **changes: object) -> None:
-        self.core.assign(self.shipped[number], device.identity, **({"mode": "shadow", "gates": LABELS} | changes))
+from tests.edge.world import MODEL
 
 
 @pytest.fixture
@@ -58,16 +28,6 @@ def field(ram: Path) -> Field:
 @pytest.fixture
 def device(field: Field) -> Device:
     return field.device()
-
-
-def live(device: Device, windows: int, label: str | None = TRUTH, index: int = 0) -> list[int | None]:
-    """That many windows, one a tick; who answered each of them."""
-    answered = []
-    for _ in range(windows):
-        said = device.feel(index, label)
-        answered.append(said.release if said else None)
-        device.settle(1)
-    return answered
 
 
 def trial(device: Device) -> TrialReport:
@@ -320,7 +280,7 @@ def test_the_report_is_rewritten_with_blocks_and_not_with_pairs(field: Field, de
 def test_blocks_alone_rewrite_the_report_at_most_once_a_second(field: Field, device: Device) -> None:
     field.order(device, 2)
     device.settle(4)
-    live(device, 1)
+    live(device, 2)  # a block: it is told now
     first = device.reported().seq
     for n in range(8):
         device.feel(0, TRUTH)
@@ -328,7 +288,7 @@ def test_blocks_alone_rewrite_the_report_at_most_once_a_second(field: Field, dev
         device.core.hub.run()
     assert device.reported().seq == first, "a number is a write to the disk"
     device.settle(1)
-    assert (device.reported().seq, trial(device).pairs) == (first + 1, 9)
+    assert (device.reported().seq, trial(device).pairs) == (first + 1, 10)
 
 
 def test_books_that_a_cut_left_behind_end_with_the_next_start(field: Field, device: Device) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -17,68 +16,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edge.lifecycle import AT_REST
 from edge.states import Drifted, Phase, Prove
+from edge.untold import MOST
 from sync import codec, roles, topics
 from sync.loopback import Faults
 from sync.messages import Arm, Gates, Status
 from sync.reports import DriftReport
-from tests.edge.device import Device, committed, honest_prover, new_device
+from tests.edge.device import Device, committed, honest_prover
 from tests.edge.power import Fuse, PowerCut
-from tests.edge.world import DEVICE, MODEL, TENANT, Core, Shipped, new_identity
-
-NAN = float("nan")
-HARMFUL = 2  # the index where release 4 answers NaN; all others have a number there
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A core with five releases (3 fails its proof, 4 its trial) and a device that committed release 1."""
-
-    core: Core
-    shipped: dict[int, Shipped]
-    empty: Device
-    settled: Device
-
-    def device(self, folder: Path, *, settled: bool = True) -> Device:
-        """A copy of the device, its folder being `folder`; nothing new is assigned to it yet."""
-        self.core.hub.retained.pop(topics.desired(TENANT, DEVICE), None)
-        model = self.settled if settled else self.empty
-        shutil.copytree(model.folder, folder)
-        return Device(self.core, folder, model.identity, now=model.now)
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    return new_stage(tmp_path_factory.mktemp("stage"))
-
-
-def new_stage(folder: Path) -> Stage:
-    core = Core()
-    shipped = {number: core.ship(number) for number in (1, 2)}
-    shipped[3] = core.ship(3, golden_table=(9.0, 9.0, 9.0))
-    shipped[4] = core.ship(4, (4.0, 4.5, NAN))
-    shipped[5] = core.ship(5)
-    settled = new_device(core, folder / "settled").boot()
-    empty = Device(core, folder / "empty", settled.identity)
-    empty.folder.mkdir()
-    core.assign(shipped[1], settled.identity)
-    settled.settle(7, ask=0)
-    assert committed(settled, 1)
-    settled.cut_power()
-    return Stage(core, shipped, empty, settled)
-
-
-def outcome(device: Device) -> dict[str, object]:
-    """What a person would call the end of the story."""
-    state = device.state
-    return {
-        "phase": state.phase,
-        "serving": state.serving.release.number if state.serving else None,
-        "answering": device.answering,
-        "previous": [slot.release.number for slot in state.previous],
-        "quarantined": {q.manifest for q in device.house.journal.quarantined(MODEL)},
-    }
+from tests.edge.refusal import Refusal
+from tests.edge.stage import HARMFUL, Stage, assert_sane, new_stage, outcome
+from tests.edge.world import DEVICE, MODEL, TENANT, Shipped, new_identity
 
 
 def of_changes(device: Device) -> Counter[str]:
@@ -87,29 +35,11 @@ def of_changes(device: Device) -> Counter[str]:
     return Counter(code for code in device.codes() if code in final)
 
 
-def assert_sane(device: Device, *, retried: bool = False) -> None:
-    """What answers is what the journal says, was verified, and never is a release that failed its proof; nor one with
-    a verdict against it, unless such are `retried`."""
-    state = device.house.deployments.get(MODEL)
-    incumbent = device.house.serving.incumbent(MODEL)
-    assert (state.serving.release if state and state.serving else None) == (
-        incumbent.slot.release if incumbent else None
-    )
-    if state is not None and state.phase in AT_REST:
-        assert (state.phase is not Phase.NO_MODEL) is (incumbent is not None)
-    if incumbent is not None:
-        assert device.answering == incumbent.slot.release.number != 3
-        assert state is not None and state.validated is not None
-        if state.phase is not Phase.PROBATION and not retried:
-            refused = {q.manifest for q in device.house.journal.quarantined(MODEL)}
-            assert incumbent.slot.release.manifest not in refused
-
-
 # --- stories ---
 
 
-def test_the_first_release_is_fetched_proved_tried_and_committed(stage: Stage, tmp_path: Path) -> None:
-    device = stage.device(tmp_path / "d", settled=False)
+def test_the_first_release_is_fetched_proved_tried_and_committed(stage: Stage, ram: Path) -> None:
+    device = stage.device(ram / "d", settled=False)
     stage.core.assign(stage.shipped[1], device.identity)
     device.boot()
     phases = []
@@ -127,22 +57,43 @@ def test_the_first_release_is_fetched_proved_tried_and_committed(stage: Stage, t
     assert device.reported().trust == device.house.journal.high_water()
 
 
-def test_what_served_before_serves_after_a_restart_without_any_link(stage: Stage, tmp_path: Path) -> None:
-    device = stage.device(tmp_path / "d").boot(link=False)
+def test_what_served_before_serves_after_a_restart_without_any_link(stage: Stage, ram: Path) -> None:
+    device = stage.device(ram / "d").boot(link=False)
     assert committed(device, 1)
     assert device.state.validated is not None and device.state.validated.ts == device.now
 
 
-def test_an_unreadable_outbox_costs_its_records_and_no_more(stage: Stage, tmp_path: Path) -> None:
-    device = stage.device(tmp_path / "d")
+def test_words_that_were_too_many_to_keep_are_counted_and_told(stage: Stage, ram: Path) -> None:
+    """The outbox took nothing while more than `MOST` changes of state had something to say."""
+    device, refusal = stage.device(ram / "home"), Refusal()
+    device.outbox_kind = refusal.outbox()
+    device.boot(link=False)
+    refusal.left = 0
+    house, said = device.house, MOST + 7
+    for n in range(said):
+        house.write(device.state, says=house.happened(device.now, "returned", f"word {n}", MODEL))
+    assert len(house.journal.untold()) == MOST
+    device.cut_power()
+    refusal.heal()
+    device.boot(link=False)
+    device.settle(2)
+    events = [event for event in device.events() if event.code in ("returned", "untold-lost")]
+    assert [event.text for event in events[:-1]] == [f"word {n}" for n in range(7, said)]
+    assert (events[-1].code, events[-1].severity, events[-1].facts["lost"]) == ("untold-lost", "alarm", 7)
+    device.settle(40)
+    assert device.codes().count("untold-lost") == 1
+
+
+def test_an_unreadable_outbox_costs_its_records_and_no_more(stage: Stage, ram: Path) -> None:
+    device = stage.device(ram / "d")
     (device.folder / "outbox.db").write_bytes(b"rust" * 5000)
     device.boot()
     assert committed(device, 1)
     assert device.codes() == ["records-dropped", "outbox-unreadable"], "and the core is led over what is gone"
 
 
-def test_an_unreadable_journal_costs_the_past_and_no_more(stage: Stage, tmp_path: Path) -> None:
-    device = stage.device(tmp_path / "d")
+def test_an_unreadable_journal_costs_the_past_and_no_more(stage: Stage, ram: Path) -> None:
+    device = stage.device(ram / "d")
     (device.folder / "journal.db").write_bytes(b"rust" * 5000)
     device.boot(link=False)
     assert device.answering is None and device.house.deployments == {}
@@ -153,8 +104,8 @@ def test_an_unreadable_journal_costs_the_past_and_no_more(stage: Stage, tmp_path
     assert committed(device, 1)
 
 
-def test_a_stored_assignment_that_no_director_signed_is_told_and_serving_goes_on(stage: Stage, tmp_path: Path) -> None:
-    device = stage.device(tmp_path / "d").boot(link=False)
+def test_a_stored_assignment_that_no_director_signed_is_told_and_serving_goes_on(stage: Stage, ram: Path) -> None:
+    device = stage.device(ram / "d").boot(link=False)
     order = stage.core.order(stage.shipped[2], device.identity)
     forged = stage.core.assignment(order, by=roles.new_signing_key())
     device.house.journal.take_assignment(forged, 1, 10**6)
@@ -164,9 +115,9 @@ def test_a_stored_assignment_that_no_director_signed_is_told_and_serving_goes_on
     assert device.codes()[-1] == "refused-untrusted"
 
 
-def test_a_manifest_changed_in_the_journal_does_not_serve(stage: Stage, tmp_path: Path) -> None:
+def test_a_manifest_changed_in_the_journal_does_not_serve(stage: Stage, ram: Path) -> None:
     """The journal is plain; what makes a release is the owner's signature, checked at every load."""
-    device = stage.device(tmp_path / "d").boot(link=False)
+    device = stage.device(ram / "d").boot(link=False)
     text = codec.encode(device.state).replace(b'"the only one"', b'"another one"')
     device.cut_power()
     db = sqlite3.connect(device.folder / "journal.db")
@@ -178,8 +129,8 @@ def test_a_manifest_changed_in_the_journal_does_not_serve(stage: Stage, tmp_path
     assert "not the signed one" in device.state.reason
 
 
-def test_a_proof_may_come_while_the_link_is_down(stage: Stage, tmp_path: Path) -> None:
-    device = stage.device(tmp_path / "d").boot()
+def test_a_proof_may_come_while_the_link_is_down(stage: Stage, ram: Path) -> None:
+    device = stage.device(ram / "d").boot()
     held: list[Prove] = []
     device.prover = held.append  # type: ignore[assignment]  # it takes its time
     stage.core.assign(stage.shipped[2], device.identity)
@@ -193,8 +144,8 @@ def test_a_proof_may_come_while_the_link_is_down(stage: Stage, tmp_path: Path) -
 # --- what the core is told ---
 
 
-def test_a_report_is_numbered_on_over_restarts_and_every_session_says_so(stage: Stage, tmp_path: Path) -> None:
-    device = stage.device(tmp_path / "d")
+def test_a_report_is_numbered_on_over_restarts_and_every_session_says_so(stage: Stage, ram: Path) -> None:
+    device = stage.device(ram / "d")
     seen: list[tuple[int, int]] = []
     for _ in range(3):
         device.boot().settle(1)
@@ -206,8 +157,8 @@ def test_a_report_is_numbered_on_over_restarts_and_every_session_says_so(stage: 
     assert seen == sorted(set(seen)) and len({session for _, session in seen}) == 3
 
 
-def test_nothing_is_sent_while_the_link_is_down_and_all_of_it_after(stage: Stage, tmp_path: Path) -> None:
-    device = stage.device(tmp_path / "d").boot(link=False)
+def test_nothing_is_sent_while_the_link_is_down_and_all_of_it_after(stage: Stage, ram: Path) -> None:
+    device = stage.device(ram / "d").boot(link=False)
     before = len(stage.core.hub.passed)
     device.house.event(device.now, "lamp-on", "somebody is here")
     device.settle(5, ask=0)
@@ -217,8 +168,8 @@ def test_nothing_is_sent_while_the_link_is_down_and_all_of_it_after(stage: Stage
     assert topics_sent == {"status", "reported", "up/event"}
 
 
-def test_a_record_is_sent_again_until_it_is_acknowledged(stage: Stage, tmp_path: Path) -> None:
-    device = stage.device(tmp_path / "d").boot().settle(2)
+def test_a_record_is_sent_again_until_it_is_acknowledged(stage: Stage, ram: Path) -> None:
+    device = stage.device(ram / "d").boot().settle(2)
     last = device.house.outbox.pending()[-1][1]
     device.acknowledge(last - 1)
 
@@ -235,17 +186,17 @@ def test_a_record_is_sent_again_until_it_is_acknowledged(stage: Stage, tmp_path:
     assert sent() == once + 1
 
 
-def test_answers_are_reported_coarsely(stage: Stage, tmp_path: Path) -> None:
-    device = stage.device(tmp_path / "d").boot().settle(2)
+def test_answers_are_reported_coarsely(stage: Stage, ram: Path) -> None:
+    device = stage.device(ram / "d").boot().settle(2)
     first = device.reported().seq
     device.settle(64, ask=0)
     assert device.reported().models[MODEL].answers == 64
     assert device.reported().seq - first == 7, "with every power of two, not with every answer"
 
 
-def test_drift_alarms_and_never_rolls_back(stage: Stage, tmp_path: Path) -> None:
+def test_drift_alarms_and_never_rolls_back(stage: Stage, ram: Path) -> None:
     """The release before would see the same inputs."""
-    device = stage.device(tmp_path / "d").boot().settle(2)
+    device = stage.device(ram / "d").boot().settle(2)
     device.acknowledge(999)
     found = DriftReport("alarm", 1000, 2e4, ("ax",), device.now)
     device.house.drift = lambda model: found
@@ -258,9 +209,9 @@ def test_drift_alarms_and_never_rolls_back(stage: Stage, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("seed", range(4))
 def test_over_a_line_that_loses_repeats_and_reorders_the_story_ends_the_same(
-    stage: Stage, tmp_path: Path, seed: int
+    stage: Stage, ram: Path, seed: int
 ) -> None:
-    device = stage.device(tmp_path / "d")
+    device = stage.device(ram / "d")
     hub = stage.core.hub
     stage.core.assign(stage.shipped[2], device.identity)
     hub.rng, hub.faults = Random(seed), Faults(lose=0.2, repeat=0.2, reorder=0.2)
@@ -461,9 +412,9 @@ def test_whatever_happens_in_any_order(ram: Path) -> None:
     AnyLuck.TestCase("runTest").runTest()
 
 
-def test_two_devices_have_nothing_in_common(stage: Stage, tmp_path: Path) -> None:
+def test_two_devices_have_nothing_in_common(stage: Stage, ram: Path) -> None:
     """Keys wrapped to one device open nothing on another, even with the same name and the same bytes."""
-    device = stage.device(tmp_path / "d", settled=False)
+    device = stage.device(ram / "d", settled=False)
     order = stage.core.order(stage.shipped[1], stage.settled.identity)
     device.identity = new_identity(stage.core.root)
     stage.core.desire(stage.core.assignment(order))

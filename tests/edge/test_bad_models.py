@@ -8,71 +8,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from edge import proving
+from appliance.processes import memory_meter
 from edge.deadlines import Deadlines
 from edge.lifecycle import AT_REST
 from edge.runtime import LEAST_S, Overdue, RunFailed, WrongShape, load
-from edge.states import Phase, Proof, Prove
+from edge.states import Phase, Proof
 from sync.manifest import Profile
 from sync.messages import Gates
 from tests.edge import bad_graphs, graphs
 from tests.edge.device import Device, committed, new_device
-from tests.edge.test_agent_trial import LABELS, Field
+from tests.edge.guardrails import BAD, NAN, PATIENCE, in_the_child, index, quarantined, swept
+from tests.edge.on_trial import GOOD, LABELS, Field
 from tests.edge.world import CLASSES, MODEL, Core
 
-PATIENCE = 60.0
 LONG = Gates(soak_answers=10_000)
-BAD = 2  # the index where they show what they are
-NAN = float("nan")
-
-
-@pytest.fixture
-def served(ram: Path) -> Device:
-    """Release 1 is committed."""
-    core = Core()
-    device = new_device(core, ram).boot()
-    core.assign(core.ship(1), device.identity)
-    device.settle(7, ask=0)
-    assert committed(device, 1)
-    device.acknowledge(99)
-    return device
-
-
-def quarantined(device: Device) -> set[str]:
-    return {q.manifest for q in device.house.journal.quarantined(MODEL)}
-
-
-def in_the_child(job: Prove) -> object:
-    return proving.prove(job.request, PATIENCE)
-
-
-def index(i: int) -> dict[str, np.ndarray]:
-    return {"i": np.array([i], np.int64)}
-
-
-@contextmanager
-def swept(deadlines: Deadlines) -> Iterator[None]:
-    """A thread that ends late runs, as the agent has one."""
-    over = threading.Event()
-
-    def sweep() -> None:
-        while not over.wait(0.02):
-            deadlines.sweep()
-
-    thread = threading.Thread(target=sweep)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 # --- caught by the proof: nobody was ever answered by it ---
@@ -80,6 +34,7 @@ def swept(deadlines: Deadlines) -> Iterator[None]:
 SLOW = Profile(p99_ms=0.8)  # a tenth of what it takes
 AT_PROOF: dict[str, tuple[dict[str, object], str]] = {
     "crash-on-load": ({"graph": bad_graphs.crashes(on_load=True)}, "prove-crashed"),
+    "crash": ({"graph": bad_graphs.crashes(at=1)}, "prove-crashed"),
     "golden-mismatch": ({"golden_table": (2.0, 2.75, 2.25)}, "golden-mismatch"),
     "nan": ({"table": (2.0, NAN, 2.25), "golden_table": bad_graphs.TABLE}, "golden-mismatch"),
     "slow": ({"graph": bad_graphs.spins(5_000, 5_000, 1), "profile": SLOW}, "profile-exceeded"),
@@ -90,34 +45,34 @@ AT_PROOF: dict[str, tuple[dict[str, object], str]] = {
 
 
 @pytest.mark.parametrize("name", AT_PROOF)
-def test_what_its_golden_vectors_show_costs_no_answer(served: Device, name: str) -> None:
+def test_what_its_golden_vectors_show_costs_no_answer(device: Device, name: str) -> None:
     changes, code = AT_PROOF[name]
     if name == "memory-growth":  # at an index of the golden vectors
         changes = changes | {"graph": bad_graphs.grows(64, at=1)}
-    shipped = served.core.ship(2, **({"table": bad_graphs.TABLE} | changes))  # type: ignore[arg-type]
-    served.prover = in_the_child  # type: ignore[assignment]
-    served.core.assign(shipped, served.identity)
+    shipped = device.core.ship(2, **({"table": bad_graphs.TABLE} | changes))  # type: ignore[arg-type]
+    device.prover = in_the_child  # type: ignore[assignment]
+    device.core.assign(shipped, device.identity)
     answered = []
     for _ in range(6):
-        served.settle(1)
-        answered.append(served.answering)
+        device.settle(1)
+        answered.append(device.answering)
     assert answered == [1] * 6
-    assert quarantined(served) == {shipped.digest} and committed(served, 1)
-    assert served.codes()[-2:] == [code, "returned"]
-    assert served.house.journal.why()[-1].criterion == code
+    assert quarantined(device) == {shipped.digest} and committed(device, 1)
+    assert device.codes()[-2:] == [code, "returned"]
+    assert device.house.journal.why()[-1].criterion == code
 
 
 # --- caught on trial: at its first bad answer ---
 
 
-def on_trial(served: Device, gates: Gates = LONG, **changes: object) -> str:
+def on_trial(device: Device, gates: Gates = LONG, **changes: object) -> str:
     """Release 2 has passed its proof, made in the real child, and answers."""
-    shipped = served.core.ship(2, **({"table": bad_graphs.TABLE} | changes))  # type: ignore[arg-type]
-    served.prover = in_the_child  # type: ignore[assignment]
-    served.core.assign(shipped, served.identity, gates=gates)
-    served.settle(4)
-    assert served.state.phase is Phase.PROBATION, served.state.reason
-    served.ask(0)
+    shipped = device.core.ship(2, **({"table": bad_graphs.TABLE} | changes))  # type: ignore[arg-type]
+    device.prover = in_the_child  # type: ignore[assignment]
+    device.core.assign(shipped, device.identity, gates=gates)
+    device.settle(4)
+    assert device.state.phase is Phase.PROBATION, device.state.reason
+    device.ask(0)
     return shipped.digest
 
 
@@ -129,69 +84,139 @@ ON_TRIAL: dict[str, tuple[dict[str, object], str]] = {
 
 
 @pytest.mark.parametrize("name", ON_TRIAL)
-def test_the_first_bad_answer_on_trial_brings_the_previous_back(served: Device, name: str) -> None:
+def test_the_first_bad_answer_on_trial_brings_the_previous_back(device: Device, name: str) -> None:
     changes, said = ON_TRIAL[name]
-    digest = on_trial(served, **changes)
-    assert served.ask(BAD) is None, "a bad answer is none"
-    served.settle(1)
-    assert committed(served, 1) and quarantined(served) == {digest}
-    assert said in served.state.reason and served.codes()[-2:] == ["guardrail", "returned"]
+    digest = on_trial(device, **changes)
+    assert device.ask(BAD) is None, "a bad answer is none"
+    device.settle(1)
+    assert committed(device, 1) and quarantined(device) == {digest}
+    assert said in device.state.reason and device.codes()[-2:] == ["guardrail", "returned"]
 
 
-def test_a_model_that_never_ends_is_stopped_and_leaves(served: Device) -> None:
-    served.house.deadlines = Deadlines(time.monotonic)
-    digest = on_trial(served, graph=bad_graphs.ENDLESS)
-    asked = threading.Thread(target=served.ask, args=(BAD,))
-    with swept(served.house.deadlines):
+def test_a_model_that_never_ends_is_stopped_and_leaves(device: Device) -> None:
+    device.house.deadlines = Deadlines(time.monotonic)
+    digest = on_trial(device, graph=bad_graphs.ENDLESS)
+    asked = threading.Thread(target=device.ask, args=(BAD,))
+    with swept(device.house.deadlines):
         asked.start()
         asked.join(PATIENCE)
     assert not asked.is_alive()
-    served.settle(1)
-    assert committed(served, 1) and quarantined(served) == {digest}
+    device.settle(1)
+    assert committed(device, 1) and quarantined(device) == {digest}
 
 
-def test_a_single_long_operator_is_a_failure_while_it_goes_on(served: Device) -> None:
+def test_a_single_long_operator_is_a_failure_while_it_goes_on(device: Device) -> None:
     """onnxruntime stops between operators alone: the verdict does not wait for that."""
     now = [0.0]
-    served.house.deadlines = Deadlines(lambda: now[0])
-    digest = on_trial(served)
-    live = served.house.serving.incumbent(MODEL)
+    device.house.deadlines = Deadlines(lambda: now[0])
+    digest = on_trial(device)
+    live = device.house.serving.incumbent(MODEL)
     assert live is not None
-    served.house.deadlines.begin(_Flag(), live.session, b"a" * 64, 1.0)
-    served.settle(1)
-    assert served.state.phase is Phase.PROBATION
+    device.house.deadlines.begin(_Flag(), live.session, b"a" * 64, 1.0)
+    device.settle(1)
+    assert device.state.phase is Phase.PROBATION
     now[0] = 1.0
-    served.settle(1)
-    assert committed(served, 1) and quarantined(served) == {digest}
+    device.settle(1)
+    assert committed(device, 1) and quarantined(device) == {digest}
 
 
 class _Flag:
     terminate = False
 
 
-def test_a_model_that_takes_more_than_its_share_of_memory_leaves(served: Device) -> None:
+def test_a_model_that_takes_more_than_its_share_of_memory_leaves(device: Device) -> None:
     held = [100.0]
-    served.house.memory = lambda: held[0]
-    digest = on_trial(served, profile=Profile(rss_mb=64))
+    device.house.memory = lambda: held[0]
+    digest = on_trial(device, profile=Profile(rss_mb=64))
     held[0] += 64.0
-    served.settle(1)
-    assert served.state.phase is Phase.PROBATION
+    device.settle(1)
+    assert device.state.phase is Phase.PROBATION
     held[0] += 1.0
-    served.settle(1)
-    assert committed(served, 1) and quarantined(served) == {digest}
-    assert "grown by 65 MiB" in served.state.reason
+    device.settle(1)
+    assert committed(device, 1) and quarantined(device) == {digest}
+    assert "grown by 65 MiB" in device.state.reason
 
 
-def test_a_model_that_would_leave_no_room_for_the_others_waits_without_a_verdict(served: Device) -> None:
-    served.house.room_mb = 10.0
-    served.prover = lambda job: Proof(True, 0.0, 1.0, 11.0)
-    served.core.assign(served.core.ship(2), served.identity)
-    served.settle(4)
-    assert served.state.phase is Phase.STAGED and served.answering == 1 and quarantined(served) == set()
-    assert served.codes()[-1] == "no-room"
-    served.house.room_mb = 11.0
-    served.settle(10, ask=0)
-    assert committed(served, 2)
+def test_a_model_that_would_leave_no_room_for_the_others_waits_without_a_verdict(device: Device) -> None:
+    device.house.room_mb = 10.0
+    device.prover = lambda job: Proof(True, 0.0, 1.0, 11.0)
+    device.core.assign(device.core.ship(2), device.identity)
+    device.settle(4)
+    assert device.state.phase is Phase.STAGED and device.answering == 1 and quarantined(device) == set()
+    assert device.codes()[-1] == "no-room"
+    device.house.room_mb = 11.0
+    device.settle(10, ask=0)
+    assert committed(device, 2)
+
+
+@pytest.mark.parametrize("phase", [Phase.SHADOW, Phase.PROBATION])
+def test_a_model_that_really_grows_on_trial_leaves(ram: Path, phase: Phase) -> None:
+    """By what the operating system says of this very process."""
+    field = Field(ram)
+    device = field.device()
+    device.house.memory = memory_meter()
+    greedy = bad_graphs.by_window(bad_graphs.grows(128))
+    shipped = field.core.ship(4, bad_graphs.TABLE, says=GOOD, graph=greedy, profile=Profile(rss_mb=64))
+    mode = "shadow" if phase is Phase.SHADOW else "live"
+    field.core.assign(shipped, device.identity, mode=mode, gates=LONG)
+    device.settle(4)
+    device.feel(0)
+    device.settle(1)
+    assert device.state.phase is phase, device.state.reason
+    said = device.feel(BAD)
+    assert said is not None and said.release == (1 if phase is Phase.SHADOW else 4)
+    device.settle(1)
+    assert committed(device, 1) and quarantined(device) == {shipped.digest}
+    assert "has grown by" in device.state.reason
+
+
+def test_a_model_that_is_slow_on_what_its_proof_never_saw_goes_home(ram: Path) -> None:
+    """Ten times what its profile allows, by a real clock: put to the release before, the question that took too long
+    shows whose fault it is. The golden vectors would not."""
+    core = Core()
+    device = new_device(core, ram)
+    device.clock = time.perf_counter
+    device.boot().commit(core.ship(1))
+    slow = core.ship(2, bad_graphs.TABLE, graph=bad_graphs.spins(1, 1, 25_000), profile=Profile(p99_ms=4.0))
+    core.assign(slow, device.identity, gates=LONG)
+    device.settle(4)
+    assert device.state.phase is Phase.PROBATION
+    for _ in range(20):
+        assert device.ask(BAD) is not None
+    for _ in range(100):  # on a busy host more runs of each are looked at before anybody is held to be slow
+        if device.state.phase is not Phase.PROBATION:
+            break
+        device.settle(1)
+    assert committed(device, 1) and quarantined(device) == {slow.digest}
+    assert device.house.journal.why()[-1].criterion == "too-slow"
+
+
+IN_SHADOW: dict[str, tuple[dict[str, object], str]] = {
+    "nan": ({"table": (2.0, 2.5, NAN)}, "not finite"),
+    "wrong-shape": ({"graph": bad_graphs.by_window(bad_graphs.changes_rank())}, "failed answers"),
+    "memory-bomb": ({"graph": bad_graphs.by_window(bad_graphs.grows(1 << 26))}, "failed answers"),
+    "never-ends": ({"graph": bad_graphs.by_window(bad_graphs.ENDLESS)}, "failed answers"),
+}
+
+
+@pytest.mark.parametrize("name", IN_SHADOW)
+def test_the_first_bad_answer_in_shadow_ends_it_and_nobody_heard_it(ram: Path, name: str) -> None:
+    changes, reason = IN_SHADOW[name]
+    field = Field(ram)
+    device = field.device()
+    device.house.deadlines = Deadlines(time.monotonic)
+    shipped = field.core.ship(4, **({"table": bad_graphs.TABLE, "says": GOOD} | changes))  # type: ignore[arg-type]
+    device.prover = in_the_child  # type: ignore[assignment]
+    field.core.assign(shipped, device.identity, mode="shadow", gates=LONG)
+    device.settle(4)
+    with swept(device.house.deadlines):
+        for index in (0, BAD):
+            assert device.state.phase is Phase.SHADOW, device.state.reason
+            said = device.feel(index)
+            assert said is not None and (said.release, said.quality) == (1, "ok")
+            device.settle(1)
+    assert committed(device, 1) and quarantined(device) == {shipped.digest}
+    assert reason in device.state.reason
 
 
 # --- caught by its pairs: one answer to everything ---

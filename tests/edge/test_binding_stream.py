@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from edge.bindings import Bindings
-from edge.bindings.complaints import ALL_BURST, BURST, TOPICS, Complaints
+from edge.bindings.telling import note_name
 from edge.buffers import NOTES, Buffers
+from edge.complaints import ALL_BURST, BURST, TOPICS, Complaints
 from edge.runtime import load
 from edge.serving import Loaded, Serving
 from sync import codec
@@ -191,11 +192,38 @@ def test_notes_of_an_entity_are_few_and_go_with_its_windows(path: Path) -> None:
     box.buffers.close()
 
 
+def test_bindings_with_one_output_and_two_rules_do_not_undo_each_other(path: Path) -> None:
+    """Else each sees the other's last word, takes it for a change, and tells every prediction."""
+    changes, alarm = binding(emit="on-change"), binding(emit="when", when=When(0.8, "run"))
+    box = Box(path, changes, alarm)
+    for ts in range(40):
+        box.reading(float(ts), RUNS if 10 <= ts < 24 else RESTS)
+    alone = {}
+    for name, one in (("changes", changes), ("alarm", alarm)):
+        single = Box(path.with_name(name), one)
+        for ts in range(40):
+            single.reading(float(ts), RUNS if 10 <= ts < 24 else RESTS)
+        alone[name] = single.told()
+        single.buffers.close()
+    assert sorted(box.told(), key=repr) == sorted([*alone["changes"], *alone["alarm"]], key=repr)
+    box.buffers.close()
+
+
+def test_bindings_with_one_output_and_one_rule_tell_a_change_once(path: Path) -> None:
+    """Two topics of a sensor, one word about it."""
+    box = Box(path, binding(emit="on-change"), Binding("site/{entity}/+", "site/{entity}/motion", emit="on-change"))
+    for ts in range(8):
+        box.reading(float(ts), RESTS)
+    assert len(box.told()) == 1
+    box.buffers.close()
+
+
 def test_what_another_version_noted_makes_an_entity_new_and_breaks_nothing(path: Path) -> None:
-    box = Box(path, binding(emit="on-change"))
+    changes = binding(emit="on-change")
+    box = Box(path, changes)
     for ts in range(4):
         box.reading(float(ts), RESTS)
-    box.buffers.put_note(MODEL, "w1", "site/{entity}/motion", b"\xc1")
+    box.buffers.put_note(MODEL, "w1", note_name(changes), b"\xc1")
     for ts in range(4, 8):
         box.reading(float(ts), RESTS)
     assert [p.ts for p in box.told()] == [3.0, 5.0]

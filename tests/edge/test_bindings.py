@@ -5,63 +5,24 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from secrets import token_bytes
 
 import numpy as np
 import pytest
 
 from edge.bindings import BadReading, Bindings, conclude, entity_of, prediction_id, read
 from edge.bindings.payloads import Readings
-from edge.buffers import Buffers
+from edge.buffers import UNACKED_S, UNWRITTEN_S, Buffers
 from edge.runtime import load
-from edge.serving import Loaded, Serving
-from sync import codec
+from edge.states import CLOCK_FLOOR
+from sync.features import WindowSpec
 from sync.link import Publish
-from sync.manifest import Binding, Manifest
-from sync.messages import Prediction
-from sync.names import DeviceId
+from sync.manifest import Binding
 from tests.edge import graphs
+from tests.edge.bound import BINDING, DEVICE, Box
 from tests.edge.graphs import MODEL, TENANT, manifest
-
-DEVICE = DeviceId("box-1")
-BINDING = Binding("site/{entity}/accel", "site/{entity}/motion")
-
-
-class Box:
-    """A device with bindings, whose world is a list of publications and acknowledgements in order."""
-
-    def __init__(self, path: Path, now: float | None = None) -> None:
-        self.path = path
-        self.log: list[tuple[str, Any]] = []
-        self.serving = Serving()
-        self.now = now
-        self.start()
-
-    def start(self) -> None:
-        self.buffers = Buffers(self.path, TENANT, bytes(32))
-        clock = None if self.now is None else lambda: float(self.now or 0)
-        self.bindings = Bindings(TENANT, DEVICE, self.serving, self.buffers, self._publish, clock)
-
-    def _publish(self, message: Publish) -> None:
-        assert message.qos == 1 and not message.retain
-        self.log.append((message.topic, message.payload))
-
-    def go_live(self, of: Manifest, model: bytes | None = None) -> None:
-        data = graphs.classifier() if model is None else model
-        self.bindings.bind(of)
-        self.serving.put(of.model, Loaded(load(data), graphs.slot(of.number, data, of)))
-
-    def send(self, ts: float, entity: str = "w1", payload: bytes | None = None, qos: int = 1) -> None:
-        if payload is None:
-            payload = json.dumps({"ts": ts, "x": np.sin(ts), "y": np.cos(ts), "spare": "yes"}).encode()
-        self.bindings.handle(f"site/{entity}/accel", payload, qos, lambda: self.log.append(("ack", ts)))
-
-    def predictions(self) -> list[Prediction]:
-        return [codec.decode(Prediction, p) for topic, p in self.log if topic.endswith("/motion")]
-
-    def errors(self) -> list[dict[str, Any]]:
-        return [json.loads(p) for topic, p in self.log if topic.endswith("/error")]
 
 
 @pytest.fixture
@@ -127,6 +88,69 @@ def test_a_stream_that_falls_silent_is_acknowledged(box: Box) -> None:
     assert box.log == []
     box.bindings.settle(everything=True)
     assert box.log == [("ack", 0.0)]
+
+
+def test_looks_four_times_a_second_write_a_stream_every_few_seconds(tmp_path: Path) -> None:
+    """A checkpoint writes the whole ring, and flash wears out: here one row a second, and windows that do not end."""
+    box, seconds = Box(tmp_path / "buffers.db"), 0.0
+    nonces: list[bytes] = []
+
+    def fresh(length: int) -> bytes:
+        nonces.append(token_bytes(length))
+        return nonces[-1]
+
+    box.buffers.close()
+    box.buffers = Buffers(box.path, TENANT, bytes(32), nonces=fresh, ticks=lambda: seconds)
+    box.bindings = Bindings(TENANT, DEVICE, box.serving, box.buffers, box._publish)
+    box.go_live(manifest(1, (BINDING,), window=WindowSpec(1_000, 1_000, 1.0, ("x", "y"), 2.0)))
+    for look in range(4 * 60):
+        seconds = look / 4
+        if not look % 4:
+            box.send(seconds)
+        box.bindings.settle()
+    assert len(nonces) == 60 // (UNACKED_S + 1), "one write for all that wait"
+    assert len(box.log) >= 60 - UNACKED_S, "and nobody waits for longer"
+    seconds += UNACKED_S
+    box.bindings.settle()
+    assert [ts for _, ts in box.log] == [float(ts) for ts in range(60)]
+
+
+def test_rows_nobody_waits_for_are_written_too(tmp_path: Path) -> None:
+    box, seconds = Box(tmp_path / "buffers.db"), 0.0
+    box.buffers.close()
+    box.buffers = Buffers(box.path, TENANT, bytes(32), ticks=lambda: seconds)
+    box.bindings = Bindings(TENANT, DEVICE, box.serving, box.buffers, box._publish)
+    box.go_live(manifest(1, (BINDING,)))
+    box.send(0.0, qos=0)
+    for later, written in ((0.0, 0), (UNWRITTEN_S - 1, 0), (UNWRITTEN_S, 1)):
+        seconds = later
+        box.bindings.settle()
+        assert box.buffers._db.execute("SELECT count(*) FROM checkpoints").fetchone()[0] == written
+    box.buffers.close()
+
+
+def test_a_question_waits_for_no_message(tmp_path: Path) -> None:
+    """HTTP asks on its one loop: a message that takes long, or a broker that does, must not hold up every door."""
+    box, stuck, go_on = Box(tmp_path / "buffers.db"), threading.Event(), threading.Event()
+
+    def publish(message: Publish) -> None:
+        stuck.set()
+        assert go_on.wait(60)
+
+    box.bindings = Bindings(TENANT, DEVICE, box.serving, box.buffers, publish)
+    box.go_live(manifest(1, (BINDING,)))
+    for ts in range(3):
+        box.send(float(ts))
+    with ThreadPoolExecutor() as others:
+        message = others.submit(box.send, 3.0)
+        assert stuck.wait(60)
+        asked = others.submit(box.bindings.predict, None, "w1")
+        try:
+            assert asked.result(30).quality == "ok"
+        finally:
+            go_on.set()
+        message.result(60)
+    box.buffers.close()
 
 
 def test_the_order_is_publish_then_checkpoint_then_acknowledge(box: Box) -> None:
@@ -271,7 +295,8 @@ def test_subscriptions_are_filters_each_once(box: Box) -> None:
 
 
 def test_a_reading_from_the_far_future_is_refused_if_the_clock_is_set(tmp_path: Path) -> None:
-    for now, refused in ((1_700_000_000.0, True), (5.0, False)):
+    built = CLOCK_FLOOR - 2.5 * 365 * 86_400.0  # a box without a battery wakes when its system was built, not in 1970
+    for now, refused in ((CLOCK_FLOOR + 1.0, True), (built, False), (5.0, False)):
         box = Box(tmp_path / f"{now}.db", now)
         box.go_live(manifest(1, (BINDING,)))
         box.send(4_000_000_000.0)

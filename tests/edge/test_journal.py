@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.journal import CARDS, SCHEMA, Counter, Journal, Quarantined
-from edge.states import Deployment, Phase
+from edge.states import Deployment, Lane, Phase
 from edge.trust import Record
 from sync import codec
 from sync.chunks import digest
@@ -72,6 +72,23 @@ def test_what_is_written_is_there_after_reopening(again: Reopened) -> None:
     assert (journal.assignment(), journal.counter("epoch"), journal.counter("desired_seq")) == (b"signed", 1, 7)
     again.journal.take_assignment(b"newer", 1, 8)
     assert again.journal.assignment() == b"newer"
+
+
+def test_the_record_of_a_release_that_is_held_no_more_goes_with_the_state(again: Reopened) -> None:
+    other = ModelName("other")
+    for number in range(1, 6):
+        again.journal.accept(MODEL, number, RECORD, {})
+    again.journal.accept(other, 1, RECORD, {})
+    held = Deployment(
+        MODEL, Phase.PROBATION, serving=graphs.slot(5), previous=(graphs.slot(4),), lanes=(Lane(graphs.slot(2)),)
+    )
+    again.journal.write(held)
+    for number in (2, 4, 5):
+        assert again.journal.record(MODEL, number) == RECORD
+    for number in (1, 3):
+        with pytest.raises(Malformed):
+            again.journal.record(MODEL, number)
+    assert again.journal.record(other, 1) == RECORD, "another model's"
 
 
 def test_an_empty_journal_knows_nothing(again: Reopened) -> None:
@@ -218,15 +235,6 @@ def test_after_a_loss_reports_go_on_above_any_number_ever_given(path: Path) -> N
     journal = Journal.open(path)
     assert journal.put_aside is not None
     assert last < journal.next("reported_seq") < 2**62
-    journal.close()
-
-
-def test_a_place_that_no_column_holds_is_malformed(path: Path) -> None:
-    journal = Journal.open(path)
-    for epoch, seq in ((2**63, 1), (1, 2**70), (-1, 1)):
-        with pytest.raises(Malformed):
-            journal.take_assignment(b"x", epoch, seq)
-    assert journal.assignment() is None
     journal.close()
 
 

@@ -20,8 +20,8 @@ from edge.states import Deployment, Failure, FailureClass, Phase, Proof, Prove, 
 from sync.messages import Arm, Gates
 from tests.edge.device import Device, committed
 from tests.edge.power import Fuse, PowerCut
-from tests.edge.test_agent_disk import Refusal
-from tests.edge.test_agent_walker import HARMFUL, Stage, assert_sane, new_stage
+from tests.edge.refusal import Refusal
+from tests.edge.stage import HARMFUL, Stage, assert_sane
 from tests.edge.world import MODEL
 
 LONG = Gates(soak_answers=10_000)
@@ -64,11 +64,6 @@ CELLS = {
     Phase.LIVE_SPLIT: Cell(ends_with=1, arm=True),
     Phase.REVERTING: Cell(4, HARMFUL, 1),
 }
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    return new_stage(tmp_path_factory.mktemp("stage"))
 
 
 def dies_in(phase: Phase) -> Callable[[Path], Journal]:

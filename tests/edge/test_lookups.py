@@ -121,7 +121,7 @@ def test_a_clock_that_was_never_set_calls_nothing_stale(box: Box) -> None:
 
 def test_a_swap_under_way_gives_old_values_or_new_ones_never_a_mixture(box: Box) -> None:
     for age in range(1, 40):
-        inputs, _ = box.lookups.fill((ACCEPTED,), "w1")
+        inputs, *_ = box.lookups.fill((ACCEPTED,), "w1")
         box.lookups.put(machines(w1=(float(age), float(age) / 10)), NOW)
         held = inputs[MACHINES][0]
         assert age == 1 or held[0] == pytest.approx(10 * held[1])
@@ -151,7 +151,7 @@ def test_both_releases_of_a_trial_are_given_the_values_they_accept(box: Box) -> 
     assert said.value == 6.0 and len(classes) == 2
     trials.see(said, np.full((1, 1), 2.0, np.float32))
     assert trials.health(MODEL).answers == 1, "the candidate answered too"
-    inputs, _, _ = box.lookups.question(
+    inputs, *_ = box.lookups.question(
         candidate.session, candidate.slot.manifest, "w1", np.full((1, 1), 2.0, np.float32)
     )
     assert conclude(candidate.session.run(inputs), ())[0] == 11.0
@@ -161,7 +161,7 @@ def test_what_is_served_is_what_training_would_see(box: Box) -> None:
     """The same window kernel and the same row of the same table, so the vectors are equal bit by bit."""
     box.feel(0.1)
     window = cut(WINDOW, np.array([box.now]), np.array([[0.1]], np.float32))[-1]
-    inputs, _, _ = box.lookups.question(box.serving.loaded(MODEL).session, synced.manifest(), "w1", window.values)
+    inputs, *_ = box.lookups.question(box.serving.loaded(MODEL).session, synced.manifest(), "w1", window.values)
     trained = {"window": window.values[None], MACHINES: TABLE.rows()[:1]}
     assert {name: array.tobytes() for name, array in inputs.items()} == {n: a.tobytes() for n, a in trained.items()}
 
@@ -216,6 +216,6 @@ def test_a_graph_of_flat_rows_is_given_its_window_laid_out_flat() -> None:
     for shape, wanted in ((("n", 6), [[0, 1, 2, 3, 4, 5]]), (("n", 3, 2), [[[0, 1], [2, 3], [4, 5]]])):
         x, y = (graphs.value(name, list(shape)) for name in ("x", "y"))
         session = load(graphs.finish([graphs.helper.make_node("Identity", ["x"], ["y"])], [x], [y]))
-        inputs, _, _ = Lookups().question(session, graphs.manifest(), "w1", window)
+        inputs, *_ = Lookups().question(session, graphs.manifest(), "w1", window)
         assert inputs["x"].tolist() == wanted
         assert session.run(inputs)["y"].tolist() == wanted

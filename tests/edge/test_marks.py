@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -16,9 +19,8 @@ from edge.states import Phase
 from sync.chunks import digest
 from sync.messages import Gates
 from tests.edge import bad_graphs, graphs
-from tests.edge.device import Device, committed, new_device
-from tests.edge.test_bad_models import index
-from tests.edge.world import Core
+from tests.edge.device import Device, committed
+from tests.edge.guardrails import index
 
 ONE, TWO = digest(b"one"), digest(b"two")
 
@@ -57,6 +59,25 @@ def test_a_run_leaves_no_mark_whether_it_answers_or_breaks() -> None:
     assert graphs.classifier() != model
 
 
+def test_a_load_that_ends_the_process_leaves_its_mark(tmp_path: Path) -> None:
+    """What it was proved with has been replaced, say: the next start must know whom not to load again and again."""
+    marks, model = tmp_path / "marks", bad_graphs.crashes(on_load=True)
+    marks.write_bytes(bytes(SIZE))
+    done = subprocess.run([sys.executable, "-P", "-c", LOADS, str(marks)], input=model, check=False, timeout=60)
+    assert done.returncode == -signal.SIGFPE
+    assert Marks(bytearray(marks.read_bytes())).found() == {digest(model)}
+
+
+LOADS = """
+import mmap, sys
+from edge.deadlines import Deadlines, standing
+from edge.marks import SIZE, Marks
+from edge.runtime import load
+with open(sys.argv[1], "r+b") as file:
+    load(sys.stdin.buffer.read(), deadlines=Deadlines(standing, Marks(mmap.mmap(file.fileno(), SIZE))))
+"""
+
+
 @pytest.mark.parametrize(
     ("crashes", "now", "given_up"),
     [((), 0.0, False), ((1.0, 2.0), 3.0, False), ((1.0, 2.0, 3.0), 4.0, True), ((1.0, 2.0, 3.0), DAY + 2.5, False)],
@@ -66,14 +87,9 @@ def test_three_crashes_within_a_day_are_enough(crashes: tuple[float, ...], now: 
 
 
 @pytest.fixture
-def device(ram: Path) -> Device:
-    core = Core()
-    made = new_device(core, ram).boot()
-    for number in (1, 2):
-        core.assign(core.ship(number), made.identity)
-        made.settle(8, ask=0)
-        assert committed(made, number)
-    return made
+def device(device: Device) -> Device:
+    """Release 2 is committed too."""
+    return device.commit(device.core.ship(2))
 
 
 def crashed(device: Device) -> Device:

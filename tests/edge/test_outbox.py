@@ -115,6 +115,20 @@ def test_a_full_box_drops_the_oldest_and_counts_them(path: Path) -> None:
     box.close()
 
 
+def test_records_of_an_epoch_that_is_over_make_room_before_any_that_count(path: Path) -> None:
+    box = Outbox(path, 1, "b")
+    box.close()
+    db = sqlite3.connect(path)
+    with db:
+        db.executemany("INSERT INTO record VALUES (1, 'event', ?, x'7b7d')", [(n,) for n in range(1, CAPACITY)])
+    db.close()
+    box = Outbox(path, 2, "b")
+    for _ in range(3):
+        box.add(EVENT, event("new"), 1.0)
+    assert numbers(box) == [1, 2, 3] and box.dropped() == 0
+    box.close()
+
+
 def test_a_core_restored_from_a_backup_is_led_over_what_it_once_acknowledged(path: Path) -> None:
     box = Outbox(path, 1, "b")
     for _ in range(9):

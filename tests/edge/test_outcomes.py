@@ -125,3 +125,11 @@ def test_a_flood_of_keys_costs_bounded_memory_and_is_told(desk: Desk) -> None:
         desk.live(f"k{n}")
     found, full = desk.books.found(MODEL)
     assert full and sum(one.keys for one in found.values()) == KEYS
+
+
+def test_what_was_found_is_true_after_every_change_and_counted_once_for_each(desk: Desk) -> None:
+    for n, key in enumerate(keys_of(2, 4), start=1):
+        desk.live(key)
+        assert desk.of(2).keys == n and desk.books.found(MODEL) is desk.books.found(MODEL)
+        desk.live(key, good=False)
+        assert desk.of(2) == Found(n, n, 0, (0, n))

@@ -197,3 +197,13 @@ def test_counted_windows_of_an_entity_never_overlap(windows: list[tuple[float, i
             counted.append((start, end))
             assert not tally.fits("w1", start), "the same window again"
     assert all(a[1] < b[0] for a, b in pairwise(counted))
+
+
+@given(streams.filter(len), st.sampled_from(["labels", "agreement"]))
+def test_a_report_is_true_after_every_change_and_made_once(stream: list[tuple[str, Said]], by: Evidence) -> None:
+    tally = Tally(fresh(about(by)))
+    for n, (entity, (new, old, truth)) in enumerate(stream):
+        assert tally.pair(entity, float(n), Pair(f"p{n}", new, old))
+        assert tally.report() == reopened(tally).report() and tally.report() is tally.report()
+        tally.label(f"p{n}", truth)
+        assert tally.report() == reopened(tally).report()

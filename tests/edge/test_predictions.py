@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import msgspec
@@ -11,13 +13,14 @@ import numpy as np
 import pytest
 
 from edge.database import FILE_AGAIN
-from edge.predictions import RECENT, Choice, Predictions, Refusal, draw
+from edge.predictions import AGE, RECENT, Choice, Predictions, Refusal, draw
 from sync import codec
 from sync.errors import Damaged
 from sync.messages import Prediction
 from sync.names import ModelName, TenantId
-from sync.remembered import NO_BASIS, Basis, Looked
+from sync.remembered import NO_BASIS, Basis, Looked, Remembered, of_window, pack
 from sync.reports import LabelReport
+from sync.sealing import NONCE_BYTES, seal_small
 
 MODEL = ModelName("motion")
 NOW = 1_790_000_000.0
@@ -214,7 +217,7 @@ def test_a_file_of_the_first_version_loses_nothing(tmp_path: Path) -> None:
                     " sealed BLOB NOT NULL, agreed INTEGER)")  # fmt: skip
     for number, label in ((1, None), (2, "run"), (3, "walk")):
         content: Any = _Before(prediction(number), WINDOW.shape, WINDOW.tobytes(), label)
-        sealed = old._seal(content) if number < 3 else b"changed on disk" * 8
+        sealed = old._sealer.seal(content) if number < 3 else b"changed on disk" * 8
         agreed = None if label is None else int(label == "walk")
         row = (prediction(number).id, MODEL, 1, sealed, agreed)
         old._db.execute("INSERT INTO prediction VALUES (?, ?, ?, ?, ?)", row)
@@ -232,6 +235,109 @@ def test_a_file_of_the_first_version_loses_nothing(tmp_path: Path) -> None:
     new.remember(prediction(4), WINDOW, BASIS)
     assert [one.basis for one in new.between(3, 9, MODEL, 9).predictions] == [BASIS]
     new.close()
+
+
+def test_a_file_of_the_version_before_named_inputs_is_read_and_filled_on(tmp_path: Path) -> None:
+    """Its records have no named inputs and no row, its table no time of arrival."""
+    path = tmp_path / "predictions.db"
+    old = ring(path)
+    old.remember(prediction(1), WINDOW, BASIS)
+    content = codec.builtins(old.find(prediction(1).id))
+    del content["inputs"], content["outputs"], content["basis"]["row"], content["basis"]["rows"]
+    aad = f"falaj/1 prediction default {prediction(1).id}".encode()
+    sealed = seal_small(codec.encode(content), bytes(32), aad, bytes(NONCE_BYTES))
+    old._db.execute("DROP INDEX prediction_came")
+    old._db.execute("ALTER TABLE prediction DROP COLUMN arrived")
+    old._db.execute("UPDATE prediction SET sealed = ?", (sealed,))
+    old._db.commit()
+    old.close()
+    new = ring(path)
+    assert new.find(prediction(1).id) == of_window(prediction(1), WINDOW, NOW, BASIS)
+    new.forget(NOW + AGE)
+    assert new.find(prediction(1).id) is not None, "when it came is not known: it counts from the first look on"
+    new.remember_all([ASKED])
+    new.forget(NOW + 2 * AGE + 1)
+    assert new.find(prediction(1).id) is None and TOLD == []
+    new.close()
+
+
+# --- what programs asked with inputs of their own ---
+
+GIVEN = pack({"a": np.ones((1, 2)), "b": np.array(["a-word-of-the-asker"], np.object_)})
+ASKED = Remembered(prediction(7), (), b"", arrived=NOW, inputs=GIVEN)
+SPOKEN = Remembered(
+    Prediction("s" * 32, MODEL, 8.0, "ok", release=1), (), b"", arrived=NOW, inputs=GIVEN, outputs=GIVEN
+)
+
+
+def test_what_was_asked_by_name_comes_back_is_labelled_and_never_goes_as_a_sample(tmp_path: Path) -> None:
+    kept = ring(tmp_path / "predictions.db")
+    kept.remember_all([ASKED, SPOKEN])
+    kept.remember(prediction(1), WINDOW)
+    assert [kept.find(one.prediction.id) for one in (ASKED, SPOKEN)] == [ASKED, SPOKEN]
+    assert kept.label(prediction(7).id, "run") is None and kept.report(MODEL, 1) == LabelReport(1, 0)
+    assert kept.label("s" * 32, "run") is Refusal.UNKNOWN_LABEL, "it was no class that could be right or wrong"
+    assert ids(kept, EVERY) == [1] and kept.count(EVERY) == 1 and ids(kept, LABELLED) == []
+    kept.close()
+    assert b"a-word-of-the-asker" not in b"".join(f.read_bytes() for f in tmp_path.iterdir())
+
+
+# --- how long ---
+
+
+def came(number: int, arrived: float) -> Remembered:
+    return of_window(prediction(number), WINDOW, arrived)
+
+
+def left(kept: Predictions) -> list[int]:
+    return [int(one.prediction.id, 16) for one in kept.between(0, 1e12, None, 10_000).predictions]
+
+
+def test_what_is_a_day_old_is_forgotten_unless_it_has_a_label(kept: Predictions) -> None:
+    kept.remember_all([came(1, NOW - AGE - 1), came(2, NOW - AGE - 1), came(3, NOW - AGE + 1), came(4, NOW)])
+    assert kept.label(prediction(2).id, "run") is None
+    kept.forget(NOW)
+    assert left(kept) == [2, 3, 4] and kept.report(MODEL, 1) == LabelReport(1, 0)
+    kept.forget(NOW + 2)
+    assert left(kept) == [2, 4]
+    kept.forget(NOW + 10 * AGE)
+    assert left(kept) == [2] and TOLD == []
+
+
+def test_a_time_that_cannot_be_right_counts_from_the_first_look_on(kept: Predictions) -> None:
+    """What came before the clock was set, and while it was ahead; it has the day that everything has."""
+    kept.remember_all([came(1, 3.0), came(2, NOW + 50 * AGE), came(3, 0.0)])
+    kept.forget(NOW)
+    kept.forget(NOW + AGE)
+    assert left(kept) == [1, 2, 3]
+    found = kept.find(prediction(1).id)
+    assert found is not None and found.arrived == 3.0, "what was written is not changed"
+    kept.forget(NOW + AGE + 1)
+    assert left(kept) == []
+
+
+def test_a_disk_that_refuses_forgets_later_and_says_so(kept: Predictions) -> None:
+    kept.remember_all([came(1, NOW - AGE - 1)])
+    kept._db.execute("PRAGMA query_only = ON")
+    kept.forget(NOW)
+    assert TOLD == ["predictions-not-kept"] and left(kept) == [1]
+    kept._db.execute("PRAGMA query_only = OFF")
+    kept.forget(NOW)
+    assert left(kept) == []
+
+
+def test_of_many_threads_with_one_label_one_has_the_first_word(kept: Predictions) -> None:
+    kept.remember(prediction(1), WINDOW)
+    together = Barrier(8)
+
+    def tell(_: int) -> Remembered | Refusal | None:
+        together.wait(60)
+        return kept.hear(prediction(1).id, "run")
+
+    with ThreadPoolExecutor(8) as threads:
+        told = list(threads.map(tell, range(8)))
+    assert sum(one is not None for one in told) == 1 and kept.report(MODEL, 1) == LabelReport(1, 0)
+    assert kept.hear(prediction(1).id, "walk") is None, "another word is not the first"
 
 
 def test_a_disk_that_fails_gives_the_road_nothing_and_raises_nothing(kept: Predictions) -> None:
@@ -300,7 +406,7 @@ def test_memory_gives_way_to_the_file_as_soon_as_it_can_be_written(tmp_path: Pat
 def test_what_was_answered_together_is_kept_together_and_the_oldest_make_room(tmp_path: Path) -> None:
     kept = ring(tmp_path / "predictions.db", capacity=300)
     for first in range(0, 1000, 30):
-        kept.remember_all([(prediction(n), WINDOW, NO_BASIS) for n in (*range(first, first + 30), first)])
+        kept.remember_all([of_window(prediction(n), WINDOW, NOW) for n in (*range(first, first + 30), first)])
     kept.remember_all([])
     oldest, newest = kept.span()
     assert newest == 1019.0 and oldest is not None and 1020 - 300 - 256 <= oldest <= 1020 - 300

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 import signal
 import subprocess
@@ -13,7 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge.proving import Ended, Overdue, Run, compare, judge, prove
+from edge.proving import Ended, Overdue, Run, compare, judge, measure, prove, run_child
 from edge.runtime import load
 from edge.states import Failure, FailureClass, Proof, ProofRequest
 from sync import golden
@@ -73,10 +75,31 @@ def test_a_memory_bomb_dies_in_the_child() -> None:
     assert verdict(outcome) == "prove-crashed"
 
 
-def test_an_endless_loop_meets_the_deadline() -> None:
-    inputs: Arrays = {"x": np.array([0], np.float32)}
-    outcome = prove(request(graphs.endless_loop(), inputs, {"y": np.zeros(1, np.float32)}), 3.0)
+def endless() -> ProofRequest:
+    return request(graphs.endless_loop(), {"x": np.array([0], np.float32)}, {"y": np.zeros(1, np.float32)})
+
+
+def test_an_endless_loop_uses_up_its_processor_time() -> None:
+    outcome = prove(endless(), DEADLINE, functools.partial(run_child, cpu_s=1))
     assert verdict(outcome) == "prove-deadline"
+
+
+def test_a_child_that_the_host_lets_do_nothing_is_no_verdict() -> None:
+    """Suspended, out of its ration or swapped out: whatever it is, it is not the model."""
+    outcome = prove(endless(), 2.0, functools.partial(run_child, module="tests.edge.suspended"))
+    assert isinstance(outcome, Failure)
+    assert (outcome.kind, outcome.code) == (FailureClass.ENVIRONMENT, "prove-overdue")
+
+
+@pytest.mark.parametrize(("works", "status"), [(0.2, 0), (60.0, -signal.SIGXCPU)])
+def test_the_processor_time_of_a_start_is_not_the_models(works: float, status: int) -> None:
+    """Python and onnxruntime alone take more than a second of a slow processor; from then on the second counts."""
+    code = (
+        "import time; from edge.proving import limit_self\n"
+        "def work(s):\n    while time.process_time() < s: pass\n"
+        f"work(1.1); limit_self(1, 64); work(1.1 + {works})"
+    )
+    assert subprocess.run([sys.executable, "-P", "-c", code], timeout=DEADLINE, check=False).returncode == status
 
 
 def test_a_truncated_model_is_refused_with_the_reason() -> None:
@@ -106,7 +129,7 @@ def raises(error: Exception) -> Run:
 @pytest.mark.parametrize(
     ("run", "kind", "code"),
     [
-        (raises(Overdue("3 s")), FailureClass.VERDICT, "prove-deadline"),
+        (raises(Overdue("3 s")), FailureClass.ENVIRONMENT, "prove-overdue"),
         (raises(BlockingIOError(11, "cannot fork")), FailureClass.ENVIRONMENT, "prove-no-child"),
         (raises(MemoryError()), FailureClass.ENVIRONMENT, "prove-no-child"),
         (ends(-signal.SIGKILL), FailureClass.ENVIRONMENT, "prove-killed"),
@@ -126,14 +149,25 @@ def test_how_a_child_ends_has_a_class_and_a_code(run: Run, kind: FailureClass, c
     ("proof", "code"),
     [
         (Proof(True, 0.0, 50.0, 256.0), None),
-        (Proof(True, 0.0, 50.1, 10.0), "profile-exceeded"),
+        (Proof(True, 0.0, 50.1, 10.0, cpu_ms=50.1), "profile-exceeded"),
+        (Proof(True, 0.0, 50.1, 10.0, cpu_ms=50.0), "host-busy"),
         (Proof(True, 0.0, 1.0, 257.0), "profile-exceeded"),
+        (Proof(True, 0.0, 50.1, 257.0, cpu_ms=1.0), "profile-exceeded"),
         (Proof(False, 0.3, 0.0, 0.0, "y is off"), "golden-mismatch"),
     ],
 )
 def test_the_verdict_on_a_proof(proof: Proof, code: str | None) -> None:
     failure = judge(proof, Profile(p99_ms=50.0, rss_mb=256))
     assert (failure.code if failure else None) == code
+
+
+def test_a_busy_host_makes_answers_late_and_no_verdict() -> None:
+    """Each answer took a second by the wall, and the processor worked for a millisecond of it."""
+    wall, processor = itertools.count(0.0, 1.0), itertools.count(0.0, 0.001)
+    proof = measure(good(), lambda: next(wall), lambda: next(processor))
+    assert proof.passed and (proof.p99_ms, round(proof.cpu_ms, 6)) == (1000.0, 1.0)
+    failure = judge(proof, Profile(p99_ms=50.0, rss_mb=256))
+    assert failure is not None and (failure.kind, failure.code) == (FailureClass.ENVIRONMENT, "host-busy")
 
 
 def test_outputs_are_compared_by_name_shape_and_dtype() -> None:

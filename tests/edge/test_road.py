@@ -43,7 +43,7 @@ QUIET = DriftReport("quiet", 9)
 def manifest(
     uplink: Uplink = LABELLED, number: int = 1, size: int = 4, channels: tuple[str, ...] = ("x", "y")
 ) -> Manifest:
-    blob = Blob(Digest("0" * 64), Digest("1" * 64), 1, 1, ())
+    blob = Blob(Digest("0" * 64), Digest("1" * 64), 1, 1, (Digest("2" * 64),))
     spec = WindowSpec(size, size, 0.02, channels)
     lineage = Lineage("s", "v", "cnn1d", 7, {}, "the only one")
     return Manifest(TENANT, MODEL, number, START, (), blob, (), (), CLASSES, spec, (), Profile(), lineage, None, uplink)

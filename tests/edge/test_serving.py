@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 
+from edge.live import Live
 from edge.runtime import BadInput, RunFailed, load
 from edge.serving import Loaded, NoModel, NotFinite, Serving
 from edge.states import Health
@@ -139,3 +140,13 @@ def test_counting_is_exact_from_many_threads() -> None:
     for asker in askers:
         asker.join()
     assert serving.health(MODEL).answers == 400
+
+
+def test_only_a_question_of_one_row_is_kept_to_be_put_to_another() -> None:
+    """One of many rows may take longer, and would hold its memory for as long as the release serves."""
+    live, one, many = Live(loaded()), graphs.windows(1), graphs.windows(5)
+    live.took_long(many)
+    assert live.sample() is None
+    live.took_long(one)
+    live.took_long(many)
+    assert live.sample() is one

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from edge import proving, runtime
+from edge.serving import Answer
 from edge.states import Phase, Proof, Prove
 from sync.manifest import Profile
-from sync.messages import Gates
+from sync.messages import SHARES, Arm, Gates, ModelOrder
 from sync.names import ModelName
 from tests.edge import bad_graphs, graphs
 from tests.edge.device import Device, new_device
@@ -37,6 +38,9 @@ BAD: dict[str, dict[str, object]] = {
     "memory-growth": {"graph": bad_graphs.grows(32, at=1), "profile": Profile(rss_mb=8)},
     "nan-on-trial": {"table": (2.0, 2.5, NAN)},
     "wrong-shape-on-trial": {"graph": bad_graphs.changes_shape(), "shape": (1, 3)},
+    "crash": {"graph": bad_graphs.crashes(at=1)},
+    "nan": {"table": (2.0, NAN, 2.25), "golden_table": bad_graphs.TABLE},
+    "wrong-shape": {"graph": bad_graphs.changes_shape(), "shape": (3, 1)},
 }
 
 
@@ -52,6 +56,14 @@ class Box:
         self.wanted[model] = shipped
         orders = {m: self.core.order(s, self.device.identity, gates=gates) for m, s in self.wanted.items()}
         self.core.desire(self.core.assignment(models=orders))
+
+    def split(self, arm: Arm) -> None:
+        """The release that is wanted of `MODEL`, and this arm beside it."""
+        orders = {m: self.core.order(s, self.device.identity) for m, s in self.wanted.items() if m != MODEL}
+        first = self.device.house.deployments[MODEL].serving
+        assert first is not None
+        own = ModelOrder(first.release.manifest, 1, first.keys, mode="split", arms=(arm,), seed="seed")
+        self.core.desire(self.core.assignment(models={**orders, MODEL: own}))
 
     def settle(self, seconds: int) -> None:
         for _ in range(seconds):
@@ -129,6 +141,22 @@ def test_fifteen_models_answer_while_the_sixteenth_gets_a_bad_release(box: Box, 
     assert box.device.state.phase is Phase.STEADY and serving.models()[MODEL] is not None
     assert shipped.digest in {q.manifest for q in box.device.house.journal.quarantined(MODEL)}
     assert box.device.answering == 1
+
+
+def test_fifteen_models_answer_while_an_arm_of_the_sixteenth_falls(box: Box) -> None:
+    bad = box.core.ship(99, (2.0, 2.5, NAN))
+    arm = box.core.order(bad, box.device.identity)
+    serving = box.device.house.serving
+    with box.others_asked() as (answered, lost):
+        box.split(Arm(arm.manifest, 99, arm.keys, 0, SHARES))
+        box.settle(8)
+        assert box.device.state.phase is Phase.LIVE_SPLIT
+        (said,) = serving.predict_each(MODEL, [{"i": np.array([2], np.int64)}], keys=["machine-1"])
+        assert isinstance(said, Answer) and said.release.number == 1
+        box.settle(2)
+    assert not lost and set(answered) == set(NAMES[1:])
+    assert box.device.state.phase is Phase.STEADY and box.device.answering == 1
+    assert bad.digest in {q.manifest for q in box.device.house.journal.quarantined(MODEL)}
 
 
 def test_all_sixteen_answer_after_a_restart(box: Box) -> None:

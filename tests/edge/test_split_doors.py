@@ -16,18 +16,20 @@ from edge.bindings import Requests
 from edge.http.metrics import Metrics
 from edge.http.pages import Pages
 from edge.http.wire import Request
+from edge.outcomes import Outcomes
 from edge.recording import Recorder
 from edge.routing import LONGEST, Routes, Stretch
 from edge.runtime import Session, load
 from edge.serving import Loaded, RunFailed, Serving
+from sync.chunks import digest
 from sync.golden import Arrays
 from sync.link import Message, Publish
 from sync.manifest import Lookup, LookupColumn, Manifest
 from sync.messages import SHARES
 from sync.names import DeviceId, LookupName
 from tests.edge import graphs
+from tests.edge.bound import BINDING, Box
 from tests.edge.graphs import MODEL
-from tests.edge.test_bindings import BINDING, Box
 from tests.edge.test_requests import OIP, PLACE, SHORT, TOPIC
 
 ROUTES = Routes(MODEL, "seed", 4, (Stretch(0, SHARES // 2, 5),))
@@ -139,8 +141,21 @@ def test_what_is_remembered_says_whose_answer_it_was() -> None:
     desk = Desk()
     desk.by_key("panel-1")
     desk.http(f"{PATH}/versions/5/infer", parameters={"key": "panel-2"})
-    kept = [(said.entity, said.release) for said, *_ in desk.recorder.drain()]
+    kept = [(one.prediction.entity, one.prediction.release) for one in desk.recorder.drain()]
     assert kept == [("panel-1", ROUTES.release("panel-1")), ("", 5)]
+
+
+@pytest.mark.parametrize("road", [Desk.by_id, Desk.by_short_form])
+def test_an_id_leads_to_an_arm_and_is_nobody_who_is_followed(road: Callable[[Desk, str], int]) -> None:
+    """Every question has another one: they would take all places of those that come again."""
+    desk, books = Desk(), Outcomes()
+    books.open(digest(b"split"), ROUTES, 1, 0.0)
+    desk.by_key("panel-1")
+    assert {road(desk, f"{n}") for n in range(30)} == {4, 5}
+    for one in desk.recorder.drain():
+        books.see(one.prediction)
+    found, full = books.found(MODEL)
+    assert sum(one.keys for one in found.values()) == 1 and not full
 
 
 @pytest.mark.parametrize("failing", [False, True])
@@ -199,6 +214,17 @@ def test_what_the_incumbent_cannot_answer_either_is_not_held_against_an_arm(tmp_
             box.send(float(ts), key)
     assert {one.quality for one in box.predictions()} == {"abstain"} and box.errors()
     assert box.serving.health(MODEL, 5).errors == 0
+    box.buffers.close()
+
+
+def test_what_is_no_answer_in_its_own_classes_counts_against_who_serves(tmp_path: Path) -> None:
+    """The graph runs, and says something else than its manifest: on trial that is a failed answer like any other."""
+    box = Box(tmp_path / "buffers.db")
+    box.go_live(graphs.manifest(4, (BINDING,), classes=("a", "b")))
+    for ts in range(4):
+        box.send(float(ts))
+    assert {one.quality for one in box.predictions()} == {"abstain"} and box.errors()[0]["code"] == "bad-output"
+    assert box.serving.health(MODEL).errors == len(box.predictions()) > 0
     box.buffers.close()
 
 

@@ -45,6 +45,19 @@ BROKEN = released(4, graphs.classifier(float("inf")))  # its softmax is no numbe
 OTHER_SHAPE = released(5, speaking((1.0, 1.0), (0, 1)))
 
 
+class SlowDisk(Kept):
+    """Files that are written when the test lets them be."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, TENANT, bytes(32), "trial", token_bytes, lambda code, text: None)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def save(self, model: ModelName, content: bytes) -> None:
+        self.begun.set()
+        assert self.go_on.wait(60)
+        super().save(model, content)
+
+
 class Bench:
     """The trials of a device over a folder, and the windows that come past."""
 
@@ -420,3 +433,43 @@ def test_a_shadow_keeps_to_its_share_of_a_core(share: float, least: int, most: i
         clock[0] = before + 0.1
     report = trials.report(MODEL)
     assert report is not None and least <= report.pairs <= most
+
+
+def test_nobody_who_asks_waits_for_the_disk_and_the_newest_is_what_stays(tmp_path: Path) -> None:
+    bench, disk = Bench(tmp_path), SlowDisk(tmp_path)
+    bench.trials = Trials(disk, bench.known.get)
+    bench.trials.open(MODEL, NEW, OLD, LABELS, 0)
+    with ThreadPoolExecutor() as others:
+        writes = others.submit(bench.stream, 2)
+        assert disk.begun.wait(60)
+        assert bench.report.pairs == 2 and bench.trials.decision(MODEL)[0] is Decision.HOLD, "they do not wait"
+        more = others.submit(bench.stream, 2, REST, 100.0)
+        disk.go_on.set()
+        writes.result(60), more.result(60)
+    before = bench.report
+    bench.trials.checkpoint()
+    bench.start()
+    assert bench.report == before
+
+
+def test_what_is_closed_while_the_disk_writes_is_not_written_again(tmp_path: Path) -> None:
+    bench, disk = Bench(tmp_path), SlowDisk(tmp_path)
+    bench.trials = Trials(disk, bench.known.get)
+    bench.trials.open(MODEL, NEW, OLD, LABELS, 0)
+    with ThreadPoolExecutor() as others:
+        writes = others.submit(bench.stream, 2)
+        assert disk.begun.wait(60)
+        closes = others.submit(bench.trials.close, MODEL)
+        disk.go_on.set()
+        writes.result(60), closes.result(60)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_entity_whose_clock_was_set_back_is_paired_again_and_that_is_told_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.stream(3, start=1_000_000.0)
+    bench.stream(3, start=1_000_000.0)
+    assert bench.report.pairs == 3, "a repeated window counts once"
+    bench.stream(3, start=5_000.0)
+    bench.stream(3, start=1_000.0)
+    assert bench.report.pairs == 6 and bench.reports == ["trial-set-back"]

@@ -29,7 +29,6 @@ from tests.edge.tuf_cases import (
     Repository,
     Scene,
     attempt,
-    begin,
     in_days,
     key,
     manifest,
@@ -43,16 +42,6 @@ LISTED = ("targets", ROLE)
 
 CASES = Cases()
 case = CASES.case
-
-
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    return begin(tmp_path_factory.mktemp("begun") / "trust")
-
-
-@pytest.fixture
-def scene(begun: Scene, tmp_path: Path) -> Scene:
-    return begun.at(tmp_path / "home" / "trust")
 
 
 # --- any metadata file: signatures, forms, bytes ---

@@ -26,7 +26,6 @@ from tests.edge.tuf_cases import (
     Repository,
     Scene,
     attempt,
-    begin,
     director,
     in_days,
     key,
@@ -37,16 +36,6 @@ SIGNED_BY = "was signed by"
 
 CASES = Cases()
 case = CASES.case
-
-
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    return begin(tmp_path_factory.mktemp("begun") / "trust")
-
-
-@pytest.fixture
-def scene(begun: Scene, tmp_path: Path) -> Scene:
-    return begun.at(tmp_path / "home" / "trust")
 
 
 # --- root ---

@@ -21,8 +21,8 @@ from tests.edge import graphs
 from tests.edge.served_windows import loaded, manifest, readings, served, without_holes
 from tests.sync import oracle
 from tests.sync.oracle import Event
+from tests.sync.parity import agree, kernel
 from tests.sync.streams import specs, streams
-from tests.sync.test_window_parity import agree, kernel
 
 ENTITIES = ("w1", "w2")
 

@@ -242,7 +242,7 @@ class Device:
     number: int = 0
 
     def accept(self, files: dict[str, bytes], number: int) -> Accepted:
-        accepted = trust.accept(self.folder, self.root, files, self.mark, MODEL, number, digest_of(number))
+        accepted = trust.accept(self.folder, self.root, files, self.mark, MODEL, number, digest_of(number), 0.0)
         self.mark, self.record, self.number = accepted.versions, accepted.record, number
         return accepted
 

@@ -134,11 +134,13 @@ class Core:
         shape: tuple[int, ...] = (-1,),
         int8: bytes = b"",
         bindings: tuple[Binding, ...] = (),
+        vectors: bytes = b"",
     ) -> Shipped:
         """Seals, signs and publishes one release; `golden_table` is what the golden vectors claim it answers.
 
         With `says` it listens to windows and answers with classes, see `speaking`. `graph` is shipped in place of the
-        table's, with outputs of `shape`; `int8` is a variant that comes before it.
+        table's, or of the one that speaks, with outputs of `shape`; `int8` is a variant that comes before it; `vectors`
+        are sealed in place of golden vectors.
         """
         table = table_of(number) if table is None else table
         claimed = table if golden_table is None else golden_table
@@ -148,18 +150,18 @@ class Core:
         if says:
             questions = {"window": np.array([0, 1], np.float32).reshape(2, 1, 1)}
             claims = {"probabilities": np.eye(len(CLASSES), dtype=np.float32)[list(says[:2])]} | claims
-            inputs, window, graph = TensorSpec("window", "FP32", (-1, 1, 1)), WINDOW, speaking(table, says)
+            inputs, window, graph = TensorSpec("window", "FP32", (-1, 1, 1)), WINDOW, graph or speaking(table, says)
         elif shape != (-1,):
             questions, claims = {"i": np.array([0], np.int64)}, {"y": np.array(table, np.float32).reshape(shape)}
         answers = golden.Expected(golden.pack(claims), 1e-4)
         parts: dict[Precision, bytes] = {"int8-static": int8} if int8 else {}
         parts["fp32"] = graph or lookup(*table)
-        vectors = golden.Golden(golden.pack(questions), dict.fromkeys(parts, answers))
+        vectors = vectors or golden.encode(golden.Golden(golden.pack(questions), dict.fromkeys(parts, answers)))
         keys: dict[Digest, bytes] = {}
         sealed: dict[Digest, bytes] = {}
         variants = tuple(Variant(p, needs, _seal(part, keys, sealed)) for p, part in parts.items())
         manifest = Manifest(
-            tenant, model, number, self.now, variants, _seal(golden.encode(vectors), keys, sealed),
+            tenant, model, number, self.now, variants, _seal(vectors, keys, sealed),
             (inputs,), (TensorSpec("y", "FP32", shape),), CLASSES if says else (), window, bindings, profile,
             Lineage("s", "v", "cnn1d", 7, {}, "the only one"),
         )  # fmt: skip

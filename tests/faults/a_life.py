@@ -13,8 +13,8 @@ import numpy as np
 from edge.agent.reporting import overview
 from sync import codec
 from tests.edge import graphs
+from tests.edge.bound import BINDING, Box
 from tests.edge.device import new_device
-from tests.edge.test_bindings import BINDING, Box
 from tests.edge.world import MODEL, Core
 
 FROM_KEYS = {"artifact", "boot", "manifest", "wanted", "ts", "since", "quarantined"}  # drawn anew in each life
@@ -38,9 +38,7 @@ def windows(folder: Path) -> None:
 def releases(folder: Path) -> None:
     """A good release, one that is refused on trial, and what is said of both."""
     core = Core()
-    device = new_device(core, folder / "device").boot()
-    core.assign(core.ship(1), device.identity)
-    device.settle(7, ask=0)
+    device = new_device(core, folder / "device").boot().commit(core.ship(1))
     core.assign(core.ship(2, (2.0, 2.5, float("nan"))), device.identity)
     device.settle(4)
     device.ask(2)

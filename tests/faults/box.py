@@ -22,9 +22,13 @@ from appliance.processes import stop
 from core.fleet import enrolment
 from core.fleet.enrolment import Pair
 from edge.agent import Identity
+from edge.journal import Journal
+from edge.outbox import Outbox
+from edge.states import Phase
 from sync.enrolment import EnrolAnswer
+from sync.messages import EVENT
 from tests.attacks.ground import certify
-from tests.edge.device import Device, committed, new_device
+from tests.edge.device import Device, serving_device
 from tests.edge.world import DEVICE, EPOCH, MODEL, TENANT, Core
 from tests.faults.small_disk import SmallDisk
 
@@ -74,14 +78,30 @@ class Box:
         stop(self.process)
         self.process = None
 
-    def answer(self, index: int = 0) -> float | None:
-        """What the model answers to an index; None where nobody does."""
-        question = {"inputs": [{"name": "i", "shape": [1], "datatype": "INT64", "data": [index]}]}
+    def answer(self, index: int = 0, key: str = "") -> float | None:
+        """What the model answers to an index, in a split for whoever `key` is; None where nobody does."""
+        question: dict[str, Any] = {"inputs": [{"name": "i", "shape": [1], "datatype": "INT64", "data": [index]}]}
+        if key:
+            question["parameters"] = {"key": key}
         found = self._ask("POST", f"/v2/models/{MODEL}/infer", json.dumps(question))
         return float(found["outputs"][0]["data"][0]) if found and "outputs" in found else None
 
     def status(self) -> dict[str, Any]:
         return self._ask("GET", "/v1/status") or {}
+
+    def waiting(self) -> list[int]:
+        """The numbers of all events that wait for the core, read while no agent has the file."""
+        found = Outbox(self.folder.outbox, EPOCH, "test")
+        numbers = [n for kind, n, _ in found.pending(1000) if kind == EVENT]
+        found.close()
+        return numbers
+
+    def committed(self) -> bool:
+        """Whether the journal says that release 1 serves, read while no agent has the file."""
+        journal = Journal.open(self.folder.journal)
+        state = journal.deployments()[MODEL]
+        journal.close()
+        return state.phase is Phase.STEADY and state.serving is not None and state.serving.release.number == 1
 
     def disk_says(self) -> str:
         return str(self.status().get("disk", ""))
@@ -110,12 +130,7 @@ class Box:
 
 def new_box(disk: SmallDisk, aside: Path, ports: tuple[int, int, int]) -> Box:
     """A device enrolled and settled; its applications' broker is the site's, and not there either."""
-    core = Core()
-    device = new_device(core, aside / "device").boot()
-    core.assign(core.ship(1), device.identity)
-    device.settle(7, ask=0)
-    assert committed(device, 1)
-    return place(device, disk, aside, ports)
+    return place(serving_device(Core(), aside / "device"), disk, aside, ports)
 
 
 def place(device: Device, disk: SmallDisk, aside: Path, ports: tuple[int, int, int], *, broker: bool = False) -> Box:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -15,11 +14,51 @@ from core.fleet import enrolment
 from sync import topics
 from sync.mqtt import Broker as At
 from tests.attacks.ground import Ground, open_ground
-from tests.edge.world import DEVICE, new_identity
+from tests.core.world import World
+from tests.edge import graphs
+from tests.edge.bound import BINDING
+from tests.edge.bound import Box as Bound
+from tests.edge.device import Device, serving_device
+from tests.edge.world import DEVICE, Core
 from tests.faults.box import Box, new_box
-from tests.faults.field import Wired, WiredCore
-from tests.faults.proxy import CLEAR, FaultProxy, PacketFilter, Weather
+from tests.faults.field import Field, WiredCore
+from tests.faults.ledger import Ledger
 from tests.faults.small_disk import small_disk
+from tests.faults.tenant import Tenant, prepare
+
+
+@pytest.fixture
+def device(ram: Path) -> Device:
+    """In this process: release 1 is committed and answers; the events so far are acknowledged."""
+    return serving_device(Core(), ram)
+
+
+@pytest.fixture
+def tenant(ram: Path) -> Iterator[Tenant]:
+    """A core and a device on a line in memory, and the books of what they may and may not do."""
+    made = prepare(ram / "made")
+    found = made.copy(ram / "life", Random(1))
+    found.ledger = Ledger(found, made.artifacts)  # type: ignore[attr-defined]
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A core that knows the device."""
+    made = World(tmp_path / "core").ready()
+    made.enrol(DEVICE)
+    yield made
+    made.catalog.close()
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Bound]:
+    """The local side of a device, on which a model listens to sensors."""
+    box = Bound(tmp_path / "buffers.db")
+    box.go_live(graphs.manifest(1, (BINDING,)))
+    yield box
+    box.buffers.close()
 
 
 @pytest.fixture
@@ -30,29 +69,6 @@ def box(tmp_path: Path) -> Iterator[Box]:
         yield found
         if found.process is not None:
             found.end()
-
-
-@dataclass
-class Field:
-    """A broker, a core that publishes on it, and one device."""
-
-    folder: Path
-    broker: Broker
-    core: WiredCore
-    device_at: At  # with the broker's own port
-
-    @contextmanager
-    def over(self, weather: Weather = CLEAR, packets: PacketFilter | None = None) -> Iterator[tuple[FaultProxy, Wired]]:
-        """The device, switched on, its uplink over such a line."""
-        folder = self.folder / "device"
-        folder.mkdir()
-        with FaultProxy(self.broker.port, weather, packets) as line:
-            at = replace(self.device_at, port=line.port)
-            device = Wired(self.core, folder, new_identity(self.core.root), at=at).boot()
-            try:
-                yield line, device
-            finally:
-                device.cut_power()
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,14 @@ import hashlib
 import queue
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
+from appliance.broker import Broker
 from edge.states import LinkChanged, Listen, Proved
 from sync import chunks, codec, golden, sealing, topics
 from sync.features import TensorSpec
@@ -25,7 +28,8 @@ from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink
 from sync.names import Digest
 from tests.edge.device import Device, committed
-from tests.edge.world import MODEL, PROFILE, TENANT, Core, Shipped, lookup
+from tests.edge.world import MODEL, PROFILE, TENANT, Core, Shipped, lookup, new_identity
+from tests.faults.proxy import CLEAR, FaultProxy, PacketFilter, Weather
 
 PATIENCE = 60.0  # seconds until a test that waits gives up; nothing is measured by it
 TICK = 0.05
@@ -157,6 +161,29 @@ class Wired(Device):
         if isinstance(happened, LinkChanged) and happened.up:
             self.sessions += 1
         self.carry_out(self.agent.handle(happened, self.now))
+
+
+@dataclass
+class Field:
+    """A broker, a core that publishes on it, and one device."""
+
+    folder: Path
+    broker: Broker
+    core: WiredCore
+    device_at: At  # with the broker's own port
+
+    @contextmanager
+    def over(self, weather: Weather = CLEAR, packets: PacketFilter | None = None) -> Iterator[tuple[FaultProxy, Wired]]:
+        """The device, switched on, its uplink over such a line."""
+        folder = self.folder / "device"
+        folder.mkdir()
+        with FaultProxy(self.broker.port, weather, packets) as line:
+            at = replace(self.device_at, port=line.port)
+            device = Wired(self.core, folder, new_identity(self.core.root), at=at).boot()
+            try:
+                yield line, device
+            finally:
+                device.cut_power()
 
 
 def hurried(speed: float) -> Callable[[], float]:

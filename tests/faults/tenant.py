@@ -20,7 +20,7 @@ from core import orders
 from core.fleet import enrolment
 from core.handoffs import Artifact, Candidate, Score, Scorecard, Verdict
 from core.project import Column, Contract, Model, ModelGates, Project, Rollout, Source, View
-from core.steward import Action, PersistBroker, Send
+from core.steward import Action, PersistBroker, Send, SendBlob
 from edge.agent import Identity
 from edge.artifacts import Artifacts
 from edge.outbox import Outbox
@@ -36,7 +36,7 @@ from sync.reports import WhyCard
 from tests.core.world import Device as Papers
 from tests.core.world import World
 from tests.edge.device import Device, committed
-from tests.edge.test_agent_disk import Refusal
+from tests.edge.refusal import Refusal
 from tests.edge.world import CLASSES, DEVICE, MODEL, NOW, TENANT, WINDOW, Core, speaking, table_of
 from tests.faults.one_broker import OneBroker, access
 
@@ -54,8 +54,9 @@ class Steward(World):
 
     def take(self, actions: list[Action]) -> list[Action]:
         for action in super().take(actions):
-            if isinstance(action, Send) and self.up and not self.mute:
-                self.link.publish(action.message)
+            if isinstance(action, Send | SendBlob) and self.up and not self.mute:
+                for message in self.said([action]):
+                    self.link.publish(message)
             elif isinstance(action, PersistBroker) and self.hub is not None:
                 self.hub.save()
         return actions

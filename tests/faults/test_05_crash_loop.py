@@ -7,11 +7,15 @@ import signal
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from appliance.demo.fleet import free_ports
+from edge import slots
 from edge.journal import Journal
 from edge.states import Phase, Proof
-from sync.messages import Gates
+from sync.chunks import digest
+from sync.messages import SHARES, Arm, Gates
+from sync.reports import Validated
 from tests.edge import bad_graphs
 from tests.edge.device import Device, committed, new_device
 from tests.edge.world import MODEL, Core
@@ -19,6 +23,7 @@ from tests.faults.box import Box, place
 from tests.faults.small_disk import SmallDisk
 
 LONG = Gates(soak_answers=1000)
+VALIDATED = Validated(digest(b""), 0.0, 1.0)
 
 
 def on_trial(folder: Path, *, incumbent: bool = True, gates: Gates = LONG) -> Device:
@@ -26,9 +31,7 @@ def on_trial(folder: Path, *, incumbent: bool = True, gates: Gates = LONG) -> De
     core = Core()
     device = new_device(core, folder / "device").boot()
     if incumbent:
-        core.assign(core.ship(1), device.identity)
-        device.settle(7, ask=0)
-        assert committed(device, 1)
+        device.commit(core.ship(1))
     device.prover = lambda job: Proof(True, 0.0, 1.0, 1.0)
     core.assign(core.ship(2, bad_graphs.TABLE, graph=bad_graphs.crashes()), device.identity, gates=gates)
     device.settle(4)
@@ -59,12 +62,38 @@ def box_of(device: Device, tmp_path: Path) -> Box:
     return place(device, SmallDisk(tmp_path), tmp_path, (one, two, three))
 
 
-def crash(box: Box) -> None:
+def crash(box: Box, key: str = "") -> None:
     """Asks what it dies of, and waits until it has."""
     assert box.process is not None
-    assert box.answer(2) is None
+    assert box.answer(2, key=key) is None
     assert box.process.wait(30) == -signal.SIGFPE
     box.process = None
+
+
+@pytest.mark.slow
+def test_an_arm_that_kills_the_agent_falls_at_its_third_crash_and_the_incumbent_answers_its_keys(
+    tmp_path: Path,
+) -> None:
+    core = Core()
+    device = new_device(core, tmp_path / "device").boot()
+    first, second = core.ship(1), core.ship(2, bad_graphs.TABLE, graph=bad_graphs.crashes())
+    device.commit(first)
+    device.prover = lambda job: Proof(True, 0.0, 1.0, 1.0)
+    order = core.order(second, device.identity)
+    arms = (Arm(order.manifest, 2, order.keys, 0, SHARES),)
+    core.assign(first, device.identity, mode="split", arms=arms, seed="seed")
+    device.settle(8)
+    assert device.state.phase is Phase.LIVE_SPLIT
+    box = box_of(device, tmp_path)
+    with box.ended():
+        for _ in range(3):
+            box.start()
+            assert box.answer() == 1.0 and [box.answer(key="m") for _ in range(99)] == [2.0] * 99
+            crash(box, key="m")
+        box.start()
+        assert box.answer(key="m") == 1.0 and box.answer(2, key="m") == 1.25
+        (card,) = box.status()["why"]
+        assert card["criterion"] == "crash-loop" and card["phase"] == "live_split"
 
 
 @pytest.mark.slow
@@ -80,6 +109,28 @@ def test_a_release_that_kills_the_agent_is_given_up_at_its_third_start(tmp_path:
         assert box.status()["models"][MODEL]["phase"] == "steady"
         (card,) = box.status()["why"]
         assert card["criterion"] == "crash-loop"
+
+
+@pytest.mark.slow
+def test_a_committed_release_that_ends_the_agent_where_it_is_loaded_goes_home_as_well(tmp_path: Path) -> None:
+    """It loaded when it was proved; the onnxruntime of today breaks on it, before anybody has asked it anything."""
+    core = Core()
+    device = new_device(core, tmp_path / "device").boot().commit(core.ship(1))
+    device.prover = lambda job: None
+    core.assign(core.ship(2, bad_graphs.TABLE, graph=bad_graphs.crashes(on_load=True)), device.identity)
+    device.settle(4)
+    assert device.state.phase is Phase.PROVING
+    later = slots.begin_trial(replace(device.state, phase=Phase.SHADOW), VALIDATED, device.now)
+    device.house.journal.write(slots.mark_good(later, device.now))
+    box = box_of(device, tmp_path)
+    with box.ended():
+        for _ in range(3):
+            with pytest.raises(AssertionError, match="it ended"):
+                box.start()
+        box.start()
+        assert box.answer() == 1.0
+        (card,) = box.status()["why"]
+        assert card["criterion"] == "crash-loop" and "3 times within a day" in card["text"]
 
 
 @pytest.mark.slow

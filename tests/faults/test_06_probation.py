@@ -21,9 +21,7 @@ def test_what_went_home_is_not_tried_again_whatever_is_said_or_cut(
     ram: Path, table: tuple[float, ...], index: int
 ) -> None:
     core = Core()
-    device = new_device(core, ram).boot()
-    core.assign(core.ship(1), device.identity)
-    device.settle(7, ask=0)
+    device = new_device(core, ram).boot().commit(core.ship(1))
     bad = core.ship(2, table)
     core.assign(bad, device.identity, gates=LONG)
     device.settle(4)

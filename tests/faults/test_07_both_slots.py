@@ -19,7 +19,7 @@ from sync.link import Publish
 from sync.manifest import Binding
 from sync.messages import Prediction
 from tests.edge import graphs
-from tests.edge.device import Device, committed, new_device
+from tests.edge.device import Device, committed, serving_device
 from tests.edge.world import DEVICE, MODEL, TENANT, WINDOW, Core
 
 BINDING = Binding("site/{entity}/accel", "site/{entity}/motion")
@@ -29,11 +29,7 @@ BINDING = Binding("site/{entity}/accel", "site/{entity}/motion")
 def bare(ram: Path) -> Device:
     """Two committed releases, both rotten on disk, and no uplink to fetch them from."""
     core = Core()
-    device = new_device(core, ram).boot()
-    for number in (1, 2):
-        core.assign(core.ship(number), device.identity)
-        device.settle(8, ask=0)
-        assert committed(device, number)
+    device = serving_device(core, ram).commit(core.ship(2))
     assert [slot.release.number for slot in device.state.previous] == [1]
     for blob in device.house.artifacts.folder.iterdir():
         blob.write_bytes(b"rot")

@@ -7,11 +7,10 @@ import pytest
 from edge.outbox import Outbox
 from tests.edge.world import EPOCH
 from tests.faults.box import Box
-from tests.faults.test_08_full_disk import committed, events
 
 
 def test_an_agent_starts_on_a_read_only_disk_and_goes_on_when_it_can_write(box: Box) -> None:
-    before = events(box)
+    before = box.waiting()
     box.start()
     box.end(killed=True)
     box.disk.read_only(True)
@@ -22,7 +21,7 @@ def test_an_agent_starts_on_a_read_only_disk_and_goes_on_when_it_can_write(box: 
     box.until(lambda: box.disk_says() == "works", "the disk to work again")
     assert box.answer() == 1.0
     box.end()
-    assert committed(box) and set(events(box)) > set(before)
+    assert box.committed() and set(box.waiting()) > set(before)
 
 
 def test_no_second_agent_starts_in_a_folder_that_is_read_only(box: Box) -> None:

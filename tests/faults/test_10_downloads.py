@@ -8,10 +8,9 @@ import pytest
 
 from edge.download import TOP
 from sync.chunks import CHUNK
-from tests.attacks.ground import eventually
-from tests.faults.conftest import Field
-from tests.faults.field import Wired, hurried, size_of
+from tests.faults.field import Field, Wired, hurried, size_of
 from tests.faults.proxy import Mishaps, Weather
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 SIZE = 3_000_000  # bytes of the model: 31 chunks

@@ -3,30 +3,16 @@ count by their number; one that seemed expired counts as soon as the clock is ri
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from random import Random
-
 import pytest
 
 from core import orders
 from sync.messages import EVENT, DeviceEvent
 from tests.edge.device import committed
 from tests.edge.world import MODEL
-from tests.faults.ledger import Ledger
-from tests.faults.tenant import Tenant, prepare
+from tests.faults.tenant import Tenant
 
 HOUR, YEAR = 3600.0, 31_536_000.0
 JUMPS = {"an hour on": HOUR, "an hour back": -HOUR, "a year on": YEAR, "a year back": -YEAR, "1970": None}
-
-
-@pytest.fixture
-def tenant(ram: Path) -> Iterator[Tenant]:
-    made = prepare(ram / "made")
-    found = made.copy(ram / "life", Random(1))
-    found.ledger = Ledger(found, made.artifacts)  # type: ignore[attr-defined]
-    yield found
-    found.close()
 
 
 def roll_out(tenant: Tenant, number: int) -> None:

@@ -12,10 +12,10 @@ from sync import topics
 from sync.link import Message, Publish
 from sync.mqtt import FEW, MqttLink
 from sync.names import Digest
-from tests.attacks.ground import PATIENCE, eventually
 from tests.edge.world import DEVICE, TENANT
-from tests.faults.conftest import Field
+from tests.faults.field import Field
 from tests.faults.proxy import FaultProxy, Mishaps, Packet
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.broker
 STATE, LIVE = topics.desired(TENANT, DEVICE), topics.core_status(TENANT)

@@ -6,29 +6,17 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from appliance.broker import Broker, local_config
-from tests.attacks.ground import eventually
 from tests.core.world import World
-from tests.edge.world import DEVICE
-from tests.faults.conftest import Field
-from tests.faults.field import Wired, hurried
-from tests.faults.test_11_records import MANY, SPEED, Ears, hearing, tell
+from tests.faults.ears import MANY, SPEED, Ears, hearing, tell
+from tests.faults.field import Field, Wired, hurried
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 SIZE = 2_000_000  # bytes of the model: 21 chunks
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path / "core").ready()
-    made.enrol(DEVICE)
-    yield made
-    made.catalog.close()
 
 
 def kill(broker: Broker) -> None:

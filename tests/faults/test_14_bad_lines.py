@@ -6,8 +6,7 @@ import pytest
 
 from edge.states import Phase
 from tests.edge.world import MODEL
-from tests.faults.conftest import Field
-from tests.faults.field import Wired, hurried
+from tests.faults.field import Field, Wired, hurried
 from tests.faults.proxy import CLEAR, Mishaps, Weather
 
 pytestmark = pytest.mark.broker

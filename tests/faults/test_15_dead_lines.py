@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from sync.link import LONGEST, pause
 from sync.mqtt import KEEPALIVE, MqttLink
-from tests.attacks.ground import eventually
-from tests.faults.conftest import Field
+from tests.faults.field import Field
+from tests.waiting import eventually
 
 # paho leaves a socket whose handshake fails to the garbage collector, which closes it.
 LEFT = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -17,10 +17,7 @@ def test_it_serves_installs_nothing_and_goes_on_when_it_has_joined_anew(ram: Pat
     core = Core()
     device = new_device(core, ram)
     device.identity = replace(device.identity, begins=NOW - DAY, ends=ENDS, certificate="PEM")
-    device.boot()
-    core.assign(core.ship(1), device.identity)
-    device.settle(7, ask=0)
-    assert committed(device, 1)
+    device.boot().commit(core.ship(1))
     second = core.ship(2)
     core.assign(second, device.identity)  # the device will never hear of it in time
     device.cut_power()

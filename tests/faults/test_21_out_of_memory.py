@@ -3,32 +3,27 @@ system kills serves again what it served, verified anew."""
 
 from __future__ import annotations
 
+import gc
+import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 from appliance.demo.fleet import free_ports
-from edge import proving
+from edge import proving, runtime
 from edge.proving import Ended
 from edge.states import Failure, FailureClass, Phase, Proof, Prove
 from tests.edge import bad_graphs, graphs
-from tests.edge.device import Device, committed, new_device
-from tests.edge.world import Core
+from tests.edge.device import Device, committed
 from tests.faults.box import place
 from tests.faults.small_disk import SmallDisk
-
-
-@pytest.fixture
-def device(ram: Path) -> Device:
-    core = Core()
-    made = new_device(core, ram).boot()
-    core.assign(core.ship(1), made.identity)
-    made.settle(7, ask=0)
-    assert committed(made, 1)
-    return made
 
 
 @pytest.mark.parametrize("graph", [graphs.memory_bomb(), bad_graphs.grows(2048, at=1)], ids=["64 GiB", "2 GiB"])
@@ -79,3 +74,39 @@ def test_an_agent_that_the_system_kills_serves_again_what_it_served(device: Devi
             box.end(killed=True)
         box.start()
         assert box.answer() == 1.0 and box.status()["models"]["motion"]["phase"] == "steady"
+
+
+@contextmanager
+def short_of_memory(mb: int) -> Iterator[None]:
+    """This process gets no more than so many MiB beside what it has."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (proving.memory("VmSize") + mb * 2**20, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_a_load_without_memory_says_so_and_not_that_the_model_is_bad() -> None:
+    weights = numpy_helper.from_array(np.zeros((32, 2**20), np.float32), "weights")  # 128 MiB
+    inputs, outputs = [graphs.value("x", [1])], [graphs.value("y", [32, 2**20])]
+    model = graphs.finish([helper.make_node("Add", ["x", "weights"], ["y"])], inputs, outputs, [weights])
+    for mb in (16, 144):  # Python's own error, and one of onnxruntime's
+        with short_of_memory(mb), pytest.raises(runtime.NoMemory):
+            runtime.load(model)
+    assert runtime.load(model).inputs[0].name == "x"
+
+
+def test_a_committed_release_without_memory_at_the_boot_waits_for_it(device: Device) -> None:
+    """Nobody answers meanwhile, which is said; there is no verdict on what did nothing wrong."""
+    device.commit(device.core.ship(2, graph=bad_graphs.grows(64, at=1)))
+    device.cut_power()
+    del device.house, device.agent
+    gc.collect()  # what the process before had is not there to be used again
+    with short_of_memory(32):
+        device.boot()
+        assert device.house.serving.incumbent(device.state.model) is None
+        device.settle(8)
+        assert device.state.phase is Phase.STEADY and device.codes().count("no-memory") == 1
+    device.settle(12)
+    assert committed(device, 2) and device.house.journal.quarantined(device.state.model) == ()

@@ -11,7 +11,7 @@ from appliance.demo.fleet import free_ports
 from edge.states import Phase, Proof
 from sync.messages import Gates
 from tests.edge import bad_graphs
-from tests.edge.device import new_device
+from tests.edge.device import serving_device
 from tests.edge.world import MODEL, Core
 from tests.faults.box import place
 from tests.faults.small_disk import SmallDisk
@@ -20,9 +20,7 @@ from tests.faults.small_disk import SmallDisk
 @pytest.mark.slow
 def test_a_release_that_hangs_on_trial_is_stopped_and_leaves(tmp_path: Path) -> None:
     core = Core()
-    device = new_device(core, tmp_path / "device").boot()
-    core.assign(core.ship(1), device.identity)
-    device.settle(7, ask=0)
+    device = serving_device(core, tmp_path / "device")
     device.prover = lambda job: Proof(True, 0.0, 1.0, 1.0)
     endless = core.ship(2, bad_graphs.TABLE, graph=bad_graphs.ENDLESS)
     core.assign(endless, device.identity, gates=Gates(soak_answers=1000))

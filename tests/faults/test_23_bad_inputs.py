@@ -4,8 +4,6 @@ that says which, by HTTP and by MQTT; none is held against the release, and NaN 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,8 @@ from edge.runtime import BadInput, load
 from edge.serving import Loaded, NotFinite, Serving
 from edge.states import Health
 from tests.edge import graphs
+from tests.edge.bound import Box
 from tests.edge.graphs import MODEL
-from tests.edge.test_bindings import BINDING, Box
 
 LOG = graphs.log_of_input()  # answers NaN below nought
 GOOD: dict[str, Any] = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 2.0]}
@@ -30,14 +28,6 @@ def serving() -> Serving:
     made = Serving()
     made.put(MODEL, Loaded(load(LOG), graphs.slot(1, LOG)))
     return made
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[Box]:
-    box = Box(tmp_path / "buffers.db")
-    box.go_live(graphs.manifest(1, (BINDING,)))
-    yield box
-    box.buffers.close()
 
 
 HTTP: dict[str, Any] = {

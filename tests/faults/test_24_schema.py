@@ -4,21 +4,8 @@ the name is right again, so are the predictions."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-
-from tests.edge import graphs
-from tests.edge.test_bindings import BINDING, Box
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[Box]:
-    box = Box(tmp_path / "buffers.db")
-    box.go_live(graphs.manifest(1, (BINDING,)))
-    yield box
-    box.buffers.close()
+from tests.edge.bound import Box
 
 
 def reading(ts: float, *names: str) -> bytes:

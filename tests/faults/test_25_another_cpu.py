@@ -5,29 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from edge.states import Phase, Proof, Prove
-from tests.edge.device import Device, committed, honest_prover, new_device
+from tests.edge.device import Device, committed, honest_prover, serving_device
 from tests.edge.power import Fuse, PowerCut
 from tests.edge.world import MODEL, Core, Shipped, lookup
 
 OFF = lookup(2.0, 2.75, 2.25, 0.0)  # what the integer kernel makes of it here
-
-
-@pytest.fixture
-def device(ram: Path) -> Device:
-    """Release 1 is committed."""
-    return settled(Core(), ram / "d")
-
-
-def settled(core: Core, folder: Path) -> Device:
-    device = new_device(core, folder).boot()
-    core.assign(core.ship(1), device.identity)
-    device.settle(7, ask=0)
-    assert committed(device, 1)
-    device.acknowledge(99)
-    return device
 
 
 def precision(device: Device) -> str:
@@ -61,7 +44,8 @@ def test_an_integer_variant_that_counts_right_is_what_serves(device: Device) -> 
 
 def test_a_variant_that_is_too_slow_here_gives_way_as_well(device: Device) -> None:
     def slow_integers(job: Prove) -> object:
-        return Proof(True, 0.0, 900.0 if job.request.precision == "int8-static" else 1.0, 1.0)
+        spent = 900.0 if job.request.precision == "int8-static" else 1.0
+        return Proof(True, 0.0, spent, 1.0, cpu_ms=spent)
 
     device.prover = slow_integers  # type: ignore[assignment]
     device.core.assign(device.core.ship(2, int8=lookup(2.0, 2.5, 2.25, 0.0)), device.identity)
@@ -95,7 +79,7 @@ def test_a_power_cut_at_any_write_does_not_bring_the_refused_variant_back(ram: P
     shipped = None
     for n in range(1, 40):
         fuse = Fuse()
-        device = settled(core, ram / str(n))
+        device = serving_device(core, ram / str(n))
         shipped = shipped or core.ship(2, int8=OFF)
         device.cut_power()
         device.journal_kind, device.artifacts_kind = fuse.journal(), fuse.artifacts()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.edge import graphs
-from tests.edge.test_bindings import BINDING, Box
+from tests.edge.bound import BINDING, Box
 
 HOUR = 3600.0
 

@@ -20,22 +20,16 @@ from appliance.demo.fleet import free_ports
 from appliance.proofs import Proofs
 from edge.states import Failure, FailureClass, ProofRequest, Prove, Proved
 from sync.names import Digest
-from tests.edge.device import committed, new_device
-from tests.edge.world import MODEL, Core
-from tests.faults.box import Box, place
+from tests.edge.world import MODEL
+from tests.faults.box import Box, new_box
 from tests.faults.small_disk import SmallDisk, small_disk
 
 QUESTION = json.dumps({"inputs": [{"name": "i", "shape": [1], "datatype": "INT64", "data": [0]}]})
 
 
 def make(disk: SmallDisk, aside: Path) -> Box:
-    core = Core()
-    device = new_device(core, aside / "device").boot()
-    core.assign(core.ship(1), device.identity)
-    device.settle(7, ask=0)
-    assert committed(device, 1)
     one, two, three = free_ports(3)
-    return place(device, disk, aside, (one, two, three))
+    return new_box(disk, aside, (one, two, three))
 
 
 @pytest.fixture

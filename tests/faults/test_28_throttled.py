@@ -19,7 +19,7 @@ import pytest
 from appliance.demo.fleet import free_ports
 from edge.states import Phase, Proof
 from sync.messages import Gates
-from tests.edge.device import new_device
+from tests.edge.device import serving_device
 from tests.edge.world import MODEL, Core
 from tests.faults.box import place
 from tests.faults.small_disk import SmallDisk
@@ -78,9 +78,7 @@ def systemd(path: Path) -> Iterator[list[tuple[float, str]]]:
 @pytest.mark.slow
 def test_a_throttled_agent_serves_reports_commits_and_feeds_its_watchdog(tmp_path: Path) -> None:
     core = Core()
-    device = new_device(core, tmp_path / "device").boot()
-    core.assign(core.ship(1), device.identity)
-    device.settle(7, ask=0)
+    device = serving_device(core, tmp_path / "device")
     device.prover = lambda job: Proof(True, 0.0, 1.0, 1.0)
     core.assign(core.ship(2), device.identity, gates=Gates(soak_answers=40))
     device.settle(4)

@@ -3,9 +3,7 @@ that is merely away, or that does not hear, never has a good record put aside.""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 
 import msgspec
 import pytest
@@ -20,17 +18,7 @@ from sync.loopback import Faults
 from sync.messages import EVENT, METRICS, DeviceEvent
 from sync.topics import GAP
 from tests.edge.world import EPOCH
-from tests.faults.ledger import Ledger
-from tests.faults.tenant import Tenant, prepare
-
-
-@pytest.fixture
-def tenant(ram: Path) -> Iterator[Tenant]:
-    made = prepare(ram / "made")
-    found = made.copy(ram / "life", Random(1))
-    found.ledger = Ledger(found, made.artifacts)  # type: ignore[attr-defined]
-    yield found
-    found.close()
+from tests.faults.tenant import Tenant
 
 
 def beat(tenant: Tenant, text: str) -> None:

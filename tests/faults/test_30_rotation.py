@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from appliance import certificates, owner
-from appliance.core_state import open_authority
+from appliance.core_state import authority_folder
 from appliance.key_ring import KeyRing
 from appliance.keys import write_private
 from core.fleet import enrolment, renewal
@@ -45,9 +45,9 @@ def approve(estate: Estate) -> int:
     return number
 
 
-def test_30_late_devices_catch_up_with_every_rotation_at_once(tmp_path: Path) -> None:
+def test_30_late_devices_catch_up_with_every_rotation_at_once(ram: Path) -> None:
     """Ten boxes, three of which are switched off while all keys there are change."""
-    estate = Estate(tmp_path, *BOXES)
+    estate = Estate(ram, *BOXES)
     assert estate.release() == 1
     estate.leave(*AWAY)
     before = {name: estate.identity(name) for name in BOXES}
@@ -66,9 +66,9 @@ def test_30_late_devices_catch_up_with_every_rotation_at_once(tmp_path: Path) ->
     assert {text.partition(": ")[2] for text in estate.refused()} <= {"no valid signature of a trusted key"}
 
 
-def test_30_a_core_that_is_killed_between_rotations_signs_with_the_right_keys(tmp_path: Path) -> None:
+def test_30_a_core_that_is_killed_between_rotations_signs_with_the_right_keys(ram: Path) -> None:
     """And who joins then learns the newest root alone."""
-    estate = Estate(tmp_path, "press-1", "press-2")
+    estate = Estate(ram, "press-1", "press-2")
     assert estate.release() == 1
     estate.leave("press-2")
     for role in ROLES:
@@ -103,9 +103,9 @@ def finish(estate: Estate, *strand: str) -> Any:
     return estate.world._ask(Authority(step="finish", strand=strand))  # type: ignore[arg-type]
 
 
-def test_30_the_authority_follows_another_and_strands_nobody(tmp_path: Path) -> None:
+def test_30_the_authority_follows_another_and_strands_nobody(ram: Path) -> None:
     """Ten boxes, three of which are switched off from before the next authority is made until it shall be in force."""
-    estate = Estate(tmp_path, *BOXES)
+    estate = Estate(ram, *BOXES)
     assert estate.release() == 1
     estate.leave(*AWAY)
     old = state(estate)["authority"]
@@ -128,7 +128,7 @@ def test_30_the_authority_follows_another_and_strands_nobody(tmp_path: Path) -> 
     estate.pass_time(2)
     estate.come_back("press-1")
     estate.pass_time(2)
-    new_pem = open_authority(estate.world.core, estate.world.keys).certificate
+    new_pem = authority_folder(estate.world.core, estate.world.keys).held()[0].certificate
     assert enrolment.fingerprint(new_pem) == new
     for name in (*BOXES, newcomer.name):
         assert believes(estate, name) == [new]
@@ -138,8 +138,8 @@ def test_30_the_authority_follows_another_and_strands_nobody(tmp_path: Path) -> 
     assert estate.release() == 2, "and the tenant lives on"
 
 
-def test_30_who_is_left_behind_is_named_first_and_comes_back_by_hand(tmp_path: Path) -> None:
-    estate = Estate(tmp_path, "press-1", "press-2")
+def test_30_who_is_left_behind_is_named_first_and_comes_back_by_hand(ram: Path) -> None:
+    estate = Estate(ram, "press-1", "press-2")
     before = certificate_of(estate, "press-2")
     estate.leave("press-2")
     estate.world.order(Authority(step="begin"))
@@ -147,7 +147,7 @@ def test_30_who_is_left_behind_is_named_first_and_comes_back_by_hand(tmp_path: P
     assert finish(estate, "press-1").code == "devices-behind", "another name is not this one's"
     assert finish(estate, "press-2").ok
     assert "press-2" in estate.world.steward.house.catalog.events.newest(1)[0].text
-    assert not renewal.issued_by(before, open_authority(estate.world.core, estate.world.keys).certificate)
+    assert not renewal.issued_by(before, authority_folder(estate.world.core, estate.world.keys).held()[0].certificate)
     # The order that waits for it names the next authority and its certificate: a folder brings it, where no line can.
     estate.come_back("press-2")
     estate.pass_time(2)
@@ -155,8 +155,8 @@ def test_30_who_is_left_behind_is_named_first_and_comes_back_by_hand(tmp_path: P
 
 
 @pytest.mark.parametrize("cut", ["nothing", "half a file", "authorities alone"])
-def test_30_a_power_cut_between_any_two_writes_of_a_device_is_caught_up(tmp_path: Path, cut: str) -> None:
-    estate = Estate(tmp_path, "press-1", "press-2")
+def test_30_a_power_cut_between_any_two_writes_of_a_device_is_caught_up(ram: Path, cut: str) -> None:
+    estate = Estate(ram, "press-1", "press-2")
     for step in ("begin", "finish"):
         before = estate.identity("press-1")
         estate.world.order(Authority(step=step))  # type: ignore[arg-type]
@@ -178,9 +178,9 @@ def test_30_a_power_cut_between_any_two_writes_of_a_device_is_caught_up(tmp_path
         assert state(estate)["unheard"] == state(estate)["unrenewed"] == []
 
 
-def test_30_a_core_that_is_killed_between_the_steps_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_30_a_core_that_is_killed_between_the_steps_goes_on_where_it_was(ram: Path) -> None:
     """Before it has told anybody, and again before it has told that the old one is gone."""
-    estate = Estate(tmp_path, "press-1")
+    estate = Estate(ram, "press-1")
     house = estate.world.steward.house
     house.authorities.bring(enrolment.create_authority(house.tenant, estate.world.now))
     estate.world.kill_core()

@@ -18,7 +18,7 @@ from sync.link import Publish
 from sync.messages import Ack, Gates
 from tests.edge.device import Device, committed
 from tests.edge.power import Fuse, PowerCut
-from tests.edge.test_agent_walker import HARMFUL, Stage, assert_sane, new_stage
+from tests.edge.stage import HARMFUL, Stage, assert_sane, new_stage
 from tests.edge.world import DEVICE, EPOCH, MODEL, TENANT
 
 MINUTE = 60.0

@@ -217,7 +217,7 @@ class FarBox:
             self.visits.carry(action)
             match action:
                 case Prove():
-                    outcome = proving.measure(action.request, time.perf_counter)
+                    outcome = proving.measure(action.request, time.perf_counter, time.process_time)
                     self._happened(Proved(action.model, action.artifact, outcome))
                 case Install(certificate, authorities):
                     own = install(self.folder, self.house.identity, certificate, authorities)

@@ -28,6 +28,7 @@ from sync.mqtt import MqttLink, Tls
 from sync.names import DEFAULT_TENANT
 from tests.attacks.ground import free_port
 from tests.journey.memory import Box, World
+from tests.waiting import eventually
 
 PATIENCE = 120.0  # seconds until a test that waits gives up; nothing is measured by it
 
@@ -85,7 +86,7 @@ class Wires(Hub):
         pid = self.broker.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        until(lambda: not self.broker.alive(), "the broker's end")
+        eventually(lambda: not self.broker.alive(), "the broker's end", PATIENCE)
         if wiped:
             shutil.rmtree(self.core.broker / "store")
         self.start()
@@ -122,10 +123,10 @@ class Fleet(World):
 
     def published(self) -> None:
         """The broker has all that the core said, and has written it down, as the steward's process has it do."""
-        until(lambda: not self.link.link.unconfirmed, "the broker to have it all")  # type: ignore[attr-defined]
+        eventually(lambda: not self.link.link.unconfirmed, "the broker to have it all", PATIENCE)  # type: ignore[attr-defined]
         store, before = self.core.broker / "store", time.time_ns()
         self.wires.broker.persist()
-        until(lambda: any(f.stat().st_mtime_ns >= before for f in store.iterdir()), "the broker's store")
+        eventually(lambda: any(f.stat().st_mtime_ns >= before for f in store.iterdir()), "the broker's store", PATIENCE)
 
     def switch_on(self, box: Box) -> None:
         box.start(self.now + self.behind)
@@ -150,10 +151,3 @@ class Fleet(World):
                 box.link.cut()
         self.link.cut()
         self.wires.broker.stop()
-
-
-def until(done: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not done():
-        assert time.monotonic() < end, f"waited for {what}"
-        time.sleep(0.01)

@@ -27,8 +27,8 @@ from core.catalog import open_catalog
 from core.console import create_api
 from core.handoffs import JobSpec
 from core.orders import Enrol, IssueToken
-from core.steward import PersistBroker, Send, StartJob, Steward
-from edge import proving
+from core.steward import PersistBroker, Send, SendBlob, StartJob, Steward
+from edge import proving, slots
 from edge.agent import Agent, renewing
 from edge.bindings import Bindings
 from edge.buffers import Buffers
@@ -129,7 +129,7 @@ class Box:
 
     def prove(self, job: Prove) -> Proof | Failure:
         """The same measurement as the child's, without the child: it is tested with it elsewhere."""
-        return proving.measure(job.request, time.perf_counter)
+        return proving.measure(job.request, time.perf_counter, time.process_time)
 
     def feel(self, ts: float, row: dict[str, float]) -> None:
         """One sensor message on the local broker."""
@@ -164,10 +164,12 @@ class Box:
         self.drifts.append(Drifted(model, report))
 
     def _rebind(self) -> None:
-        for deployment in self.agent.house.deployments.values():
-            slot = deployment.serving or deployment.candidate
-            if slot is not None:
-                self.bindings.bind(slot.manifest)
+        for model, deployment in self.agent.house.deployments.items():
+            manifest = slots.bound(deployment)
+            if manifest is not None:
+                self.bindings.bind(manifest)
+            else:
+                self.bindings.unbind(model)
 
     def _answered(self, message: Publish) -> None:
         if message.topic.endswith("/error"):
@@ -275,6 +277,9 @@ class World:
             match action:
                 case Send(message):
                     self.link.publish(message)
+                case SendBlob():
+                    for message in self.steward.house.chunks(action):
+                        self.link.publish(message)
                 case StartJob(spec) if self.held is not None:
                     self.held.append(spec)
                 case StartJob(spec):

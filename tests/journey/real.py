@@ -11,7 +11,7 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from rich.console import Console
 
-from appliance.core_state import CoreFolder, open_authority, open_keys
+from appliance.core_state import CoreFolder, authority_folder, open_keys
 from appliance.demo.field import Watch
 from appliance.demo.fleet import Device, Machines
 from appliance.demo.recordings import Recording
@@ -36,10 +36,11 @@ from sync.mqtt import Broker, MqttLink, Tls
 from sync.names import DEFAULT_TENANT
 from sync.topics import tenant_root
 from tests.journey.made_up import recordings, windows
+from tests.journey.tale import PROJECT
+from tests.waiting import eventually
 
 SUBJECTS = (1, 2)
 MARK = "falaj-journey-marker-7f3a"
-PROJECT = Path(__file__).parents[2] / "appliance" / "demo" / "falaj.toml"
 
 
 _PROVING = "SELECT 1 FROM deployment WHERE json_extract(document, '$.phase') = 'proving'"
@@ -61,7 +62,7 @@ class Tap:
 def tap(machines: Machines) -> Tap:
     """Lets the tap into the running broker."""
     place = CoreFolder(machines.core_folder, DEFAULT_TENANT)
-    authority = open_authority(place, open_keys(place))
+    authority = authority_folder(place, open_keys(place)).held()[0]
     key = ec.generate_private_key(ec.SECP256R1())
     san: list[x509.GeneralName] = [x509.UniformResourceIdentifier("falaj:tap")]
     certificate = enrolment._leaf(
@@ -81,7 +82,7 @@ def tap(machines: Machines) -> Tap:
 
     link.subscribe(f"{tenant_root(DEFAULT_TENANT)}/#")
     link.start(hear, lambda up, why: None)
-    until(lambda: bool(link.listening), 10, "the tap to listen")
+    eventually(lambda: bool(link.listening), "the tap to listen", 10)
     return found
 
 
@@ -177,7 +178,7 @@ def kill_core(machines: Machines) -> set[str]:
         with suppress(ProcessLookupError):  # whoever started it is dead already, and the kernel was quicker
             os.kill(pid, signal.SIGKILL)
     machines.core.wait()
-    until(lambda: not any(_called(pid) for pid in found), 10, "all of the core to be dead")
+    eventually(lambda: not any(_called(pid) for pid in found), "all of the core to be dead", 10)
     assert _called(broker), "the broker has outlived it"
     return set(found.values())
 
@@ -201,14 +202,6 @@ def _called(pid: int) -> str:
     except (FileNotFoundError, ProcessLookupError):
         return ""
     return " ".join(words[words.index("core") + 1 : words.index("--dir")]) if "core" in words else " ".join(words)
-
-
-def until(done: Callable[[], bool], patience: float, what: str) -> None:
-    """Waits for something real to happen; the patience only bounds a failure."""
-    end = time.monotonic() + patience
-    while not done():
-        assert time.monotonic() < end, f"waited {patience} s for {what}"
-        time.sleep(0.01)
 
 
 def model(device: Device) -> dict[str, Any]:
@@ -257,5 +250,5 @@ def _journal(device: Device) -> closing[sqlite3.Connection]:
 
 __all__ = [
     "MARK", "MODEL", "Stage", "Watch", "act_one", "admit_tap", "kill", "kill_core", "kill_proving", "kill_reverting",
-    "left_in", "model", "phase", "play", "until",
+    "left_in", "model", "phase", "play",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ MODEL = ModelName("exercise")
 PROJECT = Path(__file__).parents[2] / "appliance" / "demo" / "falaj.toml"
 LEAD = 3600.0  # seconds of event time behind act one
 ROUNDS = 60  # of a scene, before it is given up
+ON_TRIAL, AT_REST = 4000, 300  # samples of a round
 
 Interrupt = Callable[[], None]
 Change = Callable[[str], str]
@@ -82,8 +83,8 @@ class Tale:
         owner.approve(self.world, self.world.home / "owner", MODEL, number, "test", self.world.now)  # type: ignore[arg-type]
 
     def roll(self, number: int, canary: str, end: str, interrupt: Interrupt = _never, when: str = "shadow") -> None:
-        """The rollout to its `end`: the canary's labels come as it goes. `interrupt` falls into phase `when`, once a
-        few pairs or answers are there."""
+        """The rollout to its `end`: the canary's labels come as it goes, and who has a release on trial wears the watch
+        longer. `interrupt` falls into phase `when`, once a few pairs or answers are there."""
         self.world.settle(4)
         pending = [interrupt]
         for _ in range(ROUNDS):
@@ -91,11 +92,9 @@ class Tale:
             if pending and box.phase() == when:
                 self.people[canary].stream(1500)
                 pending.pop()()
-            self.people[canary].stream(4000)
-            self.people[canary].label()
             for name, wearing in self.people.items():
-                if name != canary:
-                    wearing.stream(300)
+                wearing.stream(ON_TRIAL if self.world.boxes[name].phase() != "steady" else AT_REST)
+            self.people[canary].label()
             self.world.settle(4)
             found = self.rollout()
             assert found["number"] == number

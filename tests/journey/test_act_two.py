@@ -29,8 +29,9 @@ def quicker(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def after_act_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("act-one")
+def after_act_one(shared_ram: Path) -> Path:
+    home = shared_ram / "act-one"
+    home.mkdir()
     act_one(home, EVERYTHING, quicker)
     return home
 
@@ -46,8 +47,8 @@ def moved(tale: Tale) -> None:
 
 
 @pytest.fixture(scope="module")
-def after_the_move(after_act_one: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = again(after_act_one, tmp_path_factory.mktemp("moved") / "home")
+def after_the_move(after_act_one: Path, shared_ram: Path) -> Path:
+    home = again(after_act_one, shared_ram / "moved")
     tale = Tale(home, EVERYTHING)
     moved(tale)
     tale.learn(2)
@@ -74,8 +75,8 @@ def recovered(tale: Tale) -> None:
         assert {a.release for a in answers} == {2} and wearing.right(answers) >= 0.9, name
 
 
-def test_from_drift_to_a_release_that_went_home(after_act_one: Path, tmp_path: Path) -> None:
-    tale = Tale(again(after_act_one, tmp_path / "home"), EVERYTHING)
+def test_from_drift_to_a_release_that_went_home(after_act_one: Path, ram: Path) -> None:
+    tale = Tale(again(after_act_one, ram / "home"), EVERYTHING)
     moved(tale)
     tale.learn(2)
     roads = {name: w.box.rooms.road.report(MODEL) for name, w in tale.people.items()}
@@ -106,9 +107,9 @@ def test_from_drift_to_a_release_that_went_home(after_act_one: Path, tmp_path: P
 
 @pytest.mark.parametrize("phase", ["shadow", "probation"])
 def test_an_agent_killed_in_the_middle_of_its_trial_comes_to_the_same_end(
-    after_the_move: Path, tmp_path: Path, phase: str
+    after_the_move: Path, ram: Path, phase: str
 ) -> None:
-    tale = on(Tale(again(after_the_move, tmp_path / "home"), EVERYTHING))
+    tale = on(Tale(again(after_the_move, ram / "home"), EVERYTHING))
     tale.approve(2)
     killed: list[int | None] = []
 
@@ -123,9 +124,9 @@ def test_an_agent_killed_in_the_middle_of_its_trial_comes_to_the_same_end(
 
 @pytest.mark.parametrize("state", ["shadow", "canary", "ramp"])
 def test_the_core_killed_in_the_middle_of_a_rollout_brings_it_to_the_same_end(
-    after_the_move: Path, tmp_path: Path, state: str
+    after_the_move: Path, ram: Path, state: str
 ) -> None:
-    tale = on(Tale(again(after_the_move, tmp_path / "home"), EVERYTHING))
+    tale = on(Tale(again(after_the_move, ram / "home"), EVERYTHING))
     tale.approve(2)
     seen: list[str] = []
 
@@ -152,8 +153,8 @@ def _when(tale: Tale, state: str, kill: Callable[[], None]) -> Callable[[], None
     return wait
 
 
-def test_the_core_killed_in_its_own_training_starts_it_again(after_act_one: Path, tmp_path: Path) -> None:
-    tale = Tale(again(after_act_one, tmp_path / "home"), EVERYTHING)
+def test_the_core_killed_in_its_own_training_starts_it_again(after_act_one: Path, ram: Path) -> None:
+    tale = Tale(again(after_act_one, ram / "home"), EVERYTHING)
     moved(tale)
     tale.world.held = []
     lost: list[str] = []
@@ -175,9 +176,9 @@ def test_the_core_killed_in_its_own_training_starts_it_again(after_act_one: Path
     recovered(tale)
 
 
-def test_a_release_that_was_hardly_trained_loses_its_a_b(after_act_one: Path, tmp_path: Path) -> None:
+def test_a_release_that_was_hardly_trained_loses_its_a_b(after_act_one: Path, ram: Path) -> None:
     """A hundred wrists at one device, each with its release of two, over a restart as well; labels say who is worse."""
-    tale = Tale(again(after_act_one, tmp_path / "home"), EVERYTHING)
+    tale = Tale(again(after_act_one, ram / "home"), EVERYTHING)
     settings = 'kind = "ab"\nshare = 0.5\nevidence = "guardrails"'
     tale.apply(lambda text: text.replace("epochs = 25", "epochs = 1, learning_rate = 1e-9"))
     tale.apply(lambda text: text.replace('evidence = "labels"', settings))

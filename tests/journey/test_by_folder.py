@@ -54,8 +54,8 @@ class Courier:
         return self.at_the_core()
 
 
-def test_ninety_days_without_a_network(tmp_path: Path) -> None:
-    courier = Courier(tmp_path)
+def test_ninety_days_without_a_network(ram: Path) -> None:
+    courier = Courier(ram)
     core, box, stick = courier.core, courier.box, courier.stick
 
     box.ask_to_join(stick, core.token(FAR))

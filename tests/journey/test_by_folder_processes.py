@@ -15,8 +15,9 @@ import pytest
 from appliance.demo.fleet import Device, Machines, free_ports
 from core.orders import ApplyProject
 from sync.names import DeviceId
-from tests.appliance.conftest import eventually, falaj
+from tests.appliance.running import falaj
 from tests.journey.by_folder import MODEL, FarCore, project
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 FAR = DeviceId("far-1")

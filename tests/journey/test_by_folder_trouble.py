@@ -32,8 +32,8 @@ Tenant = tuple[FarCore, FarBox, Path]
 
 
 @pytest.fixture
-def tenant(tmp_path: Path) -> Tenant:
-    return far_tenant(tmp_path / "far", FAR)
+def tenant(ram: Path) -> Tenant:
+    return far_tenant(ram / "far", FAR)
 
 
 def next_release(core: FarCore, stick: Path) -> None:

@@ -20,10 +20,11 @@ from sync.names import DEFAULT_TENANT, Digest
 from tests.journey.fleet import Fleet
 from tests.journey.made_up import recordings
 from tests.journey.memory import Box
-from tests.journey.test_one_release import MODEL, PROJECT, SUBJECTS
+from tests.journey.tale import MODEL, PROJECT
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 AGENTS = 20
+SUBJECTS = (1, 2, 3)
 LATE = ("late-1", "late-2", "late-3")
 LIFE = publish.ONLINE_LIFE.total_seconds()
 DAY = 86_400.0

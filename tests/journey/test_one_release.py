@@ -25,15 +25,14 @@ from sync.answers import Predictions
 from sync.commands import AskPredictions
 from sync.link import Publish
 from sync.loopback import Faults
-from sync.names import DEFAULT_TENANT, DeviceId, ModelName
+from sync.names import DEFAULT_TENANT, DeviceId
 from sync.topics import desired
 from tests.journey.made_up import recordings, windows
 from tests.journey.memory import Box, World
+from tests.journey.tale import MODEL, PROJECT
 
-MODEL = ModelName("exercise")
 SUBJECTS = (1, 2, 3)
 MARK = "falaj-journey-marker-7f3a"
-PROJECT = Path(__file__).parents[2] / "appliance" / "demo" / "falaj.toml"
 
 
 def project_file(home: Path) -> Path:

@@ -18,7 +18,8 @@ from appliance.demo.people import Wearer
 from appliance.demo.stage import Stage, replaced
 from core.orders import Force, Override, Train
 from tests.journey.made_up import recordings
-from tests.journey.real import MODEL, PROJECT, act_one, kill, kill_core, kill_reverting, left_in, model, phase, until
+from tests.journey.real import MODEL, PROJECT, act_one, kill, kill_core, kill_reverting, left_in, model, phase
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.broker]
 
@@ -56,7 +57,9 @@ class Tale:
         """Started after it was killed: it answers with a verified model. Its watch has gone on all the while."""
         wearer, before = self.person(name), len(self.person(name).count.expected)
         wearer.device.start()
-        until(lambda: bool(model(wearer.device).get("validated")), PATIENCE, f"{name} to answer with a verified model")
+        eventually(
+            lambda: bool(model(wearer.device).get("validated")), f"{name} to answer with a verified model", PATIENCE
+        )
         meanwhile = len(wearer.count.expected) - before
         assert meanwhile > 0
         self.kills.append(f"{killed}; {meanwhile} windows came meanwhile")
@@ -105,7 +108,7 @@ class Tale:
             seen.update(model(self.person(name).device))
             return seen.get("phase") == wanted and (not pairs or (seen["trial"] or {}).get("pairs", 0) >= pairs)
 
-        until(there, PATIENCE, f"{name} in {wanted}")
+        eventually(there, f"{name} in {wanted}", PATIENCE)
         return seen
 
     def wait_rollout(self, number: int, state: str) -> dict[str, Any]:
@@ -114,7 +117,7 @@ class Tale:
     def serve(self, number: int) -> None:
         """All devices stand still, and serve this release."""
         devices = [w.device for w in self.stage.people]
-        until(lambda: {phase(d) for d in devices} == {"steady"}, PATIENCE, "all devices to stand still")
+        eventually(lambda: {phase(d) for d in devices} == {"steady"}, "all devices to stand still", PATIENCE)
         assert {w.name: model(w.device)["serving"]["number"] for w in self.stage.people} == {
             w.name: number for w in self.stage.people
         }
@@ -141,7 +144,7 @@ class Tale:
             found[:] = [c for c in found if c["phase"] == in_phase]
             return bool(found)
 
-        until(there, PATIENCE, f"the why card of {BAD_CANARY}")
+        eventually(there, f"the why card of {BAD_CANARY}", PATIENCE)
         (card,) = found
         return card
 
@@ -187,13 +190,13 @@ def drifted(tale: Tale) -> None:
 def learned(tale: Tale) -> int:
     """The core is killed while the training it started itself runs; it starts it again."""
     tale.stream()
-    until(lambda: tale.training() != [], PATIENCE, "the core to train by itself")
+    eventually(lambda: tale.training() != [], "the core to train by itself", PATIENCE)
     (job,) = tale.training()
     assert tale.events("retraining-started") == 1
     killed = tale.kill_core("its own training")
     assert "job" in killed
     assert tale.events("job-lost") == 1 and tale.api.get(f"/v1/jobs/{job['id']}")["state"] == "failed"
-    until(lambda: tale.events("release-staged") == 2, PATIENCE, "the core to train again by itself")
+    eventually(lambda: tale.events("release-staged") == 2, "the core to train again by itself", PATIENCE)
     tale.still()
     assert tale.events("retraining-started") == 2
     return 2

@@ -1,7 +1,8 @@
 """Faults 2 and 13 with real processes: twenty kill -9 each of an agent, the core and its broker, while records are on
 their way. After each, everything that an outbox took is at the core once, and the agent serves a verified model.
 
-What makes an agent write records is junk on its `desired` topic: it refuses each piece with an event.
+What makes an agent write records is junk on its `desired` topic: it refuses each piece with an event, the first few
+after its start, and then only now and then. So one agent begins anew before each kill of core or broker.
 
 Each of the three takes minutes (broker and agent about five, the core twelve): what was said while the core was away is
 said again after half a minute, and every round waits for it. One alone is `-k of_the_broker`: the mere word `broker` is
@@ -30,7 +31,8 @@ from core.handoffs import RolloutState
 from sync.link import Publish
 from sync.names import DEFAULT_TENANT, DeviceId
 from sync.topics import GAP, desired
-from tests.journey.real import Stage, admit_tap, kill, kill_core, model, play, until
+from tests.journey.real import Stage, admit_tap, kill, kill_core, model, play
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 KILLS = 20
@@ -55,12 +57,22 @@ class Books:
         self.key = catalog_key(open_keys(self.place))
 
     def provoke(self, times: int = 5) -> None:
-        """Each device gets so many pieces of junk, and has as many events to tell."""
+        """Each device gets so many pieces of junk."""
         for _ in range(times):
             for device in self.stage.machines.devices:
                 topic = desired(DEFAULT_TENANT, DeviceId(device.name))
                 self.stage.tap.link.publish(Publish(topic, b"junk", qos=1))
                 time.sleep(self.rng.random() * 0.005)
+
+    def refresh(self) -> None:
+        """One agent begins anew: it tells of refusals again."""
+        device = self.stage.device("watch-1")
+        assert device.process is not None
+        device.process.terminate()
+        device.process.wait()
+        device.start()
+        eventually(lambda: verified(device), "a verified model", PATIENCE)
+        eventually(partial(connected, self.stage), "uplinks", PATIENCE)
 
     def outbox(self, device: Device) -> tuple[dict[str, int], set[tuple[str, int]]]:
         """(numbers given out by kind, what is held), of the newest epoch."""
@@ -92,7 +104,7 @@ class Books:
 
     def settle(self) -> int:
         """Waits until nothing is under way, then audits."""
-        until(lambda: all(not self.outbox(d)[1] for d in self.stage.machines.devices), PATIENCE, "empty outboxes")
+        eventually(lambda: all(not self.outbox(d)[1] for d in self.stage.machines.devices), "empty outboxes", PATIENCE)
         return self.audit()
 
 
@@ -129,7 +141,7 @@ def test_twenty_kills_of_an_agent(stage: Stage, books: Books) -> None:
         kills += 1
         books.provoke(1)
         device.start()
-        until(lambda: verified(device), PATIENCE, "a verified model")
+        eventually(lambda: verified(device), "a verified model", PATIENCE)
         after = books.settle()
     assert kills == KILLS and after >= before + KILLS
     print(f"{kills} kills of an agent, {after - before} records, 0 lost, 0 twice")
@@ -138,6 +150,7 @@ def test_twenty_kills_of_an_agent(stage: Stage, books: Books) -> None:
 def test_twenty_kills_of_the_core(stage: Stage, books: Books) -> None:
     before, kills = books.settle(), 0
     for _ in range(KILLS):
+        books.refresh()
         books.provoke()
         died = kill_core(stage.machines)
         assert any("steward" in words for words in died) and any("console" in words for words in died)
@@ -157,14 +170,15 @@ def test_twenty_kills_of_the_core(stage: Stage, books: Books) -> None:
 def test_twenty_kills_of_the_broker(stage: Stage, books: Books) -> None:
     before, kills, pid_file = books.settle(), 0, books.place.broker / "mosquitto.pid"
     for _ in range(KILLS):
+        books.refresh()
         books.provoke()
         pid = int(pid_file.read_text())
         os.kill(pid, signal.SIGKILL)
         kills += 1
-        until(partial(started, pid_file, pid), PATIENCE, "a new broker")
-        until(partial(connected, stage), PATIENCE, "uplinks")
+        eventually(partial(started, pid_file, pid), "a new broker", PATIENCE)
+        eventually(partial(connected, stage), "uplinks", PATIENCE)
         admit_tap(books.place)  # not before it listens: a signal would end it
-        until(lambda: stage.tap.link.wait_until_up(1), PATIENCE, "the tap")
+        eventually(lambda: stage.tap.link.wait_until_up(1), "the tap", PATIENCE)
         books.provoke(1)
         after = books.settle()
         assert all(verified(d) for d in stage.machines.devices)

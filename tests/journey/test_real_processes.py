@@ -14,6 +14,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from appliance.core_state import CoreFolder, catalog_key, open_keys
@@ -27,9 +28,10 @@ from sync.link import Message, Publish
 from sync.mqtt import Broker, MqttLink
 from sync.names import DEFAULT_TENANT, DeviceId
 from sync.topics import blob, local_replies, local_requests
-from tests.appliance.conftest import falaj
+from tests.appliance.running import falaj
 from tests.journey import canaries
-from tests.journey.real import MARK, MODEL, Stage, Watch, kill, kill_proving, phase, play, until
+from tests.journey.real import MARK, MODEL, Stage, Watch, kill, kill_proving, phase, play
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 
@@ -78,24 +80,26 @@ def test_no_file_or_log_of_core_or_edge_holds_a_canary(stage: Stage) -> None:
     recordings, wanted = machines.home / "recordings", canaries.needles(MARK)
     canaries.plant(recordings)
     machines.api.order(Ingest(source="watches"))
-    until(lambda: all(j["state"] == "done" for j in machines.api.get("/v1/jobs")["jobs"]), 60, "the canary to land")
+    eventually(
+        lambda: all(j["state"] == "done" for j in machines.api.get("/v1/jobs")["jobs"]), "the canary to land", 60
+    )
     at = Broker("127.0.0.1", device.mqtt_port, "canary", user="app", password=device.app_password())
     link, answers = MqttLink(at, queue_when_down=True), list[bytes]()
     link.subscribe("watch/canary/exercise", "watch/canary/exercise/error")
     link.start(lambda m: answers.append(m.payload), lambda up, why: None)
-    until(lambda: bool(link.listening), 10, "the local broker")
+    eventually(lambda: bool(link.listening), "the local broker", 10)
     begun = time.time() + 3600
     row = dict.fromkeys(("ax", "ay", "az", "wx", "wy", "wz"), canaries.READING)
     for i in range(canaries.ROWS):
         link.publish(Publish("watch/canary/imu", json.dumps({"ts": begun + 0.02 * i, **row}).encode()))
-    until(lambda: bool(answers), 30, "an answer to the canary")
+    eventually(lambda: bool(answers), "an answer to the canary", 30)
     assert b'"ok"' in answers[0], answers[0]
     link.stop()
     brokers = [machines.core_folder, *(d.folder.root for d in machines.devices)]
     for pid_file in (p for root in brokers for p in root.rglob("mosquitto.pid")):
         os.kill(int(pid_file.read_text()), signal.SIGUSR1)  # each writes what it would write at its end
     roots = [machines.core_folder, machines.home / "core.log", *(d.folder.root for d in machines.devices)]
-    until(lambda: b"canary" in b"".join(p.read_bytes() for p in recordings.glob("*.csv")), 1, "the control")
+    eventually(lambda: b"canary" in b"".join(p.read_bytes() for p in recordings.glob("*.csv")), "the control", 1)
     assert sum(path.is_file() for root in roots for path in (root, *root.rglob("*"))) > 60
     assert canaries.found(roots, wanted) == []
     owners = canaries.found([recordings, machines.home / "project.toml"], wanted)
@@ -119,6 +123,13 @@ def test_what_a_device_said_is_made_again_and_its_support_bundle_holds_no_readin
     found = json.loads(again.stdout)["predictions"]
     assert again.returncode == 0 and {one["outcome"] for one in found} == {"equal"}, again
     assert newest["id"] in {one["prediction"] for one in found}
+    batch, rows = ask_raw(device, 3), tmp_path / "rows.sealed"
+    now = datetime.now(UTC).isoformat()
+    eventually(lambda: f"{batch}-2" in str(get(device, "/v1/predictions")), "the rows to be remembered", 30)
+    assert falaj("edge", "predictions", "--at", now, "--window", "60s", "--save", str(rows), *box).returncode == 0
+    again = falaj("replay", str(rows), "--json", *core)
+    made = {one["prediction"]: one["outcome"] for one in json.loads(again.stdout)["predictions"]}
+    assert {made.get(f"{batch}-{row}") for row in range(3)} == {"equal"}, again
     content = bytearray(saved.read_bytes())
     content[len(content) // 2] ^= 4
     saved.write_bytes(content)
@@ -142,17 +153,28 @@ def get(device: Device, path: str) -> bytes:
         return connection.getresponse().read()
 
 
+def ask_raw(device: Device, rows: int) -> str:
+    """The id of an answer to so many windows, asked together as the numbers lie in memory."""
+    numbers = np.random.default_rng(7).normal(size=(rows, 600)).astype("<f4").tobytes()
+    with closing(http.client.HTTPConnection("127.0.0.1", device.http_port, timeout=30)) as connection:
+        head = {"Inference-Header-Content-Length": "0"}
+        connection.request("POST", f"/v2/models/{MODEL}/infer", numbers, head)
+        response = connection.getresponse()
+        length, body = int(response.headers["Inference-Header-Content-Length"]), response.read()
+    return str(json.loads(body[:length])["parameters"]["prediction"])
+
+
 def test_a_program_asks_the_agent_over_mqtt_and_labels_what_it_was_told(stage: Stage) -> None:
     device, told = stage.device("watch-1"), list[Message]()
     place = f"{local_replies(DeviceId(device.name))}/program"
     link = MqttLink(Broker("127.0.0.1", device.mqtt_port, "program", user="app", password=device.app_password()))
     link.subscribe(place)
     link.start(told.append, lambda up, why: None)
-    until(lambda: bool(link.listening), 10, "the local broker")
+    eventually(lambda: bool(link.listening), "the local broker", 10)
     for model in (MODEL, "nobody"):
         question = {"id": model, "reply_to": place, "data": [0.1] * 600}
         link.publish(Publish(f"{local_requests(DeviceId(device.name))}/{model}", json.dumps(question).encode()))
-    until(lambda: len(told) == 2, 10, "both answers")
+    eventually(lambda: len(told) == 2, "both answers", 10)
     link.stop()
     said, none = (json.loads(message.payload) for message in told)
     assert (said["id"], none["id"], none["quality"]) == (MODEL, "nobody", "no_model")
@@ -181,9 +203,9 @@ def _overheard(stage: Stage, reading: dict[str, float]) -> list[bytes]:
         heard.append(message.payload)
 
     link.start(hear, lambda up, why: None)
-    until(lambda: bool(link.listening), 10, "the local broker")
+    eventually(lambda: bool(link.listening), "the local broker", 10)
     link.publish(Publish("watch/golden/imu", json.dumps(reading).encode()))
-    until(lambda: bool(heard), 10, "the reading to be heard")
+    eventually(lambda: bool(heard), "the reading to be heard", 10)
     link.stop()
     return heard
 
@@ -194,11 +216,13 @@ def test_killed_while_serving_it_loses_no_window(stage: Stage) -> None:
     watch.connect()
     replay = threading.Thread(target=watch.replay, args=(time.time() + 3600, 4.0), daemon=True)
     replay.start()
-    until(lambda: watch.count.answered() >= 3, 30, "the first answers")
+    eventually(lambda: watch.count.answered() >= 3, "the first answers", 30)
     kill(device)
-    until(lambda: watch.count.http_errors != [], 30, "an HTTP error while it is down")
+    eventually(lambda: watch.count.http_errors != [], "an HTTP error while it is down", 30)
     device.start()
-    until(lambda: (device.status() or {}).get("models", {}).get(MODEL, {}).get("validated") is not None, 30, "ready")
+    eventually(
+        lambda: (device.status() or {}).get("models", {}).get(MODEL, {}).get("validated") is not None, "ready", 30
+    )
     came_back = len(watch.count.http_errors)
     replay.join()
     watch.settle(15)
@@ -219,13 +243,13 @@ def test_spoilt_files_beside_the_journal_never_keep_an_agent_from_serving(stage:
             (device.folder.root / f"{name}{suffix}").unlink(missing_ok=True)
         (device.folder.root / name).write_bytes(b"this is no database" * 300)
     device.start()
-    until(lambda: phase(device) == "steady", 30, "the agent to serve again")
+    eventually(lambda: phase(device) == "steady", "the agent to serve again", 30)
 
     def told() -> set[str]:
         events = stage.machines.api.get("/v1/events?limit=200")["events"]
         return {e["code"] for e in events if e["source"] == "watch-1"}
 
-    until(lambda: {"buffers-damaged", "predictions-not-kept"} <= told(), 30, "the core to hear of both files")
+    eventually(lambda: {"buffers-damaged", "predictions-not-kept"} <= told(), "the core to hear of both files", 30)
 
 
 def test_killed_in_mid_download_and_in_mid_proving_it_comes_to_the_same_end(stage: Stage, tmp_path: Path) -> None:
@@ -236,22 +260,22 @@ def test_killed_in_mid_download_and_in_mid_proving_it_comes_to_the_same_end(stag
     manifest = stage.machines.api.get(f"/v1/releases/{MODEL}/1")["manifest"]
     stage.tap.take_away(blob(DEFAULT_TENANT, manifest["golden"]["sealed"], 0))
     device.start()
-    until(lambda: phase(device) == "fetching", 30, "the download to begin")
+    eventually(lambda: phase(device) == "fetching", "the download to begin", 30)
     sealed = {v["blob"]["sealed"] for v in manifest["variants"]}
-    until(lambda: any((device.folder.artifacts / s).exists() for s in sealed), 30, "the model's blob to be whole")
+    eventually(lambda: any((device.folder.artifacts / s).exists() for s in sealed), "the model's blob to be whole", 30)
     kill(device)
     assert not (device.folder.artifacts / manifest["golden"]["sealed"]).exists()
     device.start()
     assert kill_proving(device, 60) == "proving", "the core published the missing chunk, and the proof began"
     device.start()
-    until(lambda: phase(device) == "probation", 60, "the proof to be repeated")
+    eventually(lambda: phase(device) == "probation", "the proof to be repeated", 60)
     watch = Watch(device, MODEL, stage.of(3))
     watch.connect()
     watch.replay(time.time(), 8.0)
     watch.replay(time.time() + 7200, 8.0)
     watch.settle(10)
     watch.close()
-    until(lambda: phase(device) == "steady", 30, "the commit")
+    eventually(lambda: phase(device) == "steady", "the commit", 30)
     assert not watch.count.lost() and not watch.count.twice() and not watch.count.http_errors
     codes = {e["code"] for e in stage.machines.api.get("/v1/events?limit=200")["events"] if e["source"] == "watch-3"}
     assert {"download-stalled", "release-proved", "release-committed"} <= codes

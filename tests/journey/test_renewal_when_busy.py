@@ -20,9 +20,10 @@ from sync.enrolment import EnrolAnswer
 from sync.messages import ASSIGNMENT_TYPE, EVENT, Ack, Assignment, DeviceEvent, Record
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink
-from tests.attacks.ground import Ground, Session, eventually, open_ground
+from tests.attacks.ground import Ground, Session, open_ground
 from tests.core import people
 from tests.core.world import ONE, TENANT
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 WAITING = 400  # messages; the agent's queue has room for 64

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink
 from sync.names import DeviceId, ModelName
 from tests.edge import graphs
+from tests.waiting import eventually
 
 MODEL = ModelName("exercise")
 CLASSES = ("ABD", "ROW")
@@ -107,18 +107,8 @@ def bound(folder: Path, port: int, serving: Serving, of: Manifest | None = None)
     link.start(received, lambda is_up, why: None)
     try:
         assert link.wait_until_up(20)
-        wait_for(lambda: link.listening == wanted)
+        eventually(lambda: link.listening == wanted, "the subscriptions")
         yield
     finally:
         link.stop()
         buffers.close()
-
-
-def wait_for(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Returns once `true`; fails after `seconds`."""
-    pause = threading.Event()
-    for _ in range(int(seconds / 0.05)):
-        if true():
-            return
-        pause.wait(0.05)
-    raise AssertionError("it did not come true")

@@ -19,8 +19,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edge.runtime import load
-from tests.outside.field import CLASSES, SHAPE, device, model, wait_for
-from tests.outside.test_readme import blocks, first_line, run
+from tests.outside.commands import blocks, first_line, run
+from tests.outside.field import CLASSES, SHAPE, device, model
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 
@@ -79,7 +80,7 @@ class Asker:
         self.client.publish(topic, json.dumps(document), qos, properties=properties)
 
     def answers(self, count: int) -> list[tuple[str, dict[str, Any]]]:
-        wait_for(lambda: len(self.came) >= count)
+        eventually(lambda: len(self.came) >= count, f"{count} answers")
         return [(message.topic, json.loads(message.payload)) for message in self.came]
 
 

@@ -22,11 +22,12 @@ from sync.features import WindowSpec
 from sync.messages import Prediction
 from tests.edge import graphs
 from tests.edge.served_windows import loaded, manifest, readings, served, without_holes
-from tests.outside.field import bound, wait_for
+from tests.outside.field import bound
 from tests.sync import oracle
 from tests.sync.oracle import Event
+from tests.sync.parity import agree, kernel
 from tests.sync.streams import specs, streams
-from tests.sync.test_window_parity import agree, kernel
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 
@@ -65,7 +66,7 @@ def replayed(broker: Broker, spec: WindowSpec, events: list[Event], version: int
     for start in range(0, len(events), TOGETHER):
         sensor.publish(f"site/{entity}/accel", readings(events[start : start + TOGETHER]), 1)
     sensor.publish(f"site/{entity}/accel", b"the end", 1)
-    wait_for(ended.is_set)
+    eventually(ended.is_set, "the last prediction")
     sensor.disconnect()
     sensor.loop_stop()
     return heard

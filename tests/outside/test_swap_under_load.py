@@ -30,7 +30,8 @@ from sync.messages import Prediction
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink
 from tests.edge import graphs
-from tests.outside.field import MODEL, SHAPE, WINDOW, bound, manifest, model, wait_for
+from tests.outside.field import MODEL, SHAPE, WINDOW, bound, manifest, model
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 
@@ -134,7 +135,7 @@ def feel(port: int, password: str) -> list[Prediction]:
     link.subscribe("watch/w1/exercise")
     link.start(received, lambda up, why: None)
     assert link.wait_until_up(20)
-    wait_for(lambda: bool(link.listening))
+    eventually(lambda: bool(link.listening), "the subscriptions")
     rows = np.random.default_rng(9).normal(size=(WINDOWS, WINDOW.step, len(WINDOW.channels)))
     for number, part in enumerate(rows):
         times = (number * WINDOW.step + np.arange(WINDOW.step)) * WINDOW.period
@@ -143,7 +144,7 @@ def feel(port: int, password: str) -> list[Prediction]:
             for t, row in zip(times, part, strict=True)
         ]
         link.publish(Publish("watch/w1/imu", json.dumps(readings).encode(), qos=1))
-    wait_for(lambda: len(heard) >= WINDOWS - 1, 60)
+    eventually(lambda: len(heard) >= WINDOWS - 1, "an answer to each window", 60)
     threading.Event().wait(0.2)  # a second answer to a window would come now
     link.stop()
     return heard

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import get_args
@@ -148,3 +149,41 @@ def test_the_readme_names_the_index_that_the_set_up_names() -> None:
 
 def _code_blocks(page: str) -> str:
     return "\n".join(re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
+
+
+# --- tests that the papers name ----------------------------------------------------------------------------------
+
+EIGHT = {
+    "NaN", "wrong shape", "10 times slower", "memory growth", "crash on load", "crash on the 100th call",
+    "golden mismatch", "constant output",
+}  # fmt: skip
+SERVING = {"PROVING", "SHADOW", "PROBATION", "LIVE_SPLIT"}
+NAMED_TEST = re.compile(r"`(tests/[a-z0-9_/]+\.py)::(test_\w+)`")
+
+
+def _tests_in(file: Path) -> set[str]:
+    return {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "CHANGELOG" not in page.name], ids=name_of)
+def test_every_test_that_a_page_names_is_there(page: Path) -> None:
+    for file, name in NAMED_TEST.findall(page.read_text()):
+        assert (ROOT / file).is_file() and name in _tests_in(ROOT / file), f"{name_of(page)}: {file}::{name}"
+
+
+def test_each_bad_release_is_shown_in_each_way_of_serving() -> None:
+    """The table of docs/lifecycle.md: which test has which model in which phase, and what it costs at most."""
+    rows = re.findall(r"^\| (.+?) \| (`[A-Z_`, ]+`) \| (.+?) \| (.+?) \|$", _page("docs/lifecycle.md"), re.MULTILINE)
+    shown = [
+        (bad, phase)
+        for models, phases, bound, tests in rows
+        if bound and NAMED_TEST.search(tests)
+        for bad in models.split(", ")
+        for phase in re.findall(r"[A-Z_]+", phases)
+    ]
+    assert {bad for bad, _ in shown} == EIGHT
+    assert sorted(shown) == sorted((bad, phase) for bad in EIGHT for phase in SERVING), "each of them once"
+
+
+def _page(name: str) -> str:
+    return (ROOT / name).read_text()

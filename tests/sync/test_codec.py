@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync import codec, messages, reports
+from sync import codec, golden, lookups, messages, reports
 from sync.errors import Malformed
 from sync.names import DeviceId, Digest, Kind, ModelName, TenantId
 
@@ -59,6 +61,20 @@ simple = st.one_of(
 )
 
 
+SMALLEST = {
+    messages.Assignment: {
+        "tenant": "a", "device": "b", "epoch": 1, "seq": 1, "ts": 0.0, "expires": 1.0, "models": {},
+    },
+    messages.ModelOrder: {"manifest": "0" * 64, "number": 1, "keys": {}},
+    messages.Ack: {"epoch": 1, "n": 1},
+    messages.Record: {"epoch": 1, "n": 1, "ts": 0.0, "boot": "b", "body": {}},
+    messages.Reported: {
+        "tenant": "a", "device": "b", "epoch": 1, "seq": 1, "ts": 0.0, "boot": "b", "seen": 1, "models": {},
+    },
+    reports.Release: {"number": 1, "manifest": "0" * 64, "artifact": "0" * 64},
+}  # fmt: skip
+
+
 @given(assignments | reported | simple)
 def test_a_document_comes_back_as_it_was(document: msgspec.Struct) -> None:
     payload = codec.encode(document)
@@ -95,7 +111,7 @@ def test_names_are_checked_and_typed_on_arrival() -> None:
 
 
 def test_unknown_fields_are_tolerated() -> None:
-    assert codec.decode(messages.Ack, b'{"epoch":1,"n":2,"v":9,"new":{"deep":[1]}}') == messages.Ack(1, 2, 9)
+    assert codec.decode(messages.Ack, b'{"epoch":1,"n":2,"v":1,"new":{"deep":[1]}}') == messages.Ack(1, 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -137,3 +153,41 @@ def test_plain_builtins_for_pages() -> None:
     assert plain["model"] == "watch"
     assert type(plain["model"]) is str
     assert Kind("event") == messages.EVENT
+
+
+@pytest.mark.parametrize("number", [-1, -(10**30), 2**63, 10**30])
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [(messages.Assignment, "seq"), (messages.Assignment, "epoch"), (messages.ModelOrder, "retry"),
+     (messages.ModelOrder, "floor"), (messages.ModelOrder, "number"), (messages.Ack, "n"), (messages.Record, "n"),
+     (messages.Reported, "seen"), (reports.Release, "number")],
+)  # fmt: skip
+def test_a_count_that_no_column_holds_is_malformed(kind: type, field: str, number: int) -> None:
+    with pytest.raises(Malformed, match=rf"\$\.{field}"):
+        codec.decode(kind, codec.encode({**SMALLEST[kind], field: number}))
+
+
+@pytest.mark.parametrize("kind", [messages.Ack, messages.Assignment, messages.Record, messages.Reported])
+def test_a_document_of_a_later_version_is_refused_and_the_reason_says_what_to_do(kind: type) -> None:
+    """What a reader may leave unread is a field; a higher `v` says that the rest means something else."""
+    assert codec.decode(kind, codec.encode({**SMALLEST[kind], "v": 1, "new": True})).v == 1  # type: ignore[attr-defined]
+    later = {**SMALLEST[kind], "v": 2}
+    with pytest.raises(Malformed, match=f"{kind.__name__}: it is of version 2, .* knows 1: update falaj"):
+        codec.decode(kind, codec.encode(later))
+    if kind is not messages.Record:  # its body is JSON as it came
+        with pytest.raises(Malformed, match="version 2"):
+            codec.typed(kind, later)
+
+
+@pytest.mark.parametrize(
+    ("decode", "later"),
+    [(golden.decode, golden.Golden({}, {}, v=2)), (lookups.decode_config, lookups.Config({}, v=2))],
+    ids=["golden vectors", "config"],
+)
+def test_so_is_one_that_travels_sealed(decode: Callable[[bytes], object], later: msgspec.Struct) -> None:
+    with pytest.raises(Malformed, match="version 2"):
+        decode(msgspec.msgpack.encode(later))
+
+
+def test_a_document_without_versions_is_read_whatever_it_says_of_one() -> None:
+    assert codec.decode(reports.Release, codec.encode({**SMALLEST[reports.Release], "v": 9})).number == 1

@@ -22,12 +22,8 @@ from sync.evidence import (
     block_length,
     burst_length,
     decide,
-    decide_all,
     log_harm,
     log_safe,
-    mean_log_harm,
-    outcomes,
-    outcomes_of_errors,
     pairs_needed,
     pool,
     refuse,
@@ -35,23 +31,6 @@ from sync.evidence import (
 
 counts = st.builds(Counters, *[st.integers(0, 3000)] * 3)
 margins = st.sampled_from([0.0, 0.005, 0.01, 0.05, 0.1, 0.4])
-
-
-# --- outcomes ---------------------------------------------------------------------------------------------------
-
-
-def test_the_outcome_of_a_pair_is_new_less_old() -> None:
-    assert outcomes([True, True, False, False], [True, False, True, False]).tolist() == [0, 1, -1, 0]
-    with pytest.raises(ValueError, match="pairs do not match"):
-        outcomes([True], [True, False])
-
-
-def test_a_regression_ties_within_its_band_and_a_broken_number_loses() -> None:
-    new = [1.0, 1.2, -1.3, 0.5, math.nan, 1.0, math.inf]
-    old = [1.0, -1.0, 1.0, 1.0, 1.0, math.inf, math.nan]
-    assert outcomes_of_errors(new, old, 0.2).tolist() == [0, 0, 1, -1, 1, -1, 0]
-    with pytest.raises(ValueError, match="tie band"):
-        outcomes_of_errors(new, old, -0.1)
 
 
 # --- blocks -----------------------------------------------------------------------------------------------------
@@ -155,18 +134,10 @@ def test_a_margin_that_could_lose_more_than_all_is_refused(margin: float) -> Non
         decide(Counters(), margin)
 
 
-def test_several_metrics_harm_by_the_mean_and_are_safe_only_together() -> None:
-    bad, good = Counters(plus=20), Counters(zero=1000)
-    expected = (3 * math.exp(log_harm(bad, 0.1)) + math.exp(log_harm(good, 0.1))) / 4
-    assert math.exp(mean_log_harm({"error": (3, bad), "nan": (1, good)}, 0.1)) == pytest.approx(expected)
-    assert decide_all({"error": (1, bad), "nan": (1, good)}, 0.1) is Decision.HARM
-    assert decide_all({"error": (1, Counters()), "nan": (1, good)}, 0.1) is Decision.HOLD
-    assert decide_all({"error": (1, good), "nan": (1, good)}, 0.1) is Decision.SAFE
-    for wrong in ({}, {"error": (0.0, good)}):
-        with pytest.raises(ValueError, match="metric"):
-            decide_all(wrong, 0.1)
+@pytest.mark.parametrize("wrong", [{"alpha_harm": 0}, {"alpha_safe": 1.0}])
+def test_a_chance_of_being_wrong_lies_between_nought_and_one(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="alpha"):
-        decide_all({"error": (1, good)}, 0.1, alpha_harm=0)
+        decide(Counters(zero=1000), 0.1, **wrong)
 
 
 # --- power ------------------------------------------------------------------------------------------------------

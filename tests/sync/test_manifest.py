@@ -7,34 +7,10 @@ import pytest
 
 from sync import chunks, codec, manifest
 from sync.errors import Malformed
-from sync.features import TensorSpec, WindowSpec, check_shape
-from sync.manifest import Binding, Blob, Lineage, Manifest, Profile, Variant
-from sync.names import ModelName, TenantId
-
-PLAIN = chunks.digest(b"plain")
-BLOB = chunks.describe(b"sealed", PLAIN)
-
-
-def release(*variants: Variant) -> Manifest:
-    return Manifest(
-        tenant=TenantId("acme"),
-        model=ModelName("watch"),
-        number=7,
-        created=1.8e9,
-        variants=variants,
-        golden=BLOB,
-        inputs=(TensorSpec("window", "FP32", (-1, 4, 2)),),
-        outputs=(TensorSpec("probabilities", "FP32", (-1, 3)),),
-        classes=("rest", "walk", "run"),
-        window=WindowSpec(4, 2, 0.02, ("x", "y")),
-        bindings=(Binding("site/{entity}/imu", "site/{entity}/activity"),),
-        profile=Profile(),
-        lineage=Lineage("s1", "v1", "cnn1d", 7, {"accuracy": 0.97}, "fp32 is as fast"),
-    )
-
-
-FAST = Variant("int8-static", ("avx512_vnni",), BLOB)
-PLAIN_VARIANT = Variant("fp32", (), BLOB)
+from sync.features import TensorSpec, check_shape
+from sync.manifest import Blob, Manifest, Variant
+from sync.names import ModelName
+from tests.sync.manifests import FAST, PLAIN, PLAIN_VARIANT, release
 
 
 def test_a_manifest_survives_the_wire() -> None:
@@ -90,3 +66,18 @@ def test_a_manifest_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         release(PLAIN_VARIANT).number = 8  # type: ignore[misc]
     assert msgspec.structs.replace(release(PLAIN_VARIANT), number=8).number == 8
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"chunk": 0}, {"chunk": -1}, {"chunk": 2**70}, {"hashes": ()}, {"length": 0}, {"length": -5}, {"length": 2**63},
+     {"length": 5}, {"length": 1, "chunk": 2}],
+    ids=str,
+)  # fmt: skip
+def test_a_blob_whose_numbers_do_not_fit_each_other_is_malformed(changes: dict[str, object]) -> None:
+    """A chunk of nought bytes divided by nought at every connect; a blob without hashes was complete, and refused, for
+    ever."""
+    blob = {"plain": PLAIN, "sealed": PLAIN, "length": 4, "chunk": 2, "hashes": (PLAIN, PLAIN)}
+    assert codec.typed(Blob, codec.builtins(blob)).length == 4
+    with pytest.raises(Malformed):
+        codec.decode(Blob, codec.encode({**blob, **changes}))

@@ -83,6 +83,18 @@ def test_what_declares_more_than_is_allowed_is_not_opened(pack: bool) -> None:
         unseal_artifact(sealed, KEY, TENANT, digest(plain), 99_999)
 
 
+@pytest.mark.parametrize("length", [-1, -2, -(10**30), 2**41, 10**30])
+@pytest.mark.parametrize("alg", [sealing.STREAM, sealing.PACKED])
+def test_a_declared_length_that_is_none_is_damaged_before_anything_is_unpacked(length: int, alg: str) -> None:
+    """-1 used to mean no limit at all: ten million bytes out of ten thousand."""
+    bomb = zlib.compress(bytes(10_000_000))
+    header = codec.encode({"tenant": str(TENANT), "object": "x", "length": length, "alg": alg})
+    head = sealing.MAGIC + len(header).to_bytes(4, "big") + header
+    sealed = head + AESGCM(KEY).encrypt(b"\1" + bytes(11), bomb, head)
+    with pytest.raises(Damaged, match="length"):
+        unseal(sealed, KEY, TENANT, "x", 100)
+
+
 def test_what_is_no_packed_content_is_damaged() -> None:
     header = codec.encode(sealing.Header(TENANT, "x", 100, alg=sealing.PACKED))
     head = sealing.MAGIC + len(header).to_bytes(4, "big") + header

@@ -1,0 +1,42 @@
+"""Memory as a guardrail of arms. Several releases answer for weeks, and onnxruntime does not tell what a session holds.
+
+What can be told is by how much the process grows. So growth is held against an arm only while nothing else is under way
+on this device that takes memory: no proof, no trial, no release, table or config that came or went between two looks.
+The one that came last on this box falls: at worst an arm that did nothing wrong, never a release that serves.
+"""
+
+from __future__ import annotations
+
+from edge.agent.house import House
+from edge.health import grow
+from edge.states import Phase
+from sync.names import ModelName
+
+# Whatever grows in these is held to be the release on its way: by its own share, or by the child's limits.
+_MOVING = frozenset({Phase.PROVING, Phase.SHADOW, Phase.PROBATION, Phase.REVERTING})
+
+
+def look(house: House) -> None:
+    """Takes note of what this process holds now; once in every walk."""
+    arms = [(d.model, number) for d in house.deployments.values() for number in house.serving.arms(d.model)]
+    if arms or house.growth.arms:
+        house.growth = grow(house.growth, arms, _beside(house), house.memory())
+
+
+def greedy(house: House, model: ModelName, number: int, share_mb: float) -> str:
+    """A reason if it is this arm that falls for the growth of the process, else empty."""
+    growth = house.growth
+    if not growth.arms or growth.arms[-1] != (model, number) or growth.grown_mb <= share_mb:
+        return ""
+    return (
+        f"the agent has grown by {growth.grown_mb:.0f} MiB while it answered as the newest arm and nothing else was "
+        f"under way, its share is {share_mb:.0f}"
+    )
+
+
+def _beside(house: House) -> object:
+    """Another value whenever something else than an answer may have taken memory since the last look."""
+    known = tuple((d.model, d.phase, d.since, d.serving and d.serving.release) for d in house.deployments.values())
+    if any(phase in _MOVING for _, phase, _, _ in known):
+        return object()  # is never what it was
+    return known, tuple((name, held.current) for name, held in house.pieces.items()), frozenset(house.gathers)
