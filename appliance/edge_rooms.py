@@ -34,6 +34,7 @@ from edge.road import Road
 from edge.runtime import cpu_flags
 from edge.serving import Serving
 from edge.states import Phase
+from edge.steady import Steady
 from edge.telemetry import Telemetry
 from edge.trials import Trials
 from sync.messages import SAMPLE, Prediction
@@ -73,8 +74,10 @@ class Rooms:
     later: Later  # has the pairs of trials made: a release that is slow costs whoever answers nothing
     lookups: Lookups = field(default_factory=Lookups)
     outcomes: Outcomes = field(default_factory=Outcomes)  # of splits
+    ticks: Clock = clock.ticks
     kept: float = 0.0  # when the trials were last written down
-    forgot: float = -math.inf  # when the ring was last rid of what is too old
+    steady: Steady = field(default_factory=Steady)
+    forgot: float = -math.inf  # when the ring was last rid of what is too old, by `ticks`
     room: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(BEHIND))
     behind: bool = False  # that there was no room was reported
 
@@ -151,9 +154,14 @@ class Rooms:
 
     def _forget(self, house: House, now: float) -> None:
         """By a clock that is not set, or cannot be right, nobody can tell what is old."""
-        if abs(now - self.forgot) >= FORGET and not (house.time.unset or house.clock_is_off(now)):
-            self.forgot = now
-            self.predictions.forget(now)
+        ticks, assignment = self.ticks(), house.assignment
+        due = ticks - self.forgot >= FORGET
+        if house.time.unset or (due and house.clock_is_off(now)):
+            self.steady.stop()
+            return
+        run = self.steady.look(now, ticks, vouched=assignment is not None and now <= assignment.expires)
+        if due and not self.predictions.forget(now, run):
+            self.forgot = ticks
 
     def _see(self, prediction: Prediction, window: Rows) -> None:
         try:
@@ -179,9 +187,10 @@ def open_rooms(
     drifted: Callable[[ModelName, DriftReport], None],
     report: Report,
     later: Later = _at_once,
+    ticks: Clock = clock.ticks,
 ) -> Rooms:
     """The rooms of one device from its folder; `drifted` and `report` may be called from any thread. `later` takes what
-    may last as long as an unproven release lets it."""
+    may last as long as an unproven release lets it; `ticks` is in seconds since anything and never jumps."""
     folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     nonces = secrets.token_bytes
     predictions = Predictions(folder.predictions, own.tenant, keys.derive("predictions"), nonces, now, report)
@@ -192,7 +201,7 @@ def open_rooms(
     return Rooms(
         telemetry,
         predictions,
-        Trials(trials, predictions.label_of, clock.ticks, lookups),
+        Trials(trials, predictions.label_of, ticks, lookups),
         budget,
         Road(predictions, budget, own.tenant, own.device, report),
         Recorder(secrets.token_hex(10), now, telemetry.observe),
@@ -200,6 +209,7 @@ def open_rooms(
         later,
         lookups,
         Outcomes(Kept(folder.splits, own.tenant, keys.derive("splits"), "split", nonces, report)),
+        ticks,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from appliance import clock
 from core.handoffs import Landed
 from core.ingest.files import CsvFiles
 from core.ingest.interface import SourceError
@@ -31,7 +32,8 @@ def run(
     source = declared("source", name, project.sources)
     contract = declared("contract", source.contract, project.contracts)
     if source.kind == "files":
-        return land(name, source, contract, CsvFiles(folder, source.path, contract), lake, position, progress)
+        files = CsvFiles(folder, source.path, contract, clock.now())
+        return land(name, source, contract, files, lake, position, progress)
     if open_box is None:
         raise SourceError(f"source {name!r} holds samples of devices; only the core that they were sent to opens them")
     feed, window = _samples(project, name, source, contract, open_box())

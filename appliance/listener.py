@@ -2,8 +2,9 @@
 
 gunicorn gives each connection a thread, and waits in it for the peer without an end: for the handshake, for the head
 and the body of a request, and on the thread that accepts, after the answer, for the peer to go. Here each of these
-waits has an end, and a nearer one while all threads wait: so strangers delay others by seconds, however many threads
-they take. Time that the answer itself takes is not counted.
+waits has an end, and a nearer one while somebody has no thread: then those who wait longest are shown out, as many as
+others stand behind them. So strangers delay others by seconds, however many threads they take, and who is slow at every
+step, but does each, is served where there is room. Time that the answer itself takes is not counted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import io
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
@@ -21,8 +23,8 @@ from appliance import clock
 from core.console.enrol import ENVELOPE_LIMIT
 
 THREADS = 32
-PATIENCE = 5.0  # seconds that a thread waits for a peer ...
-HURRIED = 1.0  # ... and while all of them wait
+PATIENCE = 5.0  # seconds that a thread waits for a peer at one step ...
+HURRIED = 1.0  # ... and while others wait for a thread
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -40,16 +42,23 @@ class Listener(ThreadWorker):  # type: ignore[misc]
 
     def notify(self) -> None:
         super().notify()
-        waiting = list(self._waiting.values())
-        patience = HURRIED if len(waiting) >= self.cfg.threads else PATIENCE
-        for conn, since in waiting:
-            if clock.ticks() - since > patience:
+        behind = self.nr_conns - self.cfg.threads  # connections that have no thread
+        longest_first = sorted(self._waiting.values(), key=lambda entry: entry[1])
+        for place, (conn, since) in enumerate(longest_first):
+            if clock.ticks() - since > (HURRIED if place < behind else PATIENCE):
                 with contextlib.suppress(OSError):  # it has gone by itself
                     # Not its own: that of a TLS socket pulls the session from under the thread that waits.
                     socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
 
     def handle(self, conn: TConn) -> bool:
         """Reads, answers and closes; never to be kept."""
+        begin = conn.init
+
+        def init() -> None:
+            begin()
+            self._wait_for(conn)  # anew: the handshake is over
+
+        conn.init = init
         try:
             self._wait_for(conn)
             super().handle(conn)
@@ -59,6 +68,13 @@ class Listener(ThreadWorker):  # type: ignore[misc]
             self._waiting.pop(threading.get_ident(), None)
         return False
 
+    def finish_request(self, conn: TConn, fs: Future[bool]) -> None:
+        """Counts it out, once: the worker's own closes gracefully, fails at what is closed, and counts it out again."""
+        self.nr_conns -= 1
+        conn.close()
+        if not fs.cancelled() and (error := fs.exception()) is not None:
+            self.log.debug("a peer that is gone: %r", error)
+
     def _wait_for(self, conn: TConn) -> None:
         self._waiting[threading.get_ident()] = conn, clock.ticks()
 
@@ -66,6 +82,7 @@ class Listener(ThreadWorker):  # type: ignore[misc]
         """`app` behind the last wait for a peer: it is called with the whole body, or more of it than it takes."""
 
         def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+            self._wait_for(self._waiting[threading.get_ident()][0])  # anew: the head is here
             environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(ENVELOPE_LIMIT + 1))
             self._waiting.pop(threading.get_ident(), None)
             return app(environ, start_response)

@@ -17,6 +17,7 @@ from appliance.settings import LocalBroker as Settings
 log = logging.getLogger("falaj.edge")
 
 AGAIN = 30.0  # seconds between two tries to start it
+QUIET = 3600.0  # seconds for which its ends are counted once one was told: the outbox is for other things, too
 USERS = ("falaj", "app")  # the agent's own and the applications'
 
 Report = Callable[[str, str], None]  # event code, text
@@ -29,7 +30,8 @@ class LocalBroker:
         self._folder, self._settings, self._report, self._ticks = folder, settings, report, ticks
         self._broker: Broker | None = None
         self._due = math.inf  # when it is tried again, by `ticks`
-        self._started = -math.inf
+        self._started = self._told = -math.inf
+        self._ends = 0  # since one was told
 
     def password(self) -> str | None:
         """The agent's own, made at the first start."""
@@ -72,8 +74,14 @@ class LocalBroker:
         if broker.alive():
             broker.look_after()
             return
-        self._report("local-broker-ended", f"it is started anew; its log is {broker.folder / 'mosquitto.log'}")
         self._broker, self._due = None, self._started + AGAIN
+        self._ends += 1
+        if self._ticks() - self._told < QUIET:
+            log.warning("the local broker ended again; its log is %s", broker.folder / "mosquitto.log")
+            return
+        often = f"; it ended {self._ends} times since that was told last" if self._ends > 1 else ""
+        self._report("local-broker-ended", f"it is started anew{often}; its log is {broker.folder / 'mosquitto.log'}")
+        self._told, self._ends = self._ticks(), 0
 
     def stop(self) -> None:
         if self._broker is not None:

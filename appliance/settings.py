@@ -7,6 +7,7 @@ environment: `FALAJ_CORE__PORTS__UPLINK=8884` is `[ports] uplink = 8884` of core
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ import msgspec
 
 from appliance.errors import Trouble
 from sync.names import DEFAULT_TENANT, BadName, Name, TenantId
+
+log = logging.getLogger("falaj")
 
 T = TypeVar("T")
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -104,12 +107,20 @@ class EdgeSettings(_Part, frozen=True, kw_only=True):
     models_mb: Annotated[int, msgspec.Meta(ge=1)] = 768  # MiB for all models together, as their proofs measured them
 
 
+# Keys that the files of machines which were updated may still have.
+RETIRED: dict[type, frozenset[str]] = {EdgeSettings: frozenset({"threads"})}
+
+
 def load(kind: type[T], path: Path, prefix: str, environment: Mapping[str, str] = os.environ) -> T:
-    """Settings of one machine file (defaults if it is not there), with the environment's overrides."""
+    """Settings of one machine file (defaults if it is not there), with the environment's overrides. A key that is
+    retired is passed over with a warning: whatever was updated must start."""
     fields = read_toml(path) if path.exists() else {}
     names = sorted(name for name in environment if name.startswith(prefix))
     for name in names:
         _override(fields, name, name.removeprefix(prefix).lower().split("__"), environment[name])
+    for key in fields.keys() & RETIRED.get(kind, frozenset()):
+        del fields[key]
+        log.warning("%s: %r means nothing any more; remove it", path.name, key)
     return convert(kind, fields, ", ".join((str(path), *names)))
 
 

@@ -158,7 +158,7 @@ class StewardNode:
         log.info("uplink broker: %s", reason)
 
         def work() -> None:
-            self.outgoing.forget()
+            self.outgoing.link_changed(up)
             self._carry_out(self.steward.link_changed(up, clock.now(), self.link.limit))
 
         self.pump.submit(work)
@@ -231,7 +231,8 @@ class StewardNode:
 
     def _start_job(self, spec: JobSpec) -> None:
         """A process a job; whatever way it ends, the job ends with it."""
-        output = job_log(self.folder.logs, spec.job)
+        running = {job.id for job in self.steward.house.catalog.projects.unfinished()}
+        output = job_log(self.folder.logs, spec.job, running)
         argv = [sys.executable, "-P", "-m", "appliance.cli", "core", "job", "--dir", str(self.folder.root)]
         child = launch(argv, output, listens=True)  # here: the kernel ends it with the thread that starts it
 

@@ -87,6 +87,8 @@ def _model_problems(project: Project, name: str, model: Model) -> list[str]:
     if not 0 <= model.gates.min_accuracy <= 1:
         found.append(f"models.{name}.gates.min_accuracy: a share from 0 to 1, not {model.gates.min_accuracy:g}")
     found += _learning_problems(project, name, model)
+    if model.drift is not None and (wrong := model.drift.complaint()):
+        found.append(f"models.{name}.drift: {wrong}")
     if not 0 <= model.rollout.margin <= 0.4:
         found.append(f"models.{name}.rollout.margin: a share of blocks from 0 to 0.4, not {model.rollout.margin:g}")
     if model.rollout.block < 0:

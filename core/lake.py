@@ -136,11 +136,15 @@ class Lake:
         marked = rows.replace_schema_metadata({_FILE_MARK: f"{source}/{name}".encode()})
         secret = self._factory.file_encryption_properties(self._connection, _CONFIGURATION)
         part = path.with_name(f".{path.name}.part")
-        with part.open("wb") as file:
-            pq.write_table(marked, file, compression="zstd", encryption_properties=secret)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        try:
+            with part.open("wb") as file:
+                pq.write_table(marked, file, compression="zstd", encryption_properties=secret)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)  # on a full disk it is what the next one needs
+            raise
         sync_folder(path.parent)
         return LakeFile(name, rows.num_rows, content)
 

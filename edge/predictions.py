@@ -19,6 +19,7 @@ import msgspec
 from edge import ring
 from edge.database import FileOrMemory
 from edge.ring import NEVER, SENT, Found, Sealer, Waiting
+from edge.steady import Run
 from sync import codec
 from sync.errors import Damaged, Malformed
 from sync.messages import Prediction
@@ -128,13 +129,15 @@ class Predictions:
             return Refusal.NOT_KEPT
         return found if found.label is None else None
 
-    def forget(self, now: float) -> None:
-        """Drops what came more than a day before `now`, a time that can be right, and was given no label."""
+    def forget(self, now: float, run: Run) -> bool:
+        """Drops what came more than a day before `now` and was given no label, `ring.LOT` at most; whether there may
+        be more. `run` is of the clock that says `now`."""
         try:
             with self._lock, self._db:
-                ring.forget(self._db, now, AGE)
+                return ring.forget(self._db, now, AGE, run)
         except sqlite3.Error as error:
             self._complain(f"old predictions are not forgotten: {error}; check the disk")
+            return False
 
     def find(self, prediction_id: str) -> Remembered | None:
         """The prediction under this id; raises Damaged if its record was changed on disk."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from edge.database import Schema, Values
-from edge.states import CLOCK_FLOOR
+from edge.steady import JUMP, Run
 from sync import codec
 from sync.names import TenantId
 from sync.remembered import Remembered
@@ -72,7 +72,7 @@ CREATE INDEX IF NOT EXISTS prediction_to_go ON prediction (model, draw, ts, rele
 CREATE INDEX IF NOT EXISTS prediction_told ON prediction (model, draw, ts, release)
     WHERE sent = 0 AND agreed IS NOT NULL;
 CREATE INDEX IF NOT EXISTS prediction_when ON prediction (ts);
-CREATE INDEX IF NOT EXISTS prediction_came ON prediction (arrived);
+CREATE INDEX IF NOT EXISTS prediction_came ON prediction (arrived) WHERE agreed IS NULL;
 """
 # Not all pages are looked at: the ring is large, and every record in it is sealed, so that a changed one is noticed.
 SCHEMA = Schema(_TABLE, "NORMAL", checked=False, prepare=_prepare)
@@ -103,15 +103,26 @@ BETWEEN = (
     " ORDER BY ts DESC, rowid DESC LIMIT ?"
 )
 SPAN = "SELECT min(ts), max(ts) FROM prediction"
-# What came at a time that cannot be right, or when an earlier version did not write it, has its day from now on.
-_UNCLEAR = "UPDATE prediction SET arrived = ? WHERE arrived IS NULL OR arrived > ? OR arrived < ?"
-_OLD = "DELETE FROM prediction WHERE arrived < ? AND agreed IS NULL"
+LOT = 200  # predictions that are forgotten at once: whoever waits for the file waits for no more
+_OLD = "agreed IS NULL AND arrived >= :right AND arrived < :cut"
+# What came at a time that cannot be right, or when an earlier version did not write it: it is old when something that
+# came after it is, or when the clock has run for that long.
+_UNCLEAR = (
+    "agreed IS NULL AND (arrived IS NULL OR arrived < :right OR arrived > :ahead)"
+    " AND (:began < :cut OR rowid < (SELECT max(rowid) FROM prediction WHERE OLD))"
+).replace("OLD", _OLD)
+_FORGET = tuple(
+    f"DELETE FROM prediction WHERE rowid IN (SELECT rowid FROM prediction WHERE {which} LIMIT {LOT})"  # noqa: S608
+    for which in (_UNCLEAR, _OLD)
+)
 
 
-def forget(db: sqlite3.Connection, now: float, age: float) -> None:
-    """Drops what came more than `age` seconds before `now` and has no label."""
-    db.execute(_UNCLEAR, (now, now, CLOCK_FLOOR))
-    db.execute(_OLD, (now - age,))
+def forget(db: sqlite3.Connection, now: float, age: float, run: Run) -> bool:
+    """Drops what came more than `age` seconds before `now` and has no label, `LOT` at most; whether there may be more.
+    `run` is of the clock that says `now`."""
+    told = {"right": run.right, "began": run.began, "cut": now - age, "ahead": now + 2 * JUMP}
+    # A generator: what is unclear goes first, for it is the old ones that tell its age.
+    return any(db.execute(query, told).rowcount == LOT for query in _FORGET)
 
 
 def newest(db: sqlite3.Connection, asked: Values, most: int, room: int) -> tuple[list[tuple[str, bytes]], bool]:

@@ -30,8 +30,11 @@ def admit(d: Deployment, candidate: Slot) -> Deployment:
 
 
 def bound(d: Deployment) -> Manifest | None:
-    """Whose bindings hold: of the release that serves, else those of before go on, and say that there is none."""
-    return d.serving.manifest if d.serving else d.bound
+    """Whose bindings hold: of the release that serves, else those of before go on, and say that there is none. A first
+    release that an older agent took up has noted none."""
+    if d.serving is not None:
+        return d.serving.manifest
+    return d.bound or (d.candidate.manifest if d.candidate is not None else None)
 
 
 def unbind(d: Deployment) -> Deployment:

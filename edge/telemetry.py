@@ -66,8 +66,9 @@ class Telemetry:
         self._lock = threading.Lock()
 
     def watch(self, manifest: Manifest) -> None:
-        """From now on this committed release is watched; where it was watched before, that is continued."""
-        if manifest.drift is None or not streams_of(manifest):
+        """From now on this committed release is watched; where it was watched before, that is continued. By a rule that
+        cannot work none is, and it serves all the same."""
+        if manifest.drift is None or manifest.drift.complaint() or not streams_of(manifest):
             return
         with self._lock:
             current = self._watched.get(manifest.model)

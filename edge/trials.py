@@ -1,9 +1,9 @@
 """Two releases on the same inputs of this device: the one that serves answers, the other is asked unheard.
 
 Whichever of the two gave the answer, the other one runs on the same window afterwards, and `edge.pairing` keeps the
-books. They lie sealed on disk (`edge.kept`), written when a block ends and every `KEEP_EVERY` pairs or labels,
-together with the end of each entity's last counted window. A kill costs at most the pairs since then; none counts
-twice.
+books. They lie sealed on disk (`edge.kept`), written with the pair that ends a block, every `KEEP_EVERY` pairs and at
+each checkpoint, together with the end of each entity's last counted window. A kill costs at most the pairs since then;
+none counts twice.
 """
 
 from __future__ import annotations
@@ -146,11 +146,9 @@ class Trials:
 
     def label(self, prediction_id: str, label: str) -> bool:
         """What a prediction really was; false if no trial saw it, or it has its label, or that is none of its classes:
-        then nothing changed."""
+        then nothing changed. Never waits for the disk: the next checkpoint writes it down."""
         with self._lock:
-            told = any(self._label(model, trial, prediction_id, label) for model, trial in self._trials.items())
-        self._save()
-        return told
+            return any(self._label(model, trial, prediction_id, label) for model, trial in self._trials.items())
 
     def report(self, model: ModelName) -> TrialReport | None:
         """What the pairs of this model's trial say; None while there is none."""

@@ -54,6 +54,12 @@ class Expired(Incomplete):
     code = "trust-expired"
 
 
+class DiskRefused(Incomplete):
+    """tuf could not keep what came: nothing is wrong with it, and nothing else has to come."""
+
+    code = "disk-refused"
+
+
 class Record(msgspec.Struct, frozen=True):
     """The accepted-release record: all bytes needed to verify one release offline."""
 
@@ -194,7 +200,7 @@ def _refreshed(
     releases: Iterable[tuple[ModelName, int]],
     now: float,
 ) -> _Current:
-    """tuf's client over `files`; raises Incomplete or Untrusted."""
+    """tuf's client over `files`; raises Incomplete (DiskRefused, Expired) or Untrusted."""
     asked = tuple(releases)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -210,8 +216,10 @@ def _refreshed(
         # What has expired may be renewed in place; a file of the wrong length must be dropped to be asked for again.
         kind = Expired if isinstance(error, ExpiredMetadataError) else Untrusted
         raise kind(f"trust files: {error}") from error
-    except (DownloadError, OSError) as error:
+    except DownloadError as error:
         raise Incomplete(f"trust files: {error}") from error
+    except OSError as error:
+        raise DiskRefused(f"trust files: {error}") from error
 
 
 def _digest(target: TargetFile | None) -> str | None:

@@ -135,10 +135,12 @@ def turns_for(scores: npt.ArrayLike) -> int:
 class Detector:
     """Watches the streams of one model on one device. One caller feeds it; `state` continues an earlier one.
 
-    Raises ValueError if the state does not fit together, or for no streams, or more than 64.
+    Raises ValueError if the state does not fit together, for a rule that cannot work, no streams, or more than 64.
     """
 
     def __init__(self, state: State) -> None:
+        if wrong := state.rule.complaint():
+            raise ValueError(wrong)
         if not 1 <= len(state.streams) <= MAX_STREAMS:
             raise ValueError(f"{len(state.streams)} streams: between 1 and {MAX_STREAMS} can be watched")
         self._rule, self._streams = state.rule, state.streams

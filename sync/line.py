@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import paho.mqtt.client as paho
 
+from sync.link import LONGEST
 from sync.packets import Client
 
 TURN_MS = 1000  # between two looks at the keepalive, at most
@@ -65,19 +66,24 @@ class Line:
 
     def _run(self) -> None:
         while not self._ended.is_set():
+            seconds = LONGEST
             try:
-                self._client.reconnect()
-            except OSError as error:
-                self._failed(str(error) or type(error).__name__)
-            else:
                 self._visit()
-            self._close()
-            if not self._ended.is_set():
-                self._ended.wait(self._pause())
+                self._close()
+                seconds = self._pause()
+            except Exception:  # nothing ends this thread but its end: nobody would begin another
+                log.exception("the line is dropped")
+                self._close()
+            self._ended.wait(seconds)
         self._waker.close()
         self._woken.close()
 
     def _visit(self) -> None:
+        try:
+            self._client.reconnect()
+        except (OSError, ValueError) as error:  # the second: a name that none can be
+            self._failed(str(error) or type(error).__name__)
+            return
         try:
             self._turn()
         except Exception as error:  # the border to what a broker may send, and to whoever takes it in

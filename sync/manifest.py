@@ -72,13 +72,16 @@ class Drift(msgspec.Struct, frozen=True):
     turns: int | None = None
     recent: int = 24
 
-    def __post_init__(self) -> None:
+    def complaint(self) -> str:
+        """Why no detector can work by it; empty if one can. It is asked where a project is applied and a detector
+        begins, not where a document is read: what was stored before there was such a rule must open still."""
         if not 1 <= self.window <= 0xFFFF or not 1 <= self.recent <= 1000:
-            raise ValueError("a drift window has 1 to 65,535 rows, the effect is measured over 1 to 1,000 windows")
+            return "a drift window has 1 to 65,535 rows, the effect is measured over 1 to 1,000 windows"
         if self.baseline < LEAST_BASELINE:
-            raise ValueError(f"a baseline of {self.baseline} windows is too short; give {LEAST_BASELINE} or more")
+            return f"a baseline of {self.baseline} windows is too short; give {LEAST_BASELINE} or more"
         if not self.alarm > 1 or (self.turns is not None and not 1 <= self.turns <= 256):
-            raise ValueError("the alarm level is above 1, turns are 1 to 256 or left to the calibration")
+            return "the alarm level is above 1, turns are 1 to 256 or left to the calibration"
+        return ""
 
 
 class Uplink(msgspec.Struct, frozen=True):

@@ -6,6 +6,6 @@ the catalog: `projects` and jobs, `datasets` (what landed), `samples` (what came
 JSON of the types in `core.handoffs`, `core.project` and `sync.messages`.
 """
 
-from core.catalog.catalog import Catalog, CatalogLocked, open_catalog
+from core.catalog.catalog import Catalog, CatalogLocked, is_hosts, open_catalog
 
-__all__ = ["Catalog", "CatalogLocked", "open_catalog"]
+__all__ = ["Catalog", "CatalogLocked", "is_hosts", "open_catalog"]

@@ -23,6 +23,11 @@ from core.catalog.retained import Retained
 from core.catalog.samples import SampleShelf
 from core.catalog.schema import MIGRATIONS, VERSION
 
+_ASKED = frozenset(  # SQLite's primary result codes for what was asked of it; all others speak of the file or the host
+    (sqlcipher.SQLITE_ERROR, sqlcipher.SQLITE_TOOBIG, sqlcipher.SQLITE_CONSTRAINT, sqlcipher.SQLITE_MISMATCH,
+     sqlcipher.SQLITE_MISUSE, sqlcipher.SQLITE_RANGE)
+)  # fmt: skip
+
 
 class CatalogLocked(Exception):
     """The catalog does not open with this key, or is not a catalog."""
@@ -88,6 +93,14 @@ def open_catalog(path: Path, key: bytes, *, read_only: bool = False) -> Catalog:
         path.chmod(0o600)
     db.row_factory = sqlcipher.Row
     return Catalog(db)
+
+
+def is_hosts(error: BaseException) -> bool:
+    """Whether the host is at fault (disk, memory, the catalog's file), so that the next thing asked would fare no
+    better."""
+    if isinstance(error, sqlcipher.Error):
+        return getattr(error, "sqlite_errorcode", sqlcipher.SQLITE_ERROR) & 0xFF not in _ASKED
+    return isinstance(error, OSError | MemoryError)
 
 
 def _roll_back(db: Any) -> None:

@@ -13,7 +13,7 @@ KEPT = 100_000  # rejections of one source: devices send theirs without end
 
 MANY = 16  # small files of a day from which on they become one
 SMALL = 250_000  # rows of a small one: whatever lands, it is written a few times more at most
-AT_ONCE = 2_000_000  # rows that become one file: a job holds them in memory
+AT_ONCE = 500_000  # rows that become one file: a job holds them in memory
 MOST = 2_000  # files that one job merges or removes
 
 
@@ -69,16 +69,27 @@ class Datasets:
         )
 
     def _merge(self, source: str, merged: Merged, job: int) -> None:
-        """One file in the place of others; nothing, if one of these is not named here any more."""
+        """One file in the place of others; it is removed itself, if one of these is not named here any more."""
         known = {file.name for file in self.files(source)}
-        if not known.issuperset(merged.replaces) or merged.file.name in known:
+        if merged.file.name in known:
             return
         file, gone = merged.file, [(source, name) for name in merged.replaces]
+        if not known.issuperset(merged.replaces):
+            self._leave(source, [file.name])
+            return
         self._db.execute(
             "INSERT INTO lake_file VALUES (?, ?, ?, ?, ?)", (source, file.name, file.rows, file.content, job)
         )
         self._db.executemany("DELETE FROM lake_file WHERE source = ? AND name = ?", gone)
-        self._db.executemany("INSERT OR REPLACE INTO lake_outdated SELECT ?, ?, coalesce(max(id), 0) FROM job", gone)
+        self._db.execute("DELETE FROM lake_outdated WHERE source = ? AND name = ?", (source, file.name))
+        self._leave(source, merged.replaces)
+
+    def _leave(self, source: str, names: Iterable[str]) -> None:
+        """These files are named by no list from now on; a later run of the source removes them."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO lake_outdated SELECT ?, ?, coalesce(max(id), 0) FROM job",
+            [(source, name) for name in names],
+        )
 
     def outdated(self, source: str) -> tuple[str, ...]:
         """Files that others stand for, and that no training under way was given."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+import pyarrow as pa
 from msgspec.structs import replace
 
 from core.handoffs import LakeFile, Landed, Merged
@@ -20,11 +21,12 @@ log = logging.getLogger("falaj.lake")
 
 def compact(landed: Landed, lake: Lake, crowded: Iterable[tuple[LakeFile, ...]]) -> Landed:
     """`landed` with what became of each group of `crowded` files (`core.catalog.datasets.crowded`). A group that cannot
-    be read stays as it is: a training says what is wrong with it, and nothing else has to wait."""
+    be read or written stays as it is: a training says what is wrong with it, what landed is taken in all the same, and
+    a later run tries again."""
     merged: list[Merged] = []
     for group in crowded:
         try:
             merged += lake.merge(landed.source, [file.name for file in group])
-        except LakeError as error:
-            log.error("files of %s stay apart: %s", landed.source, error)
+        except (LakeError, OSError, MemoryError, pa.ArrowException) as error:
+            log.error("files of %s stay apart: %r", landed.source, error)
     return replace(landed, merged=tuple(merged))

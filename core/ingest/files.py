@@ -22,16 +22,19 @@ from core.handoffs import Rejection
 from core.ingest.interface import SourceError, Unit, has_landed, is_done, looks_done
 from core.project import Contract
 
+RACY = 3.0  # seconds: within them a file may change again without another time, as disks count it (FAT: by twos)
+
 _BLOCK = 1 << 30  # bytes read at once; the reader counts them in 32 bits
 
 TYPES = {"float32": pa.float32(), "float64": pa.float64(), "int64": pa.int64(), "string": pa.string()}
 
 
 class CsvFiles:
-    """The files that match `pattern` below `folder`, in order of their names."""
+    """The files that match `pattern` below `folder`, in order of their names. What changed less than RACY before `now`
+    (or after it) is read again the next time, however it looks then."""
 
-    def __init__(self, folder: Path, pattern: str, contract: Contract) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, pattern: str, contract: Contract, now: float) -> None:
+        self._folder, self._settled = folder, now - RACY
         self._pattern = pattern
         self._contract = contract
 
@@ -41,14 +44,15 @@ class CsvFiles:
     def units(self, position: Mapping[str, str]) -> Iterator[Unit | None]:
         for origin in self._origins():
             path, mark = self._folder / origin, position.get(origin)
-            seen = _look(path)  # before its bytes: what is written meanwhile is found the next time
-            if looks_done(mark, seen):
+            looks, changed = _look(path)  # before its bytes: what is written meanwhile is found the next time
+            if looks_done(mark, looks):
                 yield None
                 continue
+            seen = looks if changed < self._settled else ""
             data = path.read_bytes()
             digest = hashlib.sha256(data).hexdigest()
             if is_done(mark, digest):
-                yield Unit(origin, digest, None, seen)
+                yield Unit(origin, digest, None, seen) if seen else None
             elif has_landed(mark):
                 yield Unit(origin, digest, _changed(origin), seen)
             else:
@@ -62,10 +66,10 @@ class CsvFiles:
         return origins
 
 
-def _look(path: Path) -> str:
-    """Size and time of the last change: a file of which both stayed is not read again."""
+def _look(path: Path) -> tuple[str, float]:
+    """Size and time of the last change: a file of which both stayed is not read again; and that time, in seconds."""
     found = path.stat()
-    return f"{found.st_size}-{found.st_mtime_ns}"
+    return f"{found.st_size}-{found.st_mtime_ns}", found.st_mtime
 
 
 def parse(data: bytes, contract: Contract, origin: str) -> pa.Table | Rejection:

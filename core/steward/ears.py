@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from core.catalog import is_hosts
 from core.catalog.fleet import DeviceRow
 from core.fleet.floods import REPORT, Hearing, words
 from core.fleet.renewal import NotRenewed
@@ -47,13 +48,17 @@ def hear(house: House, message: Message, now: float) -> frozenset[ModelName]:
     """One message from a device; what does not hold is refused with an event and changes nothing else, and so does one
     that our own code breaks on: it comes again, and would stop the core again.
 
+    A host that fails (`core.catalog.is_hosts`) is no fault of the message: that is raised.
+
     Returns the models of which a rollout may follow from it: the device reports that it stands elsewhere now.
     """
     before = len(house.actions)
     try:
         return _hear(house, message, now)
-    except Exception as error:  # noqa: BLE001 - a border: reported; further up it would end the process of all devices
+    except Exception as error:  # a border: reported; further up it would end the process of all devices
         del house.actions[before:]
+        if is_hosts(error):
+            raise
         house.memory.floods.vain(topics.speaker(message.topic), now)
         _let_go(house, message, error, now)
         return NOTHING

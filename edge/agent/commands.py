@@ -14,6 +14,8 @@ from sync.commands import ANSWER, COMMAND_TYPE, PART, PARTS, PAUSE, AnswerPart, 
 from sync.errors import Malformed, Untrusted
 from sync.topics import Address
 
+AHEAD = 86_400.0  # seconds by which that time may be ahead of a clock that is right
+
 
 def take(house: House, _: Address, payload: bytes, now: float) -> None:
     """Signature, addressee, order, expiry; then its number is journalled, and it is answered. A cut between the two
@@ -32,7 +34,7 @@ def take(house: House, _: Address, payload: bytes, now: float) -> None:
     if now > command.expires:
         raise Untrusted(f"command {command.seq} has expired")
     house.journal.set_counter("command_seq", command.seq)
-    if command.ts * 1000 <= house.journal.counter("command_time"):
+    if command.ts * 1000 <= _unknown_until(house, now):
         _refuse(house, command, "this device has lost its memory of what it was asked before then: ask again", now)
         return
     if 0 <= now - house.asked < PAUSE:
@@ -40,6 +42,16 @@ def take(house: House, _: Address, payload: bytes, now: float) -> None:
         return
     house.asked = now
     _answer(house, command, now)
+
+
+def _unknown_until(house: House, now: float) -> int:
+    """Milliseconds since 1970 up to which nobody knows what was asked. The damaged journal may bear the time of a clock
+    that was ahead: then they are up to now, once the clock is right."""
+    mark = house.journal.counter("command_time")
+    if mark <= (now + AHEAD) * 1000 or house.time.unset or house.clock_is_off(now):
+        return mark
+    house.journal.set_counter("command_time", int(now * 1000))
+    return int(now * 1000)
 
 
 def _answer(house: House, command: Command, now: float) -> None:

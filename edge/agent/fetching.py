@@ -6,7 +6,6 @@ hostile broker can delay a release but never have a good one quarantined.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from msgspec.structs import replace
@@ -26,7 +25,7 @@ from sync.reports import Release
 
 AGAIN = 1.0  # seconds at least between two readings of trust files: whoever holds the line may always send another
 RETRY = 5.0  # seconds until lacking or bad ones are asked for again, or nobody waits any more for all the index names
-EXPIRED = 300.0  # seconds until files whose time is over are read once more: only a clock that is set changes that
+UNCHANGED = 300.0  # seconds until the same files are asked for and read once more: a clock may be set, a word be lost
 
 
 def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
@@ -45,10 +44,12 @@ def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
         )  # fmt: skip
         if accepted.manifest.tenant != house.identity.tenant:
             raise Untrusted(f"the release is of tenant {accepted.manifest.tenant}")
+    except trust.DiskRefused as error:
+        house.put_off(d.model, error.code, str(error), now, "alarm")
+        return False
     except trust.Incomplete as error:
-        expired = isinstance(error, trust.Expired)
-        house.hunts[d.model] = Hunt(now, (order.manifest, house.news.came), now + EXPIRED if expired else math.inf)
-        if expired:
+        house.hunts[d.model] = Hunt(now, (order.manifest, house.news.came), now + UNCHANGED)
+        if isinstance(error, trust.Expired):
             house.files_expired(error, now, d.model)
         return wait(house, d, str(error), now + AGAIN)
     except SyncError as error:

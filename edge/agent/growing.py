@@ -1,26 +1,30 @@
 """Memory as a guardrail of arms. Several releases answer for weeks, and onnxruntime does not tell what a session holds.
 
 What can be told is by how much the process grows. So growth is held against an arm only while nothing else is under way
-on this device that takes memory: no proof, no trial, no release, table or config that came or went between two looks.
+on this device that takes memory: no proof, no trial, no release, table or config that came or went between two looks,
+and not before all that a start has loaded had their first answers.
 The one that came last on this box falls: at worst an arm that did nothing wrong, never a release that serves.
 """
 
 from __future__ import annotations
 
 from edge.agent.house import House
+from edge.agent.leaving import gates_of
 from edge.health import grow
 from edge.states import Phase
 from sync.names import ModelName
+
+WARM_S = 600.0  # seconds after a start in which models may still have their first answers
 
 # Whatever grows in these is held to be the release on its way: by its own share, or by the child's limits.
 _MOVING = frozenset({Phase.PROVING, Phase.SHADOW, Phase.PROBATION, Phase.REVERTING})
 
 
-def look(house: House) -> None:
+def look(house: House, now: float) -> None:
     """Takes note of what this process holds now; once in every walk."""
     arms = [(d.model, number) for d in house.deployments.values() for number in house.serving.arms(d.model)]
     if arms or house.growth.arms:
-        house.growth = grow(house.growth, arms, _beside(house), house.memory())
+        house.growth = grow(house.growth, arms, _beside(house, now), house.memory())
 
 
 def greedy(house: House, model: ModelName, number: int, share_mb: float) -> str:
@@ -34,9 +38,22 @@ def greedy(house: House, model: ModelName, number: int, share_mb: float) -> str:
     )
 
 
-def _beside(house: House) -> object:
+def _warming(house: House, now: float) -> bool:
+    """Whether the first answers of what the start has loaded may still take memory for good."""
+    if abs(now - house.begun) >= WARM_S:
+        return False
+    for d in house.deployments.values():
+        if d.since >= house.begun or house.serving.incumbent(d.model) is None:
+            continue  # what has moved since was proved and tried in this process
+        answering = (None, *house.serving.arms(d.model))
+        if any(house.serving.health(d.model, one).answers < gates_of(d).soak_answers for one in answering):
+            return True
+    return False
+
+
+def _beside(house: House, now: float) -> object:
     """Another value whenever something else than an answer may have taken memory since the last look."""
     known = tuple((d.model, d.phase, d.since, d.serving and d.serving.release) for d in house.deployments.values())
-    if any(phase in _MOVING for _, phase, _, _ in known):
+    if any(phase in _MOVING for _, phase, _, _ in known) or _warming(house, now):
         return object()  # is never what it was
     return known, tuple((name, held.current) for name, held in house.pieces.items()), frozenset(house.gathers)

@@ -148,6 +148,7 @@ class House:
     memory: Callable[[], float] = lambda: 0.0  # MiB that this process holds now ...
     before: dict[ModelName, float] = field(default_factory=dict)  # ... and held before a release on trial came in
     growth: Growth = field(default_factory=Growth)  # while arms of splits answer
+    begun: float = -math.inf  # when this process began
     crashed: frozenset[Digest] = frozenset()  # artifacts that were being asked when the last process ended of a fault
     room_mb: float = math.inf  # MiB that all models together may take
     csr: Callable[[], str] | None = None  # makes a certificate request (PEM) for the key this device has

@@ -14,6 +14,8 @@ from sync.errors import SyncError
 from sync.messages import Arm, Gates, ModelOrder
 from sync.reports import Validated
 
+TRIES = 10  # without memory, in about an hour and a half: then the release before is tried
+
 
 def superseded(house: House, d: Deployment) -> bool:
     """Whether the newest assignment wants something else than what is under way; another mode or retry does not."""
@@ -109,18 +111,34 @@ def reverting(house: House, d: Deployment, now: float) -> bool:
             else:
                 loaded, validated = loading.load(house, d.serving, now)
         except runtime.NoMemory as error:
+            if current is not None:  # who was left answers no more, and what it holds may be what lacks
+                current = None
+                house.serving.take_away(d.model)
+                house.bindings_changed()
+                continue
             house.put_off(d.model, error.code, str(error), now, "alarm")  # later: it did nothing wrong
-            return False
+            if house.blocked.times(d.model) < TRIES:
+                return False
+            d = _without(house, d, error, now)
+            continue
         except (SyncError, runtime.ModelError) as error:
-            failed = house.happened(now, "return-failed", str(error), d.model, "alarm")
-            d = house.write(slots.drop_previous(d), says=failed)
+            d = _without(house, d, error, now)
             continue
         house.serving.put(d.model, loaded)
+        house.before.clear()  # what this process grew by now is of none that is on trial
         break
     if d.serving is None:
         house.serving.take_away(d.model)
     d = slots.returned(d, validated, now)
     who = f"release {d.serving.release.number} answers again" if d.serving else "no model answers, declared"
     house.write(d, says=house.happened(now, "returned", f"{who}: {d.reason}", d.model, "notice"))
+    house.blocked.drop(d.model)
     house.bindings_changed()
     return True
+
+
+def _without(house: House, d: Deployment, error: SyncError | runtime.ModelError, now: float) -> Deployment:
+    """The release to go back to does not load: the one before it is next."""
+    house.blocked.drop(d.model)
+    failed = house.happened(now, "return-failed", str(error), d.model, "alarm")
+    return house.write(slots.drop_previous(d), says=failed)

@@ -6,7 +6,7 @@ doubles while the same obstacle is met again, and another one is news, met with 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FIRST, LONGEST = 5.0, 3600.0  # seconds until it is tried again, doubled each time
 
@@ -16,6 +16,8 @@ class _Wait:
     until: float
     pause: float = 0.0
     code: str = ""
+    met: float = float("-inf")  # when the obstacle was met last ...
+    times: int = 0  # ... and how often
 
 
 class Patience:
@@ -30,24 +32,33 @@ class Patience:
 
     def until(self, name: str, when: float) -> None:
         """Not before `when`; no obstacle is met by that, and none is forgotten."""
-        known = self._waits.get(name, _Wait(when))
-        self._waits[name] = _Wait(when, known.pause, known.code)
+        self._waits[name] = replace(self._waits.get(name, _Wait(when)), until=when)
 
     def put_off(self, name: str, code: str, now: float) -> bool:
-        """The obstacle `code` was met: tried again later, and each time later. Whether it is another than the last."""
+        """The obstacle `code` was met: tried again later, and each time later. Whether it is another than the last, or
+        was not met for long."""
         known = self._waits.get(name)
-        again = known is not None and known.code == code
-        pause = min(2 * known.pause, LONGEST) if known is not None and again else FIRST
-        self._waits[name] = _Wait(now + pause, pause, code)
-        return not again
+        if known is None or known.code != code or now - known.met > known.pause + LONGEST:
+            known = _Wait(now)
+        pause = min(2 * known.pause, LONGEST) if known.times else FIRST
+        self._waits[name] = _Wait(now + pause, pause, code, now, known.times + 1)
+        return not known.times
+
+    def times(self, name: str) -> int:
+        """How often the obstacle was met that is in the way now; 0: nothing is."""
+        return self._waits[name].times if name in self._waits else 0
 
     def hurry(self) -> None:
         """Something has changed that may have been in the way: all are tried at once; what was told stays told."""
-        self._waits = {name: _Wait(float("-inf"), one.pause, one.code) for name, one in self._waits.items()}
+        self._waits = {name: replace(one, until=float("-inf")) for name, one in self._waits.items()}
 
     def drop(self, name: str) -> None:
         """It got there, or is not wanted any more."""
         self._waits.pop(name, None)
+
+    def only(self, prefix: str, names: set[str]) -> None:
+        """Of what begins with `prefix`, nothing but these is wanted any more."""
+        self._waits = {k: one for k, one in self._waits.items() if k in names or not k.startswith(prefix)}
 
     def clear(self) -> None:
         """Nothing waits."""

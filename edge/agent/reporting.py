@@ -21,6 +21,7 @@ RESEND_LARGE = 600.0  # ... and what is large; of each such kind only the oldest
 LARGE = frozenset((SAMPLE, ANSWER))
 TRIES = 8  # sendings that the core answered with the number right before, after which a record is given up
 PAUSE = 1.0  # seconds between two reports of mere progress: each is signed, numbered and synced to the disk
+FEW = 4  # of each kind that are said again at once to a core that is back; its answers call for the rest
 IN_FLIGHT = 100  # records sent and not acknowledged, at most; messages that the broker has not even confirmed
 
 
@@ -34,6 +35,7 @@ class Reporter:
         self._unsaid: int | None = -1  # the session in which it could not be
         self._said: tuple[int, int] | None = None  # the outbox as it was when all of it that was due had been sent ...
         self._looked = self._due = float("-inf")  # ... when that was, and when the first of it is due again
+        self._first = math.inf  # when the first of what a core that is back is told at once was sent
 
     def session_opened(self, house: House, now: float) -> None:
         """Status and the whole state, anew: the broker may have lost both."""
@@ -84,7 +86,8 @@ class Reporter:
             pause = _pause(kind)
             # A clock that was set back keeps nothing waiting.
             under_way = kind in LARGE and house.unconfirmed()  # a slow line still carries it to the core that is back
-            lost = last is not None and not under_way and house.core.again(last, now)
+            first = n < oldest[kind] + FEW
+            lost = last is not None and not under_way and first and house.core.again(last, now)
             early = last is not None and 0 <= now - last < pause and not lost
             if early or (last is not None and kind in LARGE and n != oldest[kind]):
                 continue
@@ -101,12 +104,13 @@ class Reporter:
             self._sent[kind, n] = now
             house.send(topic, sealed)
         self._said, self._looked = None if unsaid else mark, now
-        self._due = min((at + _pause(kind) for (kind, _), at in self._sent.items()), default=math.inf)
+        waits = {(k, n): at for (k, n), at in self._sent.items() if k not in LARGE or n == oldest[k]}
+        self._due = min((at + _pause(k) for (k, _), at in waits.items()), default=math.inf)
+        self._first = min((at for (k, n), at in waits.items() if n < oldest[k] + FEW), default=math.inf)
 
     def _rests(self, house: House, now: float) -> bool:
         """Whether nothing of what was sent is due again."""
-        first = min(self._sent.values(), default=math.inf)
-        return self._looked <= now < self._due and not house.core.again(first, now)
+        return self._looked <= now < self._due and not house.core.again(self._first, now)
 
     def _given_up(self, house: House, kind: Kind, n: int, now: float) -> bool:
         """Whether a record that is due again is one the core can never take in: it heard it, and stood right before it

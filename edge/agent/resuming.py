@@ -3,11 +3,13 @@ is taken up by its resume rule."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from edge import health, runtime, slots
 from edge.agent import leaving, loading, why
 from edge.agent.house import House
 from edge.lifecycle import AT_REST
-from edge.states import Deployment, Event, Failure, FailureClass, Phase
+from edge.states import Deployment, Event, Failure, FailureClass, Phase, Slot
 from sync.errors import SyncError
 from sync.names import ModelName
 from sync.reports import Validated
@@ -36,7 +38,7 @@ def resume(house: House, model: ModelName, now: float) -> bool:
     d = house.deployments[model]
     if d.phase in AT_REST:
         house.trials.close(model)  # a cut between the end of a trial and this leaves its books behind
-    if d.serving is None and d.bound is not None:
+    if d.serving is None and slots.bound(d) is not None:
         house.bindings_changed()  # nothing answers, and what its bindings say of that goes on
     looping = _looping(d, now)
     if looping:
@@ -51,16 +53,36 @@ def resume(house: House, model: ModelName, now: float) -> bool:
             else:
                 loaded, validated = loading.load(house, d.serving, now)
                 house.serving.put(d.model, loaded)
+                house.before.clear()  # what this process grew by now is of none that is on trial
                 house.bindings_changed()
         except runtime.NoMemory as error:
-            house.put_off(model, error.code, str(error), now, "alarm")
+            if house.blocked.put_off(place(model), error.code, now):
+                house.event(now, error.code, str(error), model, "alarm")
+            if answers is None:
+                _first(house, model, slots.fallbacks(d), now)
             return False
         except (SyncError, runtime.ModelError) as error:
             d = _cannot_serve(house, d, error, now)
             continue
         house.write(slots.revalidated(d, validated))
-        return True
+        break
+    house.blocked.drop(place(model))
     return True
+
+
+def place(model: ModelName) -> str:
+    """The name under which who answered before waits for memory; other obstacles have their own."""
+    return f"start:{model}"
+
+
+def waits(house: House, d: Deployment) -> bool:
+    """Whether a model that has not resumed stands still until who answered before is in memory: what is said of its
+    answers would be of a stand-in. What shall go, or be replaced, is waited for by nobody."""
+    answers = house.serving.incumbent(d.model)
+    if d.serving is None or (answers is not None and answers.slot.release == d.serving.release):
+        return False
+    compared = d.phase is Phase.SHADOW and d.order is not None and d.order.mode != "live"
+    return (compared or d.phase in AT_REST or d.phase is Phase.PROBATION) and not leaving.superseded(house, d)
 
 
 def _looping(d: Deployment, now: float) -> str:
@@ -83,15 +105,20 @@ def meanwhile(house: House, model: ModelName, now: float) -> None:
     on_trial = d.phase is Phase.PROBATION and d.serving is not None
     if current is not None and not (on_trial and d.serving and current.slot.release == d.serving.release):
         return
+    behind = slots.fallbacks(d)
+    _first(house, model, behind if on_trial or d.serving is None else (d.serving, *behind), now)
+
+
+def _first(house: House, model: ModelName, releases: Iterable[Slot], now: float) -> None:
+    """The first of these that loads answers."""
     warm = house.warm.get(model)
-    for slot in slots.fallbacks(d) if on_trial else (d.serving, *slots.fallbacks(d)):
-        if slot is None:
-            continue
+    for slot in releases:
         try:
             held = warm is not None and warm.slot.release == slot.release
             loaded = warm if held and warm is not None else loading.load(house, slot, now)[0]
         except (SyncError, runtime.ModelError) as error:
-            house.event(now, "load-failed", str(error), model, "alarm")
+            if not isinstance(error, runtime.NoMemory):  # which is told of who should answer
+                house.event(now, "load-failed", str(error), model, "alarm")
             continue
         house.serving.put(model, loaded)
         house.bindings_changed()

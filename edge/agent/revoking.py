@@ -34,6 +34,9 @@ def look_after(house: House, now: float) -> None:
     news.unread = False
     try:
         standing = trust.revoked(house.trust_folder, house.root, house.files, house.journal.high_water(), held, now)
+    except trust.DiskRefused:
+        news.unread, news.again = True, now + fetching.RETRY
+        return
     except trust.Incomplete:
         return  # whatever comes next is news again
     except SyncError as error:

@@ -28,6 +28,7 @@ from sync.splits import Stake, identity
 
 def tend(house: House, d: Deployment, now: float) -> Deployment:
     """Has serving do what the journal says of this model's arms, and takes out those that break a guardrail."""
+    house.blocked.only(f"{d.model}/", {_place(d, lane) for lane in d.lanes if not lane.fallen})
     if not d.lanes:
         if house.serving.arms(d.model):
             house.serving.split(d.model, slots.routes(d), {})
@@ -52,7 +53,7 @@ def _loaded(house: House, d: Deployment, now: float) -> tuple[dict[int, Loaded],
     held, arms = house.serving.arms(d.model), {}
     for lane in d.lanes:
         number = lane.slot.release.number
-        place = f"{d.model}/{number}"
+        place = _place(d, lane)
         if lane.fallen or house.blocked.holds(place, now):
             continue
         joined = house.shadows.get(d.model)
@@ -63,6 +64,7 @@ def _loaded(house: House, d: Deployment, now: float) -> tuple[dict[int, Loaded],
         else:
             try:
                 arms[number], _ = loading.load(house, lane.slot, now)
+                house.blocked.drop(place)
             except runtime.NoMemory as error:  # the incumbent answers its keys meanwhile
                 if house.blocked.put_off(place, error.code, now):
                     house.event(now, error.code, str(error), d.model, "alarm", number=number)
@@ -71,6 +73,11 @@ def _loaded(house: House, d: Deployment, now: float) -> tuple[dict[int, Loaded],
     if d.candidate is None:
         house.shadows.pop(d.model, None)
     return arms, d
+
+
+def _place(d: Deployment, lane: Lane) -> str:
+    """The name under which an arm waits for memory."""
+    return f"{d.model}/{lane.slot.release.number}"
 
 
 def _broken(house: House, d: Deployment, lane: Lane, now: float) -> Failure | None:

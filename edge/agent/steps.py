@@ -57,6 +57,7 @@ def at_rest(house: House, d: Deployment, now: float) -> bool:
         return False
     if order.mode == "off":
         if d.serving is None:
+            house.serving.forget(d.model)  # nobody waits for it
             return _unbind(house, d)
         house.write(slots.take_off(d, "withdrawn by the assignment", now))
         house.artifacts.prune(house.kept())  # what it may not run any more it does not keep
@@ -84,7 +85,7 @@ def live_split(house: House, d: Deployment, now: float) -> bool:
     if order is None:
         return False
     if order.mode != "split" or d.serving is None or d.serving.release.manifest != order.manifest:
-        may_begin = _holder(house, d) is None and _may_begin(house, d, order, now)
+        may_begin = _holder(house, d, now) is None and _may_begin(house, d, order, now)
         return splitting.end(house, d, order, now, may_begin=may_begin)
     arm = splitting.wanted_arm(house, d, order)
     if arm is not None:
@@ -100,9 +101,11 @@ def _may_begin(house: House, d: Deployment, order: ModelOrder, now: float) -> bo
     return order.number >= order.floor and house.assignment is not None and now <= house.assignment.expires
 
 
-def _holder(house: House, d: Deployment) -> Deployment | None:
-    """The other model that is being proved or tried: what it takes of time and memory must be nobody else's."""
-    return next((o for o in house.deployments.values() if o.model != d.model and o.phase in _TRYING), None)
+def _holder(house: House, d: Deployment, now: float) -> Deployment | None:
+    """The other model that is being proved or tried: what it takes of time and memory must be nobody else's. One that
+    waits for memory to go back takes none."""
+    others = (o for o in house.deployments.values() if o.model != d.model and o.phase in _TRYING)
+    return next((o for o in others if o.phase is not Phase.REVERTING or not house.blocked.holds(o.model, now)), None)
 
 
 def _unbind(house: House, d: Deployment) -> bool:
@@ -164,7 +167,7 @@ def staged(house: House, d: Deployment, now: float) -> bool:
         return refuse(house, d, Failure(FailureClass.VERDICT, "crash-loop", looping), now)
     if house.held():
         return incoming.wait(house, _outlive(house, d), HELD, now + incoming.RETRY)
-    if (holder := _holder(house, d)) is not None:
+    if (holder := _holder(house, d, now)) is not None:
         return _wait_for(house, _outlive(house, d), holder, now)
     try:
         opened = loading.open_slot(house, d.candidate)

@@ -100,6 +100,7 @@ def _load(house: House, d: Deployment, now: float) -> bool:
     except (SyncError, runtime.ModelError) as error:
         give_up(house, d, Event.DEGRADED, str(error), now, loading.failure(error))
         return True
+    house.blocked.drop(d.model)
     if d.order.mode == "shadow" and d.starts == 0 and house.serving.incumbent(d.model) is not None:
         text = f"release {d.candidate.release.number} runs beside the one that answers"
         house.event(now, "shadow-begun", text, d.model, number=d.candidate.release.number)

@@ -49,7 +49,8 @@ class Agent:
         house = self.house
         house.root = house.root or house.identity.root
         self._attempt(lambda: house.time.learn(float(house.journal.counter("time")), now), now)
-        return self._walk(house.time.at(now))
+        house.begun = house.time.at(now)
+        return self._walk(house.begun)
 
     def handle(self, happened: Happened, now: float) -> list[Action]:
         """One message, job result or change of the link."""
@@ -134,8 +135,10 @@ class Agent:
             if model not in house.deployments:
                 house.write(Deployment(model, since=now))
         revoking.look_after(house, now)
-        growing.look(house)
+        growing.look(house, now)
         for model in list(house.deployments):
+            if model in self._unresumed and resuming.waits(house, house.deployments[model]):
+                continue
             for _ in range(ROUNDS):
                 if not steps.advance(house, house.deployments[model], now):
                     break
@@ -157,7 +160,7 @@ class Agent:
             self._take(happened, now)
             del self._waiting[key]
         for model in self._unresumed.copy():
-            if self.house.blocked.holds(model, now):
+            if self.house.blocked.holds(resuming.place(model), now):
                 continue
             if model in self._uncounted:
                 resuming.count(self.house, model, now, stopped=self._stopped)

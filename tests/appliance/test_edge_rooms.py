@@ -16,13 +16,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from msgspec.structs import replace
 
-from appliance.edge_rooms import BEHIND, CHECKPOINT, WAITING, Rooms, open_house, open_rooms
+from appliance.edge_rooms import BEHIND, CHECKPOINT, FORGET, WAITING, Rooms, open_house, open_rooms
 from appliance.edge_state import EdgeFolder
 from appliance.keys import TenantKeys
 from edge.agent import House, Identity
 from edge.budget import DAY
 from edge.outbox import Outbox
-from edge.predictions import AGE, Predictions, Refusal
+from edge.predictions import AGE, Choice, Predictions, Refusal
+from edge.ring import LOT
 from edge.road import PAUSE
 from edge.routing import Routes
 from edge.runtime import load
@@ -42,6 +43,7 @@ KEY = base64.b64encode(SECRET.public_key().public_bytes_raw()).decode()
 OWN = Identity(TENANT, DEVICE, 1, b"", b"", b"")
 START = 1_790_000_000.0
 UPLINK = Uplink("labelled")
+EVERY = Choice(MODEL, (1,), labelled=False)
 
 
 @dataclass
@@ -50,13 +52,15 @@ class Box:
 
     root: Path
     now: float = START
+    ahead: float = 0.0  # seconds by which somebody set the clock
     told: list[str] = field(default_factory=list)
 
     def open(self) -> Box:
         folder, keys = EdgeFolder(self.root), TenantKeys(TENANT, bytes(32))
         self.rooms: Rooms = open_rooms(
-            folder, OWN, keys, lambda: self.now, lambda *_: None, lambda code, text: self.told.append(code)
-        )
+            folder, OWN, keys, lambda: self.now, lambda *_: None, lambda code, text: self.told.append(code),
+            ticks=lambda: self.now - self.ahead,
+        )  # fmt: skip
         self.house: House = open_house(folder, OWN, Serving(), "boot-1", lambda: None, self.rooms)
         self.serve(Phase.STEADY)
         self.house.assignment = Assignment(TENANT, DEVICE, 1, 1, START, START + 1e6, {}, KEY)
@@ -308,6 +312,43 @@ def test_a_clock_that_cannot_be_right_forgets_nothing(box: Box) -> None:
     box.rooms.tick(box.house, START + 9 * AGE)
     assert [one.prediction.id for one in box.rooms.predictions.said()] == [during.id], "its day begins now"
     assert box.rooms.predictions.find(said.id) is None
+
+
+def test_a_clock_that_is_ahead_empties_no_ring(box: Box) -> None:
+    said = box.predict(1, label=None)
+    box.tick()
+    box.now, box.ahead = box.now + 700 * AGE, 700 * AGE
+    for _ in range(4):
+        box.tick()
+        assert box.rooms.predictions.find(said.id) is not None
+        box.now += FORGET
+    box.now, box.ahead = box.now - 700 * AGE, 0.0
+    box.tick()
+    assert box.rooms.predictions.find(said.id) is not None
+    box.now += AGE + 1
+    box.tick()
+    assert box.rooms.predictions.find(said.id) is None
+
+
+def test_a_start_with_a_clock_beyond_all_that_was_signed_forgets_nothing(box: Box) -> None:
+    said = box.predict(1, label=None)
+    assert box.house.assignment is not None
+    box.close()
+    box.now = box.house.assignment.expires + 1
+    box.open()
+    box.tick()
+    assert box.rooms.predictions.find(said.id) is not None
+
+
+def test_a_full_ring_is_forgotten_a_lot_a_tick(box: Box) -> None:
+    for number in range(1, LOT + 3):
+        box.predict(number, label=None)
+    box.tick()
+    box.now += AGE + 1
+    box.tick()
+    assert box.rooms.predictions.count(EVERY) == 2
+    box.tick()
+    assert box.rooms.predictions.count(EVERY) == 0
 
 
 def test_what_was_asked_with_several_inputs_is_labelled_and_neither_paired_nor_sent(box: Box) -> None:

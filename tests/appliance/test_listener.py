@@ -7,11 +7,18 @@ import http.client
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import TConn
 
-from appliance.listener import THREADS
+from appliance import clock
+from appliance.listener import HURRIED, THREADS, Listener
+from appliance.listener import PATIENCE as LONGEST
 from core.console.enrol import ENVELOPE_LIMIT
 from tests.appliance.running import RunningCore
 from tests.waiting import PATIENCE
@@ -109,3 +116,63 @@ def test_one_alone_is_shown_out_too(core: RunningCore, strangers: ExitStack, kin
 def test_a_body_up_to_the_limit_is_read_and_one_byte_more_is_refused(core: RunningCore) -> None:
     assert asked(core, "POST", "/v1/enrol", b" " * ENVELOPE_LIMIT)[0] in (400, 403)
     assert asked(core, "POST", "/v1/enrol", b" " * (ENVELOPE_LIMIT + 1))[0] == 413
+
+
+class Desk(Listener):  # type: ignore[misc]
+    """A worker without its process, of two threads; it remembers whom it waited for, step by step."""
+
+    def __init__(self) -> None:
+        config = Config()
+        for name, value in {"threads": 2, "keepalive": 0}.items():
+            config.set(name, value)
+        self.steps: list[TConn] = []
+        super().__init__(0, 0, [], None, 30, config, Logger(config))
+        self.wsgi = self._read_whole(self._answer)
+
+    def _answer(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    def _wait_for(self, conn: TConn) -> None:
+        self.steps.append(conn)
+        super()._wait_for(conn)
+
+    def visited(self, strangers: ExitStack) -> tuple[socket.socket, TConn]:
+        """A peer, and the connection it is here."""
+        peer, ours = (strangers.enter_context(end) for end in socket.socketpair())
+        self.nr_conns += 1
+        return peer, TConn(self.cfg, ours, ("127.0.0.1", 1), ("127.0.0.1", 2))
+
+    def serve(self, conn: TConn) -> None:
+        done: Future[bool] = Future()
+        done.set_result(self.handle(conn))
+        self.finish_request(conn, done)
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    made = Desk()
+    yield made
+    made.tmp.close()
+
+
+def test_who_is_gone_is_counted_out_once_and_each_step_has_its_own_time(desk: Desk, strangers: ExitStack) -> None:
+    for _ in range(5):
+        peer, conn = desk.visited(strangers)
+        peer.sendall(b"GET / HTTP/1.1\r\nHost: core\r\n\r\n")
+        peer.shutdown(socket.SHUT_WR)
+        desk.serve(conn)
+        assert shown_out(peer) and desk.steps == [conn] * 4, "come, in session, its head read, answered"
+        desk.steps.clear()
+    assert desk.nr_conns == 0, "below it, the limit of connections would be none"
+
+
+def test_only_as_many_are_hurried_as_others_stand_behind_them(desk: Desk, strangers: ExitStack) -> None:
+    visits = [desk.visited(strangers) for _ in range(3)]
+    for number, (peer, conn) in enumerate(visits[:2]):
+        peer.setblocking(False)
+        desk._waiting[number] = conn, clock.ticks() - (LONGEST + HURRIED) / 2 + number
+    desk.notify()
+    assert visits[0][0].recv(1) == b"", "the one who waits longest goes"
+    with pytest.raises(BlockingIOError):
+        visits[1][0].recv(1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from appliance.demo.fleet import free_ports
-from appliance.local_broker import AGAIN, LocalBroker
+from appliance.local_broker import AGAIN, QUIET, LocalBroker
 from appliance.processes import listens
 from appliance.settings import LocalBroker as Settings
 from tests.waiting import eventually
@@ -74,6 +74,17 @@ def test_one_that_does_not_stay_up_is_not_started_all_the_time(site: Site) -> No
     site.now += AGAIN
     site.broker.tend(disk_works=True)
     assert listens("127.0.0.1", site.port)
+
+
+def test_one_that_dies_each_time_is_told_once_an_hour_with_a_count(site: Site) -> None:
+    site.broker.start()
+    for passed in (2 * AGAIN, 2 * AGAIN, 2 * AGAIN, QUIET):
+        site.now += passed
+        site.kill()
+        site.broker.tend(disk_works=True)
+        assert listens("127.0.0.1", site.port)
+    first, second = (text for _, text in site.reports)
+    assert "times" not in first and "it ended 3 times" in second
 
 
 def test_another_program_on_its_port_ends_no_agent(site: Site) -> None:

@@ -11,8 +11,8 @@ from random import Random
 
 import pytest
 
+from appliance.outgoing import HELD, Outgoing
 from appliance.outgoing import WINDOW as WIDE
-from appliance.outgoing import Outgoing
 from core.catalog.pieces import PieceRow
 from core.steward import Send, SendBlob
 from sync import chunks, topics
@@ -53,6 +53,7 @@ class Desk:
         self.queue = Outgoing(
             self.broker.publish, lambda: len(self.broker.unconfirmed), lambda *said: self.lost.append(said), window
         )
+        self.queue.link_changed(True)
 
     def chunks(self, name: str, count: int) -> Iterator[Publish]:
         for index in range(count):
@@ -109,9 +110,34 @@ def test_in_a_new_session_nothing_of_the_last_one_goes_out() -> None:
     desk = Desk()
     desk.queue.stream(BLOB, desk.chunks("blob", 100))
     desk.queue.step()
-    desk.queue.forget()
+    desk.queue.say(Publish("assignment", b"x", retain=True))
+    desk.queue.link_changed(True)
     desk.queue.say(Publish("status", b"x"))
     assert desk.drain() == [*(f"blob/{i}" for i in range(WINDOW)), "status"]
+
+
+def test_what_is_said_once_waits_out_the_end_of_a_session() -> None:
+    desk = Desk()
+    desk.queue.stream(BLOB, desk.chunks("blob", 100))
+    desk.queue.say(Publish("command", b"x"))
+    desk.queue.link_changed(False)
+    desk.queue.say(Publish("labels", b"x"))
+    assert not desk.broker.unconfirmed, "nobody is there to take it"
+    desk.queue.link_changed(True)
+    assert desk.drain() == ["command", "labels"]
+
+
+def test_without_a_broker_nothing_piles_up() -> None:
+    desk = Desk()
+    desk.queue.link_changed(False)
+    for number in range(HELD + 10):
+        desk.queue.stream(BLOB, desk.chunks("blob", 1))
+        desk.queue.say(Publish(f"assignment/{number}", b"x", retain=True))
+    assert not desk.queue.waiting, "what a broker keeps is said to it anew"
+    for number in range(HELD + 10):
+        desk.queue.say(Publish(f"command/{number}", b"x"))
+    desk.queue.link_changed(True)
+    assert desk.drain() == [f"command/{number}" for number in range(10, HELD + 10)]
 
 
 def test_a_wiped_broker_is_filled_with_a_window_of_chunks_in_memory(tmp_path: Path) -> None:

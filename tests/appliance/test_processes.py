@@ -128,6 +128,13 @@ def test_the_logs_of_old_jobs_go(tmp_path: Path) -> None:
     assert (tmp_path / "job-of-mine.log").exists()
 
 
+def test_the_log_of_a_job_that_runs_stays(tmp_path: Path) -> None:
+    for job in range(1, 3 * KEPT):
+        job_log(tmp_path, job, unfinished=(1, job)).touch()
+    assert (tmp_path / "job-1.log").exists() and not (tmp_path / "job-2.log").exists()
+    assert len(list(tmp_path.glob("job-*.log"))) == KEPT + 1
+
+
 def test_a_steward_that_is_away_ends_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     progress = _Progress(CoreFolder(tmp_path, DEFAULT_TENANT), 1)
     for stage in ("rows", "training", "export"):

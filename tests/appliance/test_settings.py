@@ -72,6 +72,19 @@ def test_a_mistake_in_edge_toml_is_named_with_its_place(tmp_path: Path) -> None:
         edge(tmp_path, "[local_broker]\npasword_file = 'x'")
 
 
+def test_a_key_that_is_retired_keeps_no_updated_device_from_starting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert edge(tmp_path, "threads = 2\nhttp_port = 8001") == EdgeSettings(http_port=8001)
+    assert edge(tmp_path, "", FALAJ_EDGE__THREADS="2") == EdgeSettings()
+    assert [record.getMessage() for record in caplog.records] == [
+        "edge.toml: 'threads' means nothing any more; remove it",
+        "edge.toml: 'threads' means nothing any more; remove it",
+    ]
+    with pytest.raises(BadSettings, match="unknown key 'threads'"):
+        core(tmp_path, "threads = 2")
+
+
 def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
     found = core(
         tmp_path,

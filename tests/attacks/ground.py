@@ -218,7 +218,8 @@ def obey(ground: Ground, core: Session | None, actions: list[Action], house: Hou
         match action:
             case Send(message) if core is not None:
                 core.link.publish(message)
-            case SendBlob() if core is not None and house is not None:
+            case SendBlob() if core is not None:
+                assert house is not None, "a blob is wanted sent, and there is no house to read it from"
                 for chunk in house.chunks(action):
                     core.link.publish(chunk)
             case Access(revocations, denied):

@@ -90,6 +90,18 @@ def test_20_what_serves_and_was_revoked_stops_at_once(field: Field) -> None:
     assert field.device.state.phase is Phase.STEADY and "release-revoked" in field.device.codes()
 
 
+def test_20_a_disk_that_refuses_just_then_only_delays_the_revocation(field: Field) -> None:
+    """Whoever can fill the disk must not be able to keep a revocation from being read."""
+    place = field.device.house.trust_folder
+    shutil.rmtree(place)
+    place.write_bytes(b"no folder can be made here")
+    field.revoke(3)
+    assert field.device.answering == 3
+    place.unlink()
+    field.device.settle(40, ask=0)
+    assert field.device.answering == 2 and field.held() == [2, 1]
+
+
 def test_20_the_revocation_is_kept_over_a_power_cut_without_a_line(field: Field) -> None:
     field.revoke(3)
     field.device.cut_power()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from core.steward import SendBlob
 from sync import codec, sealing, topics
 from sync.errors import Damaged
 from sync.manifest import LIMIT, Manifest
@@ -60,6 +61,12 @@ def test_28_on_the_wire_it_gets_ciphertext_and_no_key(own_ground: Ground, case: 
     heard = b"".join(m.payload for m in session.heard)
     assert SECRET not in heard and SECRET[:64] not in heard
     assert not any(wrapped.encode() in heard for wrapped in case.order().keys.values())
+
+
+def test_28_the_ground_passes_over_no_blob_in_silence(own_ground: Ground, case: Case) -> None:
+    blobs = [action for action in case.world.actions if isinstance(action, SendBlob)]
+    with pytest.raises(AssertionError, match="no house"):
+        obey(own_ground, own_ground.core(), list(blobs))
 
 
 def test_28_a_stolen_order_does_not_open_for_the_thief(case: Case) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from sqlcipher3 import dbapi2 as sqlcipher
 
 from core.catalog import Catalog, CatalogLocked, open_catalog
@@ -17,8 +18,10 @@ from core.catalog.events import FORGET_EVERY, Events
 from core.catalog.samples import SampleTotals, Waiting
 from core.catalog.schema import MIGRATIONS, VERSION
 from core.catalog.wanted import Wanted
+from core.handoffs import LakeFile, Landed, Merged
+from sync.manifest import Drift
 from sync.messages import Gates, Reported, Status
-from sync.names import DeviceId, ModelName
+from sync.names import DeviceId, Digest, ModelName
 from tests.core.world import CATALOG_KEY, MODEL, ONE, START, TENANT, World, landed, project
 
 CANARY = "canary-in-a-coal-mine"
@@ -166,6 +169,32 @@ def on_every_shelf(catalog: Catalog) -> None:
         catalog.fleet.put_token(ONE, "hash", START)
         catalog.events.add(START, "core", "noted", CANARY)
         raise RuntimeError("in the middle")
+
+
+def test_a_project_stored_before_there_was_a_rule_still_opens(path: Path) -> None:
+    catalog, made = open_catalog(path, CATALOG_KEY), project()
+    models = {MODEL: replace(made.models[MODEL], drift=Drift(baseline=60, alarm=0.5, window=70_000))}
+    with catalog.transaction():
+        catalog.projects.apply(replace(made, models=models), "/x", "cli", START)
+    found = catalog.projects.current()
+    assert found is not None and found[0].models == models
+    catalog.close()
+
+
+def test_a_merged_file_that_is_not_taken_is_to_be_removed_until_it_is(path: Path) -> None:
+    catalog, file = open_catalog(path, CATALOG_KEY), LakeFile("merged.parquet", 20, Digest("2" * 64))
+    parts = landed("day-1.parquet").files + landed("day-2.parquet").files
+    merged = Landed("watches", (), (), {}, 0, merged=(Merged(file, tuple(one.name for one in parts)),))
+    with catalog.transaction():
+        catalog.datasets.land(replace(merged, files=parts[:1]), 1)
+    assert catalog.datasets.files("watches") == parts[:1]
+    assert catalog.datasets.outdated("watches") == (file.name,)
+    with catalog.transaction():
+        catalog.datasets.land(landed("day-2.parquet"), 2)
+        catalog.datasets.land(merged, 3)
+    assert catalog.datasets.files("watches") == (file,)
+    assert catalog.datasets.outdated("watches") == tuple(one.name for one in parts)
+    catalog.close()
 
 
 def test_a_transaction_is_all_or_nothing_across_shelves(path: Path) -> None:

@@ -158,6 +158,23 @@ def test_a_file_that_cannot_be_read_keeps_its_day_apart_and_nothing_else(estate:
     assert len(estate.files()) == 2
 
 
+def test_a_merge_that_the_disk_refuses_costs_nothing_that_landed(estate: Estate) -> None:
+    """A folder stands where the merged file shall be, which is refused to root as well."""
+    estate.fill(MANY)
+    before = estate.files()
+    estate.arrive(0)
+    spec, result = estate.begin()
+    assert isinstance(result, orders.CommitRows) and len(spec.crowded) == 1
+    (merged,) = result.landed.merged
+    place = estate.core.lake / "watches" / merged.file.name
+    place.unlink()
+    (place / "in the way").mkdir(parents=True)
+    estate.world.must(orders.JobFailed(job=spec.job, error="a test", hint=""))
+    estate.run()
+    assert len(estate.files()) == len(before) + 1 and "lake-compacted" not in estate.world.codes()
+    assert not list(estate.core.lake.rglob("*.part"))
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(1, 2 * SMALL)), max_size=120),
 )

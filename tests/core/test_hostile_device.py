@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from sqlcipher3 import dbapi2 as sqlcipher
 
 from core import orders
+from core.catalog import is_hosts
 from core.console.facts import gather
 from core.console.learning import cards, drifted
 from core.console.pages import compose
@@ -218,6 +220,36 @@ def test_a_message_that_breaks_our_own_code_is_told_once_and_stops_nobody(world:
     world.hear(device.report())
     found = world.catalog.fleet.device(ONE)
     assert found is not None and found.report is not None, "what it says besides is heard"
+
+
+class _Starved(Spool):
+    """A spool in a process that gets no more memory."""
+
+    def put(self, model: ModelName, entry: Entry, sealed: bytes) -> None:
+        raise MemoryError
+
+
+def test_memory_that_is_used_up_is_no_fault_of_the_message(world: World, device: Device) -> None:
+    world.house.spool = _Starved(world.folder / "samples")
+    with pytest.raises(MemoryError):
+        world.hear(device.record(batch(), 1, "sample"))
+    assert not world.house.actions and "message-failed" not in world.codes()
+
+
+def test_nor_is_a_catalog_that_cannot_be_written(world: World, device: Device) -> None:
+    world.catalog._db.execute("PRAGMA query_only = 1")
+    with pytest.raises(sqlcipher.OperationalError, match="readonly"):
+        world.hear(device.report())
+    world.catalog._db.execute("PRAGMA query_only = 0")
+    assert "message-failed" not in world.codes()
+
+
+def test_what_sqlite_says_of_a_question_is_no_fault_of_the_host(world: World) -> None:
+    for question in ("SELECT nothing", "INSERT INTO project (id) VALUES ('x')", "SELECT 1, ?"):
+        with pytest.raises(sqlcipher.Error) as refused:
+            world.catalog._db.execute(question)
+        assert not is_hosts(refused.value), question
+    assert is_hosts(MemoryError()) and not is_hosts(OverflowError())
 
 
 def statements(world: World, message: Message) -> int:

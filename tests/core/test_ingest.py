@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.orders_socket import LINE_LIMIT
 from core.handoffs import Landed, Rejection
-from core.ingest.files import CsvFiles, parse
-from core.ingest.interface import SourceError
-from core.ingest.landing import MARKS, land
+from core.ingest.files import RACY, CsvFiles, parse
+from core.ingest.interface import Feed, SourceError, Unit
+from core.ingest.landing import CHANGED_TOLD, CHANGED_WORDS, MARKS, WORDS, land
 from core.lake import Lake
 from core.project import Column, Contract, Source
 
@@ -38,13 +41,14 @@ class Place:
         self.lake = Lake(folder / "lake", base64.b64encode, base64.b64decode)
         self.position: dict[str, str] = {}
         self.heard: list[float] = []
+        self.now = 1e10  # long after any file was written
         (folder / "in").mkdir()
 
     def put(self, name: str, text: str) -> None:
         (self.folder / "in" / name).write_bytes(text.encode())
 
     def run(self, most: int = MARKS) -> Landed:
-        feed = CsvFiles(self.folder, SOURCE.path, CONTRACT)
+        feed = CsvFiles(self.folder, SOURCE.path, CONTRACT, self.now)
         landed = land("watch", SOURCE, CONTRACT, feed, self.lake, self.position, self.heard.append, most)
         self.position = {**self.position, **landed.position}
         return landed
@@ -100,6 +104,25 @@ def test_a_file_that_looks_as_before_is_not_read_again(place: Place) -> None:
     assert [r.reason for r in place.run().rejections] == ["changed"]
 
 
+@pytest.mark.parametrize("age", [RACY - 1, -100.0], ids=["just now", "by a clock that is ahead"])
+def test_a_file_that_changed_just_before_it_was_read_is_read_again(place: Place, age: float) -> None:
+    place.put("a.csv", GOOD)
+    path = place.folder / "in" / "a.csv"
+    os.utime(path, ns=(10**18, 10**18))
+    place.now = 1e9 + age
+    assert place.run().rows == 2
+    again = place.run()
+    assert again.position == {} and not again.more, "nothing is new, and it takes no place of another"
+    place.put("a.csv", GOOD.replace("1.5", "2.5"))
+    os.utime(path, ns=(10**18, 10**18))
+    assert [r.reason for r in place.run().rejections] == ["changed"]
+    place.put("a.csv", GOOD)
+    os.utime(path, ns=(10**18, 10**18))
+    place.now = 1e9 + 2 * RACY
+    assert "@" in place.run().position["in/a.csv"], "once it is older it is known by its looks"
+    assert place.run().position == {}
+
+
 @pytest.mark.parametrize("text", [GOOD, GOOD[:-1]], ids=["taken in", "refused"])
 def test_a_file_that_was_touched_only_lands_nothing_and_is_known_from_then_on(place: Place, text: str) -> None:
     place.put("a.csv", text)
@@ -130,6 +153,44 @@ def test_a_flood_of_bad_rows_is_counted_not_listed(place: Place) -> None:
     landed = place.run()
     assert landed.rows == 2 and len(landed.rejections) == 1000
     assert landed.rejections[-1].text.endswith("500 more rows of it were turned away after this one")
+
+
+class Shelf:
+    """A source of `count` units, each of which is turned away for `reason`, at length."""
+
+    def __init__(self, count: int, reason: str) -> None:
+        self._count, self._reason = count, reason
+
+    def count(self) -> int:
+        return self._count
+
+    def units(self, position: Mapping[str, str]) -> Iterator[Unit | None]:
+        for n in range(self._count):
+            origin = f"in/{n:06d}-{'x' * 200}.csv"
+            done = origin in position and self._reason != "changed"
+            yield None if done else Unit(origin, "0" * 64, Rejection(origin, -1, self._reason, '"' * 400))
+
+
+def taken_in(place: Place, feed: Feed) -> Landed:
+    """What a run makes of `feed`, which an order can carry."""
+    landed = land("watch", SOURCE, CONTRACT, feed, place.lake, place.position, place.heard.append)
+    assert len(msgspec.json.encode(landed)) < WORDS + CHANGED_WORDS + 10_000 < LINE_LIMIT
+    place.position |= landed.position
+    return landed
+
+
+def test_a_folder_of_refused_files_is_taken_in_by_runs_that_an_order_can_carry(place: Place) -> None:
+    runs = [taken_in(place, Shelf(10_000, "truncated"))]
+    while runs[-1].more:
+        runs.append(taken_in(place, Shelf(10_000, "truncated")))
+    assert len(place.position) == sum(len(run.rejections) for run in runs) == 10_000 and len(runs) > 2
+
+
+def test_files_that_changed_are_counted_beyond_the_first_and_keep_no_others_out(place: Place) -> None:
+    landed = taken_in(place, Shelf(MARKS + 5, "changed"))
+    told = landed.rejections
+    assert not landed.more and not landed.position and CHANGED_TOLD >= len(told) > CHANGED_TOLD / 2
+    assert told[-1].text.endswith(f"; {MARKS + 5 - len(told)} more files of this source changed like it")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +262,7 @@ def test_a_glob_that_finds_nothing_says_so(place: Place) -> None:
 def test_folders_are_no_files_and_empty_files_of_rows_are_done(place: Place) -> None:
     (place.folder / "in" / "x.csv").mkdir()
     place.put("a.csv", HEADER)
-    assert CsvFiles(place.folder, SOURCE.path, CONTRACT).count() == 1
+    assert CsvFiles(place.folder, SOURCE.path, CONTRACT, 0.0).count() == 1
     assert place.run().rows == 0 and set(place.position) == {"in/a.csv"}
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from core.consistency import problems
 from core.project import Column, Config, Contract, LookupSource, Project, Range, Retraining, Source, Word
 from sync.features import Unit
-from sync.manifest import Binding, Uplink
+from sync.manifest import Binding, Drift, Uplink
 from sync.names import DeviceId, LookupName, ModelName, SiteId
 from tests.core.world import MODEL, project
 
@@ -58,6 +58,10 @@ CASES: dict[str, tuple[Project, str]] = {
     "share as per cent": (
         with_model(gates=replace(THE_MODEL.gates, min_accuracy=90.0)),
         "models.motion.gates.min_accuracy: a share from 0 to 1, not 90",
+    ),
+    "drift by no more than noise": (
+        with_model(drift=Drift(baseline=60)),
+        "models.motion.drift: a baseline of 60 windows is too short; give 80 or more",
     ),
     "nobody to begin with": (
         with_model(rollout=replace(THE_MODEL.rollout, canary=())),

@@ -130,6 +130,27 @@ def test_a_device_that_lost_its_memory_answers_nothing_that_was_asked_before(cor
     assert len(asked) == 1 and device.codes()[-1] == "command-answered"
 
 
+def test_a_journal_of_a_clock_that_was_ahead_silences_a_device_for_one_question(core: Core, device: Device) -> None:
+    """The damaged file bore a time years off: until then every question would be one of before."""
+    asked = answering(device, b"told")
+    device.house.journal.set_counter("command_time", int((device.now + 700 * 86_400) * 1000))
+    say(core, device, 7)
+    assert asked == [] and device.codes() == ["command-refused"]
+    device.now += 1.0
+    say(core, device, 8)
+    assert len(asked) == 1 and device.codes() == ["command-refused", "command-answered"]
+
+
+def test_a_time_to_come_stays_while_the_clock_cannot_be_right(core: Core, device: Device) -> None:
+    mark, signed = int((device.now + 700 * 86_400) * 1000), device.now + 699 * 86_400
+    device.house.journal.set_counter("command_time", mark)
+    device.house.journal.set_counter("signed_time", int(signed))
+    for seq in (7, 8):
+        say(core, device, seq)
+        device.now += 1.0
+    assert device.house.journal.counter("command_time") == mark and device.codes() == ["command-refused"] * 2
+
+
 def test_questions_are_answered_no_faster_than_they_may_be(core: Core, device: Device) -> None:
     asked = answering(device, b"told")
     for seq in range(1, 9):

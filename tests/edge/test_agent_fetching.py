@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from edge.agent import loading, patience
-from edge.agent.fetching import EXPIRED, RETRY
+from edge.agent.fetching import RETRY, UNCHANGED
 from edge.agent.patience import FIRST, LONGEST, Patience
 from edge.states import Failure, FailureClass, LinkChanged, Listen, Phase, Proof, Prove
 from sync import chunks, sealing, topics
@@ -110,8 +110,8 @@ def test_files_whose_time_is_over_are_read_every_few_minutes_and_new_ones_at_onc
     patient.settle(3)
     assert patient.state.phase is Phase.FETCHING and patient.codes().count("trust-expired") == 1
     patient.asked.clear()
-    assert not patient.reads(EXPIRED / 2) and patient.asked == []
-    assert patient.reads(EXPIRED), "the clock may have been set right"
+    assert not patient.reads(UNCHANGED / 2) and patient.asked == []
+    assert patient.reads(UNCHANGED), "the clock may have been set right"
     assert patient.codes().count("trust-expired") == 1
     core.renew()
     core.publish_trust()
@@ -186,4 +186,11 @@ def test_another_obstacle_is_news_and_is_met_with_short_pauses() -> None:
     assert waits.holds("m", 8.0) and not waits.put_off("m", "disk-refused", 0.0), "to wait is no obstacle"
     waits.drop("m")
     assert not waits.holds("m", 0.0) and waits.put_off("m", "disk-refused", 0.0)
+    later = FIRST + LONGEST
+    assert not waits.put_off("m", "disk-refused", later) and waits.times("m") == 2
+    later += 2 * FIRST + LONGEST + 1
+    assert waits.put_off("m", "disk-refused", later) and waits.times("m") == 1, "met again after long"
+    assert waits.put_off("m/2", "no-memory", later) and waits.put_off("m/3", "no-memory", later)
+    waits.only("m/", {"m/3"})
+    assert [waits.times(name) for name in ("m", "m/2", "m/3")] == [1, 0, 1]
     assert patience.FIRST == RETRY

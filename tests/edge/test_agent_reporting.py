@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 
-from edge.agent.reporting import IN_FLIGHT, RESEND, RESEND_LARGE
+from edge.agent.reporting import FEW, IN_FLIGHT, RESEND, RESEND_LARGE
 from edge.agent.returning import SPREAD, CoreWord, share
 from edge.outbox import MOST, Outbox
 from sync import codec, records, topics
@@ -117,6 +117,18 @@ def test_what_a_core_missed_that_was_away_is_said_again_when_it_is_back(heard: H
     assert heard.after(1) == {} == heard.after(RESEND - 2), "once"
 
 
+def test_a_core_that_is_back_is_told_a_few_and_the_rest_as_it_answers(heard: Heard) -> None:
+    """A fleet that says all it has at once fills the broker's queue, and what is dropped there has to be said again."""
+    speak(heard, "online")
+    speak(heard, "offline")
+    heard.add(EVENT, 3 * FEW)
+    assert heard.after(0.25) == {EVENT: 3 * FEW} and heard.after(1) == {}
+    speak(heard, "online")
+    assert heard.after(SPREAD) == {EVENT: FEW} and heard.after(0.25) == {}
+    heard.device.acknowledge(FEW - 1)
+    assert heard.after(0.25) == {EVENT: FEW - 1}
+
+
 def test_the_devices_of_a_fleet_do_not_speak_at_once(heard: Heard) -> None:
     places = sorted(share(DeviceId(f"watch-{n}"), 7.0) for n in range(500))
     assert all(sum(low <= p < low + 0.1 for p in places) < 90 for low in (0.0, 0.3, 0.6, 0.9)), "50 a second, about"
@@ -173,6 +185,10 @@ def test_records_that_wait_are_not_read_again_before_one_is_due(ram: Path) -> No
     assert reads(RESEND) == 1, "when it was due again"
     device.acknowledge(99)
     assert reads(2 * RESEND) <= 1
+    for _ in range(3):
+        assert box.add(SAMPLE, SampleBatch(MODEL, "", "", "sealed"), device.now)
+    assert reads(RESEND_LARGE - 1) == 1
+    assert reads(RESEND_LARGE) == 1, "the oldest alone is due again; those behind it wait for the core"
 
 
 def said(device: Device, passed: list[tuple[str, bytes]]) -> list[DeviceEvent]:

@@ -201,6 +201,23 @@ def test_what_hears_goes_on_without_a_model_over_a_restart_and_ends_with_off(cor
     assert told[-1] is None and restart(empty).settle(1) and bound(empty) is None
 
 
+def test_what_hears_a_first_release_that_an_older_agent_took_up_hears_it_after_the_upgrade(
+    core: Core, empty: Device
+) -> None:
+    """Its journal noted no bindings before something served."""
+    empty.prover = lambda job: None
+    core.assign(core.ship(1), empty.identity)
+    empty.settle(3)
+    assert empty.state.phase is Phase.PROVING
+    empty.house.write(replace(empty.state, bound=None))
+    told: list[int | None] = []
+    empty.cut_power()
+    empty.boot(link=False)
+    empty.house.bindings_changed = lambda: told.append(bound(empty))
+    resuming.resume(empty.house, MODEL, empty.now)
+    assert told == [1]
+
+
 def test_off_ends_what_hears_a_model_that_serves(core: Core, device: Device) -> None:
     told: list[int | None] = []
     device.house.bindings_changed = lambda: told.append(bound(device))
@@ -208,6 +225,7 @@ def test_off_ends_what_hears_a_model_that_serves(core: Core, device: Device) -> 
     core.assign(core.ship(2), device.identity, mode="off")
     device.settle(3)
     assert device.state.phase is Phase.NO_MODEL and told[-1] is None
+    assert MODEL not in device.house.serving.models(), "whoever asks is not told to wait"
 
 
 def test_what_hears_is_of_the_release_that_serves(core: Core, device: Device) -> None:

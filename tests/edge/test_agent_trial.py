@@ -227,6 +227,7 @@ def test_after_a_restart_in_probation_the_one_before_is_there_to_be_compared_wit
     field.order(device, 3, mode="live")
     device.settle(4)
     live(device, 8)
+    device.house.trials.checkpoint()
     device.cut_power()
     device.boot().settle(1)
     assert device.state.phase is Phase.PROBATION and device.answering == 3

@@ -25,6 +25,7 @@ from sync.manifest import Manifest, Profile
 from sync.messages import Arm, Gates
 from sync.names import ModelName
 from tests.edge import bad_graphs
+from tests.edge.cramped import Cramped
 from tests.edge.device import Device, committed, new_device
 from tests.edge.guardrails import BAD, NAN, PATIENCE, quarantined, swept
 from tests.edge.test_agent_split import Field, arm, begun, feel
@@ -273,6 +274,57 @@ def test_memory_that_is_given_back_is_no_credit(plant: Plant, held: list[float])
     held[0] += 65.0
     plant.device.settle(2)
     assert plant.fallen() == [3]
+
+
+def test_the_first_answers_after_a_start_are_held_against_no_arm(plant: Plant, held: list[float]) -> None:
+    plant.device.cut_power()
+    plant.device.boot().settle(2)
+    plant.device.house.memory = lambda: held[0]
+    for _ in range(3):
+        held[0] += 70.0
+        plant.device.settle(1)
+    assert plant.fallen() == []
+    while (found := plant.device.house).serving.health(MODEL).answers < GATES.soak_answers:
+        plant.device.ask()
+    for number in (2, 3):
+        while found.serving.health(MODEL, number).answers < GATES.soak_answers:
+            plant.who(plant.key(number))
+    plant.device.settle(2)
+    held[0] += 70.0
+    plant.device.settle(2)
+    assert plant.fallen() == [3]
+
+
+def test_an_arm_that_is_never_asked_keeps_growth_from_counting_for_minutes_only(
+    plant: Plant, held: list[float]
+) -> None:
+    plant.device.cut_power()
+    plant.device.boot()
+    plant.device.house.memory = lambda: held[0]
+    plant.device.now += 601.0
+    plant.device.settle(2)
+    held[0] += 70.0
+    plant.device.settle(2)
+    assert plant.fallen() == [3]
+
+
+def test_an_arm_that_lacks_memory_at_the_boot_waits_and_what_it_waited_for_is_forgotten_with_it(
+    plant: Plant, held: list[float]
+) -> None:
+    device, large = plant.device, {plant.device.state.lanes[1].slot.manifest.variants[0].blob.sealed}
+    device.artifacts_kind = lambda folder: Cramped(folder, large)
+    device.cut_power()
+    device.boot().settle(4)
+    arm, place = plant.key(3), f"{MODEL}/3"
+    assert plant.who(arm) == 1 and plant.fallen() == []
+    assert device.codes().count("no-memory") == 1 and device.house.blocked.times(place) == 1
+    large.clear()
+    device.settle(5)
+    assert plant.who(arm) == 3 and device.house.blocked.times(place) == 0
+    device.house.blocked.put_off(place, "no-memory", device.now)
+    plant.core.assign(plant.shipped[1], device.identity, gates=GATES)
+    device.settle(3)
+    assert committed(device, 1) and device.house.blocked.times(place) == 0
 
 
 def test_an_arm_that_comes_again_begins_from_nought(plant: Plant, held: list[float]) -> None:

@@ -14,6 +14,9 @@ import pytest
 
 from edge.database import FILE_AGAIN
 from edge.predictions import AGE, RECENT, Choice, Predictions, Refusal, draw
+from edge.ring import LOT
+from edge.states import CLOCK_FLOOR
+from edge.steady import Run
 from sync import codec
 from sync.errors import Damaged
 from sync.messages import Prediction
@@ -24,6 +27,7 @@ from sync.sealing import NONCE_BYTES, seal_small
 
 MODEL = ModelName("motion")
 NOW = 1_790_000_000.0
+RUN = Run(CLOCK_FLOOR, NOW)  # of a clock that was believed at the start of the process, which was at NOW
 EVERY = Choice(MODEL, (1,), labelled=False)
 LABELLED = Choice(MODEL, (1,), labelled=True)
 
@@ -253,10 +257,10 @@ def test_a_file_of_the_version_before_named_inputs_is_read_and_filled_on(tmp_pat
     old.close()
     new = ring(path)
     assert new.find(prediction(1).id) == of_window(prediction(1), WINDOW, NOW, BASIS)
-    new.forget(NOW + AGE)
+    new.forget(NOW + AGE, RUN)
     assert new.find(prediction(1).id) is not None, "when it came is not known: it counts from the first look on"
     new.remember_all([ASKED])
-    new.forget(NOW + 2 * AGE + 1)
+    new.forget(NOW + 2 * AGE + 1, RUN)
     assert new.find(prediction(1).id) is None and TOLD == []
     new.close()
 
@@ -296,33 +300,76 @@ def left(kept: Predictions) -> list[int]:
 def test_what_is_a_day_old_is_forgotten_unless_it_has_a_label(kept: Predictions) -> None:
     kept.remember_all([came(1, NOW - AGE - 1), came(2, NOW - AGE - 1), came(3, NOW - AGE + 1), came(4, NOW)])
     assert kept.label(prediction(2).id, "run") is None
-    kept.forget(NOW)
+    kept.forget(NOW, RUN)
     assert left(kept) == [2, 3, 4] and kept.report(MODEL, 1) == LabelReport(1, 0)
-    kept.forget(NOW + 2)
+    kept.forget(NOW + 2, RUN)
     assert left(kept) == [2, 4]
-    kept.forget(NOW + 10 * AGE)
+    kept.forget(NOW + 10 * AGE, RUN)
     assert left(kept) == [2] and TOLD == []
 
 
 def test_a_time_that_cannot_be_right_counts_from_the_first_look_on(kept: Predictions) -> None:
     """What came before the clock was set, and while it was ahead; it has the day that everything has."""
     kept.remember_all([came(1, 3.0), came(2, NOW + 50 * AGE), came(3, 0.0)])
-    kept.forget(NOW)
-    kept.forget(NOW + AGE)
+    kept.forget(NOW, RUN)
+    kept.forget(NOW + AGE, RUN)
     assert left(kept) == [1, 2, 3]
     found = kept.find(prediction(1).id)
     assert found is not None and found.arrived == 3.0, "what was written is not changed"
-    kept.forget(NOW + AGE + 1)
+    kept.forget(NOW + AGE + 1, RUN)
     assert left(kept) == []
+
+
+def test_what_an_earlier_version_wrote_is_not_written_anew_and_goes_behind_what_came_later(kept: Predictions) -> None:
+    """Also on a box that never runs for a day: what came after it tells its age."""
+    kept.remember_all([came(number, NOW) for number in (1, 2, 3)])
+    kept._db.execute("UPDATE prediction SET arrived = NULL")
+    kept.remember_all([came(4, NOW + 100)])
+    kept._db.commit()
+    assert not kept.forget(NOW + 200, RUN)
+    assert kept._db.execute("SELECT count(*) FROM prediction WHERE arrived IS NULL").fetchone() == (3,)
+    later = Run(CLOCK_FLOOR, NOW + AGE + 50)  # the next start
+    kept.forget(NOW + AGE + 99, later)
+    assert left(kept) == [1, 2, 3, 4]
+    kept.forget(NOW + AGE + 101, later)
+    assert left(kept) == []
+
+
+def test_a_full_ring_is_forgotten_in_lots(kept: Predictions) -> None:
+    """What came before the clock was set first, for what came after it tells its age."""
+    kept.remember_all([came(number, 3.0 if number % 2 else NOW) for number in range(2 * LOT + 20)])
+    sizes, more = list[int](), True
+    while more:
+        more = kept.forget(NOW + 2 * AGE, RUN)
+        sizes.append(len(left(kept)))
+    assert sizes == [LOT + 20, 10, 0]
+
+
+def test_a_clock_that_was_just_set_tells_no_age_of_what_was_before(kept: Predictions) -> None:
+    """It jumped two years ahead: what is there has a day from then."""
+    ahead = NOW + 700 * AGE
+    kept.remember_all([came(1, NOW), came(2, ahead)])
+    run = Run(ahead, ahead)
+    kept.forget(ahead + AGE, run)
+    assert left(kept) == [1, 2]
+    kept.forget(ahead + AGE + 1, run)
+    assert left(kept) == []
+
+
+def test_what_came_a_little_ahead_is_no_older_for_it(kept: Predictions) -> None:
+    """A time server set the clock back by some seconds, long after the process began."""
+    kept.remember_all([came(1, NOW + 30)])
+    kept.forget(NOW, Run(CLOCK_FLOOR, NOW - 9 * AGE))
+    assert left(kept) == [1]
 
 
 def test_a_disk_that_refuses_forgets_later_and_says_so(kept: Predictions) -> None:
     kept.remember_all([came(1, NOW - AGE - 1)])
     kept._db.execute("PRAGMA query_only = ON")
-    kept.forget(NOW)
+    kept.forget(NOW, RUN)
     assert TOLD == ["predictions-not-kept"] and left(kept) == [1]
     kept._db.execute("PRAGMA query_only = OFF")
-    kept.forget(NOW)
+    kept.forget(NOW, RUN)
     assert left(kept) == []
 
 

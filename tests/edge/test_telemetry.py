@@ -65,6 +65,12 @@ def test_nothing_is_watched_before_the_commit_or_without_a_rule(told: Told) -> N
     assert told.telemetry.report(MODEL) is None
 
 
+def test_a_rule_of_an_older_core_that_cannot_work_ends_nothing(told: Told) -> None:
+    told.telemetry.watch(release(drift=Drift(baseline=60)))
+    told.feel(2)
+    assert told.telemetry.report(MODEL) is None
+
+
 def test_the_same_world_is_quiet_and_a_shift_alarms_once(told: Told) -> None:
     told.telemetry.watch(release())
     told.feel(79, seed=1)

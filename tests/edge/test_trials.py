@@ -286,6 +286,17 @@ def test_a_label_that_a_kill_took_from_the_books_is_asked_for_again(tmp_path: Pa
     assert bench.report.labels == 4
 
 
+def test_whoever_labels_does_not_wait_for_the_disk(tmp_path: Path) -> None:
+    """Labels come on the loop that answers: a block that one of them ends is written down by the next checkpoint."""
+    bench = Bench(tmp_path / "trials", WORSE)
+    bench.stream(2)
+    assert bench.blocks == (1, 0, 0) and not list(bench.folder.iterdir())
+    before = bench.report
+    bench.trials.checkpoint()
+    bench.start()
+    assert bench.report == before
+
+
 def test_a_checkpoint_writes_only_what_changed(bench: Bench) -> None:
     bench.see(3.0)
     bench.trials.checkpoint()

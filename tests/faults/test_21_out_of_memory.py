@@ -18,10 +18,15 @@ from onnx import helper, numpy_helper
 
 from appliance.demo.fleet import free_ports
 from edge import proving, runtime
+from edge.agent import resuming
+from edge.agent.leaving import TRIES, give_up
 from edge.proving import Ended
-from edge.states import Failure, FailureClass, Phase, Proof, Prove
+from edge.states import Event, Failure, FailureClass, Phase, Proof, Prove, Slot
+from sync.names import Digest, ModelName
 from tests.edge import bad_graphs, graphs
+from tests.edge.cramped import Cramped
 from tests.edge.device import Device, committed
+from tests.edge.world import table_of
 from tests.faults.box import place
 from tests.faults.small_disk import SmallDisk
 
@@ -98,15 +103,128 @@ def test_a_load_without_memory_says_so_and_not_that_the_model_is_bad() -> None:
 
 
 def test_a_committed_release_without_memory_at_the_boot_waits_for_it(device: Device) -> None:
-    """Nobody answers meanwhile, which is said; there is no verdict on what did nothing wrong."""
+    """The one before answers meanwhile, which is said; there is no verdict on what did nothing wrong."""
     device.commit(device.core.ship(2, graph=bad_graphs.grows(64, at=1)))
     device.cut_power()
     del device.house, device.agent
     gc.collect()  # what the process before had is not there to be used again
     with short_of_memory(32):
         device.boot()
-        assert device.house.serving.incumbent(device.state.model) is None
+        assert device.answering == 1
         device.settle(8)
         assert device.state.phase is Phase.STEADY and device.codes().count("no-memory") == 1
     device.settle(12)
     assert committed(device, 2) and device.house.journal.quarantined(device.state.model) == ()
+
+
+@pytest.fixture
+def short(device: Device) -> set[Digest]:
+    """Sealed digests of what this device, which serves release 2 over release 1, has no memory for."""
+    large: set[Digest] = set()
+    device.artifacts_kind = lambda folder: Cramped(folder, large)
+    start_anew(device)
+    device.commit(device.core.ship(2))
+    return large
+
+
+def start_anew(device: Device) -> None:
+    device.cut_power()
+    device.boot().settle(2)
+
+
+def model_of(slot: Slot | None) -> Digest:
+    assert slot is not None
+    return slot.manifest.variants[0].blob.sealed
+
+
+def test_who_lacks_memory_at_the_boot_is_stood_in_for_and_comes_back(device: Device, short: set[Digest]) -> None:
+    short.add(model_of(device.state.serving))
+    start_anew(device)
+    assert device.answering == 1 and device.state.phase is Phase.STEADY
+    short.clear()
+    device.settle(8)
+    assert committed(device, 2) and device.codes().count("no-memory") == 1
+    assert device.house.blocked.times(resuming.place(device.state.model)) == 0
+
+
+@pytest.mark.parametrize("behind", [True, False], ids=["stood in for", "nobody answers"])
+def test_who_lacks_memory_at_the_boot_can_be_replaced_and_taken_off(
+    device: Device, short: set[Digest], behind: bool
+) -> None:
+    short.add(model_of(device.state.serving))
+    if not behind:
+        short.add(model_of(device.state.previous[0]))
+    start_anew(device)
+    assert device.answering == (1 if behind else None)
+    device.commit(device.core.ship(3), 10)
+    short.add(model_of(device.state.serving))
+    start_anew(device)
+    device.core.assign(device.core.ship(4), device.identity, mode="off")
+    device.settle(3)
+    assert device.state.phase is Phase.NO_MODEL and device.answering is None
+
+
+def test_a_trial_that_lacks_memory_at_the_boot_is_not_judged_by_a_stand_in(device: Device, short: set[Digest]) -> None:
+    device.core.assign(device.core.ship(3), device.identity)
+    device.settle(3)
+    assert device.state.phase is Phase.PROBATION and device.answering == 3
+    short.add(model_of(device.state.serving))
+    start_anew(device)
+    device.settle(10, ask=0)
+    assert device.state.phase is Phase.PROBATION and device.answering == 2
+    short.clear()
+    device.settle(20, ask=0)
+    assert committed(device, 3)
+
+
+def test_a_release_that_must_go_answers_no_more_though_none_can_be_loaded(device: Device, short: set[Digest]) -> None:
+    short.add(model_of(device.state.previous[0]))
+    degrade(device)
+    device.settle(2)
+    assert device.state.phase is Phase.REVERTING and device.answering is None
+    assert device.house.blocked.holds(device.state.model, device.now)
+    short.clear()
+    device.settle(8)
+    assert committed(device, 1) and device.codes().count("no-memory") == 1
+    assert device.house.blocked.times(device.state.model) == 0
+
+
+def test_a_way_home_for_which_memory_never_comes_ends(device: Device, short: set[Digest]) -> None:
+    short.add(model_of(device.state.previous[0]))
+    degrade(device)
+    for _ in range(2 * TRIES):
+        device.settle(1)
+        device.now += 1800.0
+    assert device.state.phase is Phase.NO_MODEL and device.answering is None
+    assert device.codes().count("return-failed") == 1
+
+
+def test_other_models_have_their_turn_while_one_waits_to_go_back(device: Device, short: set[Digest]) -> None:
+    short.add(model_of(device.state.previous[0]))
+    degrade(device)
+    other = ModelName("other")
+    order = device.core.order(device.core.ship(1, table_of(5), model=other), device.identity)
+    device.core.desire(device.core.assignment(models={other: order}))
+    device.settle(12)
+    assert device.state.phase is Phase.REVERTING and device.house.deployments[other].phase is Phase.PROBATION
+
+
+def degrade(device: Device) -> None:
+    """The release that serves is given up; nobody of before is in memory."""
+    failure = Failure(FailureClass.VERDICT, "guardrail", "it answers nothing that is right")
+    give_up(device.house, device.state, Event.DEGRADED, failure.text, device.now, failure)
+    device.carry_out(device.agent.tick(device.now))
+
+
+def test_a_second_shortage_is_told_and_met_with_short_pauses_again(device: Device, short: set[Digest]) -> None:
+    for times in (1, 2):
+        short.add(model_of(device.state.serving) if times == 1 else model_of(device.state.previous[0]))
+        if times == 1:
+            start_anew(device)
+        else:
+            degrade(device)
+        device.settle(40)
+        assert device.codes().count("no-memory") == times
+        short.clear()
+        device.settle(45)
+        assert device.state.phase is Phase.STEADY and device.answering == 3 - times

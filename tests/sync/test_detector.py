@@ -73,7 +73,7 @@ def test_the_baseline_is_split_in_time_order() -> None:
 )
 def test_a_rule_that_cannot_work_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"window|baseline|alarm"):
-        Drift(**wrong)
+        watch(STREAMS, Drift(**wrong))
 
 
 # --- the statistic, step by step --------------------------------------------------------------------------------

@@ -180,6 +180,32 @@ def test_a_line_that_never_began_can_be_stopped_and_one_that_waits_stops_at_once
     assert "refused" in why[0]
 
 
+@pytest.mark.parametrize("host", ["broker..example", "x" * 70])
+def test_a_name_that_none_can_be_is_told_and_tried_again(host: str) -> None:
+    tries = threading.Semaphore(0)
+    client = Client(CallbackAPIVersion.VERSION2, "c", protocol=paho.MQTTv5)
+    client.connect_async(host, 1883, 60)
+    line = Line(client, lambda why: tries.release(), lambda: 0.0)
+    line.start()
+    assert tries.acquire(timeout=PATIENCE_S) and tries.acquire(timeout=PATIENCE_S)
+    line.stop()
+
+
+def test_whoever_is_told_and_raises_does_not_end_the_line() -> None:
+    told = threading.Event()
+
+    def failed(why: str) -> None:
+        told.set()
+        raise MemoryError
+
+    client = Client(CallbackAPIVersion.VERSION2, "c", protocol=paho.MQTTv5)
+    client.connect_async("broker..example", 1883, 60)
+    line = Line(client, failed, lambda: 0.0)
+    line.start()
+    assert told.wait(PATIENCE_S) and line._thread.is_alive()
+    line.stop()
+
+
 def test_a_peer_that_reads_no_more_does_not_keep_a_stop_waiting_for_ever() -> None:
     released = threading.Event()
 
