@@ -23,7 +23,7 @@ check:  ## the house rules alone: style, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-slow:  ## the tests that take long (half an hour on 2 cores)
+slow:  ## the tests that take long (a quarter of an hour on 2 cores)
 	@$(PYTHON) appliance/bootstrap.py --dev --demo
 	$(BIN)/python -P -m pytest -q -n auto --dist loadfile -m slow $(ARGS)
 

@@ -89,6 +89,7 @@ class FaultProxy:
         self.port = 0
         self._open: set[_Connection] = set()
         self._leaving: set[asyncio.Task[None]] = set()
+        self._coming: set[asyncio.Task[None] | None] = set()
         self._loop = asyncio.new_event_loop()
         self._flows = asyncio.Event()
         self._flows.set()
@@ -127,10 +128,14 @@ class FaultProxy:
 
     async def _close(self) -> None:
         self._server.close()
+        while self._coming:  # a client may be coming back just now
+            await asyncio.sleep(0.001)
         await self._cut_all()
         for task in self._leaving:
             task.cancel()
         await asyncio.gather(*self._leaving, return_exceptions=True)
+        for _ in range(5):  # a transport is closed in a later turn of the loop
+            await asyncio.sleep(0)
 
     async def _cut_all(self) -> None:
         tasks = [task for connection in self._open for task in connection.tasks]
@@ -139,6 +144,14 @@ class FaultProxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _accept(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._coming.add(task)
+        try:
+            await self._join(from_client, client)
+        finally:
+            self._coming.discard(task)
+
+    async def _join(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         try:
             from_broker, broker = await asyncio.open_connection("127.0.0.1", self.broker, limit=PIECE)
         except OSError:  # a broker that is away: the client sees its connection end, as on a real line
