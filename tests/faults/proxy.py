@@ -89,6 +89,7 @@ class FaultProxy:
         self.port = 0
         self._open: set[_Connection] = set()
         self._leaving: set[asyncio.Task[None]] = set()
+        self._clients: list[asyncio.StreamWriter] = []
         self._coming: set[asyncio.Task[None] | None] = set()
         self._loop = asyncio.new_event_loop()
         self._flows = asyncio.Event()
@@ -134,6 +135,8 @@ class FaultProxy:
         for task in self._leaving:
             task.cancel()
         await asyncio.gather(*self._leaving, return_exceptions=True)
+        for client in self._clients:  # whoever was cancelled before it began has closed nothing
+            client.close()
         for _ in range(5):  # a transport is closed in a later turn of the loop
             await asyncio.sleep(0)
 
@@ -146,6 +149,7 @@ class FaultProxy:
     async def _accept(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         self._coming.add(task)
+        self._clients.append(client)
         try:
             await self._join(from_client, client)
         finally:
