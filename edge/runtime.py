@@ -18,9 +18,9 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edge.deadlines import Deadlines, standing
-from sync import chunks, features
+from sync import chunks
 from sync.errors import Malformed
-from sync.features import Datatype, TensorSpec, check_shape, fits
+from sync.features import DTYPES, Datatype, TensorSpec, check_shape, fits
 from sync.golden import Arrays
 from sync.manifest import Profile
 
@@ -46,7 +46,6 @@ _DATATYPES: Mapping[str, Datatype] = {
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
-DTYPES = features.DTYPES
 
 # onnxruntime's exceptions share no base below Exception; these are all it defines for graphs.
 _ORT_REFUSALS: tuple[type[Exception], ...] = (

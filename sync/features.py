@@ -30,6 +30,7 @@ DTYPES: Mapping[Datatype, np.dtype[np.generic]] = {
     "FP64": np.dtype(np.float64),
     "BYTES": np.dtype(np.object_),
 }  # as numpy holds them, and ONNX Runtime takes them; BYTES are texts
+NAMES: Mapping[np.dtype[np.generic], Datatype] = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class TensorSpec(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sync.errors import Malformed
-from sync.features import DTYPES, Datatype, TensorSpec, check_shape
+from sync.features import DTYPES, NAMES, Datatype, TensorSpec, check_shape
 from sync.golden import Arrays
 from sync.messages import Prediction
 from sync.windows import Rows
@@ -23,7 +23,6 @@ NOTABLE = frozenset(
     ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
 )  # what kernels of ONNX Runtime are chosen by: two CPUs alike in these compute alike
 
-_NAMES: dict[np.dtype[np.generic], Datatype] = {dtype: name for name, dtype in DTYPES.items()}
 _Array = npt.NDArray[np.generic]
 
 
@@ -99,7 +98,7 @@ def size(arrays: Mapping[str, _Array]) -> int:
 
 def pack(arrays: Mapping[str, _Array]) -> dict[str, Tensor]:
     """Arrays of any datatype, by name."""
-    return {name: Tensor(_NAMES[array.dtype], array.shape, _bytes(array)) for name, array in arrays.items()}
+    return {name: Tensor(NAMES[array.dtype], array.shape, _bytes(array)) for name, array in arrays.items()}
 
 
 def unpack(name: str, tensor: Tensor) -> _Array:

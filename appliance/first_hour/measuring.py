@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from appliance.errors import Trouble
 from edge.proving import Ended, Overdue, Run, begin_peak, end_with_parent, limit_self, memory, run_child
-from edge.runtime import DTYPES, ModelError, Session, load
+from edge.runtime import ModelError, Session, load
 from sync.errors import Malformed
-from sync.features import TensorSpec, check_shape
+from sync.features import DTYPES, TensorSpec, check_shape
 from sync.golden import Arrays
 
 _MIB = 1 << 20

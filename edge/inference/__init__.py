@@ -15,10 +15,9 @@ from edge.inference.questions import (
     unrecorded,
     whole_body,
 )
-from edge.inference.tensors import NAMES, from_list
+from edge.inference.tensors import from_list
 
 __all__ = [
-    "NAMES",
     "RAW",
     "InputTensor",
     "Parameters",

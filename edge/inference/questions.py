@@ -15,6 +15,7 @@ import msgspec
 from edge.inference import tensors
 from edge.routing import LONGEST, Passing
 from edge.serving import Answer, BadInput, Loaded
+from sync.features import NAMES
 from sync.golden import Arrays
 
 Parameters = dict[str, Any] | None  # some clients write null for what they leave out
@@ -146,7 +147,7 @@ def _written(
     pieces: list[bytes] = []
     for name, binary in wanted:
         array = answer.outputs[name]
-        described = {"name": name, "datatype": tensors.NAMES[array.dtype], "shape": array.shape}
+        described = {"name": name, "datatype": NAMES[array.dtype], "shape": array.shape}
         if binary:
             pieces.append(tensors.to_binary(array))
             outputs.append({**described, "parameters": {"binary_data_size": len(pieces[-1])}})

@@ -12,12 +12,11 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from edge.runtime import DTYPES, BadInput
-from sync.features import Datatype, TensorSpec
+from edge.runtime import BadInput
+from sync.features import DTYPES, TensorSpec
 
 Array = npt.NDArray[np.generic]
 
-NAMES: dict[np.dtype[np.generic], Datatype] = {dtype: name for name, dtype in DTYPES.items()}
 _BY_NAME: dict[str, np.dtype[np.generic]] = {str(name): dtype for name, dtype in DTYPES.items()}
 _UNSERVED = frozenset({"BF16"})  # numpy knows none: a graph that takes one is not loaded
 _KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}  # kinds a JSON list may have for each kind of tensor

@@ -25,12 +25,12 @@ from edge.http.wire import Request
 from edge.inference import tensors
 from edge.predictions import Predictions, Refusal
 from edge.recording import ROOM, Recorder
-from edge.runtime import DTYPES, load
+from edge.runtime import load
 from edge.serving import Loaded, Serving
 from edge.states import Slot
 from sync import answers, codec, golden, topics
 from sync.chunks import describe, digest
-from sync.features import Datatype
+from sync.features import DTYPES, NAMES, Datatype
 from sync.golden import Arrays
 from sync.link import Message, Publish
 from sync.manifest import Manifest, Variant
@@ -120,7 +120,7 @@ class Desk:
         """The id of the prediction."""
         described, tail = [], b""
         for name, array in inputs.items():
-            one = {"name": name, "datatype": tensors.NAMES[array.dtype], "shape": array.shape}
+            one = {"name": name, "datatype": NAMES[array.dtype], "shape": array.shape}
             piece = tensors.to_binary(array)
             tail += piece if binary else b""
             more = {"parameters": {"binary_data_size": len(piece)}} if binary else {"data": tensors.to_json(array)}
@@ -137,7 +137,7 @@ class Desk:
     def mqtt(self, inputs: Arrays) -> str:
         told = self.ask({
             "inputs": [
-                {"name": n, "datatype": tensors.NAMES[a.dtype], "shape": a.shape, "data": tensors.to_json(a)}
+                {"name": n, "datatype": NAMES[a.dtype], "shape": a.shape, "data": tensors.to_json(a)}
                 for n, a in inputs.items()
             ]
         })  # fmt: skip
@@ -166,7 +166,7 @@ class Desk:
 KEYS = [answers.roles.signer(SIGNING).public_key]
 NUMERIC = st.sampled_from([kind for kind in KINDS if kind != "BYTES"])
 WIDTH = st.integers(1, 9)
-NAMES = ("a", "b", "c")
+LETTERS = ("a", "b", "c")
 
 
 @st.composite
@@ -174,7 +174,7 @@ def shapes(draw: st.DrawFn) -> Shape:
     says = draw(st.sampled_from(["classes", "number", "echo"]))
     kinds = st.sampled_from(list(KINDS)) if says == "echo" else NUMERIC
     count = draw(st.integers(1, 3))
-    return Shape({name: (draw(kinds), draw(WIDTH)) for name in NAMES[:count]}, says)
+    return Shape({name: (draw(kinds), draw(WIDTH)) for name in LETTERS[:count]}, says)
 
 
 @settings(max_examples=40, deadline=None)

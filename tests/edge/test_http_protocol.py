@@ -13,9 +13,9 @@ from onnx import TensorProto, helper
 from edge.http.metrics import Metrics
 from edge.http.pages import Pages
 from edge.http.wire import Request, Response
-from edge.runtime import DTYPES, load
+from edge.runtime import load
 from edge.serving import Loaded, Serving
-from sync.features import Datatype
+from sync.features import DTYPES, Datatype
 from sync.names import ModelName
 from tests.edge import graphs
 from tests.edge.graphs import MODEL

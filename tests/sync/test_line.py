@@ -63,10 +63,15 @@ class Session:
         self._receive(self.came[-1])
 
 
-def stay(peer: socket.socket) -> None:
-    peer.sendall(WELCOME)
-    while peer.recv(1024):
-        pass
+def saying(words: bytes = b"") -> Callable[[socket.socket], None]:
+    """A visit of a broker that says this, and then listens until its visitor goes."""
+
+    def visit(peer: socket.socket) -> None:
+        peer.sendall(WELCOME + words)
+        while peer.recv(1024):
+            pass
+
+    return visit
 
 
 @pytest.mark.parametrize(
@@ -75,12 +80,7 @@ def stay(peer: socket.socket) -> None:
     ids=["a length without end", "a topic beyond the packet", "an empty publish", "no packet", "properties cut off"],
 )
 def test_a_broker_that_speaks_nonsense_is_left_and_tried_again(nonsense: bytes) -> None:
-    def babble(peer: socket.socket) -> None:
-        peer.sendall(WELCOME + nonsense)
-        while peer.recv(1024):
-            pass
-
-    with broker(babble, stay) as (port, done):
+    with broker(saying(nonsense), saying()) as (port, done):
         session = Session(port)
         assert session.up.acquire(timeout=PATIENCE_S) and session.up.acquire(timeout=PATIENCE_S), session.why
         session.line.stop()
@@ -88,15 +88,10 @@ def test_a_broker_that_speaks_nonsense_is_left_and_tried_again(nonsense: bytes) 
 
 
 def test_a_receiver_that_raises_costs_the_session_and_not_the_next_one() -> None:
-    def speak(peer: socket.socket) -> None:
-        peer.sendall(WELCOME + READING)
-        while peer.recv(1024):
-            pass
-
     def refuse(payload: bytes) -> None:
         raise KeyError("nobody thought of this")
 
-    with broker(speak, stay) as (port, done):
+    with broker(saying(READING), saying()) as (port, done):
         session = Session(port, refuse)
         assert session.up.acquire(timeout=PATIENCE_S) and session.up.acquire(timeout=PATIENCE_S)
         session.line.stop()
@@ -128,12 +123,7 @@ def test_half_a_packet_of_a_lost_session_is_not_read_into_the_next() -> None:
     def tear(peer: socket.socket) -> None:
         peer.sendall(WELCOME + READING + READING[:5])
 
-    def speak(peer: socket.socket) -> None:
-        peer.sendall(WELCOME + READING)
-        while peer.recv(1024):
-            pass
-
-    with broker(tear, speak) as (port, _):
+    with broker(tear, saying(READING)) as (port, _):
         session = Session(port)
         assert session.heard.acquire(timeout=PATIENCE_S) and session.heard.acquire(timeout=PATIENCE_S)
         session.line.stop()
