@@ -19,7 +19,6 @@ from typing import Any, get_args
 
 import msgspec
 
-from appliance import support
 from appliance.clock import Clock
 from edge.agent import House
 from edge.budget import DAY, Budget
@@ -155,6 +154,8 @@ class Answering:
         )  # fmt: skip
 
     def _support(self, now: float, seq: int = 0) -> answers.Support:
+        from appliance import support  # with the packers that it needs, loaded when somebody asks: a MiB of a small box
+
         house, own = self._house, self._house.identity
         documents = {
             "host": support.host(self._folder, self._cpu),

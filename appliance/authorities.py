@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.errors import Trouble
-from appliance.keys import TenantKeys, write_private
+from appliance.keys import TenantKeys
 from core.fleet.enrolment import Pair, fits
+from sync.durable import write_private
 
 NEXT = "ca.next.pem"
 

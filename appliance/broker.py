@@ -20,8 +20,8 @@ from pathlib import Path
 
 from appliance.child_log import MOST, ChildLog
 from appliance.errors import Trouble
-from appliance.keys import write_private
 from appliance.processes import check_port_free, end_stranger, spawn, stop, tail, wait_for_port
+from sync.durable import write_private
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink, Tls
 from sync.names import DeviceId, TenantId

@@ -86,6 +86,11 @@ class CarriedLink:
         self._told |= set(due)
         return tuple(sorted((topic.removeprefix(self._root) for topic in due), key=lambda n: n.startswith("d/")))
 
+    def lacking(self) -> tuple[str, ...]:
+        """What was asked for in this visit, is wanted still, and did not come."""
+        lacks = (topic for topic, told in self._asked.items() if told and topic not in self._brought)
+        return tuple(topic.removeprefix(self._root) for topic in lacks)
+
     @property
     def moves(self) -> int:
         """Rises while something is asked for, or comes, for the first time in this visit."""

@@ -48,6 +48,12 @@ def ends_of(files: list[Path]) -> tuple[tuple[str, float], ...]:
     return tuple(found)
 
 
+def unproven(reason: str) -> str:
+    """Why a server was turned away, out of the reason why a link did not come up; empty where it was the line. The name
+    that OpenSSL gives it stands in every text of it: another authority, another host, expired, no server's."""
+    return reason if "CERTIFICATE_VERIFY_FAILED" in reason else ""
+
+
 def authorities(pem: bytes) -> tuple[str, ...]:
     """Each certificate of a PEM file, in its order; raises ValueError where there is none."""
     return tuple(one.public_bytes(Encoding.PEM).decode() for one in x509.load_pem_x509_certificates(pem))

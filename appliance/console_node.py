@@ -17,25 +17,33 @@ from gunicorn.app.base import BaseApplication
 from appliance import clock
 from appliance.core_state import CoreFolder
 from appliance.listener import THREADS, Listener
-from appliance.orders_socket import ask
+from appliance.orders_socket import ask, listens
 from appliance.settings import CoreSettings
 from core.catalog import Catalog, open_catalog
 from core.console import create_api, create_enrolment, create_pages
+from core.console.api import BODY_LIMIT
 from core.orders import Answer
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
+class Console(Listener):
+    """The listener of the console: what strangers reach is the pages, which take no body."""
+
+    def takes(self, peer: socket.socket) -> int:
+        return BODY_LIMIT if peer.family == socket.AF_UNIX else 0
+
+
 class _Server(BaseApplication):  # type: ignore[misc]
-    """One gunicorn worker with threads, configured from here alone."""
+    """One gunicorn worker with threads, a request a connection, configured from here alone."""
 
     def __init__(self, app: Wsgi, **options: Any) -> None:
         self._app, self._options = app, options
         super().__init__()
 
     def load_config(self) -> None:
-        defaults = {"workers": 1, "worker_class": "gthread", "threads": 8, "timeout": 60, "graceful_timeout": 3,
-                    "control_socket_disable": True, "loglevel": "warning"}  # fmt: skip
+        defaults = {"workers": 1, "threads": THREADS, "keepalive": 0, "timeout": 15, "graceful_timeout": 3,
+                    "umask": 0o177, "control_socket_disable": True, "loglevel": "warning"}  # fmt: skip
         for name, value in {**defaults, **self._options}.items():
             if name in self.cfg.settings:
                 self.cfg.set(name, value)
@@ -52,11 +60,14 @@ def run_console(folder: CoreFolder, settings: CoreSettings) -> None:
     def catalog() -> Catalog:
         return open_catalog(folder.catalog, key, read_only=True)
 
-    api = create_api(catalog, _asker(folder), clock.now, tenant=folder.tenant)
-    pages = create_pages(catalog, token, clock.now, tenant=folder.tenant)
+    def steward() -> bool:
+        return listens(folder.steward_socket)
+
+    api = create_api(catalog, _asker(folder), clock.now, tenant=folder.tenant, steward=steward)
+    pages = create_pages(catalog, token, clock.now, tenant=folder.tenant, steward=steward)
     folder.api_socket.unlink(missing_ok=True)
     binds = [f"unix:{folder.api_socket}", f"127.0.0.1:{settings.ports.console}"]
-    _Server(_by_socket(api, pages), bind=binds, umask=0o177).run()
+    _Server(_by_socket(api, pages), bind=binds, worker_class=Console, timeout=60).run()
 
 
 def run_enrolment(folder: CoreFolder, settings: CoreSettings) -> None:
@@ -68,10 +79,6 @@ def run_enrolment(folder: CoreFolder, settings: CoreSettings) -> None:
         certfile=str(folder.pki / "enrol.pem"),
         keyfile=str(folder.pki / "enrol.key"),
         worker_class=Listener,
-        threads=THREADS,
-        keepalive=0,
-        timeout=15,
-        umask=0o177,
     ).run()
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import IO
 
@@ -19,13 +20,23 @@ from appliance import clock
 from appliance.authorities import certificates
 from appliance.broker import Broker, uplink_config, write_access
 from appliance.child_log import ChildLog
-from appliance.core_state import CoreFolder, authority_folder, catalog_key, open_keys, prepare, renew_servers
+from appliance.core_state import (
+    CoreFolder,
+    authority_folder,
+    catalog_key,
+    open_keys,
+    prepare,
+    renew_servers,
+    servers_hold_until,
+)
+from appliance.core_troubles import Troubles
 from appliance.errors import Trouble
-from appliance.keys import write_private
 from appliance.notify import notify
-from appliance.processes import check_port_free, hold, listens, spawn, stop, tail
+from appliance.orders_socket import ask
+from appliance.processes import check_port_free, hold, last_words, listens, spawn, stop, tail
 from appliance.settings import CoreSettings
-from sync.errors import SyncError
+from core.orders import PartsFailing
+from sync.durable import write_private
 
 log = logging.getLogger("falaj.core")
 
@@ -33,7 +44,7 @@ SOCKET_PATH = 107  # bytes of a Unix socket's path on Linux
 RENEW = 6 * 3600.0  # seconds between two looks at the certificates
 RESTARTS, WITHIN = 5, 600.0  # from so many ends of a child in so many seconds on, each next start waits for longer ...
 LONGEST = 60.0  # ... up to so many seconds
-AGAIN = 5.0  # seconds until what could not be put right is tried again
+HEARING = 2.0  # seconds that the steward has for a word of the supervisor, who looks after nobody meanwhile
 
 
 class CoreFailed(Trouble):
@@ -52,14 +63,6 @@ class _Kept:
     due: float | None = None  # when it is started anew; None while it runs
 
 
-@dataclass(frozen=True)
-class _Trouble:
-    """What is in the way of a part, and when it is tried again."""
-
-    text: str
-    due: float
-
-
 def pause(ends: int) -> float:
     """Seconds before a child that ended so often lately is started anew. It is never given up: a disk that was full
     takes writes again one day, and until then the broker has what the devices need."""
@@ -74,8 +77,8 @@ class CoreNode:
         self.broker = Broker(folder.broker, settings.listen, settings.ports.uplink, "ports.uplink in core.toml")
         self._kept: list[_Kept] = []
         self._ended = threading.Event()
-        self._renewed = clock.ticks()
-        self._trouble: dict[str, _Trouble] = {}  # part -> what is in its way
+        self._renewed = clock.elapsed()
+        self._troubles = Troubles(self._words, self._tell)
         self._lock: IO[bytes] | None = None
 
     def start(self) -> None:
@@ -166,32 +169,40 @@ class CoreNode:
             for kept in (k for k in self._kept if k.name == "enrolment" and name == "enrol"):
                 stop(kept.child)  # it reads its certificate when it starts
                 kept.child, kept.due = kept.start(), None
-        self._renewed = clock.ticks()
+        self._renewed = clock.elapsed()  # a certificate grows old also while the machine sleeps
 
     def _look_after(self) -> None:
         """Each part for itself: one that cannot be put right now keeps no other from it."""
-        self._try("certificates", self._certify)
-        self._try("broker", self._tend_broker)
+        self._troubles.attempt("certificates", self._certify)
+        self._troubles.attempt("broker", self._tend_broker)
         for kept in self._kept:
-            self._try(kept.name, partial(self._keep_up, kept, clock.ticks()))
+            self._troubles.attempt(kept.name, partial(self._keep_up, kept, clock.ticks()))
+        self._troubles.tell()
 
-    def _try(self, part: str, work: Callable[[], None]) -> None:
-        """Whatever is in the way is told once, and tried again AGAIN seconds later; the other parts go on."""
-        before = self._trouble.get(part)
-        if before is not None and clock.ticks() < before.due:
-            return
+    def _tell(self, failing: dict[str, str]) -> None:
+        answer = ask(self.folder.steward_socket, PartsFailing(actor="supervisor", parts=failing), HEARING)
+        if not answer.ok:
+            raise Trouble(f"the steward refused to hear it: {answer.error}")
+
+    def _words(self, part: str, text: str) -> str:
+        """What follows from it, and what to do, on one line."""
+        again, text = "it is tried again by itself", " ".join(text.split())
+        if part == "certificates":
+            return f"the core's own cannot be renewed. {self._until()}. Put right what is in the way, {again}: {text}"
+        if part == "broker":
+            log_file = self.folder.broker / "mosquitto.log"
+            return f"it is not kept up. Devices serve and keep what they say. See {log_file}, {again}: {text}"
+        return f"it is not kept up. See {self.folder.logs / part}.log, {again}: {text}"
+
+    def _until(self) -> str:
         try:
-            work()
-            self._trouble.pop(part, None)
-        except Exception as error:  # the border between the parts: a damaged key file must not end the broker
-            text = f"{type(error).__name__}: {error}"
-            if before is None or before.text != text:
-                ours = isinstance(error, Trouble | SyncError | OSError)
-                log.error("%s: %s", part, error if ours else text, exc_info=not ours)
-            self._trouble[part] = _Trouble(text, clock.ticks() + AGAIN)
+            ends = datetime.fromtimestamp(servers_hold_until(self.folder), UTC)
+        except (OSError, ValueError) as error:
+            return f"Nor can they be read ({error})"
+        return f"The first of them ends on {ends:%Y-%m-%d %H:%M} UTC, and then devices are kept out"
 
     def _certify(self) -> None:
-        if clock.ticks() - self._renewed > RENEW:
+        if clock.elapsed() - self._renewed > RENEW:
             self._renew()
         self._follow_authorities()
 
@@ -204,16 +215,26 @@ class CoreNode:
     def _keep_up(self, kept: _Kept, now: float) -> None:
         kept.log.bound()
         code = kept.child.poll()
+        kept.ends = [t for t in kept.ends if now - t < WITHIN]
         if code is None:
+            if len(kept.ends) < RESTARTS:
+                self._troubles.ends(kept.name, "")
             return
         if kept.due is None:
-            kept.ends = [t for t in kept.ends if now - t < WITHIN] + [now]
+            kept.ends.append(now)
             kept.due = now + pause(len(kept.ends))
             log.warning("%s ended (%s); starting it anew in %.0f s", kept.name, code, kept.due - now)
-            if len(kept.ends) == RESTARTS:
-                log.error("%s does not stay up:\n%s", kept.name, tail(self.folder.logs / f"{kept.name}.log"))
+            if len(kept.ends) >= RESTARTS:
+                self._does_not_stay(kept)
         if now >= kept.due:
             kept.child, kept.due = kept.start(), None
+
+    def _does_not_stay(self, kept: _Kept) -> None:
+        output = self.folder.logs / f"{kept.name}.log"
+        if len(kept.ends) == RESTARTS:
+            log.error("%s does not stay up:\n%s", kept.name, tail(output))
+        said = f"it ended {len(kept.ends)} times in {WITHIN / 60:.0f} minutes, at last with: {last_words(output)}"
+        self._troubles.ends(kept.name, said)
 
     def _wait(self, ready: Callable[[], bool], name: str, patience: float = 20.0) -> None:
         end = clock.ticks() + patience

@@ -10,17 +10,19 @@ from pathlib import Path
 from appliance import keys
 from appliance.authorities import AuthorityFolder, certificates
 from appliance.broker import BrokerFiles
-from appliance.keys import TenantKeys, write_private
+from appliance.keys import TenantKeys
 from appliance.settings import CoreSettings
 from core.fleet import enrolment, renewal
 from core.fleet.enrolment import Pair
 from core.orders import OnlineRole
 from core.steward import Keys
 from sync import roles
+from sync.durable import write_private
 from sync.names import TenantId
 
 SAMPLES_KEY = "samples"  # X25519, among the secrets: what devices seal samples to ...
 REPORTS_KEY = "reports"  # ... and what they seal all else to that they say
+SERVERS = ("broker", "enrol", "core")  # whose certificates the core renews itself
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def renew_servers(folder: CoreFolder, settings: CoreSettings, authority: Pair, n
     """Issues those of `broker`, `enrol` and `core` anew of which a third of their life is left, or whose address or
     authority is another now; the keys stay, so that one file replaces one. Returns which."""
     renewed = []
-    for name in ("broker", "enrol", "core"):
+    for name in SERVERS:
         path = folder.pki / f"{name}.pem"
         present, key = path.read_bytes(), (folder.pki / f"{name}.key").read_bytes()
         moved = name != "core" and {*map(_spelt, renewal.hosts(present))} != {*map(_spelt, _hosts(settings))}
@@ -122,6 +124,12 @@ def renew_servers(folder: CoreFolder, settings: CoreSettings, authority: Pair, n
         write_private(path, _chain(folder.pki, name, pair))
         renewed.append(name)
     return tuple(renewed)
+
+
+def servers_hold_until(folder: CoreFolder) -> float:
+    """When the first of these certificates ends (seconds since 1970); raises OSError or ValueError where one of them
+    cannot be read."""
+    return min(renewal.life((folder.pki / f"{name}.pem").read_bytes()).ends for name in SERVERS)
 
 
 def _hosts(settings: CoreSettings) -> tuple[str, ...]:

@@ -9,12 +9,13 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
-from appliance.keys import check_private, write_private
+from appliance.keys import check_private
 from appliance.processes import check_port_free
 from appliance.settings import BadSettings, EdgeSettings, Network
 from edge.http.capacity import Handle, Together
 from edge.http.doorkeeper import Doorkeeper
 from edge.http.server import HttpServer
+from sync.durable import write_private
 
 log = logging.getLogger("falaj.edge")
 

@@ -28,12 +28,12 @@ from appliance.log_tail import LogTail
 from appliance.notify import notify
 from appliance.processes import hold
 from appliance.proofs import Proofs
-from appliance.pump import Pump
+from appliance.pump import Pump, breathe
 from appliance.reopening import Reopening
 from appliance.settings import EdgeSettings
 from appliance.visits import Visits
 from edge import slots
-from edge.agent import Agent, renewing
+from edge.agent import Agent, accounting, renewing
 from edge.bindings import Bindings, Requests
 from edge.buffers import Buffers
 from edge.http.metrics import Metrics
@@ -43,6 +43,7 @@ from edge.serving import Serving
 from edge.states import Action, Drifted, Install, LinkChanged, Listen, Prove, Proved, Send, Unlisten
 from sync import codec, topics
 from sync.link import Message, Publish
+from sync.manifest import all_labels
 from sync.messages import Status
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink
@@ -80,9 +81,12 @@ class EdgeNode:
         password = self.local_broker.password()
         self.local = LocalSession(settings.local_broker, password, own.device, self._confirmed, self._report)
         self.guard = Guard(folder)
-        self.pairs = Pump("trials", lambda: None, IDLE)
+        self.pairs = Pump("trials", lambda: None, IDLE, rest=breathe)
         self.proofs = Proofs(self._proved)
-        self.rooms = open_rooms(folder, own, keys, clock.now, self._drifted, self._report, self.pairs.submit)
+        self.rooms = open_rooms(
+            folder, own, keys, clock.now, self._drifted, self._report, self.pairs.submit, rest=breathe,
+            counted=self.metrics.counted,
+        )  # fmt: skip
         self.bindings = Bindings(
             own.tenant, own.device, self.serving, self.buffers, self.local.publish, clock.now,
             self.rooms.telemetry.observe, self.rooms.remember, lambda: self.local.settled,
@@ -92,7 +96,7 @@ class EdgeNode:
         self.requests = Requests(own.device, self.serving, self.local.publish, clock.now, record, heard)
         self.local.listen(self.bindings, self.requests)
         self.house = open_house(folder, own, self.serving, self.boot, self._rebind, self.rooms)
-        self.house.labels = frozenset(settings.labels)
+        self.house.labels = all_labels(settings.labels, folder.enrolment().labels)
         self.house.meter = Meter(settings.uplink.daily_bytes, settings.uplink.bytes_per_second, self.rooms.budget)
         self.house.csr = lambda: certificates.request(own.device, own.signing_key)
         self.agent = Agent(self.house)
@@ -148,7 +152,7 @@ class EdgeNode:
         with ThreadPoolExecutor() as links:  # up to a second each
             links.map(lambda stop: stop(), (self.local.stop, self.uplink.stop))
         self.http.stop()  # whoever asks is answered all the while
-        self.pump.submit(lambda: self.agent.stop(clock.now()))
+        self.pump.submit(self._last)
         self.pump.stop()
         self.pairs.stop()
         self.guard.stop()
@@ -181,6 +185,13 @@ class EdgeNode:
         self.local_broker.tend(disk_works=not self.house.disk.reason)
         self.bindings.settle()  # readings of a stream that fell silent are acknowledged too
         self.guard.walked()
+
+    def _last(self) -> None:
+        """What was counted since the last interval is kept for the core; then the end is noted."""
+        rooms = self.rooms
+        rooms.write_down()
+        accounting.account(self.house, rooms.performance, rooms.telemetry, self._now(), rooms.elapsed(), ending=True)
+        self.agent.stop(clock.now())
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
@@ -237,7 +248,8 @@ class EdgeNode:
 
     def _link_changed(self, up: bool, reason: str) -> None:
         log.info("uplink: %s", reason)
-        changed = LinkChanged(up, False, self.uplink.session, self.uplink.limit)
+        refused = "" if up else certificates.unproven(reason)
+        changed = LinkChanged(up, False, self.uplink.session, self.uplink.limit, refused)
         if not up and renewing.state(self.house.identity, clock.now()) == "ended":
             log.error("the certificate %s", renewing.words(self.house.identity, clock.now()))
         self.pump.submit(lambda: self._carry_out(self.agent.handle(self.visits.beside(changed), clock.now())))

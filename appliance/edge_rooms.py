@@ -12,14 +12,14 @@ import math
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from appliance import clock
 from appliance.edge_state import EdgeFolder
 from appliance.keys import TenantKeys
-from edge.agent import House, Identity
+from edge.agent import House, Identity, accounting
 from edge.artifacts import Artifacts
 from edge.budget import DAY, Budget
 from edge.database import obstacle
@@ -28,6 +28,7 @@ from edge.kept import Kept
 from edge.lookups import Lookups
 from edge.outbox import Outbox
 from edge.outcomes import Outcomes
+from edge.performance import Counted, Performance
 from edge.predictions import Predictions, Refusal
 from edge.recording import Recorder
 from edge.road import Road
@@ -39,7 +40,7 @@ from edge.telemetry import Telemetry
 from edge.trials import Trials
 from sync.messages import SAMPLE, Prediction
 from sync.names import ModelName
-from sync.remembered import NO_BASIS, Basis, window_of
+from sync.remembered import NO_BASIS, Basis, Remembered, window_of
 from sync.reports import DriftReport
 from sync.windows import Rows
 
@@ -48,6 +49,7 @@ log = logging.getLogger("falaj.edge")
 WAITING = 20  # batches in the outbox, of at most 64 KiB each, beyond which none is added
 CHECKPOINT = 5.0  # seconds between two checkpoints of the trials
 FORGET = 600.0  # seconds between two looks at what is too old to be remembered
+SLICE = 8  # predictions sealed at a stretch
 BEHIND = 64  # answered windows that may wait for the other release of a trial: more are not paired, a kill costs these
 
 Clock = Callable[[], float]
@@ -58,6 +60,10 @@ _ON_THE_ROAD = (Phase.STEADY, Phase.SHADOW, Phase.PROBATION, Phase.LIVE_SPLIT)
 
 def _at_once(call: Callable[[], None]) -> None:
     call()
+
+
+def _straight_on() -> None:
+    """Somebody waits for this: no rest."""
 
 
 @dataclass
@@ -74,10 +80,12 @@ class Rooms:
     later: Later  # has the pairs of trials made: a release that is slow costs whoever answers nothing
     lookups: Lookups = field(default_factory=Lookups)
     outcomes: Outcomes = field(default_factory=Outcomes)  # of splits
-    ticks: Clock = clock.ticks
+    elapsed: Clock = clock.elapsed
+    rest: Callable[[], None] = _straight_on  # between slices of the tick's work: others want the interpreter, too
+    performance: Performance = field(default_factory=lambda: Performance(dict))
     kept: float = 0.0  # when the trials were last written down
     steady: Steady = field(default_factory=Steady)
-    forgot: float = -math.inf  # when the ring was last rid of what is too old, by `ticks`
+    forgot: float = -math.inf  # when the ring was last rid of what is too old, by `elapsed`
     room: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(BEHIND))
     behind: bool = False  # that there was no room was reported
 
@@ -91,6 +99,7 @@ class Rooms:
         if prediction.value is None:
             return
         self.outcomes.see(prediction)
+        self.performance.see(prediction)
         if window is None or not self.trials.asks(prediction.model):
             return
         if self.room.acquire(blocking=False):
@@ -127,9 +136,8 @@ class Rooms:
 
         While the disk refuses, nothing leaves the device.
         """
-        self.write_down()
+        self.write_down(self.rest)
         self._forget(house, now)
-        self.telemetry.write_down()
         try:
             for model in house.deployments:
                 if house.disk.reason or house.outbox.waiting(SAMPLE) > WAITING:
@@ -139,29 +147,33 @@ class Rooms:
             if not obstacle(error):
                 raise
             house.disk.refused(error, now)
+        accounting.account(house, self.performance, self.telemetry, now, self.elapsed())
         if abs(now - self.kept) >= CHECKPOINT:
             self.kept = now
+            self.rest()
+            self.telemetry.write_down()
+            self.rest()
             self.trials.checkpoint()
             self.outcomes.checkpoint()
 
-    def write_down(self) -> int:
+    def write_down(self, rest: Callable[[], None] = _straight_on) -> int:
         """How many predictions that programs asked for went into the ring just now."""
         found = self.recorder.drain()
-        self.predictions.remember_all(found)
+        self.predictions.remember_all(_paced(found, rest))
         for one in found:
             self._follow(one.prediction, window_of(one))
         return len(found)
 
     def _forget(self, house: House, now: float) -> None:
         """By a clock that is not set, or cannot be right, nobody can tell what is old."""
-        ticks, assignment = self.ticks(), house.assignment
-        due = ticks - self.forgot >= FORGET
+        elapsed, assignment = self.elapsed(), house.assignment
+        due = elapsed - self.forgot >= FORGET
         if house.time.unset or (due and house.clock_is_off(now)):
             self.steady.stop()
             return
-        run = self.steady.look(now, ticks, vouched=assignment is not None and now <= assignment.expires)
+        run = self.steady.look(now, elapsed, vouched=assignment is not None and now <= assignment.expires)
         if due and not self.predictions.forget(now, run):
-            self.forgot = ticks
+            self.forgot = elapsed
 
     def _see(self, prediction: Prediction, window: Rows) -> None:
         try:
@@ -179,6 +191,14 @@ class Rooms:
         self.budget.close()
 
 
+def _paced(found: Sequence[Remembered], rest: Callable[[], None]) -> Iterator[Remembered]:
+    """All of them, with a rest after every `SLICE`: sealing takes some time, and others want the interpreter."""
+    for number, one in enumerate(found, 1):
+        yield one
+        if number % SLICE == 0:
+            rest()
+
+
 def open_rooms(
     folder: EdgeFolder,
     own: Identity,
@@ -188,9 +208,13 @@ def open_rooms(
     report: Report,
     later: Later = _at_once,
     ticks: Clock = clock.ticks,
+    rest: Callable[[], None] = _straight_on,
+    elapsed: Clock = clock.elapsed,
+    counted: Counted = dict,
 ) -> Rooms:
     """The rooms of one device from its folder; `drifted` and `report` may be called from any thread. `later` takes what
-    may last as long as an unproven release lets it; `ticks` is in seconds since anything and never jumps."""
+    may last as long as an unproven release lets it; `ticks` and `elapsed` are in seconds since anything and never jump,
+    and only `elapsed` runs on while the machine is suspended; `rest` pauses for a moment."""
     folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     nonces = secrets.token_bytes
     predictions = Predictions(folder.predictions, own.tenant, keys.derive("predictions"), nonces, now, report)
@@ -209,7 +233,9 @@ def open_rooms(
         later,
         lookups,
         Outcomes(Kept(folder.splits, own.tenant, keys.derive("splits"), "split", nonces, report)),
-        ticks,
+        elapsed,
+        rest,
+        Performance(counted),
     )
 
 

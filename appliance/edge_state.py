@@ -11,16 +11,10 @@ import msgspec
 from appliance import certificates
 from appliance.certificates import Certificate
 from appliance.errors import Trouble
-from appliance.keys import (
-    PROTECTION,
-    DeviceKeys,
-    certificate_fingerprint,
-    check_private,
-    sync_folder,
-    write_private,
-)
+from appliance.keys import PROTECTION, DeviceKeys, certificate_fingerprint, check_private
 from edge.agent import Identity
-from sync import codec
+from sync import codec, durable
+from sync.durable import write_private
 from sync.enrolment import EnrolAnswer
 from sync.mqtt import Tls
 from sync.names import DeviceId, TenantId
@@ -39,6 +33,7 @@ class Enrolment(msgspec.Struct, frozen=True):
     uplink_host: str
     uplink_port: int
     reports_key: str = ""
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,8 +142,9 @@ def keep(folder: EdgeFolder, keys: DeviceKeys, answer: EnrolAnswer) -> None:
     write_private(own / "ca.pem", answer.ca.encode())
     write_private(own / "root.json", answer.root.encode())
     kept = Enrolment(
-        answer.tenant, answer.device, answer.epoch, answer.uplink_host, answer.uplink_port, answer.reports_key
-    )
+        answer.tenant, answer.device, answer.epoch, answer.uplink_host, answer.uplink_port, answer.reports_key,
+        answer.labels,
+    )  # fmt: skip
     write_private(own / "enrolment.json", codec.encode(kept))  # last: half an identity is none
     if folder.identity.exists():
         shutil.rmtree(folder.identity.with_name("identity.old"), ignore_errors=True)
@@ -163,8 +159,7 @@ def _settle(folder: EdgeFolder) -> None:
     if (folder.identity / "enrolment.json").exists() or not (folder.coming / "enrolment.json").exists():
         return
     shutil.rmtree(folder.identity, ignore_errors=True)
-    folder.coming.rename(folder.identity)
-    sync_folder(folder.root)
+    durable.rename(folder.coming, folder.identity)
 
 
 def identity(folder: EdgeFolder) -> Identity:

@@ -25,9 +25,10 @@ import msgspec
 from appliance import certificates
 from appliance.edge_state import EdgeFolder, keep
 from appliance.errors import Trouble
-from appliance.keys import DeviceKeys, box_public, certificate_fingerprint, new_device_keys, write_private
+from appliance.keys import DeviceKeys, box_public, certificate_fingerprint, new_device_keys
 from sync import codec, roles
 from sync.chunks import digest
+from sync.durable import write_private
 from sync.enrolment import ENROLMENT_TYPE, EnrolAnswer, EnrolRequest, EnrolWaiting, Token, fingerprint
 from sync.errors import Malformed
 from sync.link import pause

@@ -10,8 +10,8 @@ import os
 import shutil
 from pathlib import Path
 
-from appliance.keys import sync_folder
 from appliance.processes import hold
+from sync.durable import sync_folder
 
 KEYS = ("kek", "kek.pending", "device.key-wrapped", "enrol.token", "network.token")
 HOLDS_KEYS = ("identity", "identity.new", "identity.old", "asking", "broker")  # folders of which every file is a secret

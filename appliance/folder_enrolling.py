@@ -13,10 +13,11 @@ from pathlib import Path
 
 from appliance.edge_state import EdgeFolder, keep
 from appliance.enrolling import LIMIT, EnrolFailed, Waits, check, keys_of, read_token
-from appliance.keys import DeviceKeys, certificate_fingerprint, write_private
+from appliance.keys import DeviceKeys, certificate_fingerprint
 from appliance.stick import Stick
 from sync import codec, roles
 from sync.chunks import digest
+from sync.durable import write_private
 from sync.enrolment import (
     ENROLMENT_TYPE,
     CarriedAnswer,

@@ -11,13 +11,14 @@ from pathlib import Path
 import msgspec
 
 from appliance.errors import Trouble
-from appliance.keys import check_private, write_private
+from appliance.keys import check_private
 from core.release import checking, signing
 from core.release import layout as layouts
 from core.release.metadata import Files, newest_root
 from core.release.signing import Drafts
 from sync import codec, roles
 from sync.chunks import digest
+from sync.durable import write_private
 from sync.errors import Malformed, SyncError, Untrusted
 from sync.names import BadName, DeviceId
 

@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from appliance.errors import Trouble
-from sync import sealing
+from sync import durable, sealing
+from sync.durable import write_private
 from sync.errors import Damaged
 from sync.names import TenantId
 
@@ -92,17 +93,18 @@ def tenant_keys(kek_file: Path, wrapped_file: Path, tenant: TenantId) -> TenantK
     """
     pending = _pending(kek_file)
     if not kek_file.exists() and wrapped_file.exists() and pending.exists():
-        pending.replace(kek_file)  # the first start was cut between its two files
+        durable.rename(pending, kek_file)  # the first start was cut between its two files
     if not kek_file.exists() and not wrapped_file.exists():
         _create(kek_file, wrapped_file, tenant)
     for path in (kek_file, wrapped_file):
         check_private(path)
-    stored = msgspec.json.decode(wrapped_file.read_bytes(), type=_Wrapped)
-    kek = Scrypt(base64.b64decode(stored.salt), 32, stored.n, stored.r, stored.p).derive(kek_file.read_bytes())
+    content, passphrase = wrapped_file.read_bytes(), kek_file.read_bytes()
     try:
+        stored = msgspec.json.decode(content, type=_Wrapped)
+        kek = Scrypt(base64.b64decode(stored.salt), 32, stored.n, stored.r, stored.p).derive(passphrase)
         raw = base64.b64decode(stored.wrapped)
         key = AESGCM(kek).decrypt(raw[:12], raw[12:], f"falaj/1 tenant {tenant}".encode())
-    except InvalidTag as error:
+    except (InvalidTag, msgspec.DecodeError, ValueError) as error:  # of another pair, or damaged
         raise KeyUnsafe(f"{wrapped_file} does not open with {kek_file}: restore the pair from one backup") from error
     return TenantKeys(tenant, key)
 
@@ -116,36 +118,11 @@ def _create(kek_file: Path, wrapped_file: Path, tenant: TenantId) -> None:
     wrapped = nonce + AESGCM(kek).encrypt(nonce, os.urandom(32), f"falaj/1 tenant {tenant}".encode())
     stored = _Wrapped(base64.b64encode(salt).decode(), base64.b64encode(wrapped).decode())
     write_private(wrapped_file, msgspec.json.encode(stored))
-    _pending(kek_file).replace(kek_file)
-    sync_folder(kek_file.parent)
+    durable.rename(_pending(kek_file), kek_file)
 
 
 def _pending(kek_file: Path) -> Path:
     return kek_file.with_name(kek_file.name + ".pending")
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Writes a file only its owner can read, whole or not at all; folders that are missing become as private."""
-    for folder in reversed([p for p in path.parents if not p.exists()]):
-        folder.mkdir(mode=0o700, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """A rename is durable once its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def check_private(path: Path) -> None:
@@ -196,5 +173,5 @@ def certificate_fingerprint(pem: bytes) -> str:
 
 __all__ = [
     "Damaged", "DeviceKeys", "KeyUnsafe", "TenantKeys", "box_public", "certificate_fingerprint", "check_private",
-    "new_box_key", "new_device_keys", "sync_folder", "tenant_keys", "write_private",
+    "new_box_key", "new_device_keys", "tenant_keys",
 ]  # fmt: skip

@@ -1,10 +1,11 @@
-"""The worker of the one port that strangers reach: whoever is slow, silent or never goes holds no thread for long.
+"""The worker of the ports that strangers reach: whoever is slow, silent or never goes holds no thread for long.
 
 gunicorn gives each connection a thread, and waits in it for the peer without an end: for the handshake, for the head
-and the body of a request, and on the thread that accepts, after the answer, for the peer to go. Here each of these
-waits has an end, and a nearer one while somebody has no thread: then those who wait longest are shown out, as many as
-others stand behind them. So strangers delay others by seconds, however many threads they take, and who is slow at every
-step, but does each, is served where there is room. Time that the answer itself takes is not counted.
+and the body of a request, for each piece of the answer to be taken, and on the thread that accepts, after it, for the
+peer to go. Here each of these waits has an end, and a nearer one while somebody has no thread: then those who wait
+longest are shown out, as many as others stand behind them. So strangers delay others by seconds, however many threads
+they take, and who is slow at every step, but does each, is served where there is room. Time that it takes to find the
+answer is not counted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextlib
 import io
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -25,12 +26,13 @@ from core.console.enrol import ENVELOPE_LIMIT
 THREADS = 32
 PATIENCE = 5.0  # seconds that a thread waits for a peer at one step ...
 HURRIED = 1.0  # ... and while others wait for a thread
+PIECE = 64 * 1024  # bytes of an answer that a peer takes at one step
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class Listener(ThreadWorker):  # type: ignore[misc]
-    """One request a connection, of at most ENVELOPE_LIMIT bytes. It looks at who waits at least once a second."""
+    """One request a connection, of at most `takes` bytes. It looks at who waits at least once a second."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -38,7 +40,11 @@ class Listener(ThreadWorker):  # type: ignore[misc]
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
-        self.wsgi: Wsgi = self._read_whole(self.wsgi)
+        self.wsgi: Wsgi = self._at_the_peers_pace(self.wsgi)
+
+    def takes(self, peer: socket.socket) -> int:
+        """Bytes of a body that the application takes from who came in so."""
+        return ENVELOPE_LIMIT
 
     def notify(self) -> None:
         super().notify()
@@ -65,7 +71,7 @@ class Listener(ThreadWorker):  # type: ignore[misc]
             self._wait_for(conn)
             conn.close(graceful=True)  # here: it waits for the peer, and nobody is accepted meanwhile where it is else
         finally:
-            self._waiting.pop(threading.get_ident(), None)
+            self._no_more()
         return False
 
     def finish_request(self, conn: TConn, fs: Future[bool]) -> None:
@@ -78,13 +84,29 @@ class Listener(ThreadWorker):  # type: ignore[misc]
     def _wait_for(self, conn: TConn) -> None:
         self._waiting[threading.get_ident()] = conn, clock.ticks()
 
-    def _read_whole(self, app: Wsgi) -> Wsgi:
-        """`app` behind the last wait for a peer: it is called with the whole body, or more of it than it takes."""
+    def _no_more(self) -> None:
+        self._waiting.pop(threading.get_ident(), None)
+
+    def _at_the_peers_pace(self, app: Wsgi) -> Wsgi:
+        """`app` between two waits for a peer: it is called with the whole body, or more of it than it takes, and its
+        answer goes out in pieces, for each of which there is time anew."""
 
         def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-            self._wait_for(self._waiting[threading.get_ident()][0])  # anew: the head is here
-            environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(ENVELOPE_LIMIT + 1))
-            self._waiting.pop(threading.get_ident(), None)
-            return app(environ, start_response)
+            conn, _ = self._waiting[threading.get_ident()]
+            self._wait_for(conn)  # anew: the head is here
+            limit = self.takes(environ["gunicorn.socket"])
+            environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(limit + 1))
+            self._no_more()
+            return self._pieces(conn, app(environ, start_response))
 
         return answer
+
+    def _pieces(self, conn: TConn, parts: Iterable[bytes]) -> Iterator[bytes]:
+        with contextlib.ExitStack() as whole:
+            if hasattr(parts, "close"):
+                whole.callback(parts.close)
+            for part in parts:
+                for start in range(0, len(part), PIECE):
+                    self._wait_for(conn)
+                    yield part[start : start + PIECE]
+                    self._no_more()

@@ -70,20 +70,24 @@ class LocalSession:
                 if message.qos and due.acquire(blocking=False):
                     self._link.acknowledge(message.receipt, message.qos)
 
+            def follow() -> None:
+                if message.qos:
+                    bindings.follow(ack)
+
             try:
-                take_in(message, ack)
+                take_in(message, ack, follow)
             except Exception as error:  # noqa: BLE001 - the process border: reported; further up it would end paho's thread
                 self._failed(error)
-                ack()
+                follow()
 
-        def take_in(message: Message, ack: Callable[[], None]) -> None:
+        def take_in(message: Message, ack: Callable[[], None], follow: Callable[[], None]) -> None:
             if bindings.discovery.hears(message.topic):
                 bindings.discovery.heard(message.topic, message.payload)
-                ack()
+                follow()
             elif message.retained:  # an old reading or question, stored by the broker: it says nothing of now
-                ack()
+                follow()
             elif requests.hears(message.topic):
-                requests.handle(message, ack)
+                requests.handle(message, follow)
             else:
                 bindings.handle(message.topic, message.payload, message.qos, ack)
 

@@ -14,6 +14,7 @@ from sync.errors import Malformed
 
 LINE_LIMIT = 8 * 1024 * 1024  # bytes of one order: a project with its lake files, a candidate with its verdicts
 PATIENCE = 30.0  # seconds for an answer
+HANDSHAKE = 1.0  # seconds to be let in
 
 
 class OrderTooLarge(Trouble):
@@ -24,14 +25,15 @@ class StewardAway(Trouble, ConnectionError):
     """The steward does not answer on its socket. A ConnectionError too: that is how the console knows it."""
 
 
-def ask(path: Path, order: object) -> Answer:
-    """Sends one order and waits for the answer; raises OrderTooLarge, or StewardAway if there is nobody."""
+def ask(path: Path, order: object, patience: float = PATIENCE) -> Answer:
+    """Sends one order and waits for the answer; raises OrderTooLarge, or StewardAway if there is nobody, or not within
+    `patience` seconds."""
     text = codec.encode(order) + b"\n"
     if len(text) > LINE_LIMIT:
         raise OrderTooLarge(f"{type(order).__name__} has {len(text)} bytes, {LINE_LIMIT} are allowed: do it in parts")
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(PATIENCE)
+            connection.settimeout(patience)
             connection.connect(str(path))
             with connection.makefile("rwb") as stream:
                 stream.write(text)
@@ -45,6 +47,17 @@ def ask(path: Path, order: object) -> Answer:
             "folder (is its disk full?). It starts again by itself; then look whether it was done"
         )
     return codec.decode(Answer, line, LINE_LIMIT)
+
+
+def listens(path: Path) -> bool:
+    """Whether a steward is there; not whether it does what it is asked."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(HANDSHAKE)
+            connection.connect(str(path))
+    except OSError:
+        return False
+    return True
 
 
 class OrderServer(socketserver.ThreadingUnixStreamServer):

@@ -6,6 +6,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -16,14 +17,25 @@ from appliance.clock import Clock
 log = logging.getLogger("falaj.pump")
 
 BACKLOG = 64  # messages from outside that may wait; each may have what the broker lets through
+BREATH = 0.001  # seconds
 EXIT_BROKEN = 70  # EX_SOFTWARE: a walker that raised cannot be trusted with the next message
+
+
+def breathe() -> None:
+    """A pause between slices of work that nobody waits for.
+
+    Whoever computes keeps the interpreter's lock for up to 5 ms, and whoever answers lets go of it at every system
+    call: without pauses each of those would cost the answers that long.
+    """
+    time.sleep(BREATH)
 
 
 class Pump:
     """Runs what it is given on its own thread; calls `tick` every `interval` seconds, however busy it is.
 
     An exception out of a walker is a programmer's mistake: it is logged and the process ends, so that whoever
-    supervises it starts it anew from what is durable. `on_broken` is that end, injected so tests can see it.
+    supervises it starts it anew from what is durable. `on_broken` is that end, injected so tests can see it. `rest` is
+    called after every call, where none of them is urgent.
     """
 
     def __init__(
@@ -33,8 +45,9 @@ class Pump:
         interval: float,
         on_broken: Callable[[], None] | None = None,
         ticks: Clock = clock.ticks,
+        rest: Callable[[], None] | None = None,
     ) -> None:
-        self._tick, self._interval, self._ticks = tick, interval, ticks
+        self._tick, self._interval, self._ticks, self._rest = tick, interval, ticks, rest
         self._on_broken = on_broken or (lambda: os._exit(EXIT_BROKEN))
         self._queue: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._ended = threading.Event()
@@ -81,6 +94,8 @@ class Pump:
                 if item is None:
                     return
                 self._do(*item)
+                if self._rest is not None:
+                    self._rest()
             if self._ticks() >= due:
                 self._do(self._tick, Future())
                 due = self._ticks() + self._interval

@@ -24,7 +24,7 @@ from appliance.core_state import (
     tenant_key,
 )
 from appliance.job_logs import job_log
-from appliance.keys import TenantKeys, write_private
+from appliance.keys import TenantKeys
 from appliance.orders_socket import OrderServer
 from appliance.outgoing import Outgoing
 from appliance.processes import last_words, launch, tell
@@ -40,6 +40,7 @@ from core.orders import Answer, AnyOrder, JobFailed
 from core.release.registry import ArtifactStore, BlobStore
 from core.steward import Access, Action, Cut, House, PersistBroker, Send, SendBlob, StartJob, Steward
 from sync import codec, topics
+from sync.durable import write_private
 from sync.link import Message, Publish
 from sync.messages import CoreStatus
 from sync.mqtt import Broker, MqttLink, Tls

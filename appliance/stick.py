@@ -17,12 +17,12 @@ from pathlib import Path
 from appliance.errors import Trouble
 from appliance.screen import visible
 from sync.carried import limit_of
+from sync.durable import NO_FLUSH
 from sync.names import TenantId
 from sync.topics import ROOT
 
 MOST = 500_000  # files of one tenant that are looked at
 UNFINISHED = ".new"  # the end of a name that a cut write leaves behind
-NO_FLUSH = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})  # no such order there
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 

@@ -25,11 +25,11 @@ from edge.http import wire
 from edge.http.server import HttpServer
 from edge.http.wire import Request, Response
 from edge.outbox import MOST
-from edge.states import Action, LinkChanged, Listen, Send, Unlisten
+from edge.states import Action, LinkChanged, Listen, Phase, Send, Unlisten
 from sync import codec, roles, topics
 from sync.errors import Malformed, SyncError
 from sync.link import Message
-from sync.messages import EVENT, DeviceEvent, Record, Status
+from sync.messages import ALARM, EVENT, DeviceEvent, Record, Status
 
 PATH = "/v1/visit"
 TURN_LIMIT = 12 * 1024 * 1024  # bytes of one turn
@@ -88,9 +88,9 @@ class Visits:
         self._state, self._on_walker = state, on_walker
         self._link = CarriedLink(house.identity, self._directors)
         self._door: HttpServer | None = None
-        self._here = False
+        self._here = self._told = False
         self._moved = self._turned = 0.0
-        self._heard = 0  # the number of the last event before this visit
+        self._heard = {ALARM: 0, EVENT: 0}  # the numbers of the last events before this visit
         self._held: tuple[Brought, bytes] | None = None  # a bundle no director of this root signed: a newer may come
 
     @property
@@ -156,6 +156,8 @@ class Visits:
         if self._link.moves != before:
             self._moved = self._ticks()
         settled = self._ticks() - self._moved >= QUIET and not self._house.proving
+        if settled and self._tell_lacking():
+            settled, self._moved = False, self._ticks()  # so that the word of it still goes along
         told, take = (self._troubles(), self._end()) if turn.ends else ((), ())
         return Reply(str(self._house.identity.device), want, settled, take, refused, self._state(), told)
 
@@ -176,10 +178,10 @@ class Visits:
             self._leave()
 
     def _begin(self) -> None:
-        self._here, self._held = True, None
+        self._here, self._held, self._told = True, None, False
         self._moved = self._ticks()
         with suppress(sqlite3.Error):  # a disk that refuses: the state says so
-            self._heard = self._house.outbox.last(EVENT)
+            self._heard = {kind: self._house.outbox.last(kind) for kind in self._heard}
         self._link.start(self._handle, lambda up, reason: self._handle(self._joined(self._uplink())))
 
     def _take(self, one: Brought, refused: dict[str, str], *, last: bool = False) -> None:
@@ -199,14 +201,28 @@ class Visits:
         """What whoever came should know, for nobody else sees it before the core does: the folder is too old, a file in
         it is damaged, a release was refused."""
         try:
-            records = [codec.decode(Record, one, len(one)) for one in self._house.outbox.after(EVENT, self._heard)]
+            waiting = [one for kind, n in self._heard.items() for one in self._house.outbox.after(kind, n)]
             left = self._house.outbox.size() - MOST
         except sqlite3.Error as error:
             return (f"the disk refuses: {error}",)
+        records = sorted((codec.decode(Record, one, len(one)) for one in waiting), key=lambda record: record.ts)
         events = [codec.decode(DeviceEvent, bytes(record.body)) for record in records]
         found = tuple(dict.fromkeys(e.text for e in events if e.severity == "alarm" and _FILE not in e.facts))
         text = f"{MOST >> 20} MiB of records go along in one trip: {left / 2**20:.1f} MiB wait for the next"
         return (*found, text) if left > 0 else found
+
+    def _tell_lacking(self) -> bool:
+        """Tells once in a visit that a release which is assigned is not whole in the folder, by accident or because
+        somebody took a part of it away; whether it was told just now. A root after the newest is always asked for."""
+        house = self._house
+        fetched = [d.model for d in house.deployments.values() if d.phase is Phase.FETCHING]
+        lacks = [name for name in self._link.lacking() if not name.endswith(".root.json")]
+        if self._told or not fetched or not lacks:
+            return False
+        names = ", ".join(sorted(lacks)[:3])
+        text = f"{len(lacks)} files of what is assigned are not in the folder ({names}); nothing of it is installed"
+        self._told = house.event(self._now(), "folder-incomplete", text, fetched[0], "notice", files=len(lacks))
+        return self._told
 
     def _end(self) -> tuple[bytes, ...]:
         house, now = self._house, self._now()

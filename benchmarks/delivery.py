@@ -5,8 +5,8 @@
 
 In one run, on one Mosquitto with TLS 1.3 and the access rules of a core; the HTTP server speaks TLS too:
 
-    falaj  a window of chunks, each checked, written and flushed; the digest of the whole, the key unwrapped, the blob
-           unsealed, the digest of the plaintext
+    falaj  a window of chunks, each checked and written, every sixteenth and the last flushed; the key unwrapped, the
+           blob unsealed, the digest of the plaintext
     a      the same bytes as plain retained chunks: one subscription to all, each hashed, written and flushed
     a'     the same, flushed once at the end
     b      one chunk asked for after the other, each answered by the core: hashed, written and flushed
@@ -25,12 +25,11 @@ from __future__ import annotations
 import argparse
 import functools
 import platform
-import re
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +37,8 @@ from time import perf_counter, process_time
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.carriers import PATIENCE, Asking, Cargo, Client, Falaj, Plain, Site, Steward, Web, web
+from benchmarks.results import put
+from edge import trust
 from sync import codec, topics
 from sync.chunks import CHUNK
 from sync.link import Publish
@@ -45,14 +46,14 @@ from sync.messages import Ack
 from sync.mqtt import Broker as At
 from tests.attacks.ground import open_ground
 from tests.core.world import TENANT
-from tests.edge.world import DEVICE, EPOCH, NOW, new_identity
+from tests.edge.world import DEVICE, EPOCH, MODEL, NOW, Core, new_identity
 from tests.faults.field import Wired, WiredCore, size_of
 from tests.faults.proxy import CLEAR, FaultProxy, Weather
 
 FAR = Weather(delay=0.01)
 DAY = 86_400.0
 REPORTS = 17  # of a day of one answer a second: one for each doubling
-RESULTS = Path(__file__).with_name("RESULTS.md")
+TITLE = "## Delivery"
 Make = Callable[[Site, str, Cargo, int], Client | Web]
 WAYS: dict[str, Make] = {
     "falaj": Falaj,
@@ -100,18 +101,34 @@ def timed(site: Site, make: Make, agents: int, cargo: Cargo, port: int) -> tuple
     return took, sum(c.came for c in clients) / agents / len(cargo.sealed), cpu
 
 
+@dataclass
+class Egress:
+    """Bytes that the core sent on its socket while it was counted."""
+
+    line: FaultProxy
+    bytes: int = 0
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        before = self.line.traffic.up
+        yield
+        self.bytes += self.line.traffic.up - before
+
+
 @contextmanager
-def published(site: Site, size: int) -> Iterator[Cargo]:
-    """A blob on the broker and in the web server's folder. Prints what the core sent for it."""
+def published(site: Site, size: int, where: str) -> Iterator[tuple[Cargo, Egress]]:
+    """A blob on the broker and in the web server's folder. Prints what the core sent for it: to publish it, and while
+    agents fetched it."""
     cargo = Cargo.of(size)
     with FaultProxy(site.ground.broker.port) as line:
         steward = Steward(site, line.port)
-        before = line.traffic.up
-        steward.publish(cargo)
+        egress = Egress(line)
+        with egress.counted():
+            steward.publish(cargo)
         (site.folder / "web" / cargo.blob.sealed).write_bytes(cargo.sealed)
-        sent = (line.traffic.up - before) / len(cargo.sealed)
-        verdict(f"core egress, bytes on its socket / bytes of the blob, {size // 1_000_000} MB", sent, 1.02)
-        yield cargo
+        yield cargo, egress
+        sent = egress.bytes / len(cargo.sealed)
+        verdict(f"core egress, bytes on its socket / bytes of the blob, {size // 1_000_000} MB, {where}", sent, 1.02)
         steward.publish(cargo, clear=True)
         steward.link.stop()
 
@@ -121,24 +138,26 @@ def compare(site: Site, sizes: Sequence[int], agents: Sequence[int], runs: int, 
     server = web(site)
     for size in sizes:
         print(f"{size} MB", flush=True)
-        with published(site, size * 1_000_000) as cargo:
+        where = "loopback" if weather is CLEAR else "far"
+        with published(site, size * 1_000_000, where) as (cargo, egress):
             for count in agents:
-                one_place(site, cargo, count, runs, weather, server.server_address[1])
+                one_place(site, cargo, egress, count, runs, weather, server.server_address[1])
     server.shutdown()
 
 
-def one_place(site: Site, cargo: Cargo, count: int, runs: int, weather: Weather, web_port: int) -> None:
+def one_place(site: Site, cargo: Cargo, egress: Egress, count: int, runs: int, weather: Weather, web_port: int) -> None:
     times: dict[str, list[float]] = {way: [] for way in WAYS}
     cpus: dict[str, list[float]] = {way: [] for way in WAYS}
     shares: list[float] = []
     for _ in range(runs):
         for way, make in WAYS.items():
             end = web_port if way == "c" else site.ground.broker.port
-            if weather is CLEAR:
-                took, share, cpu = timed(site, make, count, cargo, end)
-            else:
-                with FaultProxy(end, weather) as line:
-                    took, share, cpu = timed(site, make, count, cargo, line.port)
+            with egress.counted() if way == "falaj" else nullcontext():
+                if weather is CLEAR:
+                    took, share, cpu = timed(site, make, count, cargo, end)
+                else:
+                    with FaultProxy(end, weather) as line:
+                        took, share, cpu = timed(site, make, count, cargo, line.port)
             times[way].append(took)
             cpus[way].append(cpu)
             shares += [share] if way == "falaj" else []
@@ -157,6 +176,21 @@ def one_place(site: Site, cargo: Cargo, count: int, runs: int, weather: Weather,
         told = "b / falaj " + verdict("time of b / time of falaj", pace, 5.0, least=True, row=False)
     cells = " | ".join(f"{found:.2f}" for found in middle.values())
     FOUND.times.append(f"| {name} | {cells} | {told} | {effort:.2f} |")
+
+
+def trusted(site: Site) -> None:
+    """What reading a release's trust files takes, once a release whatever its size: the light agents leave it out."""
+    core, spent = Core(), []
+    shipped = core.ship(1)
+    for run in range(5):
+        begun = process_time()
+        trust.accept(
+            site.new_folder(f"trust-{run}"), core.root, core.files, {}, MODEL, 1, shipped.digest, core.now
+        )  # fmt: skip
+        spent.append(process_time() - begun)
+    told = f"{1000 * statistics.median(spent):.0f} ms"
+    print(f"  a release's trust files read by tuf: {told} of CPU", flush=True)
+    FOUND.figures.append(f"| a release's trust files read by tuf, CPU, once a release | {told} | | |")
 
 
 def cut_often(site: Site, size: int) -> None:
@@ -236,7 +270,7 @@ def write(runs: int) -> None:
     """The section of RESULTS.md, in place of the one before. Prose that stands below its tables goes with it."""
     machine = f"{platform.machine()}, {platform.system()} {platform.release()}, CPython {platform.python_version()}"
     lines = [
-        f"## Delivery (`python benchmarks/delivery.py`), {datetime.now(UTC):%Y-%m-%d}, 2-core VM", "",
+        f"{TITLE} (`python benchmarks/delivery.py`), {datetime.now(UTC):%Y-%m-%d}, 2-core VM", "",
         f"Medians of {runs} runs on {machine}. All agents live in one process, which opens what it received (unwraps, "
         "unseals, checks the digest again);\nthe plain ways only hash, write and flush. The script says what each way "
         "does.", "",
@@ -245,8 +279,7 @@ def write(runs: int) -> None:
         "|---|---|---|---|---|---|---|---|", *FOUND.times, "",
         "| figure | measured | target | |", "|---|---|---|---|", *FOUND.figures, "",
     ]  # fmt: skip
-    text = RESULTS.read_text()
-    RESULTS.write_text(re.sub(r"## Delivery \(.*?(?=\n## )", lambda _: "\n".join(lines), text, count=1, flags=re.S))
+    put("\n".join(lines), TITLE)
 
 
 def numbers(text: str) -> list[int]:
@@ -274,6 +307,7 @@ def main() -> None:
                 compare(site, chosen.sizes, chosen.agents, chosen.runs, CLEAR)
             if "far" in chosen.only:
                 compare(site, chosen.sizes[:1], chosen.agents[:1], chosen.runs, FAR)
+                trusted(site)
             if "cut" in chosen.only:
                 for size in chosen.sizes:
                     cut_often(site, size * 1_000_000)

@@ -2,38 +2,37 @@
 
     .venv/bin/python benchmarks/footprint.py [--minutes 20] [--install] [--write]
 
-Memory is the resident set of a fresh process that serves the demo's CNN over HTTP with everything on (metrics,
-telemetry, ring, pairs), bindings on a local broker, `edge.trust` loaded and a journal and an outbox open; beside it one
-that only imports onnxruntime, numpy, paho, cryptography, tuf and sqlite3 and holds the same session. The first
-prediction counts from the start of the process. The soak asks without a pause while the releases are switched every ten
-seconds (each time a new session): memory and open files must stay flat. `--install` puts `falaj[edge]` into a fresh
-environment and weighs it (needs a package index).
+The agent is `falaj edge run` in a process of its own, with one committed release, its uplink (TLS) up, its local broker
+beside it and everything on that it has in the field. Memory is its resident set; beside it that of a process that only
+imports onnxruntime, numpy, paho, cryptography, tuf and sqlite3 and holds a session. The first prediction counts from
+the start of the process. In the soak a new release comes every ten seconds, by the uplink, the proving child and a
+trial, while it is asked without a pause: memory and open files must stay flat. `--install` puts `falaj[edge]` into a
+fresh environment and weighs it (needs a package index).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import venv
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from appliance.broker import Broker, local_config, write_passwords
-from benchmarks import serving as bench
+from benchmarks.ground import Ground, answer, ground, program, start
+from benchmarks.results import put
 from benchmarks.rivals import graphs
+from tests.edge.world import MODEL
 
 ROOT = Path(__file__).parents[1]
 TITLE = "## Footprint of the agent"
-SWAP_S, LOOK_S = 10.0, 5.0
+RELEASE_S, LOOK_S = 10.0, 5.0
+SIZE = 100_000  # bytes of a release
 BARE = """
 import sys, sqlite3, numpy as np, onnxruntime as ort, paho.mqtt.client, tuf.ngclient, time
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -45,29 +44,6 @@ session.run(["y"], {"x": np.zeros((1, 100, 6), np.float32)})
 print("ready", flush=True)
 time.sleep(60)
 """
-
-
-@contextmanager
-def agent(folder: Path, swap_s: float = 1e6) -> Iterator[tuple[int, int, float]]:
-    """The agent's process on the folder's graphs: its id, its HTTP port, seconds to its first prediction."""
-    http_port, mqtt_port = bench.free_port(), bench.free_port()
-    broker = Broker(folder / "broker", "127.0.0.1", mqtt_port, "a free port")
-    broker.start(local_config(folder / "broker", mqtt_port))
-    command = [sys.executable, "-m", "benchmarks.rivals.swapped", str(folder), str(http_port), str(mqtt_port)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    began = time.monotonic()
-    process = subprocess.Popen([*command, str(swap_s)], env=env, stdout=subprocess.DEVNULL)
-    try:
-        request = bench.question(bench.OURS, "cnn")
-        while bench.answer(http_port, request) is None:
-            if process.poll() is not None or time.monotonic() - began > 60:
-                raise SystemExit("the agent did not start")
-            time.sleep(0.01)
-        yield process.pid, http_port, time.monotonic() - began
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
-        broker.stop()
 
 
 def resident(pid: int) -> float:
@@ -91,42 +67,66 @@ def bare(folder: Path) -> float:
     return found
 
 
+def committed(found: Ground, number: int) -> None:
+    """Asks until this release is committed: it answers, and nothing is on trial."""
+    ends = time.monotonic() + 60
+    while answer(found.box.http_port) != number or found.box.status()["models"][MODEL]["phase"] != "steady":
+        if time.monotonic() > ends:
+            raise SystemExit(f"release {number} was not committed:\n{found.box.said()}")
+
+
 def at_rest(folder: Path, runs: int) -> list[str]:
     """Memory and time to the first prediction, medians of fresh processes."""
     ours, alone, first = [], [], []
-    for _ in range(runs):
-        with agent(folder) as (pid, port, seconds):
+    with ground(folder, broker=True) as found, found.box.ended():
+        found.release(1, SIZE, soak_answers=5)
+        start(found.box, program(found.box))
+        committed(found, 1)
+        for _ in range(runs):
+            found.box.end()
+            _, seconds = start(found.box, program(found.box))
             for _ in range(200):
-                bench.answer(port, bench.question(bench.OURS, "cnn"))
-            ours.append(resident(pid))
+                answer(found.box.http_port)
+            assert found.box.process is not None
+            ours.append(resident(found.box.process.pid))
             first.append(seconds)
-        alone.append(bare(folder))
+            alone.append(bare(folder))
     mine, theirs = statistics.median(ours), statistics.median(alone)
     return [
-        f"- memory: {mine:.1f} MiB (target 100), its libraries with the same session {theirs:.1f} MiB:"
+        f"- memory: {mine:.1f} MiB (target 100), its libraries with a session {theirs:.1f} MiB:"
         f" {mine / theirs:.2f} times (target 1.25)",
         f"- start to the first prediction: {statistics.median(first):.2f} s (target 1.5)",
     ]
 
 
 def soak(folder: Path, minutes: float) -> list[str]:
-    """Memory and open files while it is asked and switched; the first fifth is left out as warming up."""
+    """Memory and open files while it is asked and updated; the first fifth is left out as warming up."""
     seen: list[tuple[float, int]] = []
-    with agent(folder, SWAP_S) as (pid, port, _):
-        request, ends = bench.question(bench.OURS, "cnn"), time.monotonic() + 60 * minutes
-        while time.monotonic() < ends:
-            look = time.monotonic() + min(LOOK_S, 6 * minutes)
-            while time.monotonic() < look:
-                if bench.answer(port, request) is None:
-                    raise SystemExit("an answer failed during the soak")
-            seen.append((resident(pid), descriptors(pid)))
+    with ground(folder, broker=True) as found, found.box.ended():
+        number, asked, began = 1, 0, time.monotonic()
+        found.release(number, SIZE, soak_answers=5)
+        start(found.box, program(found.box))
+        assert found.box.process is not None
+        pid, looked = found.box.process.pid, began
+        while (now := time.monotonic()) - began < 60 * minutes:
+            if answer(found.box.http_port) is None:
+                raise SystemExit(f"an answer failed during the soak:\n{found.box.said()}")
+            asked += 1
+            if now - began >= number * RELEASE_S:
+                number += 1
+                found.release(number, SIZE, soak_answers=5)
+            if now - looked >= min(LOOK_S, 6 * minutes):
+                looked = now
+                seen.append((resident(pid), descriptors(pid)))
+        committed(found, number)
     steady = seen[len(seen) // 5 :]
     half = len(steady) // 2
     before, after = (statistics.median(mb for mb, _ in part) for part in (steady[:half], steady[half:]))
-    files = sorted({count for _, count in steady})
+    files = sorted(count for _, count in steady)
     return [
-        f"- soak of {minutes:g} min, a switch to a new session every {SWAP_S:g} s: memory {before:.1f} MiB in its first"
-        f" half, {after:.1f} in its second; open files {files[0]} to {files[-1]}",
+        f"- soak of {minutes:g} min, {number} releases, one every {RELEASE_S:g} s, {asked:,} questions, all answered:"
+        f" memory {before:.1f} MiB in its first half, {after:.1f} in its second; open files {files[0]} to {files[-1]}"
+        f" (median {files[len(files) // 2]})",
     ]
 
 
@@ -157,17 +157,17 @@ def main() -> int:
     args = parser.parse_args()
     title = f"{TITLE} (`python benchmarks/footprint.py`), {datetime.now(UTC):%Y-%m-%d}, {args.machine}"
     with tempfile.TemporaryDirectory() as home:
-        folder = Path(home)
-        for name, graph in (("mlp", graphs.mlp()), ("cnn", graphs.cnn())):
-            (folder / f"{name}.onnx").write_bytes(graph)
-        write_passwords(folder / "broker", ("falaj", "app"))
-        lines = at_rest(folder, args.runs)
-        lines += soak(folder, args.minutes) if args.minutes else []
+        rest, moving = Path(home) / "rest", Path(home) / "moving"
+        rest.mkdir()
+        moving.mkdir()
+        (rest / "cnn.onnx").write_bytes(graphs.cnn())
+        lines = at_rest(rest, args.runs)
+        lines += soak(moving, args.minutes) if args.minutes else []
     lines += installed() if args.install else []
     section = "\n".join([title, "", *lines, ""])
     print(section)
     if args.write:
-        bench.write(section, TITLE)
+        put(section, TITLE)
     return 0
 
 

@@ -11,11 +11,8 @@ with no broker, no core and the clock at 1970. Needs the development set-up. End
 from __future__ import annotations
 
 import argparse
-import http.client
-import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,24 +25,16 @@ from random import Random
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from appliance.demo.fleet import free_ports
-from core.fleet import enrolment
+from benchmarks.ground import Ground, answer, ground, program, start
+from benchmarks.results import put
 from edge.journal import Journal
-from sync import topics
-from sync.messages import Gates
-from sync.mqtt import Broker as At
-from tests.attacks.ground import open_ground
-from tests.edge.device import Device
-from tests.edge.world import MODEL, new_identity
-from tests.faults.box import Box, move_in
-from tests.faults.field import WiredCore
-from tests.faults.small_disk import SmallDisk
+from tests.edge.world import MODEL
+from tests.faults.box import Box
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
-TARGET_S, PATIENCE_S, ASK_S = 2.0, 30.0, 0.005
+TITLE = "## Restarts"
+TARGET_S = 2.0
 EACH = 4  # restarts under each release
 SIZE = 500_000  # bytes of a release
-QUESTION = json.dumps({"inputs": [{"name": "i", "shape": [1], "datatype": "INT64", "data": [0]}]})
 
 
 @dataclass
@@ -67,32 +56,13 @@ class Run:
         return float(np.percentile(self.seconds, 99)) <= TARGET_S
 
 
-def answer(port: int) -> int | None:
-    """The number of the release that answers now."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("POST", f"/v2/models/{MODEL}/infer", QUESTION)
-        said = json.loads(connection.getresponse().read())
-        return int(said["model_version"]) if "outputs" in said else None
-    except (OSError, ValueError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()
-
-
-def start(box: Box, argv: list[str], run: Run | None = None) -> int:
+def restart(box: Box, argv: list[str], run: Run) -> int:
     """The release that answered first; how long that took goes into `run`."""
-    begun = time.perf_counter()
-    with box.log.open("ab") as log:
-        box.process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
-    while (number := answer(box.http_port)) is None:
-        if box.process.poll() is not None or time.perf_counter() - begun > PATIENCE_S:
-            raise SystemExit(f"no answer after a restart:\n{box.said()}")
-        time.sleep(ASK_S)
-    if run is not None:
-        run.seconds.append(time.perf_counter() - begun)
-        run.busy.append(processor_seconds(box.process.pid))
-        run.answered[number] += 1
+    number, seconds = start(box, argv)
+    assert box.process is not None
+    run.seconds.append(seconds)
+    run.busy.append(processor_seconds(box.process.pid))
+    run.answered[number] += 1
     return number
 
 
@@ -120,17 +90,17 @@ def lives(box: Box, seconds: float) -> None:
         time.sleep(min(0.02, max(0.0, end - time.perf_counter())))
 
 
-def updates(core: WiredCore, device: Device, box: Box, restarts: int, chance: Random) -> Run:
+def updates(found: Ground, restarts: int, chance: Random) -> Run:
     """Kills at random moments, with a new release every few."""
-    run, argv, shipped = Run(), program(box), {1}
+    run, box, shipped = Run(), found.box, {1}
     while len(run.seconds) < restarts:
         if len(run.seconds) % EACH == 0:
             number = len(shipped) + 1
             shipped.add(number)
-            core.assign(core.ship_large(number, SIZE), device.identity, gates=Gates(soak_answers=30))
+            found.release(number, SIZE, soak_answers=30)
         lives(box, chance.uniform(0.0, 1.5))
         run.phases[kill(box)] += 1
-        if (number := start(box, argv, run)) not in shipped:
+        if (number := restart(box, program(box), run)) not in shipped:
             raise SystemExit(f"release {number} answers, and was never signed")
     return run
 
@@ -141,36 +111,20 @@ def cold(box: Box, restarts: int) -> Run:
     wrong.write_text(str(-time.time()))
     argv = [sys.executable, "-P", "-m", "tests.faults.other_clock", str(wrong), *program(box)[4:]]
     for _ in range(restarts):
-        start(box, argv, run)
+        restart(box, argv, run)
         run.phases[kill(box)] += 1
     return run
 
 
-def program(box: Box) -> list[str]:
-    return [sys.executable, "-P", "-m", "appliance.cli", "edge", "run", "--dir", str(box.folder.root)]
-
-
 def measure(folder: Path, restarts: int, colds: int, seed: int) -> tuple[Run, Run]:
-    ground = open_ground(folder / "uplink")
-    pair = enrolment.issue_core(ground.authority, ground.now)
-    core = WiredCore().connect(
-        At("127.0.0.1", ground.broker.port, topics.CORE_NAME, ground.tls(pair.certificate, pair.key))
-    )
-    device = Device(core, folder / "device", new_identity(core.root))
-    device.folder.mkdir()
-    web, local = free_ports(2)
-    box = move_in(device, ground.authority, SmallDisk(folder), folder, (web, ground.broker.port, local))
-    core.assign(core.ship_large(1, SIZE), device.identity, gates=Gates(soak_answers=5))
-    try:
-        start(box, program(box))
-        lives(box, 3.0)
-        moving = updates(core, device, box, restarts, Random(seed))
-        kill(box)
-    finally:
-        core.link.stop()
-        ground.broker.stop()
-    with box.ended():
-        return moving, cold(box, colds)
+    with ground(folder) as found:
+        found.release(1, SIZE, soak_answers=5)
+        start(found.box, program(found.box))
+        lives(found.box, 3.0)
+        moving = updates(found, restarts, Random(seed))
+        kill(found.box)
+    with found.box.ended():
+        return moving, cold(found.box, colds)
 
 
 def main() -> int:
@@ -192,9 +146,8 @@ def main() -> int:
     print(text)
     if given.write:
         day = datetime.now(UTC).strftime("%Y-%m-%d")
-        title = f"## Restarts (`python benchmarks/restart.py`), {day}, {os.cpu_count()}-core {platform.machine()}"
-        with RESULTS.open("a", encoding="utf-8") as results:
-            results.write(f"\n{title}\n\n{text}")
+        title = f"{TITLE} (`python benchmarks/restart.py`), {day}, {os.cpu_count()}-core {platform.machine()}"
+        put(f"{title}\n\n{text}", TITLE)
     return 0 if moving.met and still.met else 1
 
 

@@ -41,6 +41,7 @@ import onnxruntime as ort
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from appliance.broker import Broker, local_config, write_passwords
+from benchmarks.results import put
 from benchmarks.rivals import graphs, ours
 from benchmarks.rivals.asker import Asker
 from benchmarks.rivals.client import Load, NoClient, load_test
@@ -48,7 +49,6 @@ from edge.recording import ROWS as ROWS_WATCHED
 
 HERE = Path(__file__).parent
 TITLE = "## Serving over HTTP"
-RESULTS = HERE / "RESULTS.md"
 CONNECTIONS = (1, 16, 64)
 SHAPES = {"mlp": (1, graphs.WIDTHS[0]), "cnn": (1, *graphs.WINDOW)}
 TITLES = {"mlp": "MLP 32-64-64-6", "cnn": "the demo's 1D-CNN, 100 x 6"}
@@ -345,15 +345,6 @@ def versions(rivals: Path | None) -> str:
     return f"{ours}; rivals: {told.stdout.strip()}."
 
 
-def write(section: str, title: str = TITLE) -> None:
-    """Puts the section into RESULTS.md, in the place of the one before whose heading begins with `title`."""
-    text = RESULTS.read_text()
-    start = text.find(title)
-    end = text.find("\n## ", start + 1)
-    before, after = (text[:start], text[end + 1 :] if end >= 0 else "") if start >= 0 else (text.rstrip() + "\n\n", "")
-    RESULTS.write_text(f"{before}{section}\n{after}".rstrip() + "\n")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rivals", type=Path, help="Python of an environment with mlserver, litserve, uvicorn")
@@ -391,7 +382,7 @@ def main() -> int:
     section = "\n".join(lines)
     print(section)
     if args.write:
-        write(section)
+        put(section, TITLE)
     return 0
 
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -23,8 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 
-from core.durable import sync_folder
 from core.handoffs import LakeFile, Merged
+from sync import durable
 from sync.names import Digest, Name
 
 KeyChange = Callable[[bytes], bytes]
@@ -131,21 +129,10 @@ class Lake:
         key = hashlib.sha256(f"{batch}\n{content}".encode()).hexdigest()[:32]
         name = f"day={day}/{key}.parquet"
         path = self._path(source, name)
-        for made in _make_folders(path.parent):
-            sync_folder(made.parent)
         marked = rows.replace_schema_metadata({_FILE_MARK: f"{source}/{name}".encode()})
         secret = self._factory.file_encryption_properties(self._connection, _CONFIGURATION)
-        part = path.with_name(f".{path.name}.part")
-        try:
-            with part.open("wb") as file:
-                pq.write_table(marked, file, compression="zstd", encryption_properties=secret)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)  # on a full disk it is what the next one needs
-            raise
-        sync_folder(path.parent)
+        with durable.writing(path) as file:
+            pq.write_table(marked, file, compression="zstd", encryption_properties=secret)
         return LakeFile(name, rows.num_rows, content)
 
     def _read(self, source: str, name: str, columns: Sequence[str] | None) -> pa.Table:
@@ -204,14 +191,3 @@ def _by_day(table: pa.Table, time: str) -> list[tuple[str, pa.Table]]:
         text = str(np.datetime64(int(day), "D"))
         parts.append((text, table.filter(pa.array(days == day))))
     return parts
-
-
-def _make_folders(folder: Path) -> list[Path]:
-    """Makes `folder`; returns what was made, outermost first, so that the caller can make it durable."""
-    absent = [p for p in (folder, *folder.parents) if not p.exists()]
-    made = []
-    for path in reversed(absent):
-        with suppress(FileExistsError):  # another worker was first: just as good
-            path.mkdir(mode=0o700)
-            made.append(path)
-    return made

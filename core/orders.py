@@ -31,7 +31,7 @@ class Wish(Order, frozen=True, kw_only=True):
 
 
 class Commit(Order, frozen=True, kw_only=True):
-    """Base of what only processes of the core's own say: a worker, the listener for newcomers."""
+    """Base of what only processes of the core's own say: a worker, the listener for newcomers, the supervisor."""
 
 
 # --- from people ------------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ class CarryOut(Wish, frozen=True, kw_only=True):
     device: DeviceId
 
 
-# --- from workers, and from the listener -------------------------------------------------------------------------
+# --- from workers, the listener and the supervisor ---------------------------------------------------------------
 
 
 class Enrol(Commit, frozen=True, kw_only=True):
@@ -260,11 +260,17 @@ class JobFailed(Commit, frozen=True, kw_only=True):
     hint: str = ""
 
 
+class PartsFailing(Commit, frozen=True, kw_only=True):
+    """What the core's supervisor cannot keep up now, all of it: part -> what is in the way, and what to do."""
+
+    parts: dict[str, str]
+
+
 AnyOrder = (
     ApplyProject | Ingest | Train | TrustKeys | TrustInit | ChangeTrust | Approve | RevokeRelease | Override | Force
     | Reverse | SetAside | Label | Question | IssueToken | IssueSiteToken | ImportBoxes | Accept | Revoke | Replace
     | Authority | Enrol | EnrolByFolder | CarryIn | CarryOut | JobProgress | CommitRows | CommitLookup
-    | CommitCandidate | JobFailed
+    | CommitCandidate | JobFailed | PartsFailing
 )  # fmt: skip
 
 

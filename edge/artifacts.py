@@ -3,19 +3,18 @@
 A blob under way lies in `{digest}.part`, each chunk at its offset; after a restart its chunks are hashed again, so
 there is no bitmap that could lie, and a chunk that a power cut took before it was flushed only comes once more. A
 finished blob is flushed and then renamed into place, so a file without `.part` is whole, or a disk error that the next
-load will find.
+load will find: each chunk fitted its digest in the signed manifest, and unsealing authenticates every byte once more.
+The digest of the whole is taken only where that fails, to tell whose fault it is.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from sync import chunks
+from sync import chunks, durable
 from sync.errors import Damaged
 from sync.manifest import Blob
 from sync.names import Digest
@@ -29,23 +28,14 @@ class Rotten(Damaged):
     code = "blob-rotten"
 
 
-@dataclass
-class _Progress:
-    """What is known of a part without reading it again; all of it may be forgotten."""
-
-    hashed: int = 0  # chunks from the first on that `whole` has seen
-    unflushed: int = 0
-    whole: hashlib._Hash = field(default_factory=hashlib.sha256)
-
-
 class Artifacts:
     """The folder of sealed blobs of one device."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._progress: dict[Digest, _Progress] = {}
+        self._unflushed: dict[Digest, int] = {}  # chunks of a part that were written since it was flushed
         with contextlib.suppress(OSError):  # a disk that refuses: `put` makes it, or says why not
-            self._make()
+            durable.make_folder(self.folder)
 
     def complete(self, blob: Blob) -> bool:
         path = self.folder / blob.sealed
@@ -64,39 +54,29 @@ class Artifacts:
 
     def put(self, blob: Blob, index: int, payload: bytes) -> None:
         """Writes one chunk that was checked by `chunks.fits`; OSError if the disk refuses."""
-        progress = self._progress.setdefault(blob.sealed, _Progress())
         descriptor = self._open_part(blob)
         try:
             offset, written = index * blob.chunk, 0
             while written < len(payload):  # a disk that fills up takes a part, and refuses the next
                 written += os.pwrite(descriptor, payload[written:], offset + written)
-            progress.unflushed += 1
-            if progress.unflushed >= FLUSH:
+            unflushed = self._unflushed.pop(blob.sealed, 0) + 1
+            if unflushed < FLUSH:
+                self._unflushed[blob.sealed] = unflushed
+            else:
                 os.fsync(descriptor)
-                progress.unflushed = 0
         finally:
             os.close(descriptor)
-        if index == progress.hashed:
-            progress.whole.update(payload)
-            progress.hashed += 1
 
     def finish(self, blob: Blob) -> None:
-        """All chunks are here: checks the digest of the whole, flushes it and moves it into place.
-
-        Only what came out of order is read again for it. Raises Damaged if the whole does not match; the part is
-        removed then, to be fetched anew. Raises OSError if the disk refuses.
-        """
-        part, progress = self._part(blob), self._progress.pop(blob.sealed, _Progress())
-        with part.open("rb") as file:
-            file.seek(progress.hashed * blob.chunk)
-            while piece := file.read(blob.chunk):
-                progress.whole.update(piece)
-            if progress.whole.hexdigest() != blob.sealed:
-                part.unlink()
-                raise Damaged(f"blob {blob.sealed[:12]}: chunks fit, the whole does not")
-            os.fsync(file.fileno())
-        part.replace(self.folder / blob.sealed)
-        _sync_folder(self.folder)
+        """All chunks are here: flushes the part and moves it into place. Raises OSError if the disk refuses."""
+        self._unflushed.pop(blob.sealed, None)
+        part = self._part(blob)
+        descriptor = os.open(part, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        durable.rename(part, self.folder / blob.sealed)
 
     def opened(self, blob: Blob, unseal: Callable[[bytes], bytes]) -> bytes:
         """What `unseal` makes of the sealed bytes, which authenticates each of them; only if it raises Damaged are they
@@ -122,7 +102,7 @@ class Artifacts:
     def prune(self, keep: set[Digest]) -> None:
         """Removes everything that no deployment names any more; what the disk does not let go of stays till the next
         time."""
-        self._progress = {digest: at for digest, at in self._progress.items() if digest in keep}
+        self._unflushed = {digest: count for digest, count in self._unflushed.items() if digest in keep}
         for path in self._files():
             if path.name.removesuffix(".part") not in keep:
                 with contextlib.suppress(OSError):  # room is not made: whoever needs it hears so from the disk
@@ -132,15 +112,12 @@ class Artifacts:
         """The finished blobs, by sealed digest. What else lies there, as on the root of a disk, is none of ours."""
         return tuple(sorted(Digest(p.name) for p in self._files() if Digest.shape.fullmatch(p.name)))
 
-    def _make(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-
     def _open_part(self, blob: Blob) -> int:
         flags = os.O_CREAT | os.O_WRONLY
         try:
             return os.open(self._part(blob), flags, 0o600)
         except FileNotFoundError:
-            self._make()
+            durable.make_folder(self.folder)
             return os.open(self._part(blob), flags, 0o600)
 
     def _files(self) -> list[Path]:
@@ -153,11 +130,3 @@ class Artifacts:
 
     def _part(self, blob: Blob) -> Path:
         return self.folder / f"{blob.sealed}.part"
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

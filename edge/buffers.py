@@ -151,9 +151,13 @@ class Buffers:
                 del notes[next(iter(notes))]
             self._dirty.setdefault((model, entity), self._ticks())
 
-    def hold(self, ack: Callable[[], None]) -> bool:
-        """Keeps `ack` until the next checkpoint; true if one is due because enough messages wait."""
+    def hold(self, ack: Callable[[], None], *, taken: bool = True) -> bool:
+        """Keeps `ack` until the next checkpoint; true if one is due because enough messages wait. Of a message of which
+        nothing was taken in, it waits for those that came before it alone: the broker wants to hear of them in turn."""
         with self._lock:
+            if not (taken or self._held):
+                ack()
+                return False
             self._held.append((self._ticks(), ack))
             return len(self._held) >= self._max_unacked
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edge import shape
+
 _HOST = frozenset({
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM,
@@ -69,11 +71,10 @@ def connect(path: Path | None, schema: Schema, factory: Factory = sqlite3.Connec
         path.touch(mode=0o600)
     db = sqlite3.connect(path or ":memory:", check_same_thread=False, factory=factory)
     try:
-        db.execute("PRAGMA journal_mode = WAL")
+        with shape.legible():
+            db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {schema.synchronous}")
-        _check(db, schema)
-        db.executescript(schema.script)
-        schema.prepare(db)
+        shape.make_ready(db, schema.script, schema.prepare, checked=schema.checked)
     except sqlite3.Error:
         db.close()
         raise
@@ -184,9 +185,7 @@ def copy(path: Path | None, schema: Schema) -> sqlite3.Connection:
             whole = "" if log.exists() and log.stat().st_size else "&immutable=1"
             with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{whole}", uri=True)) as file:
                 file.backup(db)
-            _check(db, schema)
-        db.executescript(schema.script)
-        schema.prepare(db)
+        shape.make_ready(db, schema.script, schema.prepare, checked=schema.checked)
         db.execute("PRAGMA query_only = ON")
     except sqlite3.Error:
         db.close()
@@ -290,10 +289,3 @@ class Database:
                 raise
             self.unreadable = True
             return copy(None, self._schema)
-
-
-def _check(db: sqlite3.Connection, schema: Schema) -> None:
-    if schema.checked:
-        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)

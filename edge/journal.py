@@ -1,7 +1,8 @@
 """What this device must remember across a power cut: one SQLite file, every write durable before it is acted on.
 
 Journal first, act second, report third. A file that cannot be read is put aside, never deleted, and the device
-starts without a past: it serves nothing until the core assigns again, and says so. A disk that refuses writing makes
+starts without a past: it serves nothing until the core assigns again, and says so. A row that cannot be read is put
+aside by itself, and all others count (`edge.aside`, which says what each stood for). A disk that refuses writing makes
 every write raise (`edge.database.obstacle`) and changes nothing, in the file or in memory; what was written stays
 readable, also for a start on such a disk.
 """
@@ -15,31 +16,22 @@ from typing import Self
 
 import msgspec
 
-from edge import untold
+from edge import aside, untold, verdicts
+from edge.aside import LIMIT, Aside
 from edge.database import Database, Factory, Schema, last_written
 from edge.states import Counter, Deployment, HeldPiece
-from edge.trust import Record
+from edge.trust import Record, Unrecorded
 from edge.untold import Saying, Untold
+from edge.verdicts import EVERY, Quarantined
 from sync import codec
 from sync.errors import Malformed
-from sync.names import LAST, Count, Digest, ModelName
+from sync.names import LAST, ModelName
 from sync.reports import WhyCard
 
 SCHEMA = 1
 CARDS = 20  # why cards kept
-_LIMIT = 16 * 1024 * 1024
 _FORGET_DIRECTOR = "DELETE FROM counter WHERE name IN ('epoch', 'desired_seq', 'signed_time', 'command_seq')"
 _FORGET_ACCEPTED = "DELETE FROM accepted WHERE model = ? AND number NOT IN (SELECT value FROM json_each(?))"
-FOR_GOOD = LAST  # the retry generation of a verdict that none lifts
-
-
-class Quarantined(msgspec.Struct, frozen=True):
-    """A verdict against one artifact on this device, lifted by a higher retry generation."""
-
-    artifact: Digest
-    manifest: Digest
-    retry: Count
-    reason: str
 
 
 class Journal:
@@ -115,7 +107,7 @@ class Journal:
 
     def deployments(self) -> dict[ModelName, Deployment]:
         rows = self._db.execute("SELECT document FROM deployment ORDER BY model").fetchall()
-        found = [codec.decode(Deployment, bytes(row[0]), _LIMIT) for row in rows]
+        found = [codec.decode(Deployment, bytes(row[0]), LIMIT) for row in rows]
         return {d.model: d for d in found}
 
     def write(
@@ -132,10 +124,7 @@ class Journal:
             numbers = msgspec.json.encode([slot.release.number for slot in deployment.slots()]).decode()
             db.execute(_FORGET_ACCEPTED, (deployment.model, numbers))
             if verdict is not None:
-                db.execute(
-                    "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)",
-                    (deployment.model, verdict.manifest, verdict.artifact, verdict.retry, verdict.reason),
-                )
+                verdicts.keep(db, deployment.model, verdict)
             if card is not None:
                 db.execute("INSERT INTO why (model, document) VALUES (?, ?)", (card.model, codec.encode(card)))
                 db.execute("DELETE FROM why WHERE id <= (SELECT max(id) FROM why) - ?", (CARDS,))
@@ -188,30 +177,31 @@ class Journal:
             db.execute("DELETE FROM accepted WHERE model = ? AND number = ?", (model, number))
 
     def record(self, model: ModelName, number: int) -> Record:
-        """The accepted-release record; raises Malformed if there is none that can be read."""
+        """The accepted-release record; raises Unrecorded if there is none that can be read."""
         row = self._db.execute("SELECT record FROM accepted WHERE model = ? AND number = ?", (model, number)).fetchone()
         if row is None:
-            raise Malformed(f"no accepted-release record of {model} {number}")
+            raise Unrecorded(f"no accepted-release record of {model} {number}")
         try:
             return msgspec.msgpack.decode(row[0], type=Record)
         except msgspec.DecodeError as error:
-            raise Malformed(f"accepted-release record of {model} {number}: {error}") from error
+            raise Unrecorded(f"accepted-release record of {model} {number}: {error}") from error
+
+    def accepted_roots(self) -> list[bytes]:
+        """The roots under which the releases held here were accepted."""
+        records = self._db.execute("SELECT record FROM accepted ORDER BY model, number").fetchall()
+        return [msgspec.msgpack.decode(record, type=Record).root for (record,) in records]
 
     # --- quarantine ---
 
     def quarantined(self, model: ModelName) -> tuple[Quarantined, ...]:
-        rows = self._db.execute(
-            "SELECT artifact, manifest, retry, reason FROM quarantine WHERE model = ? ORDER BY manifest",
-            (model,),
-        )
-        return tuple(Quarantined(Digest(a), Digest(m), retry, reason) for a, m, retry, reason in rows)
+        return verdicts.rows(self._db.execute(verdicts.OF_MODEL, (model, EVERY)).fetchall())
 
     # --- tables and config ---
 
     def pieces(self) -> dict[str, HeldPiece]:
         """What is held of each table and of the config, by name."""
         rows = self._db.execute("SELECT name, document FROM piece ORDER BY name").fetchall()
-        return {name: codec.decode(HeldPiece, bytes(document), _LIMIT) for name, document in rows}
+        return {name: codec.decode(HeldPiece, bytes(document), LIMIT) for name, document in rows}
 
     def put_piece(self, name: str, held: HeldPiece | None) -> None:
         """What is held now; None: nothing any more."""
@@ -219,6 +209,23 @@ class Journal:
             db.execute("DELETE FROM piece WHERE name = ?", (name,))
             if held is not None:
                 db.execute("INSERT INTO piece VALUES (?, ?)", (name, codec.encode(held)))
+
+    # --- what could not be read ---
+
+    def aside(self) -> list[Aside]:
+        """The rows that were put aside and not told yet, oldest first."""
+        return aside.rows(self._db.execute(aside.NOT_TOLD).fetchall())
+
+    def tell_aside(self, id_: int, says: Saying) -> None:
+        """What the core must hear of such a row, kept with the note that it is told."""
+        with self._db.transaction() as db:
+            db.execute("UPDATE aside SET told = 1 WHERE id = ?", (id_,))
+            untold.keep(db, says)
+
+    def lose_root(self, reason: str) -> None:
+        """Puts the root aside: whoever believes it found that it is none."""
+        with self._db.transaction() as db:
+            aside.lose_root(db, reason)
 
     # --- why ---
 
@@ -265,10 +272,6 @@ CREATE TABLE IF NOT EXISTS accepted (
     model TEXT, number INTEGER, record BLOB NOT NULL, PRIMARY KEY (model, number)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS piece (name TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS quarantine (
-    model TEXT, manifest TEXT, artifact TEXT NOT NULL, retry INTEGER NOT NULL, reason TEXT NOT NULL,
-    PRIMARY KEY (model, manifest)
-) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS why (id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, document BLOB NOT NULL);
 """
 
@@ -277,13 +280,7 @@ def _prepare(db: sqlite3.Connection) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version not in (0, SCHEMA):
         raise sqlite3.DatabaseError(f"journal schema {version}")
-    try:
-        for (document,) in db.execute("SELECT document FROM deployment"):
-            codec.decode(Deployment, bytes(document), _LIMIT)
-        for (document,) in db.execute("SELECT document FROM piece"):
-            codec.decode(HeldPiece, bytes(document), _LIMIT)
-    except Malformed as error:
-        raise sqlite3.DatabaseError(f"journal: {error}") from error
+    aside.sweep(db)
     if version != SCHEMA:  # a file that is only read must not need a write
         db.execute(f"PRAGMA user_version = {SCHEMA}")
 
@@ -295,4 +292,4 @@ def _count_on(db: sqlite3.Connection, aside: Path) -> None:
     db.executemany("INSERT OR REPLACE INTO counter VALUES (?, ?)", counters)
 
 
-_SCHEMA = Schema(_TABLES + untold.TABLE, prepare=_prepare)
+_SCHEMA = Schema(_TABLES + verdicts.TABLE + untold.TABLE + aside.TABLE, prepare=_prepare)

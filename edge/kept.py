@@ -7,10 +7,10 @@ whoever keeps it. Every file is bound to tenant, purpose and model, so that none
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
+from sync.durable import make_folder, write_private
 from sync.errors import SyncError
 from sync.names import ModelName, TenantId
 from sync.sealing import NONCE_BYTES, seal_small, unseal_small
@@ -33,14 +33,12 @@ class Kept:
         purpose: str,
         nonces: Callable[[int], bytes],
         report: Report,
-        flush: Callable[[int], None] = os.fsync,
     ) -> None:
-        self._flush = flush
         self._folder, self._tenant, self._key, self._purpose, self._nonces = folder, tenant, key, purpose, nonces
         self._refused = False
         self.report = report
         with contextlib.suppress(OSError):  # a disk that refuses: `save` makes it, or says why not
-            self._make()
+            make_folder(self._folder)
 
     def load(self, model: ModelName) -> bytes | None:
         """What was saved last; None where nothing was, or where it cannot be read, which is reported."""
@@ -56,15 +54,8 @@ class Kept:
         """Replaces what was saved; a reader finds the old content or the new, never a part, after a power
         cut too. Takes as long as the disk does."""
         sealed = seal_small(content, self._key, self._aad(model), self._nonces(NONCE_BYTES))
-        half = self._folder / f"{model}.half"  # no model's name has a dot
         try:
-            self._make()
-            half.touch(mode=0o600)
-            with half.open("wb") as file:
-                file.write(sealed)
-                file.flush()
-                self._flush(file.fileno())  # else a power cut may leave the new name and none of the content
-            half.replace(self._folder / model)
+            write_private(self._folder / model, sealed)  # no model's name has a dot, as the half of one has
         except OSError as error:
             if not self._refused:
                 text = f"the {self._purpose} of {model} is not kept: {error.strerror}; check the disk"
@@ -83,9 +74,6 @@ class Kept:
     def lost(self, model: ModelName, error: Exception) -> None:
         """Reports content that opened and yet says nothing to its reader."""
         self.report(f"{self._purpose}-state-lost", f"the {self._purpose} of {model} begins anew: {error}")
-
-    def _make(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def _aad(self, model: ModelName) -> bytes:
         return f"falaj/1 {self._purpose} {self._tenant} {model}".encode()

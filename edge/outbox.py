@@ -1,11 +1,14 @@
 """Store and forward: what the core must know lies here until the core says it is committed.
 
-Numbers rise without a gap within (epoch, kind). Full means the oldest records of the kind with most are dropped and
-counted: telling new things late beats never telling them. The core waits for each number in turn, so those that will
-never come are stood for by one *gap*: an event (code `topics.GAP`) under the last of their numbers. There is one
-where records were dropped, where an unreadable file was put aside (nobody knows how far it had counted), and where
-the core knows less than it once acknowledged (it was restored from a backup). A disk that refuses costs records,
-counted in `dropped`, never the agent: what lies here already is read all the while.
+Numbers rise without a gap within (epoch, kind). Full means the oldest records of some kind are dropped and counted
+(`edge.overflow`; alarms last): telling new things late beats never telling them. The core waits for each number in
+turn, so those that will never come are stood for by one *gap* (`edge.gaps`). There is one where records were dropped,
+where an unreadable file was put aside (nobody knows how far it had counted), and where the core knows less than it
+once acknowledged (it was restored from a backup). A disk that refuses costs records, counted in `dropped`, never the
+agent: what lies here already is read all the while.
+
+Alarms are a kind of their own, to leave first. A core that does not know it would keep of one only its size, so they
+are events among others until an assignment says otherwise (`alarms_apart`).
 
 A record that nobody can take in would hold up all behind it for good. It is *quarantined*: kept aside for a person,
 its number stood for by a gap, told by an event. That happens at once to one that is no document the wire lets through,
@@ -19,15 +22,16 @@ from pathlib import Path
 
 import msgspec
 
+from edge import gaps, overflow
 from edge.database import Database, Factory, Schema, last_written, obstacle
+from edge.renumbering import FURTHEST, renumber
 from edge.untold import Untold
-from sync import codec, topics
+from sync import codec
 from sync.commands import ANSWER
 from sync.errors import Malformed
-from sync.messages import EVENT, SAMPLE, DeviceEvent, Record
+from sync.messages import ALARM, EVENT, METRICS, SAMPLE, DeviceEvent, Record
 from sync.names import LAST, Kind
 
-CAPACITY = 10_000  # records of all kinds
 MOST = 32 * 1024 * 1024  # bytes of records read at once: for a folder each is held several times over
 ASIDE = 20  # quarantined records kept, the newest
 POISONED = "record-poisoned"  # the event that tells of one
@@ -42,6 +46,7 @@ class Outbox:
         self._answers: dict[Kind, int] = {}  # where it said it stands, and nobody has asked `answer` since
         self._db = Database(path, _SCHEMA, _lose, factory)
         self.epoch, self.boot = epoch, boot
+        self.alarms_apart = False  # whether the core knows that kind
 
     @property
     def put_aside(self) -> Path | None:
@@ -64,7 +69,8 @@ class Outbox:
         moved is known again, for a power cut may come before it is struck off there."""
         return self._add(saying.kind, saying.body, saying.ts, saying.key)
 
-    def _add(self, kind: Kind, body: object, now: float, key: str = "") -> bool:
+    def _add(self, wanted: Kind, body: object, now: float, key: str = "") -> bool:
+        kind = self._known(wanted)
         try:
             with self._db.transaction() as db:
                 if key and db.execute("SELECT 1 FROM moved WHERE key = ?", (key,)).fetchone():
@@ -89,29 +95,34 @@ class Outbox:
 
     def pending(self, limit: int = 100, most: int = MOST) -> list[tuple[Kind, int, bytes]]:
         """(kind, number, document) of records not acknowledged yet, `most` bytes of them or a single one, oldest first:
-        the few of all other kinds, then events, of which there may be thousands; samples and answers, which are large,
-        last."""
+        alarms, then the few of all other kinds, then events, of which there may be thousands, then metrics; samples and
+        answers, which are large, last."""
         found: list[tuple[Kind, int, bytes]] = []
-        for kind, n, document in self._db.execute(_PENDING, (self.epoch, SAMPLE, ANSWER, EVENT, limit)):
+        for kind, n, document in self._db.execute(_PENDING, (self.epoch, *_ORDER, limit)):
             most -= len(document)
             if found and most < 0:
                 break
             found.append((Kind(kind), n, bytes(document)))
         return found
 
-    def acknowledged(self, kind: Kind, epoch: int, n: int) -> None:
+    def acknowledged(self, kind: Kind, epoch: int, n: int) -> bool:
         """The core committed everything of this kind up to `n`. Unsigned: another epoch or an impossible `n` is
-        ignored."""
+        ignored. True where the core has more than this file knows of: it lost its end (`edge.renumbering`)."""
         if epoch != self.epoch or not 0 <= n <= LAST:
-            return
+            return False
+        behind = self.last(kind) < n <= FURTHEST
         self._answers[kind] = n
         try:
             with self._db.transaction() as db:
+                if behind:
+                    renumber(db, epoch, kind, n, self.boot)
                 db.execute("DELETE FROM record WHERE epoch = ? AND kind = ? AND n <= ?", (epoch, kind, n))
                 self._bridge(kind, n)
         except (sqlite3.Error, OSError) as error:
             if not obstacle(error):
-                raise  # else: the core acknowledges again when it is sent again
+                raise
+            return False  # the core acknowledges again when it is sent again
+        return behind
 
     def answer(self, kind: Kind) -> int | None:
         """Where the core said it stands, once: None until it says so again."""
@@ -124,7 +135,7 @@ class Outbox:
             with self._db.transaction() as db:
                 query = "SELECT document FROM record WHERE epoch = ? AND kind = ? AND n = ?"
                 row = db.execute(query, (self.epoch, kind, n)).fetchone()
-                if row is not None and not _is_gap(bytes(row[0])):
+                if row is not None and not gaps.is_gap(bytes(row[0])):
                     self._set_aside(kind, n, bytes(row[0]), why, now)
         except (sqlite3.Error, OSError) as error:
             if not obstacle(error):
@@ -169,6 +180,9 @@ class Outbox:
     def close(self) -> None:
         self._db.close()
 
+    def _known(self, kind: Kind) -> Kind:
+        return EVENT if kind == ALARM and not self.alarms_apart else kind
+
     def _append(self, kind: Kind, body: object, now: float) -> tuple[int, bytes]:
         """The record under the next number of its kind; in a transaction."""
         (n,) = self._db.execute(_NEXT, (self.epoch, kind)).fetchone()
@@ -188,23 +202,21 @@ class Outbox:
         return int(row[0]) + 1
 
     def _trim(self, now: float) -> None:
-        """Room for what is new: the two oldest of the kind with most records become one gap."""
-        (count,) = self._db.execute("SELECT count(*) FROM record").fetchone()
-        if count <= CAPACITY:
+        """Room for what is new: two that are the oldest of a kind become one gap, as often as it takes."""
+        if self._victim() is None:
             return
-        count -= self._db.execute("DELETE FROM record WHERE epoch <> ?", (self.epoch,)).rowcount  # nobody asks for them
-        if count <= CAPACITY:
-            return
-        kinds = "SELECT kind FROM record GROUP BY kind ORDER BY count(*) DESC, kind LIMIT 1"
-        (kind,) = self._db.execute(kinds).fetchone()
-        oldest = "SELECT rowid, n, document FROM record WHERE kind = ? ORDER BY n LIMIT ?"
-        victims = self._db.execute(oldest, (kind, count - CAPACITY + 1)).fetchall()
-        first, last = _first(victims[0][1], bytes(victims[0][2])), victims[-1][1]
-        real = sum(_first(n, bytes(document)) == n for _, n, document in victims)
-        for row, _, _ in victims:
-            self._db.execute("DELETE FROM record WHERE rowid = ?", (row,))
-        self._put(Kind(kind), last, self._gap(first, last, now), rowid=victims[0][0])
-        self._db.execute(_COUNT, (real,))
+        self._db.execute("DELETE FROM record WHERE epoch <> ?", (self.epoch,))  # nobody asks for them
+        while (kind := self._victim()) is not None:
+            oldest = "SELECT rowid, n, document FROM record WHERE kind = ? ORDER BY n LIMIT 2"
+            (row, n, document), (_, last, _) = victims = self._db.execute(oldest, (kind,)).fetchall()
+            real = sum(not gaps.is_gap(bytes(document)) for _, _, document in victims)
+            self._db.execute("DELETE FROM record WHERE kind = ? AND n <= ?", (kind, last))
+            self._put(kind, last, self._gap(gaps.first_of(n, bytes(document)), last, now), rowid=row)
+            self._db.execute(_COUNT, (real,))
+
+    def _victim(self) -> Kind | None:
+        rows = self._db.execute("SELECT kind, records, bytes FROM held")
+        return overflow.victim(overflow.Held(Kind(kind), records, size) for kind, records, size in rows)
 
     def _set_aside(self, kind: Kind, n: int, document: bytes, why: str, now: float) -> None:
         """In a transaction: the record is kept, a gap takes its place, an event tells."""
@@ -214,19 +226,19 @@ class Outbox:
         self._db.execute("UPDATE record SET document = ? WHERE epoch = ? AND kind = ? AND n = ?", where)
         text = f"record {n} of kind {kind} ({len(document)} bytes) can never be taken in and is kept aside: {why}"
         facts: dict[str, str | int | float] = {"kind": kind, "number": n, "bytes": len(document)}
-        self._append(EVENT, DeviceEvent(POISONED, text, None, "alarm", facts), now)
+        self._append(self._known(ALARM), DeviceEvent(POISONED, text, None, "alarm", facts), now)
 
     def _bridge(self, kind: Kind, n: int) -> None:
         """Where the core stands at `n` and the next record is further on, a gap leads there."""
         where = "SELECT rowid, n, document FROM record WHERE epoch = ? AND kind = ? ORDER BY n LIMIT 1"
         row = self._db.execute(where, (self.epoch, kind)).fetchone()
-        if row is None or _first(row[1], bytes(row[2])) <= n + 1:
+        if row is None or gaps.first_of(row[1], bytes(row[2])) <= n + 1:
             return
         if self._behind.get(kind) != n:  # once may be an old acknowledgement on its way; twice is an answer
             self._behind[kind] = n
             return
         ts = codec.decode(Record, bytes(row[2])).ts
-        if _first(row[1], bytes(row[2])) != row[1]:
+        if gaps.first_of(row[1], bytes(row[2])) != row[1]:
             self._db.execute("UPDATE record SET document = ? WHERE rowid = ?", (self._gap(n + 1, row[1], ts), row[0]))
             return
         (front,) = self._db.execute("SELECT min(rowid) FROM record").fetchone()
@@ -242,29 +254,7 @@ class Outbox:
         return codec.encode(Record(self.epoch, n, now, self.boot, body))
 
     def _gap(self, first: int, last: int, now: float) -> bytes:
-        text = (
-            f"records {first} to {last} are gone: no room, an unreadable outbox, one that nobody could take in, or a "
-            "core restored from a backup"
-        )
-        event = DeviceEvent(topics.GAP, text, None, "notice", {"first": first, "last": last})
-        return self._record(last, now, msgspec.Raw(codec.encode(event)))
-
-
-def _first(n: int, document: bytes) -> int:
-    """The first number a record stands for: its own, or of a gap the one it begins with."""
-    try:
-        event = codec.decode(DeviceEvent, bytes(codec.decode(Record, document).body))
-    except Malformed:
-        return n
-    first = event.facts.get("first")
-    return first if event.code == topics.GAP and isinstance(first, int) else n
-
-
-def _is_gap(document: bytes) -> bool:
-    try:
-        return codec.decode(DeviceEvent, bytes(codec.decode(Record, document, len(document)).body)).code == topics.GAP
-    except Malformed:
-        return False
+        return self._record(last, now, msgspec.Raw(codec.encode(gaps.body(first, last))))
 
 
 def _unfit(document: bytes) -> str | None:
@@ -278,7 +268,11 @@ def _unfit(document: bytes) -> str | None:
     return None
 
 
-_PENDING = "SELECT kind, n, document FROM record WHERE epoch = ? ORDER BY kind IN (?, ?), kind = ?, rowid LIMIT ?"
+_PENDING = """
+SELECT kind, n, document FROM record WHERE epoch = ?
+ORDER BY kind <> ?, kind IN (?, ?), kind = ?, kind = ?, rowid LIMIT ?
+"""
+_ORDER = (ALARM, SAMPLE, ANSWER, METRICS, EVENT)  # the first goes first, the others go after what is not named
 _NEXT = "INSERT INTO numbered VALUES (?, ?, 1) ON CONFLICT (epoch, kind) DO UPDATE SET n = n + 1 RETURNING n"
 _COUNT = "INSERT INTO dropped VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET n = n + excluded.n"
 
@@ -297,4 +291,4 @@ CREATE TABLE IF NOT EXISTS poison (id INTEGER PRIMARY KEY, kind TEXT, n INTEGER,
 CREATE TABLE IF NOT EXISTS moved (id INTEGER PRIMARY KEY, key TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS lost (id INTEGER PRIMARY KEY, upto INTEGER NOT NULL);
 """
-_SCHEMA = Schema(_TABLES)
+_SCHEMA = Schema(_TABLES + overflow.TABLE, prepare=overflow.count)

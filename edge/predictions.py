@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
@@ -86,11 +86,11 @@ class Predictions:
         """Keeps an answered prediction; the same id again (a redelivered window) changes nothing."""
         self.remember_all((of_window(prediction, window, self._now(), basis),))
 
-    def remember_all(self, answered: Sequence[Remembered]) -> None:
+    def remember_all(self, answered: Iterable[Remembered]) -> None:
         """As `remember`, in one transaction."""
-        if not answered:
-            return
         rows = [self._row(one) for one in answered]
+        if not rows:
+            return
         try:
             with self._lock:
                 if self._file.returned():

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -39,12 +40,12 @@ from sync.golden import Arrays
 from sync.manifest import Profile
 
 DEADLINE = 120.0  # seconds until the child is killed, on a device and at the core's gate alike
+REFUSED = 3  # exit status: the model, or what is given with it, cannot be used; the reason is on stderr
 
 _MIB = 1024 * 1024
 _RUNS, _ROUNDS, _WARM_UP = 50, 3, 5
 _CPU_SHARE = 0.5  # of the deadline, that the child may compute: whatever is slower than that, the host made so
 _HEADROOM = 256 * _MIB  # address space is not memory: arenas and mappings reserve more than they use
-_REFUSED = 3  # exit status: the model or its golden vectors cannot be used; the reason is on stderr
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _NEVER = sys.float_info.max  # the worst difference where there is no number for it (JSON knows no infinity)
 
@@ -62,11 +63,11 @@ class Overdue(Exception):
     """The child was still running at the deadline and was killed, before it had used up its processor time."""
 
 
+Asked = TypeVar("Asked")
 Run = Callable[[bytes, float], Ended]  # (stdin, deadline in seconds); raises Overdue, OSError, MemoryError
 
 
-# --- the parent's side
-# ------------------------------------------------------------------------------------------
+# --- the parent's side ------------------------------------------------------------------------------------------
 
 
 def run_child(request: bytes, deadline_s: float, module: str = "edge.proving", cpu_s: float | None = None) -> Ended:
@@ -149,8 +150,7 @@ def _child_environment() -> dict[str, str]:
     return {**passed, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 
 
-# --- the child's side
-# -------------------------------------------------------------------------------------------
+# --- the child's side -------------------------------------------------------------------------------------------
 
 
 def end_with_parent() -> None:
@@ -252,18 +252,33 @@ def memory(field: str) -> int:
     raise OSError(f"/proc/self/status has no {field}")
 
 
-def main() -> int:
-    """The child: limits, then the model. Anything but exit status 0 is a verdict on the model."""
+def within_limits(
+    kind: type[Asked], limits: Callable[[Asked, int], tuple[int, int]], work: Callable[[Asked], object]
+) -> int:
+    """The child's way from standard input to standard output: limits, then `work` on what was asked. `limits` gives the
+    arguments of `limit_self`, from what was asked and the SECONDS of the command line.
+
+    Returns the exit status: 0, or REFUSED with the reason on stderr; any other is that of a crash.
+    """
     end_with_parent()
-    request = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ProofRequest)
-    limit_self(int(sys.argv[1]), request.rss_mb)
+    asked = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=kind)
+    limit_self(*limits(asked, int(sys.argv[1])))
     try:
-        proof = measure(request, time.perf_counter, time.process_time)
+        found = work(asked)
     except (ModelError, Malformed, MemoryError) as error:
         sys.stderr.write(f"{error}\n")
-        return _REFUSED
-    sys.stdout.buffer.write(msgspec.json.encode(proof))
+        return REFUSED
+    sys.stdout.buffer.write(msgspec.json.encode(found))
     return 0
+
+
+def main() -> int:
+    """The child: anything but exit status 0 is a verdict on the model."""
+    return within_limits(
+        ProofRequest,
+        lambda request, seconds: (seconds, request.rss_mb),
+        lambda request: measure(request, time.perf_counter, time.process_time),
+    )
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edge.deadlines import Deadlines, standing
 from sync import chunks
+from sync.arrays import DTYPES
 from sync.errors import Malformed
-from sync.features import DTYPES, Datatype, TensorSpec, check_shape, fits
+from sync.features import Datatype, TensorSpec, check_shape, fits
 from sync.golden import Arrays
 from sync.manifest import Profile
 

@@ -223,12 +223,14 @@ class Proved:
 class LinkChanged:
     """The uplink came up or went down. `keeps`: it keeps whatever is said until it is heard, as a folder does that
     somebody carries; nothing need wait for an answer. `session` is the link's number of the one that came up, `limit`
-    the largest packet (bytes) it takes; 0: any."""
+    the largest packet (bytes) it takes; 0: any. `refused` is why this device turned away what answered in the broker's
+    place; empty if it did not."""
 
     up: bool
     keeps: bool = False
     session: int | None = None
     limit: int = 0
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ class Steady:
     def look(self, now: float, ticks: float, *, vouched: bool) -> Run:
         """The run that this look is in; a new one at the first look, and after a jump in either direction.
 
-        `now` in seconds since 1970, `ticks` of a clock that never jumps. `vouched`: somebody signed that it may be this
+        `now` in seconds since 1970, `ticks` of a clock that never jumps and runs on while the machine is suspended: one
+        that stood meanwhile would make a jump of every resume. `vouched`: somebody signed that it may be this
         late. Only the first run believes what was written in the time before it: in a later one the clock was just set.
         """
         run = self._run

@@ -24,11 +24,11 @@ from sync.errors import SyncError
 from sync.manifest import Manifest
 from sync.names import ModelName
 from sync.reports import DriftReport
-from sync.sketch import MAX_STREAMS, Stream, pack, unpack
+from sync.sketch import MAX_STREAMS, Sketch, Stream, pack, unpack
 from sync.windows import Rows
 
 KEEP_EVERY = 20  # drift windows between two checkpoints
-TOGETHER = 16  # full drift windows the detector is shown at once, where rows come faster than ...
+TOGETHER = 4  # full drift windows the detector is shown at once, where rows come faster than ...
 SOON = 1.0  # seconds of event time, after which it is shown a full window at once
 
 Alarm = Callable[[ModelName, DriftReport], None]
@@ -40,7 +40,7 @@ class _Watched:
 
     number: int
     window: int  # rows of a drift window
-    width: int  # streams
+    streams: tuple[str, ...]
     detector: Detector
     report: DriftReport
     kept: int = 0  # windows at the last checkpoint
@@ -80,7 +80,7 @@ class Telemetry:
         came = np.asarray(rows, np.float32)
         with self._lock:
             watched = self._watched.get(model)
-            if watched is None or came.ndim != 2 or came.shape[1] != watched.width:
+            if watched is None or came.ndim != 2 or came.shape[1] != len(watched.streams):
                 return
             watched.waiting.append(came)
             watched.over += len(came)
@@ -98,6 +98,13 @@ class Telemetry:
         """What is known of this model's drift; None where nothing is watched."""
         watched = self._watched.get(model)
         return watched.report if watched else None
+
+    def newest(self, model: ModelName, release: int) -> tuple[tuple[str, ...], Sketch] | None:
+        """The streams of a release that is watched, and the counters of their newest finished drift window."""
+        with self._lock:
+            watched = self._watched.get(model)
+            sketch = watched.detector.newest() if watched is not None and watched.number == release else None
+            return (watched.streams, sketch) if watched is not None and sketch is not None else None
 
     def write_down(self) -> None:
         """Checkpoints the detectors for which that is due; one thread at a time calls it, often."""
@@ -140,9 +147,10 @@ class Telemetry:
 
     def _begin(self, manifest: Manifest) -> _Watched:
         assert manifest.drift is not None
-        streams = tuple(Stream(name, "numeric") for name in streams_of(manifest))
+        names = streams_of(manifest)
+        detector = watch(tuple(Stream(name, "numeric") for name in names), manifest.drift)
         report = DriftReport(Status.NOT_CALIBRATED.value)
-        return _Watched(manifest.number, manifest.drift.window, len(streams), watch(streams, manifest.drift), report)
+        return _Watched(manifest.number, manifest.drift.window, names, detector, report)
 
     def _restore(self, manifest: Manifest) -> _Watched | None:
         content = self._kept.load(manifest.model)
@@ -156,8 +164,8 @@ class Telemetry:
             return None
         if kept.number != manifest.number:
             return None
-        window, width = kept.state.rule.window, len(kept.state.streams)
-        return _Watched(kept.number, window, width, detector, kept.report, kept.report.windows, kept.over)
+        window, streams = kept.state.rule.window, tuple(one.name for one in kept.state.streams)
+        return _Watched(kept.number, window, streams, detector, kept.report, kept.report.windows, kept.over)
 
     def _content(self, watched: _Watched) -> bytes:
         watched.kept, watched.due = watched.report.windows, False

@@ -34,7 +34,7 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from edge import roots
 from sync import codec
-from sync.errors import SyncError, Untrusted
+from sync.errors import Malformed, SyncError, Untrusted
 from sync.manifest import LIMIT, Manifest, role_of, target_path
 from sync.names import LAST, Digest, ModelName, TrustFile
 
@@ -67,6 +67,12 @@ class Record(msgspec.Struct, frozen=True):
     targets: bytes
     role: bytes
     manifest: bytes
+
+
+class Unrecorded(Malformed):
+    """A release without an accepted-release record that can be read: nothing is wrong with it, it is got anew."""
+
+    code = "record-lost"
 
 
 class Accepted(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ import sqlite3
 import msgspec
 
 from sync import codec
-from sync.messages import EVENT, WHY, DeviceEvent
+from sync.messages import ALARM, EVENT, WHY, DeviceEvent
 from sync.names import Kind
 from sync.reports import WhyCard
 
@@ -35,7 +35,9 @@ class Saying(msgspec.Struct, frozen=True):
 
     @property
     def kind(self) -> Kind:
-        return WHY if isinstance(self.body, WhyCard) else EVENT
+        if isinstance(self.body, WhyCard):
+            return WHY
+        return ALARM if self.body.severity == "alarm" else EVENT
 
 
 class Untold(msgspec.Struct, frozen=True):

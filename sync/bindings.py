@@ -55,7 +55,7 @@ class Binding(msgspec.Struct, frozen=True):
 
     `time_field` names the time of a reading in seconds. Where it is empty, and for `scalar` and `float32`, a reading
     has none and is timed by its arrival. `units` makes the model's units of what a sensor sends
-    (`sync.features.in_units`); the time may be among them.
+    (`sync.arrays.in_units`); the time may be among them.
 
     `emit` says which predictions are told: `always` all; `on-change` where the answer is another than the last that was
     told; `when` where its condition begins or ends to hold; `every` none of itself. With `every`, in seconds of event

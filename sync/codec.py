@@ -21,7 +21,7 @@ Document = TypeVar("Document")
 def _plain(value: object) -> object:
     if isinstance(value, Name):
         return str(value)
-    raise NotImplementedError(type(value))  # msgspec's contract: "I cannot encode this"
+    raise TypeError(f"a document holds plain values, structs and names, no {type(value).__name__}")
 
 
 def _named(wanted: type, value: object) -> Any:

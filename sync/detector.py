@@ -40,6 +40,7 @@ from sync.sketch import (
     check_rows,
     count,
     fit,
+    of_array,
 )
 
 LEAST_TURNS, MOST_TURNS = 8, 16
@@ -175,6 +176,10 @@ class Detector:
         if self._counter is not None:
             verdicts += self._judge(self._counter.push(left))
         return tuple(verdicts)
+
+    def newest(self) -> Sketch | None:
+        """The counters of the newest finished drift window; None before the bins are fixed."""
+        return of_array(self._bins, self._recent[-1].astype(np.int64)) if self._recent else None
 
     def state(self) -> State:
         """All it remembers, to be kept and handed to a new detector."""

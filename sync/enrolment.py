@@ -63,6 +63,7 @@ class EnrolAnswer(msgspec.Struct, frozen=True):
     uplink_host: str
     uplink_port: int
     reports_key: str = ""  # X25519 public key (base64): what records are sealed to before the first assignment
+    labels: tuple[str, ...] = ()  # what the owner's list says that this box is; beside those of its own settings
 
 
 class EnrolWaiting(msgspec.Struct, frozen=True):

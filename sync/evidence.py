@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from statistics import NormalDist
 
 import msgspec
 import numpy as np
@@ -190,6 +189,8 @@ def pairs_needed(
     _check_margin(margin)
     if not 0 <= disagreement <= 1 or not 0.5 <= assurance < 1:
         raise ValueError("disagreement is from 0 to 1, assurance from 0.5 to below 1")
+    from statistics import NormalDist  # only whoever plans a rollout needs it, no device
+
     luck = NormalDist().inv_cdf(assurance) / 2
 
     def enough(n: int) -> bool:

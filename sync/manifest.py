@@ -109,8 +109,9 @@ class Uplink(msgspec.Struct, frozen=True):
 class Requires(msgspec.Struct, frozen=True):
     """What a device must be to run this release, signed by its owner: no assignment can send it anywhere else.
 
-    `labels` must all be among those that the device's own settings give it; `agent` is the oldest version of the agent
-    that can run it (`1`, `1.2` or `1.2.3`; empty: any).
+    `labels` must all be among the device's own: those of its settings, and those that its owner's list gave it when it
+    joined (`all_labels`); no assignment changes them. `agent` is the oldest version of the agent that can run it (`1`,
+    `1.2` or `1.2.3`; empty: any).
     """
 
     labels: tuple[str, ...] = ()
@@ -207,6 +208,13 @@ def target_path(model: ModelName, number: int) -> str:
 def role_of(model: ModelName) -> str:
     """The delegated TUF role that signs a model's releases; the dot keeps it apart from the top-level roles."""
     return f"model.{model}"
+
+
+def all_labels(own: Collection[str], given: Collection[str]) -> frozenset[str]:
+    """What a device is: by its own settings, and by what it was given when it joined. Of `word=value` its own value
+    counts, where it has one."""
+    words = {label.partition("=")[0] for label in own}
+    return frozenset((*own, *(label for label in given if label.partition("=")[0] not in words)))
 
 
 def unfit(requires: Requires, labels: Collection[str], agent: str) -> str:

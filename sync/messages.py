@@ -102,6 +102,7 @@ class Assignment(msgspec.Struct, frozen=True):
     reports_key: str = ""  # X25519 public key (base64): what the bodies of records are sealed to
     lookups: dict[LookupName, Piece] = {}
     config: Piece | None = None
+    alarms: bool = False  # whether the core takes in `up/alarm`
     v: int = PROTOCOL
 
 
@@ -181,7 +182,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class DeviceEvent(msgspec.Struct, frozen=True):
-    """The body of `up/event`: something happened, under a stable code."""
+    """The body of `up/event` and `up/alarm`: something happened, under a stable code."""
 
     code: str
     text: str
@@ -200,6 +201,7 @@ class SampleBatch(msgspec.Struct, frozen=True):
 
 
 EVENT = Kind("event")
+ALARM = Kind("alarm")  # an event of that severity
 METRICS = Kind("metrics")
 SAMPLE = Kind("sample")
 CSR = Kind("csr")

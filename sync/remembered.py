@@ -13,8 +13,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from sync.arrays import DTYPES, NAMES
 from sync.errors import Malformed
-from sync.features import DTYPES, NAMES, Datatype, TensorSpec, check_shape
+from sync.features import Datatype, TensorSpec, check_shape
 from sync.golden import Arrays
 from sync.messages import Prediction
 from sync.windows import Rows

@@ -1,5 +1,7 @@
 """Where tests write: in memory, if there is room. Whole runs make many thousands of small durable writes, of which each
-waits for the disk; power cuts are simulated and processes are killed, and neither asks what a disk does by itself."""
+waits for the disk; power cuts are simulated and processes are killed, and neither asks what a disk does by itself.
+
+No example of a property fails for having taken long: how busy the machine is says nothing about the code."""
 
 from __future__ import annotations
 
@@ -9,9 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 MEMORY = Path("/dev/shm")
 ROOM = 4 << 30  # bytes that the folders of a whole run may take
+
+settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,12 +1,15 @@
-"""The one way to wait for another thread, another process or a broker: to look again until it has happened.
+"""The one way to wait for another thread, another process or a broker: to look again until it has happened. And the one
+way to have something go on beside a test.
 
 Nothing is measured by it: the patience only bounds how long a test that fails takes to say so.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 PATIENCE = 20.0  # seconds
 
@@ -17,3 +20,21 @@ def eventually(done: Callable[[], bool], what: str, patience: float = PATIENCE) 
     while not done():
         assert time.monotonic() < end, f"waited {patience:g} s for {what}"
         time.sleep(0.01)
+
+
+@contextmanager
+def meanwhile(act: Callable[[], object], every: float = 0.0) -> Iterator[None]:
+    """Does `act` again and again on a thread of its own, `every` so many seconds, until the block ends."""
+    over = threading.Event()
+
+    def go_on() -> None:
+        while not over.wait(every):
+            act()
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "labels": ("appliance.cli.labels", "Tell a device what its predictions really were."),
     "device": (
         "appliance.cli.device",
-        "Devices: token, import, accept, list, revoke, replace, carry, predictions, bundle, answer.",
+        "Devices: token, import, accept, list, revoke, replace, carry, predictions, bundle, answer, metrics.",
     ),
     "replay": ("appliance.cli.replay", "Make predictions of the field again: did the release really say that?"),
     "core": ("appliance.cli.core", "The core node: run, link."),

@@ -17,13 +17,13 @@ from appliance.cli import telling
 from appliance.cli.clients import api
 from appliance.cli.options import DEVICE, F, actor, at_options, core_dir, json_option, progress_line, show, wanted
 from appliance.errors import Trouble
-from appliance.keys import write_private
 from appliance.moments import spoken
 from appliance.screen import visible
 from core.orders import Question
 from sync import answers, codec
 from sync.answers import Predictions, Support
 from sync.commands import Ask, AskSupport
+from sync.durable import write_private
 from sync.errors import SyncError
 from sync.names import DeviceId, ModelName
 

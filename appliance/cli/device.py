@@ -10,6 +10,7 @@ from appliance.cli import screens
 from appliance.cli.asking import answer, bundle, predictions
 from appliance.cli.carry import carry
 from appliance.cli.clients import api
+from appliance.cli.metrics import metrics
 from appliance.cli.options import DEVICE, SITE, F, actor, core_dir, json_option, reason_option, show
 from appliance.errors import Trouble
 from core.fleet import boxes
@@ -35,6 +36,7 @@ device.add_command(carry)
 device.add_command(predictions)
 device.add_command(bundle)
 device.add_command(answer)
+device.add_command(metrics)
 
 
 @device.command()

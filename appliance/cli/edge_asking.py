@@ -17,6 +17,7 @@ from appliance.settings import EdgeSettings, load, state_folder
 from sync import codec
 from sync.answers import LIMIT, Predictions
 from sync.commands import AskSupport
+from sync.durable import write_private
 from sync.names import ModelName
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ def predictions(
     from appliance.agent_door import agent_of, ask
     from appliance.answering import Asked
     from appliance.edge_state import EdgeFolder
-    from appliance.keys import write_private
 
     own = EdgeFolder(state_folder("edge", folder))
     own.enrolment()
@@ -62,7 +62,6 @@ def bundle(out: Path | None, folder: Path | None, as_json: bool) -> None:
     from appliance.agent_door import agent_of, ask
     from appliance.answering import Asked
     from appliance.edge_state import EdgeFolder
-    from appliance.keys import write_private
 
     own = EdgeFolder(state_folder("edge", folder))
     if not own.root.is_dir():

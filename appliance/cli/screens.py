@@ -20,7 +20,8 @@ def core(document: Document, now: float) -> list[str]:
     counts, versions = status["counts"], status["versions"]
     head = f"Falaj core, tenant {status['tenant']} (falaj {versions['falaj']}, protocol {versions['protocol']})"
     told = f"devices: {counts['devices']}, {counts['online']} online, {counts['validated']} validated"
-    parts = [head, *_section(told, device_lines(document["devices"]) or [NO_DEVICE])]
+    parts = [head, *_section("FAILING", [_failing(row) for row in status["failing"]])]
+    parts += _section(told, device_lines(document["devices"]) or [NO_DEVICE])
     parts += _section("releases", [_release(row) for row in document["releases"]] or ["none; `falaj train MODEL`"])
     parts += _section("rollouts", [_rollout(row) for row in document["rollouts"]])
     parts += _section("drift and learning", learning_lines(document["retraining"], document["devices"]))
@@ -138,6 +139,11 @@ def _rollout(row: Document) -> str:
 
 def _source(name: str, row: Document) -> str:
     return f"{name}: {row['rows']:,} rows in {row['files']} files of the lake, {row['rejections']} turned away"
+
+
+def _failing(row: Document) -> str:
+    since = f", since {_moment(row['since'])}" if row["since"] else ""
+    return f"{row['part']}{since}: {row['text']}"
 
 
 def _event(row: Document) -> str:

@@ -93,19 +93,23 @@ class TryoutBroker:
             if message.qos and self._link is not None:
                 self._link.acknowledge(message.receipt, message.qos)
 
+        def follow() -> None:
+            if message.qos:
+                self.bindings.follow(ack)
+
         try:
-            self._take_in(message, ack)
+            self._take_in(message, ack, follow)
         except Exception as error:  # noqa: BLE001 - the process border: told; further up it would end paho's thread
             text = let_go(error)
             log.warning("%s: %s", message.topic, text)
             self._once(text, f"{message.topic}: {text}; the session goes on, and the makers should see this line")
-            ack()
+            follow()
 
-    def _take_in(self, message: Message, ack: Callable[[], None]) -> None:
+    def _take_in(self, message: Message, ack: Callable[[], None], follow: Callable[[], None]) -> None:
         if message.retained:  # an old reading or question: as on every device it says nothing of now
-            ack()
+            follow()
         elif self._requests.hears(message.topic):
-            self._requests.handle(message, ack)
+            self._requests.handle(message, follow)
         else:
             self._read(message, ack)
 

@@ -19,17 +19,17 @@ import numpy as np
 import numpy.typing as npt
 
 from appliance.errors import Trouble
-from edge.proving import Ended, Overdue, Run, begin_peak, end_with_parent, limit_self, memory, run_child
-from edge.runtime import ModelError, Session, load
+from edge.proving import REFUSED, Ended, Overdue, Run, begin_peak, memory, run_child, within_limits
+from edge.runtime import Session, load
+from sync.arrays import DTYPES
 from sync.errors import Malformed
-from sync.features import DTYPES, TensorSpec, check_shape
+from sync.features import TensorSpec, check_shape
 from sync.golden import Arrays
 
 _MIB = 1 << 20
 _SETUP = 60.0  # seconds that loading and the first answers may take beside the measurement
 _WARM_UP, _LEAST = 3, 5  # answers before the measurement, and the fewest it consists of
 _MOST = 200_000  # times that are kept of one measurement
-_REFUSED = 3  # exit status: the model cannot be run so; the reason is on stderr
 _SEED = 7
 
 Shapes = Mapping[str, tuple[int, ...]]  # by graph input; the first dimension is the rows
@@ -89,7 +89,7 @@ def measure(wish: Wish, run: Run = as_child) -> Measured:
         raise Unmeasured(f"it was stopped: no answer after {wish.seconds + _SETUP:g} s") from error
     except OSError as error:
         raise Unmeasured(f"no child could be started to measure it: {error}; free some memory") from error
-    if ended.status == _REFUSED:
+    if ended.status == REFUSED:
         said = ended.err.decode(errors="replace").strip()
         raise Unmeasured(f"{said} Export it as an ONNX file first." if "INVALID_PROTOBUF" in said else said)
     if ended.status:
@@ -180,18 +180,13 @@ def _times(session: Session, inputs: Arrays, seconds: float, clock: Callable[[],
 
 
 def main() -> int:
-    """The child: limits, then the model. It may take what memory this machine has, and no more."""
-    end_with_parent()
-    wish = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Wish)
+    """The child; it may take what memory this machine has, and no more."""
     total_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MIB
-    limit_self(int(sys.argv[1]) * max(1, wish.threads), total_mb // 2)
-    try:
-        measured = measure_here(wish, time.perf_counter)
-    except (ModelError, Malformed, MemoryError) as error:
-        sys.stderr.write(f"{error}\n")
-        return _REFUSED
-    sys.stdout.buffer.write(msgspec.json.encode(measured))
-    return 0
+    return within_limits(
+        Wish,
+        lambda wish, seconds: (seconds * max(1, wish.threads), total_mb // 2),
+        lambda wish: measure_here(wish, time.perf_counter),
+    )
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ import numpy as np
 
 from appliance import clock
 from appliance.edge_node import TICK
-from appliance.edge_rooms import Rooms, open_rooms
+from appliance.edge_rooms import CHECKPOINT, Rooms, open_rooms
 from appliance.edge_state import EdgeFolder
 from appliance.keys import tenant_keys
-from appliance.pump import Pump
+from appliance.pump import Pump, breathe
 from edge.agent import Identity
 from edge.batching import height
 from edge.bindings import Requests
@@ -72,15 +72,20 @@ def rooms(folder: Path) -> tuple[Rooms, list[Pump]]:
     """What remembers and watches beside the door, and the threads that it needs; they end with the process."""
     own = Identity(DEFAULT_TENANT, DeviceId("bench"), 1, b"", b"", b"")
 
-    def tick() -> None:
-        found.write_down()
-        found.telemetry.write_down()
+    written = 0.0
 
-    pairs = Pump("trials", lambda: None, 60.0)
+    def tick() -> None:
+        nonlocal written
+        found.write_down(found.rest)
+        if clock.ticks() - written >= CHECKPOINT:
+            written = clock.ticks()
+            found.telemetry.write_down()
+
+    pairs = Pump("trials", lambda: None, 60.0, rest=breathe)
     keys = tenant_keys(folder / "kek", folder / "key", own.tenant)
     found = open_rooms(
         EdgeFolder(folder), own, keys, clock.now, lambda *_: None,
-        lambda code, text: print(code, text, file=sys.stderr), pairs.submit,
+        lambda code, text: print(code, text, file=sys.stderr), pairs.submit, rest=breathe,
     )  # fmt: skip
     return found, [pairs, Pump("agent", tick, TICK)]
 

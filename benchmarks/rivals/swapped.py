@@ -1,5 +1,6 @@
 """The agent's HTTP door and bindings with two releases that take turns: `python -m benchmarks.rivals.swapped FOLDER
-HTTP_PORT MQTT_PORT SECONDS`. Says `ready`, and at SIGTERM when it switched, how long that took, and who answers since.
+HTTP_PORT MQTT_PORT SECONDS`. Says `ready`, and at SIGTERM when a switch was decided, how long the switch itself took
+(what the journal needs before is of the decision), and who answers since.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from edge.buffers import Buffers
 from edge.http.metrics import Metrics
 from edge.http.pages import Pages
 from edge.http.server import HttpServer
+from edge.journal import Journal
 from edge.runtime import load
 from edge.serving import Loaded, Serving
+from edge.states import Deployment, Phase
 from sync.link import Message
 from sync.manifest import Binding
 from sync.mqtt import Broker as At
@@ -82,15 +85,19 @@ def main() -> None:
         ended = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: ended.set())
         print("ready", flush=True)
-        swaps = []
+        swaps, journal = [], Journal.open(Path(home) / "journal.db")
         while not ended.wait(every):
             number = 2 - len(swaps) % 2
             chosen = {model: another(folder, loaded, number) for model, loaded in first.items()}
             decided = clock.ticks()
+            for model, loaded in chosen.items():  # as the walker does: journal first, act second
+                journal.write(Deployment(model, Phase.REVERTING, clock.now(), serving=loaded.slot))
+            written = clock.ticks()
             for model, loaded in chosen.items():
                 serving.put(model, loaded)
-            swaps.append((decided, clock.ticks() - decided, number))
+            swaps.append((decided, clock.ticks() - written, number))
         print(json.dumps(swaps), flush=True)
+        journal.close()
         link.stop()
         server.stop()
         for pump in pumps:

@@ -13,8 +13,10 @@ from sqlcipher3 import dbapi2 as sqlcipher
 from core.catalog.datasets import Datasets
 from core.catalog.decisions import Decisions
 from core.catalog.events import Events
+from core.catalog.failing import Failing
 from core.catalog.fleet import FleetShelf
 from core.catalog.identities import Identities
+from core.catalog.performance import PerformanceShelf
 from core.catalog.pieces import Pieces
 from core.catalog.projects import Projects
 from core.catalog.questions import Questions
@@ -49,6 +51,8 @@ class Catalog:
         self.pieces = Pieces(connection)
         self.retained = Retained(connection)
         self.questions = Questions(connection)
+        self.failing = Failing(connection)
+        self.performance = PerformanceShelf(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -63,6 +63,11 @@ class Identities:
         row = self._db.execute("SELECT site FROM box WHERE name = ?", (name,)).fetchone()
         return SiteId(row[0]) if row else None
 
+    def labels_of(self, name: DeviceId) -> tuple[str, ...]:
+        """What the box that has this name was imported as; none of one that nobody announced."""
+        row = self._db.execute("SELECT labels FROM box WHERE name = ?", (name,)).fetchone()
+        return tuple(json.loads(row[0])) if row else ()
+
     def put_site_token(self, secret_hash: str, site: SiteId, expires: float, uses: int, *, approve: bool) -> None:
         self._db.execute(
             "INSERT INTO site_token VALUES (?, ?, ?, ?, 0, ?)", (secret_hash, site, expires, uses, int(approve))

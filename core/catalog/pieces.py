@@ -62,6 +62,15 @@ class Pieces:
         ).fetchall()
         return [_row(row) for row in rows]
 
+    def described(self, sealed: Digest) -> Blob | None:
+        """A blob as its version describes it; None for one that is of no version here."""
+        row = self._db.execute(
+            "SELECT piece.blob FROM piece JOIN blob ON (blob.model, blob.number) = (piece.name, piece.version)"
+            " WHERE sealed = ?",
+            (sealed,),
+        ).fetchone()
+        return codec.decode(Blob, bytes(row[0]), _LIMIT) if row else None
+
     def outdated(self) -> list[PieceRow]:
         """Versions before the newest of which the sealed blob is still here, and nothing of it on the broker."""
         rows = self._db.execute(

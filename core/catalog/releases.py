@@ -27,6 +27,26 @@ class ReleaseRow(msgspec.Struct, frozen=True):
     candidate: int
 
 
+class BlobRow(msgspec.Struct, frozen=True):
+    """A sealed blob of a release; `length` in bytes."""
+
+    model: ModelName
+    number: int
+    sealed: Digest
+    length: int
+
+
+class _Variant(msgspec.Struct, frozen=True):
+    blob: Blob
+
+
+class _Sealed(msgspec.Struct, frozen=True):
+    """The part of a manifest that describes what travels."""
+
+    variants: tuple[_Variant, ...]
+    golden: Blob
+
+
 class BlobSize(msgspec.Struct, frozen=True):
     """How a sealed blob is cut: bytes of a chunk, and how many there are."""
 
@@ -106,6 +126,29 @@ class Releases:
         """Bytes of a sealed blob; 0 of one that is not known."""
         row = self._db.execute("SELECT length FROM blob WHERE sealed = ?", (sealed,)).fetchone()
         return int(row[0]) if row else 0
+
+    def revoked(self) -> set[tuple[ModelName, int]]:
+        """(model, number) of every release that was revoked."""
+        rows = self._db.execute("SELECT model, number FROM release WHERE state = 'revoked'")
+        return {(ModelName(model), number) for model, number in rows}
+
+    def revoked_blobs(self) -> list[BlobRow]:
+        """Of revoked releases, what is still here and nothing of it on the broker; by release."""
+        rows = self._db.execute(
+            "SELECT model, number, sealed, length FROM blob JOIN release USING (model, number)"
+            " WHERE state = 'revoked' AND sealed NOT IN (SELECT sealed FROM retained) ORDER BY model, number, sealed"
+        )
+        return [BlobRow(ModelName(model), number, Digest(sealed), length) for model, number, sealed, length in rows]
+
+    def described(self, sealed: Digest) -> Blob | None:
+        """A blob as the signed manifest of its release describes it; None for one that is of no release here."""
+        row = self._db.execute(
+            "SELECT manifest FROM release JOIN blob USING (model, number) WHERE sealed = ?", (sealed,)
+        ).fetchone()
+        if row is None:
+            return None
+        found = codec.decode(_Sealed, bytes(row[0]), LIMIT)
+        return next((b for b in (found.golden, *(v.blob for v in found.variants)) if b.sealed == sealed), None)
 
     def set_state(self, model: ModelName, number: int, state: State) -> None:
         self._db.execute("UPDATE release SET state = ? WHERE model = ? AND number = ?", (state, model, number))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 12
+VERSION = 14
 
 TABLES = """
 CREATE TABLE project (id INTEGER PRIMARY KEY, ts REAL NOT NULL, actor TEXT NOT NULL, folder TEXT NOT NULL,
@@ -114,6 +114,19 @@ CREATE TABLE lake_outdated (source TEXT NOT NULL, name TEXT NOT NULL, job INTEGE
     PRIMARY KEY (source, name));
 """
 
+# Parts of the core that its supervisor cannot keep up now.
+FAILING = "CREATE TABLE failing (part TEXT PRIMARY KEY, since REAL NOT NULL, text TEXT NOT NULL)"
+
+# What devices count of their releases.
+PERFORMANCE = """
+CREATE TABLE performance (device TEXT NOT NULL, model TEXT NOT NULL, number INTEGER NOT NULL, received REAL NOT NULL,
+    since REAL NOT NULL, newest BLOB NOT NULL, total BLOB NOT NULL, PRIMARY KEY (device, model, number));
+CREATE TABLE performance_interval (id INTEGER PRIMARY KEY, device TEXT NOT NULL, model TEXT NOT NULL,
+    number INTEGER NOT NULL, ts REAL NOT NULL, span REAL NOT NULL, tally BLOB NOT NULL);
+CREATE INDEX performance_interval_device ON performance_interval (device, ts);
+CREATE INDEX performance_interval_ts ON performance_interval (ts);
+"""
+
 MIGRATIONS: dict[int, str] = {
     0: TABLES,
     1: "CREATE INDEX event_source ON event (source, id)",
@@ -127,4 +140,6 @@ MIGRATIONS: dict[int, str] = {
     9: QUESTIONS,
     10: "ALTER TABLE wanted ADD COLUMN split BLOB",  # arms and seed; NULL: none
     11: OUTDATED,
+    12: FAILING,
+    13: PERFORMANCE,
 }  # from version -> statements that lead to the next

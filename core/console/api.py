@@ -19,9 +19,10 @@ from core import orders
 from core.catalog import Catalog
 from core.catalog.schema import VERSION as SCHEMA
 from core.console import evidence
-from core.console.facts import counts
+from core.console.facts import counts, failing
 from core.console.replies import Ask, Refusal, document, json_errors, put_order
 from core.console.trust_state import trust_state
+from core.fleet import performance
 from core.fleet.reports import reports_of
 from core.fleet.retraining import hops
 from core.handoffs import Rollout
@@ -29,12 +30,14 @@ from sync import codec
 from sync.enrolment import fingerprint
 from sync.errors import Malformed
 from sync.messages import PROTOCOL
-from sync.names import DEFAULT_TENANT, BadName, ModelName, TenantId
+from sync.names import DEFAULT_TENANT, BadName, DeviceId, ModelName, TenantId
 
 OpenCatalog = Callable[[], Catalog]
 
 BODY_LIMIT = 4 * 1024 * 1024  # bytes of one order; a project file or a model role's metadata fits many times
 MOST = 1000  # entries of one list
+DAY = 86_400.0  # seconds of intervals that are shown
+_EVERY = 1_000_000
 
 _PEOPLE = {kind.__name__: kind for kind in orders.AnyOrder.__args__ if issubclass(kind, orders.Wish)}
 _OTHERS = {kind.__name__ for kind in orders.AnyOrder.__args__} - _PEOPLE.keys()
@@ -50,9 +53,16 @@ class _Number(IntegerConverter):
         return number
 
 
-def create_api(catalog: OpenCatalog, ask: Ask, now: Callable[[], float], *, tenant: TenantId = DEFAULT_TENANT) -> Flask:
+def create_api(
+    catalog: OpenCatalog,
+    ask: Ask,
+    now: Callable[[], float],
+    *,
+    tenant: TenantId = DEFAULT_TENANT,
+    steward: Callable[[], bool] = lambda: True,
+) -> Flask:
     """The API of one tenant. `catalog` opens its catalog read-only; `ask` hands an order to the steward; `now` gives
-    seconds since 1970 (UTC).
+    seconds since 1970 (UTC); `steward` says whether it is there.
 
     Errors are {error, code, hint}: 400 malformed, 403 not an order of people, 404, 409 the steward said no,
     413, 503 the catalog or the steward is not there.
@@ -65,7 +75,7 @@ def create_api(catalog: OpenCatalog, ask: Ask, now: Callable[[], float], *, tena
     app.register_error_handler(BadName, _malformed)
 
     def status(shelves: Catalog) -> object:
-        return _status(shelves, tenant)
+        return _status(shelves, tenant, steward())
 
     def retraining(shelves: Catalog) -> object:
         return {"retraining": hops(shelves, now())}
@@ -116,11 +126,12 @@ def _malformed(error: Malformed | BadName) -> Response:
 # --- what is read -----------------------------------------------------------------------------------------------
 
 
-def _status(shelves: Catalog, tenant: TenantId) -> object:
+def _status(shelves: Catalog, tenant: TenantId, steward: bool) -> object:
     return {
         "tenant": tenant,
         "versions": {"falaj": version("falaj"), "protocol": PROTOCOL, "schema": SCHEMA},
         "counts": counts(shelves),
+        "failing": failing(shelves, steward),
         "sources": shelves.datasets.totals(),
         "trust": trust_state(shelves.releases.trust(), shelves.releases.proposals()),
     }
@@ -214,6 +225,24 @@ def _quarantine(shelves: Catalog) -> object:
     }
 
 
+def _performance(shelves: Catalog) -> object:
+    """Of one device with its intervals of a day, or of all; made-up releases are in no sum."""
+    name, said = request.args.get("device"), request.args.get("model")
+    device, model = DeviceId(name) if name else None, ModelName(said) if said else None
+    devices = {row.device: row for row in shelves.fleet.devices()}
+    rows = shelves.performance.all(device, model)
+    known = {(row.model, row.number) for row in shelves.releases.releases(_EVERY)}
+    fleet = {name for name, row in devices.items() if row.active}
+    counted = [row for row in rows if row.device in fleet and (row.newest.model, row.newest.number) in known]
+    newest = max((row.received for row in rows), default=0.0)
+    hours = shelves.performance.hours(device, model, newest - DAY) if device is not None else []
+    return {
+        "devices": [performance.on_device(row, devices) for row in rows],
+        "fleet": performance.in_fleet(counted),
+        "intervals": list(map(performance.in_interval, hours)),
+    }
+
+
 def _question(shelves: Catalog, seq: int) -> object:
     found = shelves.questions.get(seq)
     if found is None:
@@ -247,6 +276,7 @@ _READS: dict[str, Callable[..., object]] = {
     "/v1/rollouts": _rollouts,
     "/v1/why": _why,
     "/v1/events": _events,
+    "/v1/performance": _performance,
     "/v1/questions/<int:seq>": _question,
     "/v1/quarantine": _quarantine,
     "/v1/trust": _trust,

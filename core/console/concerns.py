@@ -39,8 +39,9 @@ class Concern:
 
 
 def concerns(facts: Facts, now: float) -> tuple[Concern, ...]:
-    """Alarms first, then notices, each in the order fleet, drift, rollouts, releases, work, trust."""
+    """Alarms first, then notices, each in the order core, fleet, drift, rollouts, releases, work, trust."""
     found = [
+        *_core(facts, now),
         *(c for row in facts.devices if row.active for c in _device(facts, row, now)),
         *_drift(facts, now),
         *_rollouts(facts, now),
@@ -62,6 +63,12 @@ def _gathered(found: list[Concern]) -> list[Concern]:
         together = len(alike) >= SEVERAL
         lines += [replace(alike[0], subject=f"{len(alike)} devices: {', '.join(subjects)}")] if together else alike
     return lines
+
+
+def _core(facts: Facts, now: float) -> Iterator[Concern]:
+    for row in facts.failing:
+        began = f"began to fail {relative(row.since, now)}" if row.since else "fails"
+        yield Concern("alarm", f"the core, {row.part}", f"{began}: {row.text}")
 
 
 def _device(facts: Facts, row: DeviceRow, now: float) -> Iterator[Concern]:

@@ -8,7 +8,9 @@ import msgspec
 
 from core.catalog import Catalog
 from core.catalog.events import Event
+from core.catalog.failing import FailingPart
 from core.catalog.fleet import DeviceRow
+from core.catalog.performance import Performed
 from core.catalog.projects import Job
 from core.catalog.releases import ReleaseRow
 from core.catalog.wanted import Wanted
@@ -22,6 +24,10 @@ from sync.names import DeviceId, ModelName
 from sync.reports import ModelReport, WhyCard
 
 WHYS = 20  # why cards of one page
+AWAY = FailingPart(
+    "steward", 0.0, "it is not there, so nothing here is newer than its end, and no order is done. Devices serve and "
+    "keep what they say. It is started anew by itself: see steward.log in logs of the core's folder why it ends",
+)  # fmt: skip
 _ALL = 1_000_000
 _KEPT = 16 * 1024 * 1024  # bytes of an assignment in the catalog: the wire's limit is not the catalog's
 
@@ -43,6 +49,8 @@ class Facts:
     hops: dict[ModelName, Hop]  # what the core learns next by itself, and why (not)
     overrides: dict[tuple[ModelName, int], str]  # releases that passed against a gate's word: who, and why
     untaken: dict[DeviceId, float]  # who has not taken in what it was told, and when it was told that last
+    failing: tuple[FailingPart, ...]  # parts of the core itself, by name
+    performed: dict[tuple[DeviceId, ModelName], Performed]  # how what serves does, as far as devices told
 
     @property
     def fleet(self) -> tuple[DeviceRow, ...]:
@@ -71,8 +79,15 @@ class _Manifest(msgspec.Struct, frozen=True):
     lineage: _Lineage
 
 
-def gather(catalog: Catalog, now: float) -> Facts:
-    """Reads it all; some 20 ms for a hundred devices."""
+def failing(catalog: Catalog, steward: bool) -> tuple[FailingPart, ...]:
+    """The parts of the core that fail, by name. The steward writes them down; that it is not there itself (`steward`)
+    can only be seen from here."""
+    known = catalog.failing.all()
+    return known if steward else (*(row for row in known if row.part != AWAY.part), AWAY)
+
+
+def gather(catalog: Catalog, now: float, *, steward: bool = True) -> Facts:
+    """Reads it all; some 20 ms for a hundred devices. `steward`: whether it is there."""
     devices = tuple(catalog.fleet.devices())
     releases = tuple(catalog.releases.releases(12))
     current = catalog.projects.current()
@@ -90,7 +105,19 @@ def gather(catalog: Catalog, now: float) -> Facts:
         hops=hops(catalog, now),
         overrides=_overrides(catalog, releases),
         untaken=_untaken(catalog, devices),
+        failing=failing(catalog, steward),
+        performed=_performed(catalog, devices),
     )
+
+
+def _performed(catalog: Catalog, devices: tuple[DeviceRow, ...]) -> dict[tuple[DeviceId, ModelName], Performed]:
+    found = {}
+    for row in devices:
+        for name, model in row.report.models.items() if row.report and row.active else ():
+            told = catalog.performance.of(row.device, name, model.serving.number) if model.serving else None
+            if told is not None:
+                found[row.device, name] = told
+    return found
 
 
 class _Told(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from core.catalog.projects import Job
 from core.catalog.releases import ReleaseRow
 from core.console import wording
 from core.console.facts import Facts, is_validated
+from core.console.performing import in_field, on_device
 from core.console.trust_state import TrustRole, TrustState
 from core.console.wording import Badge, Moment
 from core.handoffs import Candidate, Score
@@ -51,6 +52,7 @@ class DeviceLine:
     errors: str = ""
     labelled: str = ""  # by labels that came back
     drift: Badge | None = None  # shown once the inputs have changed
+    performance: str = ""  # as the device counts it
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class ReleaseLine:
     size: str
     rows: str
     gates: Badge | None
+    field: str  # how it does where it serves, as devices count it
     served_by: int
     override: str  # who let it pass against a gate's word, and why
 
@@ -125,10 +128,10 @@ class TrustLine:
 
 def devices(facts: Facts, now: float) -> tuple[DeviceLine, ...]:
     """By device, then by model."""
-    return tuple(line for row in facts.devices for line in _device(row, now))
+    return tuple(line for row in facts.devices for line in _device(facts, row, now))
 
 
-def _device(row: DeviceRow, now: float) -> list[DeviceLine]:
+def _device(facts: Facts, row: DeviceRow, now: float) -> list[DeviceLine]:
     report = row.report
     shared: dict[str, Any] = {
         "device": row.device,
@@ -142,12 +145,12 @@ def _device(row: DeviceRow, now: float) -> list[DeviceLine]:
     if not models:
         return [DeviceLine(again=False, **shared)]
     return [
-        DeviceLine(again=place > 0, model=name, **shared, **_model(model, now))
+        DeviceLine(again=place > 0, model=name, **shared, **_model(model, now, on_device(facts, row.device, name)))
         for place, (name, model) in enumerate(models)
     ]
 
 
-def _model(model: ModelReport, now: float) -> dict[str, Any]:
+def _model(model: ModelReport, now: float, told: str) -> dict[str, Any]:
     validated = model.validated
     known = (model.serving, model.candidate, *model.previous)
     proven = next((r for r in known if r and validated and r.artifact == validated.artifact), None)
@@ -164,6 +167,7 @@ def _model(model: ModelReport, now: float) -> dict[str, Any]:
         "answers": wording.count(model.answers),
         "errors": wording.count(model.errors),
         "labelled": f"{model.labelled.right} of {model.labelled.labels} right" if model.labelled else "",
+        "performance": told,
         "drift": Badge("alarm", "inputs drifted") if model.drift and model.drift.since is not None else None,
     }
 
@@ -195,6 +199,7 @@ def _release(facts: Facts, row: ReleaseRow, candidate: Candidate | None, now: fl
         size=wording.size(score.bytes) if score else "",
         rows=wording.count(card.rows) if card else "",
         gates=_gates(candidate) if candidate else None,
+        field=in_field(facts, row.model, row.number),
         served_by=sum(1 for m in models if m and m.serving and m.serving.manifest == row.digest),
         override=facts.overrides.get((row.model, row.number), ""),
     )

@@ -58,9 +58,15 @@ class Overview:
 
 
 def create_pages(
-    catalog: Callable[[], Catalog], token: str, now: Callable[[], float], *, tenant: TenantId = DEFAULT_TENANT
+    catalog: Callable[[], Catalog],
+    token: str,
+    now: Callable[[], float],
+    *,
+    tenant: TenantId = DEFAULT_TENANT,
+    steward: Callable[[], bool] = lambda: True,
 ) -> Flask:
-    """The pages of one tenant. `catalog` opens its catalog read-only; `now` gives seconds since 1970 (UTC).
+    """The pages of one tenant. `catalog` opens its catalog read-only; `now` gives seconds since 1970 (UTC); `steward`
+    says whether it is there.
 
     Raises ValueError for an empty token: pages without one would be open to every user of the machine.
     """
@@ -72,7 +78,7 @@ def create_pages(
     def read(part: str) -> dict[str, object]:
         moment = now()
         with closing(catalog()) as shelves:
-            view = compose(gather(shelves, moment), moment)
+            view = compose(gather(shelves, moment, steward=steward()), moment)
         body = render_template(PARTS[part], view=view)
         return {
             "part": part,

@@ -24,7 +24,7 @@ from core.features.lookups import Joined
 from core.handoffs import Dataset, Learned, Split
 from core.project import SAMPLE_BATCH, SAMPLE_COLUMNS, Contract, Model, Source, Value, View
 from sync import codec
-from sync.features import in_units
+from sync.arrays import in_units
 from sync.manifest import Lookup
 from sync.names import Digest
 from sync.windows import cut

@@ -67,9 +67,11 @@ class CsvFiles:
 
 
 def _look(path: Path) -> tuple[str, float]:
-    """Size and time of the last change: a file of which both stayed is not read again; and that time, in seconds."""
+    """What a file looks like, and when it changed last, in seconds: one that looks the same is not read again. Programs
+    set the time of a change as they like, `cp -p` and `rsync` among them: the time of the inode is the kernel's."""
     found = path.stat()
-    return f"{found.st_size}-{found.st_mtime_ns}", found.st_mtime
+    looks = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    return "-".join(map(str, looks)), max(found.st_mtime, found.st_ctime)
 
 
 def parse(data: bytes, contract: Contract, origin: str) -> pa.Table | Rejection:

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.durable import sync_folder, write_whole
 from core.handoffs import REFUSED
+from sync.durable import write_private
 from sync.errors import Malformed
 from sync.names import DeviceId, ModelName
 
@@ -48,12 +48,7 @@ class Spool:
         hold, OSError if the disk cannot take it."""
         if not 0 < entry.n <= _LAST or not 0 < entry.epoch < 1_000_000:
             raise Malformed(f"samples of {entry.device}: record {entry.n} of epoch {entry.epoch} is out of range")
-        path = self._path(model, entry)
-        for folder in (path.parent.parent, path.parent):
-            if not folder.exists():
-                folder.mkdir(mode=0o700)
-                sync_folder(folder.parent)
-        write_whole(path, sealed)
+        write_private(self._path(model, entry), sealed)
 
     def entries(self, model: ModelName) -> list[Entry]:
         """What lies there of this model, in order of device, epoch and number, and no batch without those before it.

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.durable import write_whole
 from core.handoffs import Candidate
 from core.project import Model, variables
 from sync import chunks, codec, sealing
+from sync.durable import write_private
 from sync.errors import Damaged
 from sync.manifest import Blob, Lineage, Manifest, Variant
 from sync.names import Digest, TenantId
@@ -31,7 +31,7 @@ class ArtifactStore:
     def put(self, content: bytes) -> Digest:
         digest = chunks.digest(content)
         sealed = sealing.seal(content, self._key_for(digest), self._tenant, digest)
-        write_whole(self._folder / digest, sealed)
+        write_private(self._folder / digest, sealed)
         return digest
 
     def get(self, digest: Digest) -> bytes:
@@ -51,7 +51,7 @@ class BlobStore:
         self._folder = folder
 
     def put(self, digest: Digest, sealed: bytes) -> None:
-        write_whole(self._folder / digest, sealed)
+        write_private(self._folder / digest, sealed)
 
     def get(self, digest: Digest) -> bytes:
         """The sealed bytes; raises Damaged if they are missing or changed."""
@@ -72,6 +72,11 @@ class BlobStore:
             raise Damaged(f"blob {digest[:12]}: {error.strerror}") from error
         if found != digest:
             raise Damaged(f"blob {digest[:12]} changed on disk")
+
+    def check_chunk(self, blob: Blob, index: int) -> None:
+        """Raises Damaged if chunk `index` is missing or changed; reads no other."""
+        if not chunks.fits(blob, index, self.piece(blob.sealed, *chunks.span(blob, index))):
+            raise Damaged(f"blob {blob.sealed[:12]} changed on disk, in chunk {index}")
 
     def piece(self, digest: Digest, start: int, length: int) -> bytes:
         """At most `length` bytes from `start` on, as they lie there; raises Damaged if there are none."""

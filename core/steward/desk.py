@@ -22,6 +22,7 @@ from core.steward import (
     forcing,
     inviting,
     jobs,
+    parts,
     pieces,
     questions,
     rounds,
@@ -206,6 +207,7 @@ _DESKS: dict[type, Callable[[House, Any, float], dict[str, Any]]] = {
     orders.CommitLookup: _commit_lookup,
     orders.CommitCandidate: _commit_candidate,
     orders.JobFailed: _job_failed,
+    orders.PartsFailing: parts.heard,
 }
 
 # Many small transactions, as the line has them: each message of a device is committed by itself, and what follows from

@@ -11,14 +11,16 @@ from core.catalog import is_hosts
 from core.catalog.fleet import DeviceRow
 from core.fleet.floods import REPORT, Hearing, words
 from core.fleet.renewal import NotRenewed
+from core.fleet.reports import standing
 from core.ingest.spool import Entry
-from core.steward import devices, questions, retained, spooling
+from core.steward import devices, performance, questions, retained, spooling
 from core.steward.house import House
 from sync import codec, records, roles, topics
 from sync.commands import ANSWER
 from sync.errors import Barred, Damaged, Malformed, SyncError, Untrusted
 from sync.link import Message
 from sync.messages import (
+    ALARM,
     CSR,
     EVENT,
     REPORTED_TYPE,
@@ -32,7 +34,7 @@ from sync.messages import (
     Status,
 )
 from sync.names import BadName, DeviceId, Kind, ModelName
-from sync.reports import ModelReport, WhyCard
+from sync.reports import WhyCard
 from sync.topics import Address
 
 REPORT_LIMIT = 256 * 1024
@@ -139,7 +141,7 @@ def _reported(house: House, device: DeviceRow, payload: bytes, now: float) -> fr
             house.catalog.identities.put_boot(device.device, report.epoch, report.boot)
     if fresh:
         retained.missed(house, device.device, report.missing, now)
-    moved = fresh and (device.report is None or _standing(device.report) != _standing(report))
+    moved = fresh and (device.report is None or standing(device.report) != standing(report))
     return told if moved else NOTHING
 
 
@@ -155,17 +157,6 @@ def _check(plain: Any, what: str) -> None:
         raise Malformed(f"{what}: a number in it is out of range")
     elif isinstance(plain, str) and len(plain) > LONGEST:
         raise Malformed(f"{what}: a text of {len(plain)} characters, more than the {LONGEST} allowed")
-
-
-def _standing(report: Reported) -> tuple[object, ...]:
-    """What a rollout can follow of a report: most reports of a fleet differ in their counts of answers alone."""
-    return report.seen, {name: _stands(model) for name, model in report.models.items()}
-
-
-def _stands(model: ModelReport) -> tuple[object, ...]:
-    trial = model.trial
-    pairs = (trial.manifest, trial.retry, trial.plus, trial.zero, trial.minus) if trial else ()
-    return model.phase, model.serving, model.candidate, model.quarantined, pairs, model.split
 
 
 def _record(house: House, device: DeviceRow, address: Address, payload: bytes, now: float) -> None:
@@ -229,7 +220,7 @@ def _take(house: House, sender: DeviceRow, kind: Kind, record: Record, now: floa
     facts: dict[str, Any] = {"n": record.n, "device_ts": record.ts}
     body = bytes(record.body)
     try:
-        if kind == EVENT or _is_gap(body):
+        if kind in (EVENT, ALARM) or _is_gap(body):
             event = codec.decode(DeviceEvent, body)
             _event(house, device, event, facts, now)
             questions.heard(house, device, event)
@@ -241,6 +232,8 @@ def _take(house: House, sender: DeviceRow, kind: Kind, record: Record, now: floa
             questions.take_part(house, device, record.epoch, body, now)
         elif kind == CSR:
             _renewal(house, sender, body, facts, now)
+        elif kind == performance.KIND:
+            performance.take(house, sender, body, now)
         else:
             house.catalog.events.add(now, device, f"record-{kind}", f"{len(body)} bytes", facts=facts)
     except Malformed as error:

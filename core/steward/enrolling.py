@@ -28,6 +28,7 @@ from sync.errors import SyncError
 from sync.names import BadName, DeviceId, SiteId
 
 TOKEN_ATTEMPTS = 5  # bad requests of somebody who knows the token
+QUOTED = 200  # characters of what a stranger sent that an event may quote
 
 
 # --- requests from the network ----------------------------------------------------------------------------------
@@ -36,7 +37,11 @@ TOKEN_ATTEMPTS = 5  # bad requests of somebody who knows the token
 def enrol(house: House, order: orders.Enrol, now: float) -> dict[str, Any]:
     """A newcomer's request. Who does not know the token gets the same answer for every reason, and can use up nothing
     of it: only what the token's holder does counts against it."""
-    asked = enrolment.peek(order.envelope.encode())
+    try:
+        asked = enrolment.peek(order.envelope.encode())
+    except SyncError as error:  # a name that is none, as a rule; whoever sends it may be told what is wrong with it
+        _turned_away(house, order, f"a request that nobody can read: {str(error)[:QUOTED]}", now)
+        raise Refusal(error.code, str(error), noted=True) from error
     if asked.site is not None:
         return _enrol_box(house, order, asked, asked.site, now)
     token = house.catalog.fleet.token(asked.device) if asked.device else None
@@ -224,7 +229,7 @@ def _answer(house: House, device: DeviceId, epoch: int) -> dict[str, Any]:
     return dict(codec.builtins(EnrolAnswer(
         house.tenant, device, epoch, house.catalog.fleet.certificate(device).decode(),
         "".join(house.trusted), inviting.root(house).decode(), host, port,
-        house.reports_key,
+        house.reports_key, house.catalog.identities.labels_of(device),
     )))  # fmt: skip
 
 

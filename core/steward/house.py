@@ -186,14 +186,14 @@ class House:
         index = TrustIndex(tuple(name for name in names if not name.endswith(".manifest")))
         self.send(topics.trust(self.tenant, TrustFile("index")), codec.encode(index), retain=True)
 
-    def publish_blob(self, digest: Digest, only: Collection[int] | None = None) -> None:
-        """All chunks of a blob, or only those that were missed, retained on the broker. Raises Damaged."""
+    def publish_blob(self, digest: Digest) -> None:
+        """All chunks of a blob, retained on the broker; raises Damaged, and then there is none."""
         size = self.catalog.releases.blob_size(digest)
         if size is None or not self.takes(digest):
             return
         self.blobs.check(digest)
         self.catalog.retained.put(digest)
-        self.actions.append(SendBlob(digest, size.chunk, range(size.chunks) if only is None else sorted(only)))
+        self.actions.append(SendBlob(digest, size.chunk, range(size.chunks)))
 
     def chunks(self, action: SendBlob) -> Iterator[Publish]:
         """What the action says, each chunk read when it is asked for; raises Damaged where one cannot be read."""
@@ -213,12 +213,17 @@ class House:
 
     def publish_missing(self, device: DeviceId, digest: Digest, indices: Iterable[int], now: float) -> None:
         """What a device misses: each chunk at most once in AGAIN seconds, and no more than MISSED of them for one
-        device: asking must not cost us more than it costs whoever asks."""
-        size = self.catalog.releases.blob_size(digest)
-        if size is None:
+        device: asking must not cost us more than it costs whoever asks. So these chunks alone are read and held against
+        what was signed; raises Damaged where one of them is not that, and then none goes out."""
+        blob = self.catalog.releases.described(digest) or self.catalog.pieces.described(digest)
+        if blob is None or not self.takes(digest):
             return
         room = max(0, MISSED - sum(by == device for _, by in self.memory.resent.values()))
-        lacking = (i for i in dict.fromkeys(indices) if 0 <= i < size.chunks and (digest, i) not in self.memory.resent)
-        if due := set(islice(lacking, room)):
+        chunks = range(len(blob.hashes))
+        lacking = (i for i in dict.fromkeys(indices) if i in chunks and (digest, i) not in self.memory.resent)
+        if due := sorted(islice(lacking, room)):
             self.memory.resent |= {(digest, i): (now, device) for i in due}
-            self.publish_blob(digest, due)
+            for index in due:
+                self.blobs.check_chunk(blob, index)
+            self.catalog.retained.put(digest)
+            self.actions.append(SendBlob(digest, blob.chunk, due))

@@ -10,23 +10,20 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from core import orders
-from core.catalog.fleet import GONE, DeviceRow
+from core.catalog.fleet import DeviceRow
 from core.catalog.pieces import PieceRow, of_lookup
 from core.project import Project
 from core.steward import retained
 from core.steward.house import House, PersistBroker
-from sync import chunks, codec, lookups, roles, sealing
+from sync import chunks, codec, lookups, sealing
 from sync.errors import Damaged
 from sync.lookups import Config, Table
 from sync.manifest import LIMIT, Manifest
 from sync.names import DeviceId, Digest, LookupName
 from sync.pieces import Piece
-
-_KEPT = 16 * 1024 * 1024  # bytes of an assignment in the catalog: the wire's limit is not the catalog's
 
 
 def commit(house: House, order: orders.CommitLookup, now: float) -> dict[str, Any]:
@@ -78,43 +75,6 @@ def reconfigured(house: House, before: Project | None) -> list[DeviceRow]:
     devices = [row for row in house.catalog.fleet.devices() if row.active and row.device in told]
     now = _project(house)
     return [row for row in devices if _declared(house, row.device, now) != _declared(house, row.device, before)]
-
-
-def sweep(house: House, now: float) -> None:
-    """Takes sealed blobs of old versions off the disk once no device is told of them and the broker has let go of them;
-    to be called now and then. The tables themselves stay as artifacts: trainings learn from every version."""
-    outdated = house.catalog.pieces.outdated()
-    told = _told(house) if outdated else set()
-    gone = [row.blob for row in outdated if row.blob.sealed not in told]
-    if not gone:
-        return
-    for blob in gone:
-        house.blobs.remove(blob.sealed)  # before its row goes: cut between, it is found here again
-    with house.catalog.transaction():
-        for blob in gone:
-            house.catalog.releases.drop_key(blob.sealed)
-        size = sum(blob.length for blob in gone) / 1e6
-        text = f"{len(gone)} sealed old versions of tables and configs ({size:.1f} MB) left the disk"
-        house.event(now, "versions-removed", text)
-
-
-class _Named(msgspec.Struct, frozen=True):
-    """The part of an assignment that is looked at."""
-
-    lookups: dict[LookupName, Piece] = {}
-    config: Piece | None = None
-
-
-def _told(house: House) -> set[Digest]:
-    """Sealed digests of what the newest assignments name, of devices too that may not speak now and will again."""
-    found: set[Digest] = set()
-    for device in house.catalog.fleet.devices():
-        old = house.catalog.fleet.assignment(device.device) if device.state not in GONE else None
-        if old is not None:
-            named = codec.decode(_Named, roles.peek(old[3], _KEPT), _KEPT)
-            pieces = [*named.lookups.values(), *((named.config,) if named.config else ())]
-            found |= {piece.blob.sealed for piece in pieces}
-    return found
 
 
 def _publish(house: House, name: str, content: bytes, valid_from: float, now: float) -> PieceRow:

@@ -1,8 +1,9 @@
 """What lies on the broker of sealed blobs: those that a device may need now, within the tenant's cap.
 
-Needed is what a rollout names that no other has followed, what a device is told to run, and what it says that it
-serves, tries or would go back to. All else is cleared (an empty retained message for each chunk), and comes back when
-an assignment names it again. A lost session may have lost the clearing: for a while it is said again in each new one.
+Needed is what a rollout names that no other has followed, unless it was revoked, what a device is told to run, and what
+it says that it serves, tries or would go back to. All else is cleared (an empty retained message for each chunk), and
+comes back when an assignment names it again. A lost session may have lost the clearing: for a while it is said again in
+each new one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ REPEATED = 86_400.0  # seconds in which a clearing is said again in each new ses
 def needed(house: House) -> set[Digest]:
     """Sealed digests of all that some device may fetch now."""
     releases = {(r.model, n) for _, r in house.catalog.fleet.rollouts(limit=ALL) for n in (r.number, r.previous) if n}
+    releases -= house.catalog.releases.revoked()  # a rollout that ended so goes on nowhere
     for device in house.catalog.fleet.devices():
         if device.active:
             releases |= {(w.model, n) for w in house.catalog.fleet.wanted(device.device) for n in w.numbers}

@@ -170,6 +170,7 @@ def assign(house: House, device: DeviceRow, now: float, *, news: bool = True) ->
         reports_key=house.reports_key,
         lookups=tables,
         config=config,
+        alarms=True,
         certificate=certificates.newest(house, device, now).decode(),
         authorities=house.trusted,
     )  # fmt: skip

@@ -10,7 +10,8 @@
   `splitting` several releases that answer at once (`growing`: their memory), `leaving` the way back.
 - `gathering` fetches tables and config. `patience` says when what is in the way is met again.
 - `resuming` goes on after a restart, `disk` knows of a disk that refuses.
-- `reporting` writes what the core is told, `returning` when it is told again, `why` the card of a verdict.
+- `reporting` writes what the core is told, `returning` when it is told again, `why` the card of a verdict, `accounting`
+  how releases do.
 
 All of it runs on one thread.
 """

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import base64
 
-from edge import roots
 from edge.agent.house import House
 from sync import roles
 from sync.chunks import split
@@ -20,7 +19,7 @@ AHEAD = 86_400.0  # seconds by which that time may be ahead of a clock that is r
 def take(house: House, _: Address, payload: bytes, now: float) -> None:
     """Signature, addressee, order, expiry; then its number is journalled, and it is answered. A cut between the two
     costs the answer: it is asked again by whoever still wants to know."""
-    command = roles.verify(payload, COMMAND_TYPE, Command, roots.director_keys(house.root))
+    command = roles.verify(payload, COMMAND_TYPE, Command, house.directors())
     identity = house.identity
     if not command.seq:
         raise Malformed("a command counts from 1")

@@ -17,7 +17,7 @@ from edge.agent.news import Hunt
 from edge.download import Download
 from edge.states import Deployment, Phase, Slot
 from sync import chunks, topics
-from sync.errors import Damaged, SyncError, Untrusted
+from sync.errors import SyncError, Untrusted
 from sync.manifest import Blob
 from sync.messages import ModelOrder
 from sync.names import Digest, ModelName, TrustFile
@@ -104,17 +104,14 @@ def fetch(house: House, d: Deployment, lacking: list[Blob], now: float) -> bool:
 
 
 def under_way(house: House, blob: Blob, now: float, model: ModelName | None = None) -> bool:
-    """Keeps a window of chunks of one blob under way; True if all have come: then it was checked and moved into place,
-    or found damaged, to be fetched anew. Raises OSError if the disk refuses."""
+    """Keeps a window of chunks of one blob under way; True if all have come: then it was moved into place. Raises
+    OSError if the disk refuses."""
     download = house.downloads.get(blob.sealed)
     if download is None:
         download = house.downloads[blob.sealed] = Download(blob, house.artifacts.present(blob))
     if download.done:
         del house.downloads[blob.sealed]
-        try:
-            house.artifacts.finish(blob)
-        except Damaged as error:
-            house.event(now, error.code, str(error), model, "alarm")
+        house.artifacts.finish(blob)
         return True
     if not house.link_up:
         return False

@@ -1,6 +1,11 @@
-"""Memory as a guardrail of arms. Several releases answer for weeks, and onnxruntime does not tell what a session holds.
+"""Memory as a guardrail, of releases on trial and of arms. onnxruntime does not tell what a session holds.
 
-What can be told is by how much the process grows. So growth is held against an arm only while nothing else is under way
+What can be told is by how much the process grows. What grows while a release is on trial is held to be it, for only one
+of a device is; but an arm of a split may have grown meanwhile. Then the one that came last, the release on trial, is
+taken off without a verdict. The arms are looked at without it for as long as its trial lasted, and then it is tried
+again: what grows for a second time while it is here is its own.
+
+Several releases answer for weeks in a split. So growth is held against an arm only while nothing else is under way
 on this device that takes memory: no proof, no trial, no release, table or config that came or went between two looks,
 and not before all that a start has loaded had their first answers.
 The one that came last on this box falls: at worst an arm that did nothing wrong, never a release that serves.
@@ -8,11 +13,12 @@ The one that came last on this box falls: at worst an arm that did nothing wrong
 
 from __future__ import annotations
 
+from edge import health
 from edge.agent.house import House
 from edge.agent.leaving import gates_of
-from edge.health import grow
-from edge.states import Phase
-from sync.names import ModelName
+from edge.health import DAY, grow
+from edge.states import Deployment, Failure, FailureClass, Phase, Slot
+from sync.names import Digest, ModelName
 
 WARM_S = 600.0  # seconds after a start in which models may still have their first answers
 
@@ -25,6 +31,38 @@ def look(house: House, now: float) -> None:
     arms = [(d.model, number) for d in house.deployments.values() for number in house.serving.arms(d.model)]
     if arms or house.growth.arms:
         house.growth = grow(house.growth, arms, _beside(house, now), house.memory())
+
+
+def on_trial(house: House, d: Deployment, slot: Slot, now: float) -> Failure | None:
+    """Why the release on trial has to go for the growth of this process since it came in; None while it stays."""
+    now_mb = house.memory()
+    text = health.greedy(now_mb - house.before.setdefault(d.model, now_mb), slot.manifest.profile.rss_mb)
+    if not text:
+        return None
+    place = _place(d.model, slot.release.manifest)
+    if house.blocked.times(place) or not any(house.serving.arms(one) for one in house.deployments):
+        house.blocked.drop(place)
+        return Failure(FailureClass.VERDICT, "guardrail", text)
+    house.blocked.only(_place(d.model), {place})
+    house.blocked.put_off(place, "memory-unclear", now)
+    house.blocked.until(place, now + min(abs(now - d.since), DAY))
+    text = f"{text}; it may have been an arm of a split: it is tried again after as long without it"
+    return Failure(FailureClass.ENVIRONMENT, "memory-unclear", text)
+
+
+def rests(house: House, model: ModelName, manifest: Digest, now: float) -> bool:
+    """Whether the arms are looked at without this release now."""
+    return house.blocked.holds(_place(model, manifest), now)
+
+
+def cleared(house: House, model: ModelName) -> None:
+    """A release of this model passed its trial."""
+    house.blocked.only(_place(model), set())
+
+
+def _place(model: ModelName, manifest: str = "") -> str:
+    """The name under which a release rests."""
+    return f"grown:{model}:{manifest}"
 
 
 def greedy(house: House, model: ModelName, number: int, share_mb: float) -> str:

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge import slots
+from edge import roots, slots
 from edge.agent.disk import LONGEST, Disk
 from edge.agent.news import Hunt, News
 from edge.agent.patience import Patience
 from edge.agent.returning import CoreWord
+from edge.agent.strangers import Strangers
 from edge.agent.timing import Time
 from edge.artifacts import Artifacts
 from edge.complaints import Complaints
@@ -21,19 +22,22 @@ from edge.database import obstacle
 from edge.deadlines import Deadlines, standing
 from edge.download import Download
 from edge.health import Growth
-from edge.journal import Journal, Quarantined
+from edge.journal import Journal
 from edge.lookups import Lookups
 from edge.metering import Meter
-from edge.outbox import CAPACITY, Outbox
+from edge.outbox import Outbox
 from edge.outcomes import Outcomes
+from edge.overflow import CAPACITY
 from edge.serving import Loaded, Serving
 from edge.states import CLOCK_FLOOR, Action, Answered, Deployment, HeldPiece, Listen, Send, Unlisten
 from edge.trials import Trials
 from edge.untold import Saying
+from edge.verdicts import Quarantined
+from sync import roles
 from sync.commands import Ask
-from sync.errors import SyncError
+from sync.errors import SyncError, Untrusted
 from sync.link import Publish, packet_size
-from sync.messages import EVENT, Assignment, DeviceEvent, Severity
+from sync.messages import ALARM, EVENT, Assignment, DeviceEvent, Severity
 from sync.names import DeviceId, Digest, ModelName, TenantId
 from sync.pieces import Piece
 from sync.reports import DriftReport, LabelReport, RoadReport, Validated, WhyCard
@@ -100,7 +104,7 @@ class House:
     boot: str
     agent_version: str
     deployments: dict[ModelName, Deployment]
-    labels: frozenset[str] = frozenset()  # what this box is, by its own settings: releases may require it
+    labels: frozenset[str] = frozenset()  # what this box is: releases may require it (`sync.manifest.all_labels`)
     assignment: Assignment | None = None
     ended: tuple[bytes, float] | None = None  # the last that came and had expired by this clock, and when it did
     root: bytes = b""  # the newest root this device trusts
@@ -129,6 +133,7 @@ class House:
     complaints: Complaints = field(default_factory=lambda: Complaints(REFUSALS, ALL_REFUSALS))
     untold: float | None = 0.0  # when what the journal has to tell is put into the outbox (again); None: nothing waits
     core: CoreWord = field(default_factory=CoreWord)
+    strangers: Strangers = field(default_factory=Strangers)
     link_up: bool = False
     time: Time = field(default_factory=Time)  # of a box whose clock is not set
     keeps: bool = False  # the link keeps what is said: all that waits may be said at once
@@ -177,6 +182,16 @@ class House:
         expired would seem to hold."""
         return now < max(CLOCK_FLOOR, self.journal.counter("signed_time") - BEHIND)
 
+    def lacks_roots(self) -> bool:
+        """Whether a newer root was trusted once than any that is known: the journal lost it."""
+        return roots.trusted(self.root).version < self.journal.high_water().get("root", 0)
+
+    def directors(self) -> roles.Keys:
+        """Whose word counts; raises Untrusted while nobody knows whom the root that was lost had taken away."""
+        if self.lacks_roots():
+            raise Untrusted("the newest root that was trusted here is lost: nobody is believed before it came again")
+        return roots.director_keys(self.root)
+
     def send(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self.actions.append(Send(Publish(topic, payload, qos=1, retain=retain)))
 
@@ -209,7 +224,8 @@ class House:
     ) -> bool:  # fmt: skip
         """Remembers something that happened and changed nothing in the journal, until the core has committed it; false
         if the disk refuses, which the outbox counts."""
-        return self.outbox.add(EVENT, self.happened(now, code, text, model, severity, **facts).body, now)
+        saying = self.happened(now, code, text, model, severity, **facts)
+        return self.outbox.add(saying.kind, saying.body, now)
 
     def complain(
         self, now: float, code: str, text: str, model: ModelName | None = None, severity: Severity = "alarm",
@@ -217,7 +233,7 @@ class House:
     ) -> None:  # fmt: skip
         """An event that whoever holds the line can cause as often as they like: told of each code a few times, then now
         and then with how many were not, and never once half of the outbox waits. So it pushes out nothing else."""
-        room = self.outbox.waiting(EVENT) < CAPACITY // 2
+        room = self.outbox.waiting(EVENT) + self.outbox.waiting(ALARM) < CAPACITY // 2
         missed = self.complaints.admit(code, now, room=room)
         if missed is not None:
             more = {"suppressed": missed} if missed else {}

@@ -5,6 +5,7 @@ it, as many as are worth reading."""
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 
 from edge import roots
 from edge.agent import commands
@@ -13,8 +14,8 @@ from edge.roots import TRUST_FILE_LIMIT
 from sync import codec, roles, topics
 from sync.errors import Malformed, SyncError, Untrusted
 from sync.link import Message
-from sync.messages import ASSIGNMENT_TYPE, Ack, Assignment, CoreStatus, Labels, TrustIndex
-from sync.names import BadName, TrustFile
+from sync.messages import ASSIGNMENT_TYPE, Ack, Arm, Assignment, CoreStatus, Labels, ModelOrder, TrustIndex
+from sync.names import BadName, ModelName, TrustFile
 from sync.topics import Address
 
 TRUST_FILES = 1024  # how many at most are held ...
@@ -41,8 +42,7 @@ def take(house: House, message: Message, now: float) -> None:
 
 def read_assignment(house: House, payload: bytes) -> Assignment:
     """The assignment in an envelope of the director; raises Untrusted or Malformed."""
-    keys = roots.director_keys(house.root)
-    assignment = roles.verify(payload, ASSIGNMENT_TYPE, Assignment, keys)
+    assignment = roles.verify(payload, ASSIGNMENT_TYPE, Assignment, house.directors())
     identity = house.identity
     if (assignment.tenant, assignment.device) != (identity.tenant, identity.device):
         raise Untrusted(f"assignment for {assignment.tenant}/{assignment.device}")
@@ -61,8 +61,8 @@ def _order(house: House, payload: bytes, now: float) -> None:
     assignment = read_assignment(house, payload)
     mark = (house.journal.counter("epoch"), house.journal.counter("desired_seq"))
     place = (assignment.epoch, assignment.seq)
-    if place == mark:
-        return  # the retained copy again
+    if place == mark and house.assignment is not None:
+        return  # the retained copy again; where the journal's cannot be read any more, it is what brings it back
     if place < mark:
         raise Untrusted(f"assignment {place} is older than {mark}: a replay")
     if now > assignment.expires:
@@ -72,13 +72,33 @@ def _order(house: House, payload: bytes, now: float) -> None:
     if known and assignment.tenant_key != known:
         raise Untrusted("the order names another key to seal readings to, which only another director may bring")
     house.journal.take_assignment(payload, *place, assignment.ts)
-    house.assignment = assignment
+    before, house.assignment = house.assignment, assignment
+    house.outbox.alarms_apart = assignment.alarms
     house.dirty = True
+    _tell_below_floor(house, before, assignment, now)
     house.blocked.hurry()  # it may take away what was in the way
     house.waits.hurry()
     if house.clock_is_off(now):
         text = f"assignment {place} is kept, nothing is installed before the clock is right: check this device's time"
         house.event(now, "clock-unset", text, severity="notice")
+
+
+def _tell_below_floor(house: House, before: Assignment | None, assignment: Assignment, now: float) -> None:
+    """A release below the floor that its own order names is not taken up; told once, not with each renewal of it."""
+    for model, order in assignment.models.items():
+        known = before.models.get(model) if before else None
+        told = _below_floor(house, model, known) if known is not None else set()
+        for number in sorted(_below_floor(house, model, order) - told):
+            text = f"release {number} is ordered, and nothing below {order.floor}: not taken up, what serves goes on"
+            house.event(now, "below-floor", text, model, "alarm", number=number, floor=order.floor)
+
+
+def _below_floor(house: House, model: ModelName, order: ModelOrder) -> set[int]:
+    """The numbers that an order names below its own floor, but for what answers already."""
+    d = house.deployments.get(model)
+    serves = d.serving.release.manifest if d is not None and d.serving is not None else None
+    named: tuple[ModelOrder | Arm, ...] = () if order.mode == "off" else (order, *order.arms)
+    return {one.number for one in named if one.number < order.floor and one.manifest != serves}
 
 
 def look_again(house: House, now: float) -> None:
@@ -145,17 +165,38 @@ def adopt(house: House, root: bytes, now: float) -> None:
     """A root that was verified: journalled with the mark under it, then in force."""
     if root == house.root:
         return
-    replaced = roots.director_replaced(house.root, root)
+    lost = house.lacks_roots()
+    replaced = roots.director_replaced(house.root, root) and not lost  # else that was done when it was trusted first
     if replaced:
         house.void = house.journal.assignment() or b""
     house.journal.adopt(root, roots.settled(house.journal.high_water(), house.root, root), orders_void=replaced)
     house.root = root
     house.dirty = True
     house.listen(topics.trust(house.identity.tenant, roots.next_root(root)))
+    if replaced or lost:
+        house.listen(topics.desired(house.identity.tenant, house.identity.device))  # sent anew, and read by the new key
     if replaced:
         house.assignment = None
-        house.listen(topics.desired(house.identity.tenant, house.identity.device))  # sent anew, and read by the new key
         house.event(now, "director-replaced", "a new root names another director; its orders count", severity="notice")
+
+
+def known_root(house: House) -> bytes:
+    """The newest root that this device trusted. Where the journal's cannot be read: the newest that a release held here
+    was accepted under, else the enrolment's."""
+    kept, found = house.journal.root(), [house.identity.root]
+    if kept is not None:
+        try:
+            roots.trusted(kept)
+            return kept
+        except Untrusted as error:
+            house.journal.lose_root(str(error))
+    if not house.journal.high_water():
+        return house.identity.root
+    for root in house.journal.accepted_roots():
+        with suppress(Untrusted):
+            roots.trusted(root)
+            found.append(root)
+    return max(found, key=lambda root: roots.trusted(root).version)
 
 
 def _index(payload: bytes) -> tuple[str, ...]:
@@ -190,7 +231,13 @@ def _blob(house: House, address: Address, payload: bytes, now: float) -> None:
 def _ack(house: House, address: Address, payload: bytes, now: float) -> None:
     assert address.kind is not None
     ack = codec.decode(Ack, payload)
-    house.outbox.acknowledged(address.kind, ack.epoch, ack.n)
+    known = house.outbox.last(address.kind)
+    if house.outbox.acknowledged(address.kind, ack.epoch, ack.n):
+        text = (
+            f"the core has records of kind {address.kind} up to {ack.n}, and the outbox knew of {known}: it lost its "
+            "end, check the disk; what was written since this start counts on from there"
+        )
+        house.event(now, "outbox-cut-short", text, severity="alarm")
 
 
 def _labels(house: House, address: Address, payload: bytes, now: float) -> None:

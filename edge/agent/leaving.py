@@ -8,8 +8,8 @@ from edge import runtime, slots
 from edge.agent import fetching as incoming
 from edge.agent import loading, why
 from edge.agent.house import House
-from edge.journal import Quarantined
 from edge.states import Deployment, Event, Failure, FailureClass, Phase
+from edge.verdicts import Quarantined
 from sync.errors import SyncError
 from sync.messages import Arm, Gates, ModelOrder
 from sync.reports import Validated

@@ -10,6 +10,7 @@ from edge.agent.house import House
 from edge.artifacts import Rotten
 from edge.serving import Loaded
 from edge.states import Failure, FailureClass, Slot
+from edge.trust import Unrecorded
 from sync import golden as vectors
 from sync.errors import Damaged, Malformed, SyncError
 from sync.golden import Arrays
@@ -56,7 +57,7 @@ class Misdirected(Unsuited):
 
 
 def check_addressee(house: House, manifest: Manifest) -> None:
-    """Raises Misdirected unless this device is what the signed manifest requires, by its own word, not the core's."""
+    """Raises Misdirected unless this device is what the signed manifest requires, whatever an assignment says."""
     reason = unfit(manifest.requires, house.labels, house.agent_version)
     if reason:
         raise Misdirected(f"release {manifest.number} is not for this device: {reason}")
@@ -99,20 +100,41 @@ def open_slot(house: House, slot: Slot) -> Opened:
 def load(house: House, slot: Slot, now: float) -> tuple[Loaded, Validated]:
     """Record, digests, load, golden vectors, in this order.
 
-    Raises `edge.artifacts.Rotten` for bytes that this disk lost or changed: they are gone from it, and are fetched
-    anew. What else it raises is of the release itself: Damaged, Malformed or Untrusted (record, bytes, keys),
-    `edge.runtime.ModelError` (graph), Unproven if the golden vectors do not come out as they must on this device.
+    Raises `edge.artifacts.Rotten` for bytes that this disk lost or changed, and `edge.trust.Unrecorded` for what the
+    journal says of them: both are got anew. What else it raises is of the release itself: OtherSchema or Unreadable
+    (golden vectors), `edge.runtime.ModelError` (graph), Unproven if the golden vectors do not come out as they must on
+    this device.
     """
-    record = house.journal.record(slot.manifest.model, slot.release.number)
-    manifest = trust.verify(record, slot.manifest.model, slot.release.number)
-    if manifest != slot.manifest:
-        raise Damaged(f"the journal's manifest of {manifest.model} {manifest.number} is not the signed one")
-    opened = open_slot(house, slot)
+    manifest = _recorded(house, slot)
+    opened = _reopened(house, slot)
     session = runtime.load(opened.model, deadlines=house.deadlines, profile=manifest.profile)
     inputs = check_golden(session, opened)
     rows = batching.height(session, inputs) if slot.p99_ms <= STACKED_MS else 1
     sample = {name: array[:1].copy() for name, array in inputs.items() if array.ndim}
     return Loaded(session, slot, rows, sample), Validated(opened.variant.blob.plain, now, slot.p99_ms)
+
+
+def _recorded(house: House, slot: Slot) -> Manifest:
+    """The manifest as it was signed. Both held when the release was accepted, under the very keys of the record: one
+    that does not hold now was changed on this disk, and says nothing of the release. Raises Unrecorded."""
+    record = house.journal.record(slot.manifest.model, slot.release.number)
+    try:
+        manifest = trust.verify(record, slot.manifest.model, slot.release.number)
+    except SyncError as error:
+        raise Unrecorded(f"{error}; it was changed on this disk") from error
+    if manifest != slot.manifest:
+        raise Unrecorded(f"the journal's manifest of {manifest.model} {manifest.number} is not the signed one")
+    return manifest
+
+
+def _reopened(house: House, slot: Slot) -> Opened:
+    """It opened when it was fetched: a key that does not fit now was changed on this disk. Raises Unrecorded."""
+    try:
+        return open_slot(house, slot)
+    except (Rotten, OtherSchema, Unreadable):
+        raise
+    except Damaged as error:
+        raise Unrecorded(f"release {slot.release.number}: {error}, and it did when it was fetched") from error
 
 
 class Unproven(SyncError):
@@ -138,8 +160,8 @@ def check_golden(session: runtime.Session, opened: Opened) -> Arrays:
 
 def failure(error: SyncError | runtime.ModelError) -> Failure:
     """A refusal while loading: the fault of this host's disk or memory, or a verdict on the release."""
-    kind = FailureClass.ENVIRONMENT if isinstance(error, Rotten | runtime.NoMemory) else FailureClass.VERDICT
-    return Failure(kind, error.code, str(error))
+    ours = isinstance(error, Rotten | Unrecorded | runtime.NoMemory)
+    return Failure(FailureClass.ENVIRONMENT if ours else FailureClass.VERDICT, error.code, str(error))
 
 
 def _open(house: House, slot: Slot, blob: Blob) -> bytes:

@@ -2,6 +2,12 @@
 
 An obstacle may last for as long as nobody comes, and each try costs something: a proof, a write, a record. So the pause
 doubles while the same obstacle is met again, and another one is news, met with short pauses.
+
+A restart forgets it, and nothing durable is lost by that. A start loads every model, which costs more than a try of
+most that waits here, and the memory that was lacking may be free now. What may itself be why the agent starts again and
+again is counted in the journal instead: a proof and a trial are given up at the third start (`Deployment.starts`), who
+crashed the process by its crashes (`Slot.crashes`). So a loop of starts proves nothing a fourth time. What was told is
+told again at each start, which the outbox bounds.
 """
 
 from __future__ import annotations

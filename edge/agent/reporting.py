@@ -7,7 +7,7 @@ import math
 
 from edge.agent import gathering, splitting
 from edge.agent.house import House
-from edge.outbox import CAPACITY
+from edge.overflow import CAPACITY
 from edge.states import Deployment, Phase, Slot
 from sync import codec, records, roles, topics
 from sync.commands import ANSWER
@@ -196,6 +196,7 @@ def overview(house: House) -> dict[str, object]:
         "uplink": "up" if house.link_up else "down",
         "assignment": house.journal.counter("desired_seq"),
         "key_protection": identity.key_protection,
+        "labels": sorted(house.labels),
         "outbox": {"dropped": house.outbox.dropped(), "quarantined": house.outbox.aside()},
         "why": codec.builtins(house.journal.why()),
         "lookups": codec.builtins(lookups),

@@ -11,8 +11,8 @@ from edge import roots, slots, trust
 from edge.agent import fetching, intake
 from edge.agent.house import House
 from edge.agent.leaving import give_up
-from edge.journal import FOR_GOOD, Quarantined
 from edge.states import Deployment, Event, Phase
+from edge.verdicts import FOR_GOOD, Quarantined
 from sync.errors import SyncError
 from sync.names import Digest, ModelName
 

@@ -15,10 +15,10 @@ from edge.agent.house import House
 from edge.agent.leaving import gates_of, give_up, of_arm, superseded, withdraw
 from edge.agent.pacing import AT_ONCE
 from edge.health import PACED, Pace
-from edge.journal import Quarantined
 from edge.outcomes import Found
 from edge.serving import Loaded
 from edge.states import Deployment, Event, Failure, FailureClass, Lane, Phase
+from edge.verdicts import Quarantined
 from sync.errors import SyncError
 from sync.messages import SHARES, ModelOrder
 from sync.names import Digest, ModelName
@@ -149,9 +149,9 @@ def wanted_arm(house: House, d: Deployment, order: ModelOrder) -> ModelOrder | N
     if order.mode != "split":
         return None
     standing = {lane.slot.release.manifest for lane in d.lanes if not lane.fallen}
-    refused = {(q.manifest, q.retry) for q in house.journal.quarantined(d.model)}
+    verdicts = house.journal.quarantined(d.model)
     for arm in order.arms:
-        barred = any(manifest == arm.manifest and retry >= arm.retry for manifest, retry in refused)
+        barred = any(verdict.bars(arm.manifest, arm.retry) for verdict in verdicts)
         if arm.manifest not in standing and not barred and arm.number >= order.floor:
             return of_arm(order, arm)
     return None

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from edge import health, slots
 from edge.agent import fetching as incoming
-from edge.agent import loading, splitting, trying
+from edge.agent import growing, loading, splitting, trying
 from edge.agent.house import HELD, House
 from edge.agent.leaving import gates_of, give_up, newest, of_incumbent, refuse, reverting, superseded, withdraw
 from edge.artifacts import Rotten
@@ -117,7 +117,7 @@ def _unbind(house: House, d: Deployment) -> bool:
 
 
 def _take_up(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
-    if not _may_begin(house, d, order, now):
+    if not _may_begin(house, d, order, now) or growing.rests(house, d.model, order.manifest, now):
         return False
     text = f"release {order.number} is assigned"
     offered = house.happened(now, "release-offered", text, d.model, number=order.number)
@@ -251,7 +251,7 @@ def _arms(d: Deployment) -> list[Slot]:
 
 
 def _refused_before(house: House, order: ModelOrder, d: Deployment) -> bool:
-    return any(q.manifest == order.manifest and q.retry >= order.retry for q in house.journal.quarantined(d.model))
+    return any(verdict.bars(order.manifest, order.retry) for verdict in house.journal.quarantined(d.model))
 
 
 # One model of a device at a time is in these.

@@ -7,12 +7,12 @@ safe is the core's word in shadow (an order in mode `live`), and in probation th
 from __future__ import annotations
 
 from edge import health, runtime, slots
-from edge.agent import loading, pacing, why
+from edge.agent import growing, loading, pacing, why
 from edge.agent.house import House
 from edge.agent.leaving import gates_of, give_up, superseded, withdraw
 from edge.health import Pace
 from edge.serving import Loaded
-from edge.states import Deployment, Event, Failure, FailureClass, Health, Slot
+from edge.states import Deployment, Event, Failure, FailureClass, Slot
 from sync.errors import SyncError
 from sync.evidence import Decision
 from sync.reports import Validated
@@ -35,8 +35,10 @@ def shadow(house: House, d: Deployment, now: float) -> bool:
         if incumbent is None:
             return False
     house.trials.open(d.model, held[0], incumbent, gates_of(d), d.order.retry)
+    if _greedy(house, d, d.candidate, now):
+        return True
     counted = house.trials.health(d.model)
-    event, reason = _judge(house, d, d.candidate, counted)
+    event, reason = health.judge(counted, gates_of(d))
     if event is Event.DEGRADED:
         give_up(house, d, event, reason, now, Failure(FailureClass.VERDICT, "guardrail", reason))
         return True
@@ -51,13 +53,17 @@ def probation(house: House, d: Deployment, now: float) -> bool:
     if d.serving is None or superseded(house, d):
         return _harmed(house, d, now) or withdraw(house, d, now)
     paired = _beside(house, d, now)
+    if _greedy(house, d, d.serving, now):
+        return True
     counted = house.serving.health(d.model)
-    event, reason = _judge(house, d, d.serving, counted)
+    event, reason = health.judge(counted, gates_of(d))
     if event is Event.DEGRADED:
         give_up(house, d, event, reason, now, Failure(FailureClass.VERDICT, "guardrail", reason))
         return True
     if _harmed(house, d, now):
         return True
+    if counted.p99_ms > d.serving.manifest.profile.p99_ms and d.model not in house.warm:
+        _warm_after_restart(house, d, now)
     slow, text = pacing.slowed(house, d, d.serving, counted, now)
     if slow is Pace.RELEASE:
         give_up(house, d, Event.DEGRADED, text, now, Failure(FailureClass.VERDICT, "too-slow", text))
@@ -69,17 +75,19 @@ def probation(house: House, d: Deployment, now: float) -> bool:
         return False
     committed = house.happened(now, "release-committed", reason, d.model, number=d.serving.release.number)
     house.write(slots.mark_good(d, now), says=committed)
+    growing.cleared(house, d.model)
     house.warm.pop(d.model, None)
     house.trials.close(d.model)
     house.artifacts.prune(house.kept())
     return True
 
 
-def _judge(house: House, d: Deployment, slot: Slot, counted: Health) -> tuple[Event | None, str]:
-    """The guardrails: the memory of this process, then what was counted of the release on trial."""
-    now_mb = house.memory()
-    greedy = health.greedy(now_mb - house.before.setdefault(d.model, now_mb), slot.manifest.profile.rss_mb)
-    return (Event.DEGRADED, greedy) if greedy else health.judge(counted, gates_of(d))
+def _greedy(house: House, d: Deployment, slot: Slot, now: float) -> bool:
+    """The guardrail of memory, before what was counted of the release on trial."""
+    failure = growing.on_trial(house, d, slot, now)
+    if failure is not None:
+        give_up(house, d, Event.DEGRADED, failure.text, now, failure)
+    return failure is not None
 
 
 def _load(house: House, d: Deployment, now: float) -> bool:
@@ -151,6 +159,13 @@ def _warm_again(house: House, d: Deployment, now: float) -> Loaded | None:
     except (SyncError, runtime.ModelError) as error:
         house.event(now, "no-incumbent", f"nothing to compare with, only guardrails judge: {error}", d.model, "notice")
         return None
+
+
+def _warm_after_restart(house: House, d: Deployment, now: float) -> None:
+    """Loads the release that shows whether this host is slow; what that takes is not held against the one on trial."""
+    held = house.memory()
+    house.warm[d.model] = _warm_again(house, d, now)
+    house.before[d.model] = house.before.get(d.model, held) + house.memory() - held
 
 
 def _harmed(house: House, d: Deployment, now: float) -> bool:

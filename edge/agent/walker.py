@@ -16,6 +16,7 @@ from edge.agent import gathering, growing, intake, renewing, reporting, resuming
 from edge.agent.house import House
 from edge.agent.news import News
 from edge.agent.reporting import Reporter
+from edge.aside import FOLLOWS
 from edge.database import obstacle
 from edge.states import Action, Deployment, Drifted, LinkChanged, Phase, Proved
 from sync import codec, topics
@@ -175,7 +176,8 @@ class Agent:
         self._stopped = bool(house.journal.counter("stopped"))
         if self._stopped:
             house.journal.set_counter("stopped", 0)
-        house.root = house.journal.root() or house.identity.root
+        house.root = intake.known_root(house)
+        self._tell_aside(now)
         envelope = house.journal.assignment()
         if house.journal.put_aside is not None:
             text = f"the journal was unreadable and put aside as {house.journal.put_aside.name}"
@@ -186,9 +188,19 @@ class Agent:
         if envelope is not None:
             try:
                 house.assignment = intake.read_assignment(house, envelope)
+                house.outbox.alarms_apart = house.assignment.alarms
             except SyncError as error:
                 house.event(now, f"refused-{error.code}", f"stored assignment: {error}", severity="alarm")
         gathering.resume(house, now)
+
+    def _tell_aside(self, now: float) -> None:
+        """Tells once, durably, which rows of the journal could not be read."""
+        house = self.house
+        for lost in house.journal.aside():
+            text = f"{lost.place} {lost.name} of the journal cannot be read and was put aside in it: {lost.reason}"
+            text = f"{text}; {FOLLOWS.get(lost.place, 'it counts no more')}"
+            says = house.happened(now, "journal-row-unreadable", text, lost.model, "alarm", table=lost.place)
+            house.journal.tell_aside(lost.id, says)
 
     def _recovered(self, now: float) -> None:
         """Tells once, when all that had waited is done, that the disk refused."""
@@ -211,8 +223,10 @@ class Agent:
                 candidate = deployment.candidate if deployment else None
                 if deployment and candidate and candidate.release.artifact == artifact:
                     steps.take_proof(house, deployment, outcome, now)
-            case LinkChanged(up, keeps, session, limit):
+            case LinkChanged(up, keeps, session, limit, refused):
                 house.keeps, house.session, house.limit = keeps, session, limit
+                if refused:
+                    house.strangers.met(refused, now)
                 self._link(up, now)
             case Drifted(model, report):
                 self._drifted(model, report, now)
@@ -230,7 +244,17 @@ class Agent:
         for download in house.downloads.values():  # the session may be new: ask again for what is under way
             download.asked.clear()
         house.news.asked.clear()
+        self._tell_strangers(now)
         self._reporter.session_opened(house, now)
+
+    def _tell_strangers(self, now: float) -> None:
+        """That somebody stood in the broker's place; the first link after it carries the word."""
+        met = self.house.strangers
+        if not met.times:
+            return
+        text = f"what answered in the broker's place was turned away {met.times} times and told nothing: {met.why}"
+        if self.house.event(now, "broker-refused", text, severity="alarm", times=met.times, since=met.since):
+            met.told()
 
     def _drifted(self, model: ModelName, report: DriftReport, now: float) -> None:
         """Drift alarms and asks for retraining; it never rolls back: the release before would see the same inputs."""

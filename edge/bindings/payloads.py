@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import orjson
 
+from sync.arrays import in_units
 from sync.bindings import Binding
-from sync.features import WindowSpec, in_units
+from sync.features import WindowSpec
 from sync.windows import Rows
 
 LARGEST = 64 * 1024  # bytes of one sensor message

@@ -133,6 +133,13 @@ class Bindings:
             self._remember(said, window.values, basis)
         return said
 
+    def follow(self, ack: Callable[[], None]) -> None:
+        """Acknowledges what is no reading, after all that came before it: MQTT wants that in order, and Mosquitto sends
+        what waits in another order where it is not, so that rows would come too late for their windows."""
+        if self._buffers.hold(ack, taken=False):
+            self._due = True
+            self.settle()
+
     @property
     def waits(self) -> bool:
         """Whether a checkpoint is due that waits for the broker's word."""
@@ -172,9 +179,9 @@ class Bindings:
                     due = True
                     for bound in listeners:
                         self._answer(bound, entity, topic, window)
-        if qos == 0 or not taken:
+        if qos == 0:
             ack()
-        elif self._buffers.hold(ack):
+        elif self._buffers.hold(ack, taken=taken):
             due = True
         self._due = self._due or due
 

@@ -15,7 +15,7 @@ import msgspec
 from edge.inference import tensors
 from edge.routing import LONGEST, Passing
 from edge.serving import Answer, BadInput, Loaded
-from sync.features import NAMES
+from sync.arrays import NAMES
 from sync.golden import Arrays
 
 Parameters = dict[str, Any] | None  # some clients write null for what they leave out

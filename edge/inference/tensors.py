@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.runtime import BadInput
-from sync.features import DTYPES, TensorSpec
+from sync.arrays import DTYPES
+from sync.features import TensorSpec
 
 Array = npt.NDArray[np.generic]
 

@@ -15,7 +15,7 @@ import msgspec
 
 from edge import bindings
 from edge.bindings import requests
-from sync import answers, commands, enrolment, messages, records, reports, topics
+from sync import answers, commands, enrolment, messages, performance, records, reports, topics
 from sync.names import DeviceId, Name
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "asyncapi.yaml"
@@ -39,11 +39,12 @@ CHANNELS: dict[str, _Channel] = {
     "up": (
         "d/{device}/up/{kind}", "device", False,
         "Numbered records of the outbox. The body of kind `sample` is a SampleBatch; of all others a SealedBody, in "
-        "which is for `event` a DeviceEvent, for `why` a WhyCard, for `csr` a RenewalRequest in a DSSE envelope, for "
+        "which is for `event` a DeviceEvent, for `why` a WhyCard, for `metrics` an "
+        "Interval, for `csr` a RenewalRequest in a DSSE envelope, for "
         "`answer` an AnswerPart: all parts of one together are a SealedFile.",
         (
             messages.Record, records.SealedBody, messages.DeviceEvent, reports.WhyCard, messages.SampleBatch,
-            commands.AnswerPart, answers.SealedFile,
+            commands.AnswerPart, answers.SealedFile, performance.Interval,
         ), _JSON,
     ),
     "ack": ("d/{device}/ack/{kind}", "core", False, "All up to `n` is committed.", (messages.Ack,), _JSON),
@@ -196,7 +197,7 @@ def _message(kind: type) -> dict[str, Any]:
 def _named(kind: type) -> dict[str, Any]:
     if issubclass(kind, Name):
         return {"type": "string", "pattern": f"^{kind.shape.pattern}$"}
-    raise NotImplementedError(kind)
+    raise TypeError(f"no schema is known of {kind.__name__}")
 
 
 if __name__ == "__main__":

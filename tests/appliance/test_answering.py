@@ -23,7 +23,7 @@ from appliance import support
 from appliance.answering import Answering, Asked
 from appliance.edge_rooms import open_house, open_rooms
 from appliance.edge_state import EdgeFolder
-from appliance.keys import TenantKeys, write_private
+from appliance.keys import TenantKeys
 from appliance.log_tail import LogTail
 from appliance.settings import EdgeSettings, Network
 from edge.agent import Identity
@@ -35,6 +35,7 @@ from edge.states import Answered, Deployment, Phase
 from sync import answers, codec, roles
 from sync.answers import Predictions, Support
 from sync.commands import AskPredictions, AskSupport
+from sync.durable import write_private
 from sync.golden import Arrays
 from sync.manifest import Uplink
 from sync.messages import Assignment, Prediction

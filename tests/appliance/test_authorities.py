@@ -12,21 +12,20 @@ import pytest
 
 from appliance import clock
 from appliance.authorities import AuthorityFolder, certificates
-from appliance.core_node import CoreNode
 from appliance.core_state import CoreFolder, authority_folder, open_keys, prepare
-from appliance.demo.fleet import free_ports
 from appliance.errors import Trouble
-from appliance.keys import new_device_keys, write_private
-from appliance.settings import CoreSettings, Ports
-from appliance.steward_node import StewardNode
+from appliance.keys import new_device_keys
+from appliance.settings import CoreSettings
 from core.fleet import enrolment, renewal
 from core.fleet.enrolment import Pair
 from core.orders import Authority
 from core.steward import devices
 from sync import roles
+from sync.durable import write_private
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink, Tls
 from sync.names import DEFAULT_TENANT
+from tests.appliance.in_process import CoreInProcess
 from tests.core.world import ONE, START, TWO
 from tests.waiting import eventually
 
@@ -120,19 +119,11 @@ LONG = 60.0  # seconds until a session that does not come back is given up: its 
 # --- with a real broker -----------------------------------------------------------------------------------------
 
 
-class Core:
-    """The supervisor's broker and the steward on it; the supervisor looks when it is asked to."""
+class Core(CoreInProcess):
+    """The supervisor looks when it is asked to."""
 
     def __init__(self, root: Path) -> None:
-        self.uplink, enrol, console = free_ports(3)
-        settings = CoreSettings(ports=Ports(uplink=self.uplink, enrol=enrol, console=console))
-        self.folder = CoreFolder(root, DEFAULT_TENANT)
-        prepare(self.folder, settings, open_keys(self.folder), clock.now())
-        self.node = CoreNode(self.folder, settings)
-        self.node._start_broker()
-        self.steward = StewardNode(self.folder, settings)
-        self.steward.pump.start()
-        self.steward._open_link()
+        super().__init__(root)
         self.links: list[MqttLink] = []
         self.live(lambda: self.steward.link.wait_until_up(0), "the steward's first session")
 
@@ -187,12 +178,9 @@ class Core:
                 return False
 
     def end(self) -> None:
-        for link in (*self.links, self.steward.link):
+        for link in self.links:
             link.stop()
-        self.steward.pump.stop()
-        self.steward.server.server_close()
-        self.steward.steward.house.catalog.close()
-        self.node.broker.stop()
+        super().end()
 
 
 @pytest.fixture

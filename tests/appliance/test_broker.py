@@ -20,10 +20,11 @@ from appliance import broker as brokers
 from appliance import clock
 from appliance.broker import Broker, BrokerFiles, NoBroker, local_config, uplink_acl, uplink_config, write_passwords
 from appliance.demo.fleet import free_ports
-from appliance.keys import new_device_keys, write_private
+from appliance.keys import new_device_keys
 from appliance.processes import PortTaken, listens
 from core.fleet import enrolment
 from sync import roles, topics
+from sync.durable import write_private
 from sync.enrolment import ENROLMENT_TYPE, EnrolRequest
 from sync.link import Message, Publish
 from sync.mqtt import Broker as At

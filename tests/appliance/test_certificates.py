@@ -15,21 +15,20 @@ import pytest
 
 from appliance import certificates, clock
 from appliance.certificates import Certificate, WrongCertificate, check_successor, ends_of
-from appliance.core_node import CoreNode
 from appliance.core_state import CoreFolder, authority_folder, open_keys, prepare, renew_servers
-from appliance.demo.fleet import free_ports
 from appliance.edge_state import EdgeFolder, identity, install, keep
-from appliance.keys import DeviceKeys, new_device_keys, write_private
+from appliance.keys import DeviceKeys, new_device_keys
 from appliance.pump import BACKLOG
-from appliance.settings import CoreSettings, Ports
-from appliance.steward_node import StewardNode
+from appliance.settings import CoreSettings
 from core.fleet import enrolment, renewal
 from sync import roles, topics
+from sync.durable import write_private
 from sync.enrolment import EnrolAnswer
 from sync.link import Publish
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink, Tls
 from sync.names import DEFAULT_TENANT, DeviceId
+from tests.appliance.in_process import CoreInProcess
 from tests.attacks.ground import open_ground
 from tests.core.world import AUTHORITY, DAY, ONE, START, TENANT, TWO
 from tests.waiting import eventually
@@ -183,20 +182,11 @@ def test_the_broker_takes_a_new_certificate_and_drops_nobody(tmp_path: Path) -> 
         ground.broker.stop()
 
 
-class StewardAtWork:
-    """The supervisor's broker, and a steward on it whose pump runs."""
+class StewardAtWork(CoreInProcess):
+    """Its broker tells how often it came."""
 
     def __init__(self, root: Path) -> None:
-        self.uplink, enrol, console = free_ports(3)
-        settings = CoreSettings(ports=Ports(uplink=self.uplink, enrol=enrol, console=console))
-        self.folder = CoreFolder(root, DEFAULT_TENANT)
-        self.keys = open_keys(self.folder)
-        prepare(self.folder, settings, self.keys, clock.now())
-        self.node = CoreNode(self.folder, settings)
-        self.node._start_broker()
-        self.steward = StewardNode(self.folder, settings)
-        self.steward.pump.start()
-        self.steward._open_link()
+        super().__init__(root)
         eventually(lambda: self.sessions() == 1 and self.steward.link.wait_until_up(0), "the first session")
 
     def sessions(self) -> int:
@@ -208,13 +198,6 @@ class StewardAtWork:
         pair = enrolment.issue_core(authority_folder(self.folder, self.keys).held()[0], clock.now(), key)
         write_private(self.folder.pki / "core.pem", pair.certificate)
         return pair.certificate
-
-    def end(self) -> None:
-        self.steward.link.stop()
-        self.steward.pump.stop()
-        self.steward.server.server_close()
-        self.steward.steward.house.catalog.close()
-        self.node.broker.stop()
 
 
 @pytest.fixture

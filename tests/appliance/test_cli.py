@@ -20,6 +20,7 @@ from appliance.cli import COMMANDS, falaj, labels, screens, verdicts
 from appliance.demo.fleet import free_ports
 from tests.appliance.running import RunningCore
 from tests.appliance.running import falaj as run_falaj
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_JSON = {"edge run", "edge try", "core run", "edge install"}  # they print nothing but words for people
@@ -173,6 +174,7 @@ def test_the_status_of_an_agent_is_never_that_of_another_on_its_port(tmp_path: P
 
     enrolled(tmp_path, "pump-1")
     with HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        server.timeout = PATIENCE  # of a command that never asks
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         port = server.server_address[1]
@@ -307,6 +309,8 @@ def test_orders_that_cannot_be_done_say_what_to_do(core: RunningCore, tmp_path: 
     [
         ["status"],
         ["device", "list"],
+        ["device", "metrics"],
+        ["device", "metrics", "watch-9", "--model", "exercise"],
         ["trust", "status"],
         ["core", "link"],
         ["device", "token", "json"],

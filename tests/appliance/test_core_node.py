@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,12 @@ def answers(machines: Machines) -> bool:
     except (CoreAway, owner.Trouble):
         return False
     return True
+
+
+def parts(machines: Machines) -> list[dict[str, Any]]:
+    """The events about the core's own certificates, newest first."""
+    events = machines.api.get("/v1/events")["events"]
+    return [e for e in events if e["code"].startswith("part-") and e["facts"]["part"] == "certificates"]
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +138,12 @@ def test_while_the_steward_cannot_start_the_broker_stays_and_it_comes_back_by_it
     log = own.core_folder.parent / "core.log"
     eventually(lambda: "steward does not stay up:" in log.read_text(), "the core to say so")
     assert own.core.poll() is None and part(own.core.pid, "broker") == broker
+    assert "steward: it is not there" in falaj("status", "--dir", str(own.core_folder)).stdout
     key.chmod(0o600)
     eventually(lambda: answers(own), "the steward to be back")
+    eventually(lambda: own.api.get("/v1/status")["failing"] != [], "it to be told that it did not stay up")
+    (row,) = own.api.get("/v1/status")["failing"]
+    assert row["part"] == "steward" and "it ended 5 times in 10 minutes" in row["text"] and "chmod" in row["text"]
 
 
 def test_keys_that_cannot_be_read_keep_no_other_part_from_going_on(own: Machines) -> None:
@@ -144,6 +155,13 @@ def test_keys_that_cannot_be_read_keep_no_other_part_from_going_on(own: Machines
     wrapped.write_bytes(b"{")
     folder.trusted.write_bytes(trusted + b"\n")  # as if there were another authority: certificates are looked at anew
     eventually(lambda: b"certificates: " in log.read_bytes()[said:], "the core to say what is in the way")
+    eventually(lambda: parts(own), "the steward to be told of it")
+    (failing,) = parts(own)
+    assert failing["code"] == "part-failing" and failing["severity"] == "alarm"
+    assert "cannot be renewed" in failing["text"] and " UTC, and then devices are kept out" in failing["text"]
+    assert "tenant.key does not open" in failing["text"]
+    shown = falaj("status", "--dir", str(own.core_folder)).stdout
+    assert shown.index("FAILING") < shown.index("certificates, since ") < shown.index("devices: ")
     os.kill(part(own.core.pid, "console"), signal.SIGKILL)
     eventually(lambda: answers(own), "the core to keep its other parts up")
     assert (own.core.pid, part(own.core.pid, "broker"), part(own.core.pid, "steward")) == before
@@ -151,6 +169,9 @@ def test_keys_that_cannot_be_read_keep_no_other_part_from_going_on(own: Machines
     wrapped.write_bytes(kept)
     eventually(lambda: folder.trusted.read_bytes() == trusted, "the certificates to be put right by themselves")
     eventually(lambda: answers(own), "the core to answer again")
+    eventually(lambda: len(parts(own)) == 2, "the steward to be told that it is over")
+    assert [event["code"] for event in parts(own)] == ["part-works-again", "part-failing"], "each once"
+    assert "certificates" not in [row["part"] for row in own.api.get("/v1/status")["failing"]]
 
 
 def test_a_second_core_in_the_same_folder_is_refused_and_harms_nothing(own: Machines) -> None:

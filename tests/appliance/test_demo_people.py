@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from appliance.demo.recordings import Recording
 from appliance.edge_state import EdgeFolder
 from sync.messages import Prediction
 from sync.names import ModelName
+from tests.hosting import hosting
 from tests.waiting import eventually
 
 MODEL = ModelName("exercise")
@@ -71,21 +72,12 @@ def away(device: Device) -> Iterator[list[object]]:
     """Whoever asks the device is hung up on; who tried."""
     tries: list[object] = []
 
-    def hang_up() -> None:
-        with suppress(OSError):  # the listener is closed
-            while True:
-                connection, asker = listener.accept()
-                connection.close()
-                tries.append(asker)
+    def hang_up(asker: socket.socket) -> None:
+        asker.close()
+        tries.append(asker)
 
-    with socket.create_server(("127.0.0.1", device.http_port)) as listener:
-        thread = threading.Thread(target=hang_up)
-        thread.start()
-        try:
-            yield tries
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
+    with hosting(hang_up, device.http_port):
+        yield tries
 
 
 def test_away_is_told_apart_from_a_device_that_forgot(device: Device) -> None:

@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from msgspec.structs import replace
 
-from appliance.edge_rooms import BEHIND, CHECKPOINT, FORGET, WAITING, Rooms, open_house, open_rooms
+from appliance.edge_rooms import BEHIND, CHECKPOINT, FORGET, SLICE, WAITING, Rooms, open_house, open_rooms
 from appliance.edge_state import EdgeFolder
 from appliance.keys import TenantKeys
 from edge.agent import House, Identity
@@ -29,6 +29,8 @@ from edge.routing import Routes
 from edge.runtime import load
 from edge.serving import Answer, Loaded, Serving
 from edge.states import Deployment, Phase
+from edge.telemetry import KEEP_EVERY
+from edge.trials import LATE
 from sync import codec, samples
 from sync.manifest import Drift, Uplink
 from sync.messages import SAMPLE, Assignment, Gates, Prediction, Record, SampleBatch
@@ -53,13 +55,14 @@ class Box:
     root: Path
     now: float = START
     ahead: float = 0.0  # seconds by which somebody set the clock
+    slept: float = 0.0  # seconds for which the box was suspended
     told: list[str] = field(default_factory=list)
 
     def open(self) -> Box:
         folder, keys = EdgeFolder(self.root), TenantKeys(TENANT, bytes(32))
         self.rooms: Rooms = open_rooms(
             folder, OWN, keys, lambda: self.now, lambda *_: None, lambda code, text: self.told.append(code),
-            ticks=lambda: self.now - self.ahead,
+            ticks=lambda: self.now - self.ahead - self.slept, elapsed=lambda: self.now - self.ahead,
         )  # fmt: skip
         self.house: House = open_house(folder, OWN, Serving(), "boot-1", lambda: None, self.rooms)
         self.serve(Phase.STEADY)
@@ -330,6 +333,22 @@ def test_a_clock_that_is_ahead_empties_no_ring(box: Box) -> None:
     assert box.rooms.predictions.find(said.id) is None
 
 
+def test_a_box_that_was_suspended_knows_what_is_old_and_nothing_was_late_meanwhile(box: Box) -> None:
+    said = box.predict(1, label=None)
+    box.tick()
+    box.now, box.slept = box.now + AGE + 1, AGE + 1
+    box.tick()
+    assert box.rooms.predictions.find(said.id) is None, "a resume is no jump of the clock"
+    model = graphs.classifier()
+    new, old = (Loaded(load(model), graphs.slot(number, model)) for number in (2, 1))
+    box.rooms.trials.open(MODEL, new, old, Gates("labels"), 0)
+    box.rooms.trials._trials[MODEL].asked = box.now - box.ahead - box.slept
+    box.now, box.slept = box.now + AGE, box.slept + AGE
+    assert box.rooms.trials.health(MODEL).errors == 0, "who was asked had no time to answer"
+    box.now += LATE
+    assert box.rooms.trials.health(MODEL).errors == 1
+
+
 def test_a_start_with_a_clock_beyond_all_that_was_signed_forgets_nothing(box: Box) -> None:
     said = box.predict(1, label=None)
     assert box.house.assignment is not None
@@ -382,6 +401,39 @@ def test_a_trial_is_written_down_now_and_then_and_at_the_end(box: Box) -> None:
     box.rooms.trials.open(MODEL, new, old, Gates("labels"), 0)
     trial = box.house.trials.report(MODEL)
     assert trial is not None and (trial.pairs, trial.labels) == (2, 2)
+
+
+def test_a_tick_writes_down_in_slices_and_nobody_who_waits_for_it_rests(box: Box) -> None:
+    model = graphs.classifier()
+    slot, session = graphs.slot(1, model), load(model)
+    kept: list[int] = []  # of what was answered, known to the ring at each rest
+
+    def ask(count: int) -> list[str]:
+        inputs = graphs.windows(1)
+        return [box.rooms.recorder.record(inputs, Answer(session.run(inputs), slot)) for _ in range(count)]
+
+    box.rooms.rest = lambda: kept.append(box.rooms.predictions.count(EVERY))
+    ask(2 * SLICE + 1)
+    box.rooms.write_down()
+    assert kept == [] and box.rooms.predictions.count(EVERY) == 2 * SLICE + 1
+    ask(2 * SLICE + 1)
+    box.tick()
+    assert kept[:2] == [2 * SLICE + 1] * 2, "one transaction all the same"
+    assert box.rooms.predictions.count(EVERY) == 4 * SLICE + 2
+
+
+def test_detectors_are_written_down_now_and_then(box: Box) -> None:
+    box.rooms.watch(box.house)
+    streams = graphs.windows(1)["window"].shape[-1]
+    rows = np.random.default_rng(1).normal(size=(KEEP_EVERY * Drift().window, streams)).astype(np.float32)
+    box.tick()
+    box.rooms.telemetry.observe(MODEL, START, rows)
+    box.now += CHECKPOINT / 2
+    box.rooms.tick(box.house, box.now)
+    assert not (box.root / "drift" / MODEL).exists()
+    box.now += CHECKPOINT / 2
+    box.rooms.tick(box.house, box.now)
+    assert (box.root / "drift" / MODEL).exists()
 
 
 def test_drift_is_watched_from_the_commit_on(box: Box) -> None:

@@ -7,7 +7,6 @@ import http.client
 import socket
 import ssl
 import stat
-import threading
 from pathlib import Path
 
 import msgspec
@@ -25,6 +24,7 @@ from sync.enrolment import Token
 from sync.mqtt import Broker, MqttLink
 from sync.names import DeviceId, Digest
 from tests.appliance.running import RunningCore
+from tests.hosting import hosting
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -146,20 +146,14 @@ def test_nobody_at_the_address_is_one_message(core: RunningCore, tmp_path: Path)
 
 
 def test_something_else_at_the_address_is_one_message(core: RunningCore, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
+    def babble(visitor: socket.socket) -> None:
+        visitor.recv(4096)
+        visitor.sendall(b"220 mail.example ESMTP\r\n")
 
-        def babble() -> None:
-            connection, _ = other.accept()
-            with connection:
-                connection.recv(4096)
-                connection.sendall(b"220 mail.example ESMTP\r\n")
-
-        thread = threading.Thread(target=babble)
-        thread.start()
-        given = msgspec.structs.replace(token(core, "mail"), url=f"https://127.0.0.1:{other.getsockname()[1]}")
+    with hosting(babble) as port:
+        given = msgspec.structs.replace(token(core, "mail"), url=f"https://127.0.0.1:{port}")
         with pytest.raises(EnrolFailed, match="no core at"):
             enrol(EdgeFolder(tmp_path / "edge"), given, clock.now())
-        thread.join()
     assert nothing_kept(EdgeFolder(tmp_path / "edge"))
 
 

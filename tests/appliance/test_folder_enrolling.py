@@ -166,7 +166,7 @@ def test_a_used_token_admits_no_other_box(core: FarCore, stick: Path, box: EdgeF
 
 def test_boxes_of_a_site_cannot_take_each_others_answers(core: FarCore, stick: Path, tmp_path: Path) -> None:
     """One token, two boxes: whoever carries the folder exchanges their answers."""
-    boxes = tuple(Box(Serial(f"SN-{n}"), DeviceId(f"north-{n}"), NORTH, ()) for n in (1, 2))
+    boxes = tuple(Box(Serial(f"SN-{n}"), DeviceId(f"north-{n}"), NORTH, (f"line={n}",)) for n in (1, 2))
     core.order(ImportBoxes(boxes=boxes))
     token = core.order(IssueSiteToken(site=NORTH, uses=2))["token"]
     folders = {n: EdgeFolder(tmp_path / f"box-{n}") for n in (1, 2)}
@@ -182,6 +182,9 @@ def test_boxes_of_a_site_cannot_take_each_others_answers(core: FarCore, stick: P
             complete(folder, stick)
     core.trip(stick)
     assert {complete(folder, stick).device for folder in folders.values()} == {"north-1", "north-2"}  # type: ignore[union-attr]
+    assert {folder.enrolment().device: folder.enrolment().labels for folder in folders.values()} == {
+        "north-1": ("line=1",), "north-2": ("line=2",),
+    }  # fmt: skip
 
 
 def test_a_box_that_waits_for_a_person_is_answered_on_a_later_trip(core: FarCore, stick: Path, box: EdgeFolder) -> None:

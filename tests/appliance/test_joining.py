@@ -12,10 +12,10 @@ from appliance.core_state import authority_folder, open_keys
 from appliance.demo.fleet import Device
 from appliance.edge_state import EdgeFolder, identity
 from appliance.enrolling import EnrolFailed, Unreachable, Waits, enrol, find_serial, first_boot, read_token
-from appliance.keys import write_private
 from core.fleet import enrolment
 from core.orders import Revoke
 from sync import roles
+from sync.durable import write_private
 from sync.names import DEFAULT_TENANT, DeviceId, Serial
 from tests.appliance.running import RunningCore, falaj
 from tests.waiting import eventually
@@ -65,8 +65,11 @@ def ends_soon(core: RunningCore, folder: EdgeFolder) -> float:
 def test_a_golden_image_joins_renews_is_revoked_and_comes_back(core: RunningCore, tmp_path: Path) -> None:
     imported(core, tmp_path, "J-1,joiner,hall,line=a")
     device = golden(core, "joiner", "J-1", site_token(core))
+    settings = device.folder.root / "edge.toml"
+    settings.write_text(f'labels = ["class=press"]\n{settings.read_text()}')
     device.start()
     eventually(lambda: row(core, "joiner").get("status") == "online", "the box to join by itself")
+    assert (device.status() or {})["labels"] == ["class=press", "line=a"], "its image's, and those of the list"
     assert not device.folder.token.exists(), "the site's token is not left behind"
 
     assert device.process is not None
@@ -84,6 +87,7 @@ def test_a_golden_image_joins_renews_is_revoked_and_comes_back(core: RunningCore
     assert row(core, "joiner")["state"] == "revoked"
     assert "revoked" in core.falaj("device", "list").stdout
 
+    imported(core, tmp_path, "J-1,joiner,hall,line=b;class=lathe")
     token = core.falaj("device", "replace", "joiner").stdout.strip()
     device.process.terminate()
     device.process.wait()
@@ -92,6 +96,7 @@ def test_a_golden_image_joins_renews_is_revoked_and_comes_back(core: RunningCore
     device.start()
     eventually(lambda: row(core, "joiner").get("status") == "online", "the box under its next epoch")
     assert row(core, "joiner")["epoch"] == 2 and "device-cloned" not in codes(core)
+    assert (device.status() or {})["labels"] == ["class=press", "line=b"], "of one word its own settings' value counts"
     device.process.terminate()
     device.process.wait()
 

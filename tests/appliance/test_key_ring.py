@@ -10,10 +10,11 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from appliance.errors import Trouble
 from appliance.key_ring import KeyRing
-from appliance.keys import KeyUnsafe, write_private
+from appliance.keys import KeyUnsafe
 from core.fleet import enrolment
 from core.release import metadata, signing
 from sync import roles
+from sync.durable import write_private
 from sync.errors import Untrusted
 from sync.names import ModelName, TenantId
 from tests.core import people

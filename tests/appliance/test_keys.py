@@ -60,6 +60,14 @@ def test_half_a_pair_is_never_completed_by_a_new_key(tmp_path: Path, name: str) 
     assert not (tmp_path / name).exists()
 
 
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"salt":"?","wrapped":""}', b'{"salt":"","wrapped":"","n":3}'])
+def test_a_damaged_key_file_is_named_with_what_to_do(tmp_path: Path, damage: bytes) -> None:
+    opened(tmp_path)
+    (tmp_path / "tenant.key").write_bytes(damage)
+    with pytest.raises(KeyUnsafe, match=r"tenant.key does not open with .*: restore the pair from one backup"):
+        opened(tmp_path)
+
+
 def test_a_wrong_kek_and_another_tenant_do_not_open_it(tmp_path: Path) -> None:
     opened(tmp_path / "a")
     opened(tmp_path / "b")
@@ -86,16 +94,6 @@ def test_a_secret_belongs_to_its_files_name(tmp_path: Path) -> None:
     (tmp_path / "director").rename(tmp_path / "snapshot")
     with pytest.raises(SyncError):
         own.read_secret(tmp_path / "snapshot")
-
-
-def test_private_files_are_whole_or_not_there_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "folder" / "x.key"
-    path.parent.mkdir(parents=True)
-    path.with_name("x.key.tmp").write_bytes(b"left by a kill")
-    keys.write_private(path, b"content")
-    assert path.read_bytes() == b"content"
-    assert [p.name for p in path.parent.iterdir()] == ["x.key"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_devices_request_is_signed_by_the_key_it_will_use(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""The enrolment listener, a real one, with strangers who wait: at every step, on more than all of its threads."""
+"""The enrolment listener and the console, real ones, with strangers who wait: at every step, on more than all of their
+threads."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import contextlib
 import http.client
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -21,7 +23,7 @@ from appliance.listener import HURRIED, THREADS, Listener
 from appliance.listener import PATIENCE as LONGEST
 from core.console.enrol import ENVELOPE_LIMIT
 from tests.appliance.running import RunningCore
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.broker
 HEAD = b"POST /v1/enrol HTTP/1.1\r\nHost: core\r\nContent-Length: 100\r\n"
@@ -118,6 +120,24 @@ def test_a_body_up_to_the_limit_is_read_and_one_byte_more_is_refused(core: Runni
     assert asked(core, "POST", "/v1/enrol", b" " * (ENVELOPE_LIMIT + 1))[0] == 413
 
 
+def at_the_console(core: RunningCore, words: bytes) -> socket.socket:
+    stranger = socket.create_connection(("127.0.0.1", core.machines.ports["console"]), PATIENCE)
+    stranger.sendall(words)
+    return stranger
+
+
+def test_strangers_on_all_threads_of_the_console_keep_nobody_else_out(core: RunningCore, strangers: ExitStack) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: core\r\n"
+    steps = (b"", head, head + b"Content-Length: 100\r\n\r\n", head + b"\r\n")
+    held = [strangers.enter_context(at_the_console(core, words)) for words in steps * (64 // len(steps))]
+    client = http.client.HTTPConnection("127.0.0.1", core.machines.ports["console"], timeout=PATIENCE)
+    with contextlib.closing(client):
+        client.request("GET", "/")
+        assert client.getresponse().status == 403, "a page, which says that there is no token"
+    assert core.api.get("/v1/status")["tenant"] == "default", "nor from the commands' own socket, on the same threads"
+    assert shown_out(held[0])
+
+
 class Desk(Listener):  # type: ignore[misc]
     """A worker without its process, of two threads; it remembers whom it waited for, step by step."""
 
@@ -126,12 +146,13 @@ class Desk(Listener):  # type: ignore[misc]
         for name, value in {"threads": 2, "keepalive": 0}.items():
             config.set(name, value)
         self.steps: list[TConn] = []
+        self.says = b"ok"
         super().__init__(0, 0, [], None, 30, config, Logger(config))
-        self.wsgi = self._read_whole(self._answer)
+        self.wsgi = self._at_the_peers_pace(self._answer)
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        start_response("200 OK", [("Content-Length", "2")])
-        return [b"ok"]
+        start_response("200 OK", [("Content-Length", str(len(self.says)))])
+        return [self.says]
 
     def _wait_for(self, conn: TConn) -> None:
         self.steps.append(conn)
@@ -162,7 +183,7 @@ def test_who_is_gone_is_counted_out_once_and_each_step_has_its_own_time(desk: De
         peer.sendall(b"GET / HTTP/1.1\r\nHost: core\r\n\r\n")
         peer.shutdown(socket.SHUT_WR)
         desk.serve(conn)
-        assert shown_out(peer) and desk.steps == [conn] * 4, "come, in session, its head read, answered"
+        assert shown_out(peer) and desk.steps == [conn] * 5, "come, in session, its head read, answered, told all"
         desk.steps.clear()
     assert desk.nr_conns == 0, "below it, the limit of connections would be none"
 
@@ -176,3 +197,35 @@ def test_only_as_many_are_hurried_as_others_stand_behind_them(desk: Desk, strang
     assert visits[0][0].recv(1) == b"", "the one who waits longest goes"
     with pytest.raises(BlockingIOError):
         visits[1][0].recv(1)
+
+
+@pytest.fixture
+def large(desk: Desk) -> bytes:
+    """What a socket does not hold."""
+    desk.says = bytes(range(256)) * 4096 * 8
+    return desk.says
+
+
+def served(desk: Desk, conn: TConn, peer: socket.socket) -> threading.Thread:
+    peer.sendall(b"GET / HTTP/1.1\r\nHost: core\r\n\r\n")
+    thread = threading.Thread(target=desk.serve, args=(conn,))
+    thread.start()
+    return thread
+
+
+def test_who_takes_no_answer_holds_no_thread_for_long(desk: Desk, strangers: ExitStack, large: bytes) -> None:
+    peer, conn = desk.visited(strangers)
+    thread = served(desk, conn, peer)
+    desk.nr_conns += desk.cfg.threads  # so many others are here, and one of them has no thread
+    eventually(lambda: desk.notify() or not thread.is_alive(), "the stranger to be shown out")
+
+
+def test_who_takes_a_large_answer_gets_all_of_it(desk: Desk, strangers: ExitStack, large: bytes) -> None:
+    peer, conn = desk.visited(strangers)
+    thread = served(desk, conn, peer)
+    with peer.makefile("rb") as answer:
+        head, body = iter(answer.readline, b"\r\n"), answer.read
+        assert b"HTTP/1.1 200 OK\r\n" in list(head) and body(len(large)) == large
+    peer.shutdown(socket.SHUT_WR)
+    thread.join(PATIENCE)
+    assert not thread.is_alive()

@@ -137,6 +137,16 @@ def feed(program: Program, entity: str, start: float = 0.0) -> None:
         program.link.publish(Publish(f"site/{entity}/accel", payload))
 
 
+def described_and_gone(site: Site) -> Program:
+    """A panel that was told of one sensor, by an agent that has stopped since."""
+    panel = site.program("panel")
+    first = Agent(site, DESCRIBED)
+    feed(panel, "w1")
+    eventually(lambda: len(panel.documents()) == 1, "the document")
+    first.stop()
+    return panel
+
+
 def test_the_status_says_whether_the_agent_is_there_however_it_goes(site: Site) -> None:
     panel = site.program("panel")
     agent = Agent(site)
@@ -182,11 +192,7 @@ def test_a_condition_is_a_binary_sensor(site: Site) -> None:
 
 
 def test_a_document_whose_binding_went_while_the_agent_was_away_is_taken_away(site: Site) -> None:
-    panel = site.program("panel")
-    first = Agent(site, DESCRIBED)
-    feed(panel, "w1")
-    eventually(lambda: len(panel.documents()) == 1, "the document")
-    first.stop()
+    panel = described_and_gone(site)
     stranger = f"homeassistant/sensor/{NODE}/what_is_this/config"
     panel.link.publish(Publish(stranger, b"not ours", retain=True))
     Agent(site, DESCRIBED)
@@ -234,11 +240,7 @@ def test_a_message_that_breaks_the_agent_is_reported_and_let_go_and_the_session_
 
 
 def test_documents_stay_while_a_start_does_not_know_its_bindings_yet(site: Site) -> None:
-    panel = site.program("panel")
-    first = Agent(site, DESCRIBED)
-    feed(panel, "w1")
-    eventually(lambda: len(panel.documents()) == 1, "the document")
-    first.stop()
+    panel = described_and_gone(site)
     late = Agent(site, bound=False)
     eventually(lambda: bool(late.bindings.discovery._known), "the retained document")
     late.bind(DESCRIBED)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from appliance import orders_socket
-from appliance.orders_socket import LINE_LIMIT, OrderServer, OrderTooLarge, StewardAway, ask
+from appliance.orders_socket import LINE_LIMIT, OrderServer, OrderTooLarge, StewardAway, ask, listens
 from core.orders import Answer, AnyOrder, Ingest, JobProgress, TrustInit
 from sync import codec
 
@@ -46,6 +46,13 @@ def say(path: Path, *lines: bytes) -> list[Answer]:
 
 def test_an_order_gets_its_answer(path: Path) -> None:
     assert ask(path, Ingest(actor="me", source="x")).result == {"order": "Ingest", "actor": "me"}
+
+
+def test_who_listens_is_there_and_a_file_left_behind_is_nobody(path: Path, tmp_path: Path) -> None:
+    left = tmp_path / "left.sock"
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(left))
+    assert listens(path) and not listens(left) and not listens(tmp_path / "none.sock")
 
 
 def test_only_the_owner_may_open_the_socket(path: Path) -> None:

@@ -13,10 +13,11 @@ from appliance import owner
 from appliance.api import Api
 from appliance.errors import Trouble
 from appliance.key_ring import NoReleaseKey
-from appliance.keys import KeyUnsafe, write_private
+from appliance.keys import KeyUnsafe
 from core.orders import TrustInit, TrustKeys
 from core.release import checking
 from sync import codec, roles
+from sync.durable import write_private
 from sync.names import ModelName
 from tests.edge import graphs
 

@@ -20,7 +20,7 @@ from edge.http.pages import Pages
 from edge.http.wire import Request
 from edge.runtime import load
 from edge.serving import Loaded, Serving
-from sync import answers, commands, enrolment, messages, pieces, records, remembered, reports, topics
+from sync import answers, commands, enrolment, messages, performance, pieces, records, remembered, reports, topics
 from sync.link import Message, Publish
 from sync.messages import Prediction
 from sync.names import DeviceId, TenantId
@@ -45,11 +45,21 @@ def test_it_names_every_area_and_every_document() -> None:
     assert set(document["channels"]) == set(get_args(topics.Area)) | set(asyncapi.LOCAL)
     structs = {
         name
-        for room in (messages, enrolment, records, pieces, reports, commands, remembered, answers)
+        for room in (messages, enrolment, records, pieces, reports, performance, commands, remembered, answers)
         for name, value in vars(room).items()
         if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == room.__name__
     }
-    beside = {"Blob", "LineReport", "InputTensor", "WantedOutput", "Asked", "Told", "Declined", "ErrorDocument"}
+    beside = {
+        "Blob",
+        "LineReport",
+        "Sketch",
+        "InputTensor",
+        "WantedOutput",
+        "Asked",
+        "Told",
+        "Declined",
+        "ErrorDocument",
+    }
     assert set(document["components"]["schemas"]) == structs | beside
 
 
@@ -156,7 +166,7 @@ def codes() -> set[str]:
     for file in ERRORS:
         found |= _declared(ROOT / file)
     found |= _declared(ROOT / "edge" / "outbox.py", "POISONED = ")
-    shells = (f for part in ("edge_*.py", "local_*.py") for f in (ROOT / "appliance").glob(part))
+    shells = (f for part in ("edge_*.py", "local_*.py", "visits.py") for f in (ROOT / "appliance").glob(part))
     for file in (*shells, *(f for package in ("core", "edge") for f in (ROOT / package).rglob("*.py"))):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and _called(node) in CALLS:

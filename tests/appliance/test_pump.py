@@ -66,6 +66,16 @@ def test_a_busy_pump_ticks_too() -> None:
     assert ticked[-1] > 5
 
 
+def test_a_pump_without_haste_rests_after_every_call() -> None:
+    seen: list[str] = []
+    pump = Pump("test", lambda: seen.append("tick"), 60.0, rest=lambda: seen.append("rest"))
+    for name in ("one", "two"):
+        pump.submit(lambda name=name: seen.append(name))  # type: ignore[misc]
+    pump.start()
+    pump.stop()
+    assert seen == ["one", "rest", "two", "rest"]
+
+
 def test_an_exception_out_of_the_walker_ends_by_on_broken(caplog: pytest.LogCaptureFixture) -> None:
     broken = threading.Event()
     pump = Pump("test", lambda: None, 60.0, broken.set)

@@ -29,8 +29,9 @@ from edge.runtime import load
 from edge.serving import Loaded, Serving
 from edge.states import Slot
 from sync import answers, codec, golden, topics
+from sync.arrays import DTYPES, NAMES
 from sync.chunks import describe, digest
-from sync.features import DTYPES, NAMES, Datatype
+from sync.features import Datatype
 from sync.golden import Arrays
 from sync.link import Message, Publish
 from sync.manifest import Manifest, Variant

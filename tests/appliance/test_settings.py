@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from appliance.project_file import read_project
@@ -13,6 +14,7 @@ from appliance.settings import (
     EdgeSettings,
     LocalBroker,
     Ports,
+    convert,
     load,
     owner_folder,
     state_folder,
@@ -172,3 +174,11 @@ def test_state_and_keys_have_their_folders(tmp_path: Path, monkeypatch: pytest.M
     assert state_folder("edge", tmp_path / "given") == tmp_path / "given"
     monkeypatch.setenv("FALAJ_OWNER_KEYS", str(tmp_path / "usb"))
     assert owner_folder() == tmp_path / "usb"
+
+
+def test_a_setting_of_a_type_that_no_file_can_hold_is_the_code_s_fault_and_no_complaint_to_a_person() -> None:
+    class Odd(msgspec.Struct):
+        phase: complex
+
+    with pytest.raises(RuntimeError, match=r"no complex$"):
+        convert(Odd, {"phase": 1}, "odd.toml")

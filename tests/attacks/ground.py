@@ -17,11 +17,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from appliance import broker as brokers
 from appliance.broker import Broker, BrokerFiles, NoBroker, end_session, uplink_acl, uplink_config, write_access
-from appliance.keys import new_device_keys, write_private
+from appliance.keys import new_device_keys
 from core.fleet import enrolment
 from core.fleet.enrolment import Pair
 from core.steward import Access, Action, Cut, House, Send, SendBlob
 from sync import topics
+from sync.durable import write_private
 from sync.enrolment import Token
 from sync.link import Message, Publish
 from sync.mqtt import Broker as At

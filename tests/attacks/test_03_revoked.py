@@ -43,6 +43,7 @@ def test_03_a_revoked_device_is_cut_in_the_middle_of_its_session(own_ground: Gro
     core.say(orders_of(ONE), b"while it may hear")
     eventually(lambda: bool(session.heard), "its own word")
 
+    state, known = world.catalog.fleet.device(TWO), world.codes()
     do(world, own_ground, core, orders.Revoke(device=ONE, reason="stolen"))
     eventually(lambda: False in session.changes, "the end of its session")
     tls = own_ground.tls(device.certificate, device.keys.signing)
@@ -52,7 +53,8 @@ def test_03_a_revoked_device_is_cut_in_the_middle_of_its_session(own_ground: Gro
     core.say(orders_of(TWO), b"the end")
     eventually(lambda: bool(witness.heard), "the end")
     assert [m.payload for m in session.heard[count:]] == []
-    assert witness.changes == [True], "nobody else is disturbed"
+    assert witness.changes == [True] and world.catalog.fleet.device(TWO) == state, "nobody else is disturbed"
+    assert world.codes() == [*known, "device-revoked"], "told once; that it knocks again stands in the broker's log"
 
 
 def test_03_the_rules_alone_silence_a_session_that_goes_on(own_ground: Ground, world: World) -> None:

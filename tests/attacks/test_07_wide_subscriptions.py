@@ -1,4 +1,5 @@
-"""Attack 7: a device subscribes to all there is. Whatever the broker grants, nothing of others is delivered.
+"""Attack 7: a device subscribes to all there is. Whatever the broker grants, nothing of others is delivered. Nobody of
+ours sees it: the broker grants, tells nobody, and delivers nothing.
 
 One session publishes everything and, last, a word for the attacker: the broker delivers in order, so when that
 word is there, all before it was delivered or never will be.
@@ -62,9 +63,13 @@ def test_07_wide_subscriptions_hear_nothing_of_others(ground: Ground, core: Sess
     attacker.listen(END)
     attacker.listen(*WIDE, confirmed=False)
     attacker.listen(topics.desired(TENANT, ATTACKER))  # confirmed after all the others
+    victim = ground.device(VICTIM)
+    victim.listen(topics.desired(TENANT, VICTIM))
     speak(core)
     eventually(lambda: END in attacker.topics(), "the end")
     assert set(attacker.topics()) == {END}
+    eventually(lambda: len(victim.heard) >= 2, "the victim's own words")
+    assert victim.changes == core.changes == [True], "whom they are for hears them all the same"
 
 
 def test_07_nor_in_the_old_protocol(ground: Ground, core: Session) -> None:

@@ -115,6 +115,43 @@ def test_10_older_metadata_is_refused(field: Field, lost: bool) -> None:
     comes_after_all(field, shipped)
 
 
+@pytest.mark.parametrize(
+    ("wiped", "replayed", "days", "answers"),
+    [
+        (("journal", "trust"), ("order", "metadata"), 0, 1),  # docs/security.md, "What is not protected"
+        (("journal", "trust"), ("order", "metadata"), 8, None),
+        (("journal",), ("order", "metadata"), 0, None),
+        (("journal",), ("order",), 0, 1),  # the same
+        (("journal",), ("order",), 8, None),
+        (("trust",), ("order", "metadata"), 0, 2),
+    ],
+    ids=["both-in-a-week", "both-after-it", "journal", "journal-order-alone", "journal-order-after-it", "trust-files"],
+)
+def test_10_whoever_wipes_a_device_takes_it_back_a_week_and_no_more(
+    field: Field, wiped: tuple[str, ...], replayed: tuple[str, ...], days: int, answers: int | None
+) -> None:
+    """The order and the metadata of the day of release 1, replayed to a device of which somebody took the places where
+    it keeps what it has seen. Either of the two is enough to refuse the metadata, only the journal to refuse the order;
+    without both it is a new device, and what bounds the attack is how long the order holds."""
+    core, device = field.core, field.device
+    device.cut_power()
+    if "journal" in wiped:
+        for path in device.folder.glob("journal.db*"):
+            path.unlink()
+    if "trust" in wiped:
+        shutil.rmtree(device.house.trust_folder)
+    if "metadata" in replayed:
+        for name in (names := publish.current(field.before)):
+            core.hub.retained[trust(name)] = field.before[name]
+        core.hub.retained[trust("index")] = codec.encode(TrustIndex(names))
+    core.desire(field.first)
+    device.now += days * DAY
+    device.boot().settle(12, ask=0)
+    assert device.answering == answers
+    if answers != 1:
+        assert alarms(field) == {"refused-untrusted"}
+
+
 def test_11_while_time_stands_still_nothing_is_installed(field: Field) -> None:
     """All that the broker gives out has expired meanwhile: no verdict, no install, and the report says why."""
     core, device = field.core, field.device

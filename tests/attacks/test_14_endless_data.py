@@ -7,9 +7,8 @@ import random
 import socket
 import ssl
 import struct
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,7 @@ from tests.attacks.field import Field
 from tests.attacks.ground import Ground
 from tests.edge.device import committed
 from tests.edge.world import DEVICE, TENANT, Core, Shipped
+from tests.hosting import hosting
 from tests.waiting import eventually
 
 HOURS = 7200.0  # seconds
@@ -118,29 +118,19 @@ def announcing(ground: Ground, size: int) -> Iterator[tuple[int, list[int]]]:
     and on; the bytes it could send to each connection."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(ground.folder / "server.pem", ground.folder / "server.key")
-    listener = socket.create_server(("127.0.0.1", 0))
     sent: list[int] = []
 
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                plain, _ = listener.accept()
-                with suppress(OSError), context.wrap_socket(plain, server_side=True) as line:
-                    line.recv(4096)
-                    line.sendall(b"\x20\x03\x00\x00\x00" + b"\x30" + _length(size) + struct.pack(">H", 1) + b"x\x00")
-                    sent.append(0)
-                    while sent[-1] < size:
-                        line.sendall(b"z" * 65_536)
-                        sent[-1] += 65_536
+    def pour(plain: socket.socket) -> None:
+        with context.wrap_socket(plain, server_side=True) as line:
+            line.recv(4096)
+            line.sendall(b"\x20\x03\x00\x00\x00" + b"\x30" + _length(size) + struct.pack(">H", 1) + b"x\x00")
+            sent.append(0)
+            while sent[-1] < size:
+                line.sendall(b"z" * 65_536)
+                sent[-1] += 65_536
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield listener.getsockname()[1], sent
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(10)
+    with hosting(pour) as port:
+        yield port, sent
 
 
 def _length(size: int) -> bytes:

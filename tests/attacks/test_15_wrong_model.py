@@ -10,7 +10,7 @@ import pytest
 from edge.states import Phase
 from sync import codec
 from sync.features import TensorSpec
-from sync.manifest import LIMIT, Manifest, Requires, unfit
+from sync.manifest import LIMIT, Manifest, Requires, all_labels, unfit
 from sync.names import ModelName, TenantId
 from tests.attacks.field import Field
 from tests.edge.device import committed
@@ -57,7 +57,7 @@ def test_15_a_release_for_other_devices_or_newer_agents_is_refused(field: Field,
 
 
 def test_15_the_core_cannot_say_what_a_device_is(field: Field) -> None:
-    """Labels are the device's own settings; nothing in an assignment changes them."""
+    """Labels are the device's own settings, and what it joined as; nothing in an assignment changes them."""
     wanted = field.signed_as(field.core.ship(3), requires=Requires(labels=("class=watch",)))
     sent(field, wanted, "wrong-device", known=True)
     field.device.house.labels = frozenset({"class=watch"})
@@ -95,6 +95,20 @@ def test_15_a_graph_of_another_schema_than_its_manifest_is_refused(
 )
 def test_15_versions_are_compared_as_numbers(requires: str, agent: str, fits: bool) -> None:
     assert (unfit(Requires(agent=requires), (), agent) == "") == fits
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "wanted"),
+    [
+        ((), ("class=press", "spare"), {"class=press", "spare"}),
+        (("class=watch",), ("class=press", "site=north"), {"class=watch", "site=north"}),
+        (("press",), ("press", "presses=2"), {"press", "presses=2"}),
+    ],
+)
+def test_15_what_a_device_joined_as_changes_nothing_that_it_says_itself(
+    own: tuple[str, ...], given: tuple[str, ...], wanted: set[str]
+) -> None:
+    assert all_labels(own, given) == wanted
 
 
 def test_15_what_a_release_requires_is_signed_and_read_back(field: Field) -> None:

@@ -66,13 +66,17 @@ def test_17_a_release_of_which_a_part_was_withheld_is_not_installed(
     assert withheld
     for path in withheld:
         path.unlink()
+    before = core.codes(FAR).count("folder-incomplete")
     done = box.visit(torn)
     assert box.ask() == number - 1 and box.phase == "fetching"
+    core.trip(torn)
+    assert core.codes(FAR).count("folder-incomplete") == before + 1, "one event, and it goes along in the very folder"
     assert {path.relative_to(place).as_posix() for path in withheld} & set(done.lacking)
     assert not [e for e in core.codes(FAR) if e == "release-refused"]
     box.tick(10.0)
     round_trip(core, box, stick)  # with the whole folder it goes on where it stood
     assert box.ask() == number and box.phase == "steady" and core.serving(FAR) == number
+    assert core.codes(FAR).count("folder-incomplete") == before + 1, "a whole folder is no news"
 
 
 def test_17_words_of_which_a_part_was_withheld_are_not_acknowledged(

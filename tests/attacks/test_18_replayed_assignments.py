@@ -15,7 +15,7 @@ from sync.messages import ASSIGNMENT_TYPE, REPORTED_TYPE, Assignment
 from sync.names import DeviceId, TenantId
 from tests.attacks.field import Field, refused
 from tests.edge.device import committed
-from tests.edge.world import DAY, MODEL, NOW
+from tests.edge.world import DAY, NOW
 
 
 def test_18_a_replayed_assignment_is_refused(field: Field) -> None:
@@ -96,8 +96,28 @@ def test_19_a_genuine_way_back_is_a_newer_assignment(field: Field) -> None:
 
 
 def test_19_below_the_floor_there_is_no_way_back(field: Field) -> None:
-    """Not even for the director, while it says itself how low a device may go."""
-    field.core.desire(field.core.assignment(msgspec.structs.replace(field.order, floor=2)))
-    field.device.settle(4, ask=0)
-    assert committed(field.device, 2)
-    assert field.device.house.deployments[MODEL].serving is not None
+    """Not even for the director, while it says itself how low a device may go. Told once: neither each second nor when
+    the order is renewed, nor after a power cut; told again of another release."""
+    device, core = field.device, field.core
+    low = msgspec.structs.replace(field.order, floor=2)
+    for _ in range(2):
+        before = device.state
+        core.desire(core.assignment(low))
+        device.settle(30, ask=0)
+        assert committed(device, 2) and device.state == before
+        assert device.codes() == ["below-floor"] and device.events()[0].severity == "alarm"
+        device.cut_power()
+        device.boot().settle(3, ask=0)
+    assert device.answering == 2 and device.codes() == ["below-floor"]
+    other = core.order(core.ship(3), device.identity, floor=4)
+    core.desire(core.assignment(other))
+    device.settle(30, ask=0)
+    assert device.answering == 2 and device.codes().count("below-floor") == 2
+
+
+def test_19_what_answers_already_is_not_refused_by_a_floor_that_rises(field: Field) -> None:
+    """It says how far back a device may go; the order asks for nothing that is not done."""
+    device, core = field.device, field.core
+    core.desire(core.assignment(msgspec.structs.replace(field.newer, floor=3)))
+    device.settle(5, ask=0)
+    assert committed(device, 2) and "below-floor" not in device.codes()

@@ -24,6 +24,7 @@ from sync import codec, roles, topics
 from sync.link import Message
 from sync.messages import ASSIGNMENT_TYPE, REPORTED_TYPE, DeviceEvent, Record, SampleBatch, Status
 from sync.names import Digest
+from sync.performance import Confidence, Interval, Tally
 from sync.records import SealedBody
 from sync.reports import Side, TrialReport, WhyCard
 from tests.attacks.field import Field
@@ -81,6 +82,7 @@ def test_24_nothing_a_device_can_say_stops_the_core(alone: World, count: int) ->
     records = [
         device.record(DeviceEvent("release-committed", "well", MODEL, "info", {"n": 1}), 1),
         device.record(card, 1, kind="why"),
+        device.record(Interval(MODEL, 1, START, 3600.0, Tally(3, 1, confidence={"walk": Confidence()})), 1, "metrics"),
         device.record(SampleBatch(MODEL, "internal", "", base64.b64encode(b"x" * 99).decode()), 1, kind="sample"),
     ]
     seeds = [report.payload, codec.encode(Status("online", START, "b", 1)), *(r.payload for r in records)]

@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from appliance.cli import falaj
 from appliance.edge_state import EdgeFolder, NotEnrolled, identity, keep
 from appliance.erasing import erase
-from appliance.keys import KeyUnsafe, TenantKeys, new_device_keys, tenant_keys, write_private
+from appliance.keys import KeyUnsafe, TenantKeys, new_device_keys, tenant_keys
 from appliance.processes import FolderTaken, hold
+from sync.durable import write_private
 from sync.enrolment import EnrolAnswer
 from sync.errors import Damaged
 from tests.attacks.field import Field

@@ -80,13 +80,16 @@ def test_28_a_stolen_order_does_not_open_for_the_thief(case: Case) -> None:
 
 def test_28_asking_the_core_for_it_brings_no_key(case: Case) -> None:
     """It reports that it runs it, wants it, has it, misses its chunks: these come again for all, an order does not."""
-    world, manifest = case.world, case.order().manifest
+    world, manifest, before = case.world, case.order().manifest, case.world.codes()
     said = serving(manifest, wanted=manifest)
     world.hear(case.thief.report({MODEL: said}, missing={case.blob: (0, 1, 10**9)}, have=(case.blob,)))
     world.tick(60.0)
     sent = world.last(topics.desired(TENANT, TWO))
     assert sent is None or MODEL not in desired(world, TWO).models
     assert world.catalog.fleet.rollouts()[0][1].assigned == (ONE,)
+    assert world.codes() == before, (
+        "a report of its own is no attack by its form: what it says of itself is shown, is all"
+    )
 
 
 def test_28_another_tenants_device_is_not_even_let_in(own_ground: Ground, case: Case) -> None:

@@ -15,12 +15,13 @@ import pytest
 
 from appliance.api import UnixConnection
 from appliance.edge_doors import TOKEN, Doors
-from appliance.keys import KeyUnsafe, write_private
+from appliance.keys import KeyUnsafe
 from appliance.settings import BadSettings, EdgeSettings, Network, convert
 from core.fleet import enrolment
 from edge.http.doorkeeper import KNOWN, WRONG, Doorkeeper
 from edge.http.server import HttpServer
 from edge.http.wire import Request, Response
+from sync.durable import write_private
 from tests.attacks.ground import free_port
 from tests.core.world import TENANT
 

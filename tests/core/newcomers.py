@@ -34,7 +34,11 @@ def boxes(count: int, site: SiteId = SITE) -> tuple[Box, ...]:
 
 
 def site_token(world: World, uses: int, *, approve: bool = False, site: SiteId = SITE) -> Token:
-    text = world.must(orders.IssueSiteToken(site=site, uses=uses, approve=approve))["token"]
+    return token_in(world.must(orders.IssueSiteToken(site=site, uses=uses, approve=approve)))
+
+
+def token_in(result: dict[str, Any]) -> Token:
+    text = result["token"]
     return codec.decode(Token, base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
 
 

@@ -172,7 +172,7 @@ def test_a_merge_that_the_disk_refuses_costs_nothing_that_landed(estate: Estate)
     estate.world.must(orders.JobFailed(job=spec.job, error="a test", hint=""))
     estate.run()
     assert len(estate.files()) == len(before) + 1 and "lake-compacted" not in estate.world.codes()
-    assert not list(estate.core.lake.rglob("*.part"))
+    assert not list(estate.core.lake.rglob("*.tmp"))
 
 
 @given(

@@ -113,6 +113,12 @@ def test_status_counts_and_tells_the_honest_state_of_trust(client: FlaskClient, 
     assert trust["timestamp"]["version"] == 1
 
 
+def test_status_has_what_of_the_core_itself_fails(client: FlaskClient, catalog: Catalog) -> None:
+    assert get(client, "/v1/status")["failing"] == []
+    catalog.failing.put({"certificates": "no key"}, NOW)
+    assert get(client, "/v1/status")["failing"] == [{"part": "certificates", "since": NOW, "text": "no key"}]
+
+
 def test_devices_say_what_they_report_and_what_is_wanted(client: FlaskClient, catalog: Catalog) -> None:
     fill(catalog)
     (device,) = get(client, "/v1/devices")["devices"]
@@ -211,6 +217,7 @@ OTHERS = (
     orders.CommitLookup(job=1, name=LookupName("halls"), content=b""),
     orders.CommitCandidate(job=1, candidate=candidate()),
     orders.JobFailed(job=1, error="no"),
+    orders.PartsFailing(parts={"broker": "no"}),
 )
 
 

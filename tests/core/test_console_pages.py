@@ -297,6 +297,32 @@ def test_a_device_that_never_spoke_is_named(operator: FlaskClient, catalog: Cata
     assert "never seen" in words(html)
 
 
+def test_a_part_of_the_core_that_fails_is_named_before_the_whole_fleet(operator: FlaskClient, catalog: Catalog) -> None:
+    add_trust(catalog)
+    for place in range(3):
+        add_device(catalog, f"watch-{place}", {}, state="offline")
+    catalog.failing.put({"certificates": "they hold until 2027-02-01: put it right"}, NOW - 300)
+    said = concerns(page(operator))
+    line = "the core, certificates began to fail 5 min ago: they hold until 2027-02-01: put it right"
+    assert said.index(line) < said.index("3 devices") and "2 alarms" in said
+
+
+def test_a_steward_that_is_not_there_is_named_by_who_is(catalog: Catalog, tmp_path: Path) -> None:
+    """It writes down what fails, so of itself it cannot."""
+    add_trust(catalog)
+    catalog.failing.put({"steward": "it ended 5 times", "broker": "no memory"}, NOW)
+    there = [False]
+    path = tmp_path / "catalog.db"
+    client = create_pages(
+        lambda: open_catalog(path, KEY, read_only=True), TOKEN, lambda: NOW, steward=lambda: there[0]
+    ).test_client()
+    client.get("/", query_string={"token": TOKEN})
+    said = concerns(page(client))
+    assert "2 alarms" in said and "the core, steward fails: it is not there" in said and "5 times" not in said
+    there[0] = True
+    assert "the core, steward began to fail just now: it ended 5 times" in concerns(page(client))
+
+
 def test_trust_that_ends_is_named_before_and_after(operator: FlaskClient, catalog: Catalog) -> None:
     year = signing.LIFE.total_seconds()
     add_trust(catalog, NOW - year + 5 * 86_400 + 60)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -95,30 +95,58 @@ def test_of_very_many_files_each_run_takes_in_some_until_all_have_landed(place: 
 def test_a_file_that_looks_as_before_is_not_read_again(place: Place) -> None:
     place.put("a.csv", GOOD)
     place.run()
-    path = place.folder / "in" / "a.csv"
-    looked = path.stat()
-    place.put("a.csv", GOOD.replace("1.5", "2.5"))
-    os.utime(path, ns=(looked.st_atime_ns, looked.st_mtime_ns))
+    _, _, looks = place.position["in/a.csv"].partition("@")
+    place.position["in/a.csv"] = f"{'0' * 64}@{looks}"  # as if other bytes had been taken in
     assert place.run().rejections == (), "nobody looked inside"
-    os.utime(path, ns=(looked.st_atime_ns, looked.st_mtime_ns + 1))
+    os.utime(place.folder / "in" / "a.csv", ns=(5, 5))
     assert [r.reason for r in place.run().rejections] == ["changed"]
+
+
+def rewritten(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def replaced(path: Path, text: str) -> None:
+    other = path.with_suffix(".new")
+    other.write_text(text)
+    other.rename(path)
+
+
+@pytest.mark.parametrize("write", [rewritten, replaced])
+def test_a_file_that_was_written_anew_with_its_size_and_time_is_noticed(
+    place: Place, write: Callable[[Path, str], None]
+) -> None:
+    """As `cp -p` and `rsync --times` do it, and editors that keep the time."""
+    path = place.folder / "in" / "a.csv"
+    for text, reasons in ((GOOD, []), (GOOD.replace("1.5", "2.5"), ["changed"]), (GOOD, [])):
+        before = path.stat().st_ctime_ns if path.exists() else 0
+        while not path.exists() or path.stat().st_ctime_ns == before:  # the kernel counts it in steps of milliseconds
+            write(path, text)
+            os.utime(path, ns=(10**18, 10**18))
+        landed = place.run()
+        assert [r.reason for r in landed.rejections] == reasons
+        assert landed.rows == (2 if len(place.heard) == 1 else 0)
 
 
 @pytest.mark.parametrize("age", [RACY - 1, -100.0], ids=["just now", "by a clock that is ahead"])
-def test_a_file_that_changed_just_before_it_was_read_is_read_again(place: Place, age: float) -> None:
-    place.put("a.csv", GOOD)
+@pytest.mark.parametrize("kept", [False, True], ids=["its own time", "a time that was kept"])
+def test_a_file_that_changed_just_before_it_was_read_is_read_again(place: Place, age: float, kept: bool) -> None:
+    def put(text: str) -> None:
+        place.put("a.csv", text)
+        if kept:
+            os.utime(path, ns=(10**18, 10**18))
+
     path = place.folder / "in" / "a.csv"
-    os.utime(path, ns=(10**18, 10**18))
-    place.now = 1e9 + age
+    put(GOOD)
+    changed = path.stat().st_ctime
+    place.now = changed + age
     assert place.run().rows == 2
     again = place.run()
     assert again.position == {} and not again.more, "nothing is new, and it takes no place of another"
-    place.put("a.csv", GOOD.replace("1.5", "2.5"))
-    os.utime(path, ns=(10**18, 10**18))
+    put(GOOD.replace("1.5", "2.5"))
     assert [r.reason for r in place.run().rejections] == ["changed"]
-    place.put("a.csv", GOOD)
-    os.utime(path, ns=(10**18, 10**18))
-    place.now = 1e9 + 2 * RACY
+    put(GOOD)
+    place.now = path.stat().st_ctime + 2 * RACY
     assert "@" in place.run().position["in/a.csv"], "once it is older it is known by its looks"
     assert place.run().position == {}
 

@@ -93,7 +93,7 @@ def test_what_a_crash_left_behind_is_not_read(tmp_path: Path) -> None:
     lake = lake_in(tmp_path)
     (kept,) = lake.append("watch", readings([0.0]), "ts", "one")
     lake.append("watch", readings([1.0, 2.0]), "ts", "never committed")
-    (tmp_path / "watch" / "day=1970-01-01" / ".half.parquet.part").write_bytes(b"PAR1 half a fi")
+    (tmp_path / "watch" / "day=1970-01-01" / "half.parquet.tmp").write_bytes(b"PAR1 half a fi")
     assert lake.read("watch", [kept.name], ["ts"]).num_rows == 1
 
 

@@ -11,14 +11,14 @@ from tuf.api.metadata import Metadata, Targets
 from core.release import checking, publish, signing
 from core.release.metadata import Files
 from edge import roots, trust
-from sync import chunks, codec, roles
+from sync import chunks, roles
 from sync.errors import Untrusted
-from sync.features import TensorSpec
-from sync.manifest import Blob, Lineage, Manifest, Profile, Variant, role_of
+from sync.manifest import role_of
 from sync.messages import ASSIGNMENT_TYPE, Ack
-from sync.names import Digest, ModelName, TenantId
+from sync.names import ModelName
 from tests.core import people
 from tests.core.world import DAY, MODEL
+from tests.sync.manifests import manifest
 
 OWNER, STRANGER = roles.signer(roles.new_signing_key()), roles.signer(roles.new_signing_key())
 SNAPSHOT, TIMESTAMP = roles.signer(roles.new_signing_key()), roles.signer(roles.new_signing_key())
@@ -35,16 +35,6 @@ def now() -> float:
     import time
 
     return time.time()
-
-
-def manifest(number: int = 1, model: ModelName = MODEL) -> bytes:
-    blob = Blob(Digest("a" * 64), Digest("b" * 64), 1, 1, (Digest("c" * 64),))
-    spec = (TensorSpec("x", "FP32", (-1, 2)),)
-    document = Manifest(
-        TenantId("acme"), model, number, 0.0, (Variant("fp32", (), blob),), blob, spec, spec, ("a",), None, (),
-        Profile(), Lineage("s", "v", "cnn1d", 7, {}, "because"),
-    )  # fmt: skip
-    return codec.encode(document)
 
 
 def first(now: float) -> dict[str, bytes]:

@@ -207,6 +207,21 @@ class Learner:
         (job,) = [j for j in self.world.catalog.projects.unfinished() if j.kind == "train"]
         self.world.must(orders.CommitCandidate(job=job.id, candidate=self.world.candidate(accepted=accepted)))
 
+    def name_anew(self, made: Project, labelled: int) -> None:
+        """So many labelled samples came and were learned from; then their source is called `road` in the project."""
+        self.rows()
+        self.drift()
+        self.send()
+        self.world.tick(6)
+        self.commit(labelled=labelled)
+        self.finish()
+        renamed = replace(
+            made,
+            sources={"watches": made.sources["watches"], "road": made.sources["field"]},
+            views={"windows": replace(made.views["windows"], samples="road")},
+        )
+        self.world.must(orders.ApplyProject(project=renamed, folder=str(self.world.folder)))
+
 
 def batch(size: int = 90) -> SampleBatch:
     return SampleBatch(MODEL, "internal", "", base64.b64encode(os.urandom(size)).decode())
@@ -337,19 +352,7 @@ def test_a_revoked_device_and_one_that_went_quiet_count_for_nothing(learner: Lea
 
 
 def test_a_source_named_anew_begins_to_count_anew(learner: Learner) -> None:
-    learner.rows()
-    learner.drift()
-    learner.send()
-    learner.world.tick(6)
-    learner.commit(labelled=9)
-    learner.finish()
-    made = learning_project()
-    renamed = replace(
-        made,
-        sources={"watches": made.sources["watches"], "wrists": made.sources["field"]},
-        views={"windows": replace(made.views["windows"], samples="wrists")},
-    )
-    learner.world.must(orders.ApplyProject(project=renamed, folder="/p"))
+    learner.name_anew(learning_project(), labelled=9)
     assert "0 of 5 labelled samples" in learner.hop().reason
 
 
@@ -487,19 +490,7 @@ def test_batches_that_no_job_finds_are_not_looked_for_every_second(learner: Lear
 
 
 def test_a_source_that_was_named_anew_counts_anew(learner: Learner) -> None:
-    learner.rows()
-    learner.drift()
-    learner.send()
-    learner.world.tick(6)
-    learner.commit(labelled=500)
-    learner.finish()
-    made = learning_project(every_hours=0)
-    renamed = replace(
-        made,
-        sources={"watches": made.sources["watches"], "road": made.sources["field"]},
-        views={"windows": replace(made.views["windows"], samples="road")},
-    )
-    learner.world.must(orders.ApplyProject(project=renamed, folder=str(learner.world.folder)))
+    learner.name_anew(learning_project(every_hours=0), labelled=500)
     learner.send()
     learner.world.tick(6)
     (job,) = learner.world.catalog.projects.unfinished()

@@ -24,6 +24,7 @@ from sync import codec, roles, topics
 from sync.errors import Untrusted
 from sync.link import Message
 from sync.messages import (
+    ALARM,
     EVENT,
     REPORTED_TYPE,
     SAMPLE,
@@ -264,6 +265,20 @@ def test_a_gap_stands_for_the_numbers_that_never_come(world: World, device: Devi
     world.hear(device.record(EVENT_1, 10))
     assert world.catalog.fleet.received(ONE, 1, EVENT) == 10
     assert world.codes().count(topics.GAP) == 1
+
+
+def test_an_alarm_is_an_event_with_numbers_of_its_own(world: World, device: Device) -> None:
+    world.hear(device.record(EVENT_1, 1))
+    fire = DeviceEvent("fire", "it burns", MODEL, "alarm")
+    start = len(world.sent)
+    for n in (2, 1, 1, 2):
+        world.hear(device.record(replace(fire, text=f"alarm {n}"), n, kind=ALARM))
+    known = [(e.code, e.severity, e.text, e.facts["n"]) for e in world.catalog.events.newest(3)]
+    assert known[:2] == [("fire", "alarm", "alarm 2", 2), ("fire", "alarm", "alarm 1", 1)], "once each, in their order"
+    received = [world.catalog.fleet.received(ONE, 1, kind) for kind in (ALARM, EVENT)]
+    assert received == [2, 1]
+    acks = [codec.decode(Ack, m.payload).n for m in world.sent[start:] if m.topic == topics.ack(TENANT, ONE, ALARM)]
+    assert acks == [0, 1, 1, 2]
 
 
 def test_a_device_that_asks_for_chunks_again_and_again_gets_them_now_and_then(world: World, device: Device) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from appliance.keys import new_device_keys
 from core import orders
 from core.fleet import boxes as lists
 from core.handoffs import Box
 from sync.enrolment import fingerprint
 from sync.names import DeviceId, Serial, SiteId
-from tests.core.newcomers import SITE, ask, boxes, join, site_token
+from tests.core.newcomers import SITE, ask, boxes, join, site_token, token_in
 from tests.core.world import ONE, World
 
 
@@ -21,6 +23,23 @@ def test_two_hundred_boxes_of_a_list_join_by_one_token(world: World) -> None:
         assert join(world, token, f"SN-{n:03}").name == f"box-{n:03}"
     assert len(world.catalog.fleet.devices()) == 200
     assert not ask(world, token, "SN-000", new_device_keys("x")).ok, "all uses are used"
+
+
+def test_a_box_learns_its_labels_when_it_joins(world: World) -> None:
+    """By whatever token: of its site, its own, or as the successor of another."""
+    world.must(orders.ImportBoxes(boxes=boxes(2)))
+    keys, careful = new_device_keys("SN-001"), site_token(world, uses=1, approve=True)
+    at_once = ask(world, site_token(world, uses=1), "SN-000", new_device_keys("SN-000"))
+    assert at_once.result["labels"] == ("line=a",)
+    assert "labels" not in ask(world, careful, "SN-001", keys).result
+    world.must(orders.Accept())
+    assert ask(world, careful, "SN-001", keys).result["labels"] == ("line=a",)
+    relabelled = replace(boxes(1)[0], labels=("line=b", "spare"))
+    world.must(orders.ImportBoxes(boxes=(relabelled,)))
+    token = token_in(world.must(orders.Replace(device=relabelled.name)))
+    assert ask(world, token, None, new_device_keys("x"), device=relabelled.name).result["labels"] == ("line=b", "spare")
+    own = token_in(world.must(orders.IssueToken(device=ONE)))
+    assert ask(world, own, None, new_device_keys("y"), device=ONE).result["labels"] == (), "nobody announced it"
 
 
 def test_a_box_that_lost_its_answer_asks_again_and_uses_nothing_up(world: World) -> None:

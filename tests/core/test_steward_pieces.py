@@ -200,6 +200,23 @@ def test_the_config_of_a_device_is_the_narrowest_that_is_declared(scene: Scene) 
     assert scene.assigned().config is None and scene.assigned(TWO).config is None
 
 
+def test_the_box_that_takes_the_place_of_another_has_its_config_and_tables(scene: Scene) -> None:
+    """Sealed to its own key: the box before it opens nothing that is said from then on."""
+    scene.read(FIRST)
+    scene.apply(declared(Config(variables={"line": "all"}, devices={ONE: {"line": "own"}})))
+    scene.release()
+    before = scene.assigned().config
+    scene.world.must(orders.Replace(device=ONE))
+    new = scene.world.enrol(ONE)
+    found = scene.assigned()
+    assert before is not None and found.config is not None and found.epoch == 2
+    assert (found.config.version, found.config.blob) == (before.version, before.blob)
+    assert lookups.decode_config(scene.opened(found.config, new)).variables == {"line": "own"}
+    assert lookups.decode(scene.opened(found.lookups[MACHINES], new)) == FIRST
+    with pytest.raises(Damaged):
+        scene.opened(found.config, scene.one)
+
+
 def test_who_is_assigned_later_gets_its_config_too(scene: Scene) -> None:
     scene.read(FIRST)
     scene.apply(declared(Config(variables={"line": "seven"})))

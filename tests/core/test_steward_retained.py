@@ -1,16 +1,21 @@
-"""What the broker keeps of sealed blobs: what somebody may need, within the cap, and no more."""
+"""What broker and disk keep of sealed blobs: the broker what somebody may need, within the cap, and no more; the disk
+all but what nobody will ever be given again."""
 
 from __future__ import annotations
 
 import pytest
 
+from core import orders
+from core.catalog.pieces import PieceRow
 from core.catalog.wanted import Wanted
 from core.steward import retained, rounds
 from core.steward.house import AGAIN, MISSED
 from sync import chunks as pieces
+from sync import codec, roles, topics
+from sync.messages import Assignment
 from sync.names import Digest, ModelName
 from sync.reports import ModelReport, Release
-from tests.core.world import DAY, MODEL, ONE, TWO, Device, World, serving
+from tests.core.world import DAY, MODEL, ONE, TENANT, TWO, Device, World, serving
 
 
 @pytest.fixture
@@ -117,7 +122,8 @@ def test_a_device_that_asks_for_everything_gets_a_share_of_it(world: World, move
     blob = pieces.describe(sealed, pieces.digest(b"plain"), 96)
     world.house.blobs.put(blob.sealed, sealed)
     with world.catalog.transaction():
-        world.catalog.releases.keep_key(blob, bytes(32), MODEL, 4)
+        world.catalog.releases.keep_key(blob, bytes(32), "lookup/large", 1)
+        world.catalog.pieces.add(PieceRow("lookup/large", 1, blob.plain, 0.0, world.now, blob))
     for _ in range(3):
         sent = len(world.sent)
         for asked in range(0, 3 * MISSED, MISSED):
@@ -137,6 +143,32 @@ def test_a_blob_that_this_disk_did_not_keep_is_told_once_and_costs_the_device_no
         world.hear(moved_on.report(said(world, 4), missing={digest: (0,)}))
         world.now += AGAIN
     assert world.codes().count("blob-damaged") == 1 and not [c for c in world.codes() if c.startswith("refused-")]
+
+
+def test_what_is_missed_is_read_alone_and_held_against_what_was_signed(world: World, moved_on: Device) -> None:
+    """Else a device that misses one chunk after the other has the core read the whole blob each time."""
+    sealed = b"".join(bytes([n]) * 96 for n in range(3))
+    blob = pieces.describe(sealed, pieces.digest(b"plain"), 96)
+    path = world.folder / "blobs" / blob.sealed
+    with world.catalog.transaction():
+        world.catalog.releases.keep_key(blob, bytes(32), "lookup/large", 1)
+        world.catalog.pieces.add(PieceRow("lookup/large", 1, blob.plain, 0.0, world.now, blob))
+    path.write_bytes(sealed[:96] + b"rot" + sealed[99:])
+    sent = len(world.sent)
+    for index in (0, 1, 2, 3):
+        world.now += AGAIN
+        world.hear(moved_on.report(said(world, 4), missing={blob.sealed: (index,)}))
+    assert [m.payload for m in world.sent[sent:] if "/blob/" in m.topic] == [sealed[:96], sealed[-96:]]
+    told = [e.text for e in world.catalog.events.newest(100) if e.code == "blob-damaged"]
+    assert len(told) == 1 and told[0].endswith("changed on disk, in chunk 1")
+
+
+def test_a_chunk_of_a_release_is_held_against_its_manifest(world: World, moved_on: Device) -> None:
+    for digest in blobs(world, 4):
+        found = world.catalog.releases.described(digest)
+        assert found is not None and found.sealed == digest
+        world.house.blobs.check_chunk(found, 0)
+    assert world.catalog.releases.described(Digest("0" * 64)) is None
 
 
 def test_a_clearing_that_a_lost_session_took_is_said_again_for_a_day(world: World, moved_on: Device) -> None:
@@ -184,3 +216,101 @@ def test_a_broker_that_takes_no_chunk_is_sent_none_and_told_of(world: World) -> 
     assert not any("/blob/" in m.topic for m in world.sent[sent:]) and world.codes().count("packet-too-large") == 1
     answer = world.order(world.approval(world.stage(b"model 2")))
     assert not answer.ok and answer.code == "packet-too-large"
+
+
+# --- the disk ---------------------------------------------------------------------------------------------------
+
+
+def on_disk(world: World) -> set[Digest]:
+    return {Digest(path.name) for path in (world.folder / "blobs").iterdir()}
+
+
+def days_later(world: World, *words: Device) -> None:
+    """Time for all that is cleared after a day; the devices say meanwhile that they serve release 1."""
+    for device in words:
+        world.hear(device.report(said(world, 1)))
+    for _ in range(3):
+        world.tick(2 * DAY)
+
+
+@pytest.fixture
+def two_alike(world: World) -> Device:
+    """Releases 1 and 2 of the very same model, one after the other on one device."""
+    one = world.enrol(ONE)
+    for number in (1, 2):
+        world.release(b"the same")
+        world.hear(one.report(said(world, number, *range(1, number))))
+    return one
+
+
+def test_the_blobs_of_a_revoked_release_leave_broker_and_disk_and_its_record_stays(
+    world: World, two_alike: Device
+) -> None:
+    first, second = blobs(world, 1), blobs(world, 2)
+    assert on_disk(world) == first | second and not first & second, "each is sealed under a key of its own"
+    before = world.catalog.releases.release(MODEL, 2)
+    world.must(world.revocation(2))
+    world.hear(two_alike.report(said(world, 1)))
+    world.tick()
+    assert on_broker(world) == first and on_disk(world) == first | second, "a lost session may have lost the clearing"
+    days_later(world)
+    assert on_disk(world) == first and world.codes(500).count("blobs-removed") == 1
+    for digest in first:
+        world.house.blobs.check(digest)
+    found = world.catalog.releases.release(MODEL, 2)
+    assert before is not None and found is not None and (found[0].state, found[1]) == ("revoked", before[1])
+    candidate = world.catalog.releases.candidate(found[0].candidate)
+    assert candidate is not None and world.house.artifacts.get(candidate.artifacts[0].plain) == b"the same"
+    assert "release-revoked" in world.codes(500)
+    world.reopen()
+    session(world)
+    days_later(world, two_alike)
+    assert on_broker(world) == first == on_disk(world) and "blob-damaged" not in world.codes(500)
+    answer = world.order(orders.Approve(model=MODEL, number=2, metadata={}))
+    assert (answer.ok, answer.code) == (False, "release-revoked")
+
+
+@pytest.mark.parametrize("still", ["serves", "goes back to"])
+def test_a_revoked_release_that_a_device_says_it_has_stays_until_it_has_it_no_more(
+    world: World, two_alike: Device, still: str
+) -> None:
+    second = blobs(world, 2)
+    world.must(world.revocation(2))
+    world.hear(two_alike.report(said(world, 2) if still == "serves" else said(world, 1, 2)))
+    days_later(world)
+    assert second <= on_disk(world) and second <= on_broker(world)
+    days_later(world, two_alike)
+    assert not second & (on_disk(world) | on_broker(world))
+
+
+def test_a_revoked_release_that_the_order_of_a_silenced_device_names_stays(world: World, two_alike: Device) -> None:
+    two = world.enrol(TWO)
+    world.tick()
+    second = blobs(world, 2)
+    assert second <= named(world, two)
+    world.catalog.fleet.set_state(TWO, "cloned")
+    world.must(world.revocation(2))
+    days_later(world, two_alike)
+    assert second <= on_disk(world) and not second & on_broker(world)
+    world.catalog.fleet.set_state(TWO, "revoked")
+    world.tick()
+    assert not second & on_disk(world)
+
+
+def named(world: World, device: Device) -> set[Digest]:
+    """What the newest order of a device opens."""
+    envelope = world.last(topics.desired(TENANT, device.name))
+    assert envelope is not None
+    return set(codec.decode(Assignment, roles.peek(envelope)).models[MODEL].keys)
+
+
+def test_releases_that_may_serve_again_stay_on_the_disk(world: World) -> None:
+    """Not approved yet, replaced long ago, taken back: each may be approved, or approved once more."""
+    one = world.enrol(ONE)
+    roll(world, one, 4)
+    staged = world.stage(b"model 5")
+    world.must(orders.Reverse(model=MODEL, number=4, reason="a test"))
+    everything = on_disk(world)
+    for _ in range(3):
+        world.tick(2 * DAY)
+    assert on_disk(world) == everything == {d for number in range(1, staged + 1) for d in blobs(world, number)}

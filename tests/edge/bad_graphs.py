@@ -5,10 +5,13 @@ All take `i` and answer `y`, as the lookup tables of `tests.edge.world` do, so t
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edge.runtime import load
 from tests.edge import graphs
 
 TABLE = (2.0, 2.5, 2.25)
@@ -43,6 +46,39 @@ def crashes(on_load: bool = False, at: int = 2) -> bytes:
         return _finish(answer, [*constants, _const("by", [-1])])
     gather = helper.make_node("Gather", ["divisors", "i"], ["by"])
     return _finish([gather, *answer], [*constants, _const("divisors", [-1 if i == at else 1 for i in range(3)])])
+
+
+def crashes_on_call(number: int) -> bytes:
+    """The same on the `number`-th run of a session, whatever it is asked: a graph has no memory of its own, but what it
+    draws by lot goes on from run to run, and under this seed nothing larger comes before."""
+    seed, above = _draws(number)
+    nodes = [
+        _draw(seed),
+        helper.make_node("Greater", ["drawn", "above"], ["it"]),
+        helper.make_node("Where", ["it", "minus", "one"], ["by"]),
+        helper.make_node("Gather", ["table", "i"], ["said"]),
+        helper.make_node("Div", ["least", "by"], ["huge"]),
+        helper.make_node("Cast", ["huge"], ["number"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["number", "nought"], ["nothing"]),
+        helper.make_node("Add", ["said", "nothing"], ["y"]),
+    ]
+    whole = [_const("least", [LEAST]), _const("minus", [-1]), _const("one", [1])]
+    return _finish(nodes, [*whole, _const("nought", [0.0], np.float32), _const("above", [above], np.float32)])
+
+
+def _draw(seed: int) -> onnx.NodeProto:
+    return helper.make_node("RandomUniform", [], ["drawn"], shape=[1], seed=float(seed))
+
+
+@cache
+def _draws(number: int) -> tuple[int, float]:
+    """A seed whose `number`-th draw is its largest so far, and a bound between that and all before."""
+    for seed in range(207, 100_000):  # of today's onnxruntime, 207 is the first for the 100th call
+        session = load(graphs.finish([_draw(seed)], [], [graphs.value("drawn", [1])]))
+        *before, last = (float(session.run({})["drawn"][0]) for _ in range(number))
+        if last > max(before):
+            return seed, (last + max(before)) / 2
+    raise AssertionError(f"no seed draws its largest at {number}")
 
 
 def changes_shape() -> bytes:

@@ -25,7 +25,7 @@ from edge.trials import Trials
 from sync import codec, roles, topics
 from sync.link import Publish
 from sync.loopback import LoopbackLink
-from sync.messages import EVENT, REPORTED_TYPE, WHY, Ack, DeviceEvent, Prediction, Record, Reported
+from sync.messages import ALARM, EVENT, REPORTED_TYPE, WHY, Ack, DeviceEvent, Prediction, Record, Reported
 from sync.names import Digest
 from sync.reports import WhyCard
 from tests.edge.world import CLASSES, DEVICE, EPOCH, MODEL, NOW, TENANT, Core, Shipped, new_identity
@@ -50,6 +50,7 @@ class Device:
     outbox_kind: Callable[[Path, int, str], Outbox] = Outbox
     artifacts_kind: Callable[[Path], Artifacts] = Artifacts
     flags: frozenset[str] = frozenset()
+    held: bool = False  # a person holds it at what it runs
     boots: int = 0
     jobs: list[Prove] = field(default_factory=list)
     felt: int = 0  # windows so far: their event time
@@ -72,7 +73,7 @@ class Device:
             trials=Trials(Kept(self.folder / "trials", TENANT, bytes(32), "trial", token_bytes, self._complain)),
             outcomes=Outcomes(Kept(self.folder / "splits", TENANT, bytes(32), "split", token_bytes, self._complain)),
         )  # fmt: skip
-        self.house.crashed = self.found
+        self.house.crashed, self.house.held = self.found, lambda: self.held
         self.agent = Agent(self.house)
         self.jobs.clear()
         self.link: LoopbackLink = self.core.hub.connect(DEVICE)
@@ -177,11 +178,9 @@ class Device:
         return [event.code for event in self.events()]
 
     def events(self) -> list[DeviceEvent]:
-        found = []
-        for kind, _, document in self.house.outbox.pending(10_000):
-            if kind == EVENT:
-                found.append(codec.decode(DeviceEvent, bytes(codec.decode(Record, document).body)))
-        return found
+        query = "SELECT document FROM record WHERE epoch = ? AND kind IN (?, ?) ORDER BY rowid"
+        found = self.house.outbox._db.execute(query, (EPOCH, ALARM, EVENT)).fetchall()
+        return [codec.decode(DeviceEvent, bytes(codec.decode(Record, document).body)) for (document,) in found]
 
     def cards(self) -> list[WhyCard]:
         """The why cards in the outbox, oldest first."""
@@ -195,7 +194,8 @@ class Device:
         return roles.verify(envelope, REPORTED_TYPE, Reported, [roles.signer(self.identity.signing_key).public_key])
 
     def acknowledge(self, n: int) -> None:
-        ack = codec.encode(Ack(EPOCH, n))
+        """Of events, up to `n`, or of all there are."""
+        ack = codec.encode(Ack(EPOCH, min(n, self.house.outbox.last(EVENT))))
         self.core.link.publish(Publish(f"{topics.tenant_root(TENANT)}/d/{DEVICE}/ack/event", ack))
         self.core.hub.run()
 

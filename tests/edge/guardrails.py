@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import numpy as np
 
@@ -13,6 +11,7 @@ from edge.deadlines import Deadlines
 from edge.states import Prove
 from tests.edge.device import Device
 from tests.edge.world import MODEL
+from tests.waiting import meanwhile
 
 PATIENCE = 60.0
 BAD = 2  # the index where they show what they are
@@ -31,19 +30,6 @@ def index(i: int) -> dict[str, np.ndarray]:
     return {"i": np.array([i], np.int64)}
 
 
-@contextmanager
-def swept(deadlines: Deadlines) -> Iterator[None]:
+def swept(deadlines: Deadlines) -> AbstractContextManager[None]:
     """A thread that ends late runs, as the agent has one."""
-    over = threading.Event()
-
-    def sweep() -> None:
-        while not over.wait(0.02):
-            deadlines.sweep()
-
-    thread = threading.Thread(target=sweep)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return meanwhile(deadlines.sweep, 0.02)

@@ -185,14 +185,20 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_download_gets_there_when_there_
     stage: Stage, disk: SmallDisk
 ) -> None:
     device = stage.device(disk.folder / "d").boot()
+    before = device.codes()
+    shipped = stage.core.ship(6, (6.0, *map(float, range(20_000))))
+    stage.core.assign(shipped, device.identity)
+    while not (chunks := sum(path.stat().st_size for path in device.folder.glob("artifacts/*.part"))):
+        assert stage.core.hub.deliver(1), "it never began"
+    assert chunks < max(map(len, shipped.sealed.values())), "it is in the middle"
     disk.fill()
-    stage.core.assign(stage.shipped[2], device.identity)
     always_answered(device, 6)
-    assert device.answering == 1
+    assert device.answering == 1 and device.state.phase is Phase.FETCHING
+    assert device.house.disk.reason or "disk-refused" in device.codes()[len(before) :]
     disk.free()
     device.now += LONGEST
     device.settle(20, ask=0)
-    assert committed(device, 2)
+    assert committed(device, 6)
     device.cut_power()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,15 @@ def test_it_is_in_force_again_after_a_power_cut_also_in_the_middle(scene: Scene)
     assert scene.vector() == [3.0, 1.0]
     scene.shelf.piece(SECOND, 2)
     assert scene.device.settle(12) and scene.vector() == [4.0, 1.0]
+
+
+def test_a_table_that_the_journal_cannot_name_any_more_is_taken_up_anew_offline_too(scene: Scene) -> None:
+    scene.device.cut_power()
+    with closing(sqlite3.connect(scene.device.folder / "journal.db")) as db, db:
+        assert db.execute("UPDATE piece SET document = '{'").rowcount == 1
+    scene.device.boot(link=False)
+    assert scene.vector() == [3.0, 1.0] and scene.held == (1, "")
+    assert scene.device.codes().count("journal-row-unreadable") == 1
 
 
 def test_what_rots_on_the_disk_falls_back_and_is_fetched_anew(scene: Scene) -> None:

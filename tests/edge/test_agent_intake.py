@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge.agent import intake
 from edge.complaints import BURST
-from edge.outbox import CAPACITY
+from edge.overflow import CAPACITY
 from edge.roots import TRUST_FILE_LIMIT
 from edge.states import CLOCK_FLOOR, Phase
 from sync import codec, roles, topics

@@ -71,6 +71,28 @@ def test_a_busy_host_does_not_keep_a_release_from_its_commit(ram: Path) -> None:
     assert committed(device, 2)
 
 
+@pytest.mark.parametrize(("old", "home"), [([QUICK], True), ([SLOW], False)])
+def test_after_a_restart_on_trial_it_is_told_apart_as_well(ram: Path, old: list[float], home: bool) -> None:
+    """The release before is not loaded then, as long as nobody is slow; what its load takes is nobody's growth."""
+    device = on_trial(ram, [QUICK], [QUICK])
+    device.cut_power()
+    device.boot().settle(1)
+    house, held = device.house, [100.0]
+    house.memory = lambda: held[0]
+    live = house.serving.incumbent(MODEL)
+    assert device.state.phase is Phase.PROBATION and live is not None and MODEL not in house.warm
+    house.serving.put(MODEL, replace(live, session=Paced(live.session, device, cycle([SLOW]))))
+    ask(device, 30)
+    device.settle(1)
+    warm = house.warm[MODEL]
+    assert warm is not None and warm.slot.release.number == 1
+    house.warm[MODEL] = replace(warm, session=Paced(warm.session, device, cycle(old)))
+    house.paces.clear()
+    device.settle(15)
+    assert device.answering == (1 if home else 2)
+    assert ("host-slow" in device.codes()) is not home and len(device.cards()) == home
+
+
 def test_few_slow_answers_among_many_make_no_p99(ram: Path) -> None:
     device = on_trial(ram, [QUICK] * 199 + [SLOW], [QUICK])
     ask(device, 200)

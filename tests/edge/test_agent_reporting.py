@@ -13,9 +13,10 @@ import pytest
 from edge.agent.reporting import FEW, IN_FLIGHT, RESEND, RESEND_LARGE
 from edge.agent.returning import SPREAD, CoreWord, share
 from edge.outbox import MOST, Outbox
+from edge.states import Deployment
 from sync import codec, records, topics
 from sync.link import Message
-from sync.messages import EVENT, SAMPLE, CoreStatus, DeviceEvent, Record, SampleBatch
+from sync.messages import ALARM, EVENT, SAMPLE, CoreStatus, DeviceEvent, Record, SampleBatch
 from sync.names import DeviceId, Kind
 from sync.sealing import public_half
 from tests.edge.device import Device, new_device
@@ -84,6 +85,25 @@ def test_no_number_of_samples_keeps_an_alarm_waiting(heard: Heard) -> None:
     heard.add(SAMPLE, 2 * IN_FLIGHT)
     heard.add(EVENT, 1)
     assert heard.after(0.25) == {"event": 1, "sample": IN_FLIGHT - 1}
+
+
+def test_an_alarm_overtakes_every_notice_once_the_core_knows_its_kind(heard: Heard) -> None:
+    order: list[str] = []
+    heard.core.link.start(lambda message: order.append(message.topic.rpartition("/up/")[2]), lambda *_: None)
+    heard.add(EVENT, 2 * IN_FLIGHT)
+    heard.device.house.event(heard.device.now, "fire", "for a core of before", severity="alarm")
+    heard.after(0.25)
+    assert {kind for kind in order if kind in (ALARM, EVENT)} == {EVENT}, "it would keep nothing of one"
+    heard.core.desire(heard.core.assignment(alarms=True))
+    heard.device.settle(1)
+    heard.device.boot().settle(1)  # the journal's assignment says so, too
+    assert order.count(EVENT) >= 2 * IN_FLIGHT, "a hundred were said in each session, and a hundred wait behind them"
+    order.clear()
+    heard.device.house.event(heard.device.now, "fire", "behind two hundred", severity="alarm")
+    told = heard.device.house.happened(heard.device.now, "smoke", "with a change of state", MODEL, "alarm")
+    heard.device.house.write(Deployment(MODEL), says=told)
+    heard.after(0.25)
+    assert [kind for kind in order if kind in (ALARM, EVENT)] == [ALARM, ALARM]
 
 
 def test_a_core_that_says_nothing_does_not_have_the_samples_sent_for_ever(heard: Heard) -> None:

@@ -240,7 +240,7 @@ def test_what_hears_is_of_the_release_that_serves(core: Core, device: Device) ->
 def test_a_release_below_the_floor_is_not_taken_up(core: Core, device: Device) -> None:
     core.assign(core.ship(2), device.identity, floor=3)
     device.settle(4)
-    assert committed(device, 1) and device.codes() == []
+    assert committed(device, 1) and device.codes() == ["below-floor"]
 
 
 # --- obstacles on this host ---

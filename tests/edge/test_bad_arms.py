@@ -250,6 +250,67 @@ def test_what_another_model_takes_on_trial_is_not_held_against_an_arm(plant: Pla
     assert plant.fallen() == [3], "what comes after it counts again"
 
 
+@pytest.fixture
+def tried(plant: Plant, held: list[float]) -> ModelName:
+    """Another model, on trial for ten seconds, that has taken more than its share while the arms answered."""
+    other = beside(plant, gates=Gates(soak_answers=9))
+    for _ in range(30):
+        plant.device.settle(1)
+        if phase(plant, other) is Phase.PROBATION:
+            break
+    plant.device.settle(10)
+    assert phase(plant, other) is Phase.PROBATION
+    held[0] += 300.0
+    plant.device.settle(1)
+    return other
+
+
+def phase(plant: Plant, model: ModelName) -> Phase:
+    return plant.device.house.deployments[model].phase
+
+
+def comes_again(plant: Plant, model: ModelName) -> None:
+    for _ in range(30):
+        plant.device.settle(1)
+        if phase(plant, model) is Phase.PROBATION:
+            return
+    raise AssertionError(plant.device.house.deployments[model])
+
+
+def test_what_grows_on_trial_beside_an_arm_rests_as_long_and_is_refused_the_second_time(
+    plant: Plant, held: list[float], tried: ModelName
+) -> None:
+    device = plant.device
+    assert phase(plant, tried) is Phase.NO_MODEL and device.codes().count("memory-unclear") == 1
+    assert device.house.journal.quarantined(tried) == () and device.cards() == []
+    device.settle(9)
+    assert phase(plant, tried) is Phase.NO_MODEL and plant.fallen() == [], "the arms are looked at meanwhile"
+    comes_again(plant, tried)
+    held[0] += 300.0
+    device.settle(9)
+    assert phase(plant, tried) is Phase.NO_MODEL and plant.fallen() == []
+    (verdict,), (card,) = device.house.journal.quarantined(tried), device.cards()
+    assert "has grown by 300 MiB" in verdict.reason and (card.model, card.criterion) == (tried, "guardrail")
+    device.settle(30)
+    assert phase(plant, tried) is Phase.NO_MODEL and device.codes().count("memory-unclear") == 1
+
+
+def test_where_the_arm_grew_it_falls_meanwhile_and_who_was_on_trial_passes(
+    plant: Plant, held: list[float], tried: ModelName
+) -> None:
+    device = plant.device
+    device.settle(1)
+    held[0] += 65.0
+    device.settle(2)
+    assert plant.fallen() == [3], "it grows on, without the other one"
+    comes_again(plant, tried)
+    for _ in range(9):
+        device.house.serving.predict(tried, {"i": np.array([0], np.int64)})
+    device.settle(2)
+    assert phase(plant, tried) is Phase.STEADY and device.house.journal.quarantined(tried) == ()
+    assert not [name for name in device.house.blocked._waits if name.startswith("grown:")]
+
+
 def test_what_another_model_takes_when_it_arrives_is_not_held_against_an_arm(plant: Plant, held: list[float]) -> None:
     """A release is opened where its bytes are complete, and then a person's word may be waited for, for weeks."""
     device = plant.device

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.bindings.payloads import LARGEST, BadReading, check_gaps, read, timed
+from sync.arrays import in_units
 from sync.bindings import Binding, Format
-from sync.features import Unit, WindowSpec, in_units
+from sync.features import Unit, WindowSpec
 from sync.windows import WindowKernel
 
 XY = ("x", "y")

@@ -235,8 +235,27 @@ def test_a_bad_payload_is_answered_acknowledged_and_forgotten(box: Box, payload:
         box.send(float(ts))
     (error,) = box.errors()
     assert (error["code"], error["entity"], error["topic"]) == ("bad-reading", "w1", "site/w1/accel")
-    assert box.log[0][0] == "site/w1/motion/error" and box.log[1] == ("ack", 99.0)
     assert [p.quality for p in box.predictions()] == ["ok"]
+    assert [topic for topic, _ in box.log[:2]] == ["site/w1/motion/error", "site/w1/motion"]
+    assert box.log[2:] == [("ack", ts) for ts in (0.0, 1.0, 99.0, 2.0, 3.0)], "in the order in which they came"
+
+
+def test_a_bad_payload_before_which_nothing_waits_is_acknowledged_at_once(box: Box) -> None:
+    box.go_live(manifest(1, (BINDING,)))
+    box.send(99.0, payload=b"junk")
+    assert box.log[-1] == ("ack", 99.0)
+
+
+def test_a_question_is_acknowledged_after_the_readings_before_it(box: Box) -> None:
+    box.go_live(manifest(1, (BINDING,)))
+    box.send(0.0)
+    box.bindings.follow(lambda: box.log.append(("ack", "question")))
+    assert box.log == []
+    for ts in range(1, 4):
+        box.send(float(ts))
+    assert [what for topic, what in box.log if topic == "ack"] == [0.0, "question", 1.0, 2.0, 3.0]
+    box.bindings.follow(lambda: box.log.append(("ack", "another")))
+    assert box.log[-1] == ("ack", "another")
 
 
 def test_a_model_that_fails_abstains_and_says_why(box: Box) -> None:

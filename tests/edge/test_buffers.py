@@ -69,6 +69,22 @@ def test_a_checkpoint_is_due_when_enough_messages_wait(tmp_path: Path) -> None:
     assert device.acked == [0.0, 0.0]
 
 
+def test_what_took_nothing_in_is_acknowledged_at_once_but_after_all_that_came_before_it(tmp_path: Path) -> None:
+    """Mosquitto sends what waits in another order otherwise."""
+    device = Device(tmp_path / "b.db", max_unacked=3)
+
+    def ask(name: float) -> bool:
+        return device.buffers.hold(lambda: device.acked.append(name), taken=False)
+
+    assert not ask(0.1) and device.acked == [0.1]
+    device.feed(1.0)
+    assert not ask(1.1) and device.acked == [0.1]
+    assert ask(1.2), "so many wait that a checkpoint is due"
+    device.buffers.checkpoint()
+    assert device.acked == [0.1, 1.0, 1.1, 1.2]
+    assert not ask(1.3) and device.acked[-1] == 1.3
+
+
 @pytest.mark.parametrize("killed_after", range(1, 12))
 def test_a_kill_anywhere_and_redelivery_give_the_same_windows(tmp_path: Path, killed_after: int) -> None:
     device = Device(tmp_path / "b.db", max_unacked=3)

@@ -15,7 +15,8 @@ from edge.http.pages import Pages
 from edge.http.wire import Request, Response
 from edge.runtime import load
 from edge.serving import Loaded, Serving
-from sync.features import DTYPES, Datatype
+from sync.arrays import DTYPES
+from sync.features import Datatype
 from sync.names import ModelName
 from tests.edge import graphs
 from tests.edge.graphs import MODEL

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from secrets import token_bytes
 
@@ -34,19 +33,6 @@ def test_what_is_saved_is_there_in_another_life_and_only_the_last_of_it(tmp_path
     desk.kept().remove(MODEL)
     assert desk.kept().load(MODEL) is None and desk.kept().load(OTHER) == b"of another"
     assert desk.reports == []
-
-
-def test_a_power_cut_finds_the_old_content_or_the_new(tmp_path: Path) -> None:
-    """What is written is on the disk before it takes the name."""
-    desk, flushed = Desk(tmp_path / "trials"), list[tuple[int, bytes | None]]()
-
-    def flush(descriptor: int) -> None:
-        flushed.append((os.fstat(descriptor).st_size, desk.kept().load(MODEL)))
-
-    desk.kept().save(MODEL, b"old")
-    size = (desk.folder / MODEL).stat().st_size
-    Kept(desk.folder, TENANT, bytes(32), "trial", token_bytes, lambda code, text: None, flush).save(MODEL, b"new")
-    assert flushed == [(size, b"old")] and desk.kept().load(MODEL) == b"new"
 
 
 def test_on_disk_it_is_sealed_and_for_the_owner_alone(tmp_path: Path) -> None:
@@ -83,7 +69,7 @@ def test_an_unreadable_file_is_as_good_as_none_and_is_replaced(tmp_path: Path) -
 def test_a_disk_that_refuses_is_said_once_until_it_works_again(tmp_path: Path) -> None:
     desk = Desk(tmp_path / "trials")
     kept = desk.kept()
-    obstacle = desk.folder / f"{MODEL}.half"
+    obstacle = desk.folder / f"{MODEL}.tmp"
     obstacle.mkdir()
     kept.save(MODEL, b"one")
     kept.save(MODEL, b"two")

@@ -11,95 +11,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from edge.journal import Journal
-from edge.states import Deployment, Failure, FailureClass, Phase, Proof, Prove, Proved
-from sync.messages import Arm, Gates
+from edge.agent.leaving import give_up
+from edge.artifacts import Artifacts
+from edge.lifecycle import TRANSITIONS, IllegalEvent
+from edge.states import Event, Failure, FailureClass, Phase, Proof, Prove, Proved
+from sync.names import Digest
+from tests.edge.cramped import Cramped
 from tests.edge.device import Device, committed
+from tests.edge.phases import CELLS, Cell, killed_in
 from tests.edge.power import Fuse, PowerCut
 from tests.edge.refusal import Refusal
 from tests.edge.stage import HARMFUL, Stage, assert_sane
 from tests.edge.world import MODEL
 
-LONG = Gates(soak_answers=10_000)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """How a device comes to stand in a phase: the release it is given (as an `arm` beside release 1, or in its place),
-    what it is asked, and who answers in the end."""
-
-    number: int = 2
-    ask: int = 0
-    ends_with: int = 2
-    arm: bool = False
-
-    def order(self, stage: Stage, device: Device) -> None:
-        if not self.arm:
-            stage.core.assign(stage.shipped[self.number], device.identity)
-            return
-        own = stage.core.order(stage.shipped[self.number], device.identity)
-        arms = (Arm(own.manifest, self.number, own.keys, 0, 5000),)
-        stage.core.assign(stage.shipped[1], device.identity, mode="split", arms=arms, seed="seed")
-
-    def ended(self, device: Device) -> bool:
-        """Whether it came to the end it would have had without any blow."""
-        if not self.arm:
-            return committed(device, self.ends_with)
-        arms = {lane.slot.release.number: lane.share for lane in device.state.lanes if not lane.fallen}
-        loaded = set(device.house.serving.arms(MODEL))
-        return (device.state.phase, arms, loaded) == (Phase.LIVE_SPLIT, {self.number: 5000}, {self.number})
-
-
-CELLS = {
-    Phase.STEADY: Cell(),
-    Phase.FETCHING: Cell(),
-    Phase.STAGED: Cell(),
-    Phase.PROVING: Cell(),
-    Phase.SHADOW: Cell(),
-    Phase.PROBATION: Cell(),
-    Phase.LIVE_SPLIT: Cell(ends_with=1, arm=True),
-    Phase.REVERTING: Cell(4, HARMFUL, 1),
-}
-
-
-def dies_in(phase: Phase) -> Callable[[Path], Journal]:
-    """A journal whose device loses power right after the write that leads into `phase`."""
-
-    class Dying(Journal):
-        def write(self, deployment: Deployment, *because: Any) -> None:
-            super().write(deployment, *because)
-            if deployment.phase is phase:
-                raise PowerCut
-
-    return Dying.open
-
-
-def killed_in(stage: Stage, folder: Path, phase: Phase) -> Device:
-    """A device that is switched off, and stood in `phase` when its power was cut; release 1 was committed before."""
-    cell = CELLS[phase]
-    device = stage.device(folder)
-    cell.order(stage, device)
-    device.journal_kind = dies_in(phase)
-    with pytest.raises(PowerCut):
-        _play(device, cell)
-    device.cut_power()
-    device.journal_kind = Journal.open
-    return device
-
-
-def _play(device: Device, cell: Cell) -> None:
-    device.boot()
-    device.settle(6, ask=cell.ask)
-
 
 def goes_on(device: Device, cell: Cell) -> None:
-    """Switched on without any link it serves; with one it comes to the end it would have had."""
+    """Switched on without any link whoever was committed answers, or what is on trial; with one it comes to the end it
+    would have had."""
     assert_sane(device)
-    assert device.answering is not None
+    assert device.answering is not None or cell.before is None
     device.connect()
     for _ in range(9):
         device.settle(1, ask=cell.ask)
@@ -135,18 +68,18 @@ def test_two_kills_in_a_row(stage: Stage, ram: Path, phase: Phase) -> None:
 # --- errors, by class ---
 
 
-def lives(device: Device, seconds: int, ask: int = 0) -> None:
+def lives(device: Device, cell: Cell, seconds: int, ask: int = 0) -> None:
     """Somebody answers all the while: whoever was committed, or what is on trial."""
     for _ in range(seconds):
         device.settle(1, ask=ask)
-        assert device.answering is not None
+        assert device.answering is not None or cell.before is None
 
 
 @pytest.mark.parametrize("phase", CELLS)
 def test_a_transient_error_is_waited_out(stage: Stage, ram: Path, phase: Phase) -> None:
     """Nobody answers on the uplink for a minute."""
     device = killed_in(stage, ram / "d", phase).boot(link=False)
-    lives(device, 60)
+    lives(device, CELLS[phase], 60)
     expected = {stage.shipped[4].digest} if phase is Phase.REVERTING else set()
     assert {q.manifest for q in device.house.journal.quarantined(MODEL)} == expected, "no verdict comes of it"
     goes_on(device, CELLS[phase])
@@ -160,10 +93,10 @@ def test_an_error_of_the_host_is_no_verdict(stage: Stage, ram: Path, phase: Phas
     device.journal_kind, device.outbox_kind = refusal.journal(), refusal.outbox()
     refusal.left = 1
     device.boot(link=False)
-    assert device.answering == 1, "the one that was committed: nothing could be counted or judged"
+    assert device.answering == CELLS[phase].before, "nothing could be counted or judged"
     device.connect()
     device.settle(20, ask=0)
-    assert device.answering == 1
+    assert device.answering == CELLS[phase].before
     refusal.heal()
     device.settle(45, ask=CELLS[phase].ask)
     assert CELLS[phase].ended(device)
@@ -226,19 +159,69 @@ def test_a_release_that_ends_every_start_in_staged_is_a_verdict(stage: Stage, ra
 
 # --- words that do not belong there ---
 
+HELD = {Phase.STAGED, Phase.SHADOW}  # phases that a person's hold file keeps a device in
+
+
+def taken_off(stage: Stage, folder: Path) -> Device:
+    """Switched off, and its model was taken from it."""
+    device = stage.device(folder).boot()
+    stage.core.assign(stage.shipped[1], device.identity, mode="off")
+    device.settle(3)
+    device.cut_power()
+    return device
+
+
+def stands_in(stage: Stage, folder: Path, phase: Phase) -> Device:
+    """Switched on, without a link, and kept in this phase: by a hold file, by a child that is not through with its
+    proof, or for want of memory for the release that it shall go back to."""
+    device = taken_off(stage, folder) if phase is Phase.NO_MODEL else killed_in(stage, folder, phase)
+    device.held = phase in HELD
+    if phase is Phase.REVERTING:
+        device.artifacts_kind = lambda path: Cramped(path, set(stage.shipped[1].sealed))
+    device.boot(link=False)
+    assert device.state.phase is phase
+    assert bool(device.jobs) is (phase is Phase.PROVING)
+    return device
+
+
+WORDS = {"a proof": Proof(True, 0.0, 1.0, 1.0), "a refusal": Failure(FailureClass.VERDICT, "prove-crashed", "late")}
+
 
 @pytest.mark.parametrize("phase", CELLS)
-@pytest.mark.parametrize("word", ["a proof", "a refusal"])
-def test_a_result_that_nobody_waits_for_changes_nothing(stage: Stage, ram: Path, phase: Phase, word: str) -> None:
-    device = killed_in(stage, ram / "d", phase).boot(link=False)
-    device.jobs.clear()
-    before = device.state
-    under_way = before.candidate or before.serving
-    assert under_way is not None
-    outcome = (
-        Proof(True, 0.0, 1.0, 1.0) if word == "a proof" else Failure(FailureClass.VERDICT, "prove-crashed", "late")
-    )
-    if before.phase is not Phase.PROVING:  # there it is waited for
-        device.agent.handle(Proved(MODEL, under_way.release.artifact, outcome), device.now)
-    assert device.state == before and device.answering is not None
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("whose", ["its own", "another's"])
+def test_a_result_that_nobody_waits_for_changes_nothing(
+    stage: Stage, ram: Path, phase: Phase, word: str, whose: str
+) -> None:
+    device = stands_in(stage, ram / "d", phase)
+    under_way = device.state.candidate or device.state.serving
+    artifact = under_way.release.artifact if under_way and whose == "its own" else Digest("f" * 64)
+    if phase is Phase.PROVING and whose == "its own":  # once it is waited for, and no second time
+        device.held = True
+        device.jobs.clear()
+        device.carry_out(device.agent.handle(Proved(MODEL, artifact, WORDS["a proof"]), device.now))
+        assert device.state.phase is Phase.SHADOW
+    before, answered, codes = device.state, device.answering, device.codes()
+    for _ in range(2):
+        device.carry_out(device.agent.handle(Proved(MODEL, artifact, WORDS[word]), device.now))
+    assert (device.state, device.answering, device.codes()) == (before, answered, codes)
+    assert answered is not None or phase in (Phase.REVERTING, Phase.NO_MODEL)
     device.cut_power()
+    device.held, device.artifacts_kind = False, Artifacts
+    if phase is Phase.NO_MODEL:
+        CELLS[phase].order(stage, device)
+    goes_on(device.boot(link=False), CELLS[phase])
+
+
+def test_no_phase_knows_a_word_that_is_not_in_the_table(stage: Stage, ram: Path) -> None:
+    """Whatever is said to a device that stands in a phase, only the table's events follow: all others raise, and the
+    journal says what it said before."""
+    for phase in CELLS:
+        device = stands_in(stage, ram / phase, phase)
+        before = device.house.journal.deployments()
+        for event in Event:
+            if (phase, event) not in TRANSITIONS:
+                with pytest.raises(IllegalEvent):
+                    give_up(device.house, device.state, event, "nonsense", device.now)
+        assert device.house.journal.deployments() == before
+        device.cut_power()

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge import outbox
-from edge.outbox import CAPACITY, Outbox
+from edge.outbox import Outbox
+from edge.overflow import CAPACITY, ROOM, Held, victim
 from sync import codec, topics
-from sync.messages import EVENT, METRICS, SAMPLE, DeviceEvent, Record
+from sync.messages import ALARM, EVENT, METRICS, SAMPLE, DeviceEvent, Record
 from sync.names import Kind
 
 
@@ -81,7 +81,7 @@ def test_an_acknowledgement_is_for_its_kind_and_epoch_alone(path: Path) -> None:
     box.acknowledged(EVENT, 2, 2)
     box.acknowledged(EVENT, 2, 1)
     assert (numbers(box), numbers(box, METRICS)) == ([3, 4], [1, 2, 3, 4])
-    box.acknowledged(EVENT, 2, 10**12)
+    assert not box.acknowledged(EVENT, 2, 4)
     assert numbers(box) == []
     box.close()
 
@@ -110,8 +110,118 @@ def test_a_full_box_drops_the_oldest_and_counts_them(path: Path) -> None:
         box.add(EVENT, event("new"), 1.0)
     assert box.dropped() == 4
     kept = numbers(box)
-    assert (kept[0], kept[-1], len(kept)) == (4, outbox.CAPACITY + 3, CAPACITY)
+    assert (kept[0], kept[-1], len(kept)) == (4, CAPACITY + 3, CAPACITY)
     assert gap(box) == (4, 1, 4), "one record stands for all that were dropped, so that the core need not wait"
+    box.close()
+
+
+def fill(path: Path, *rows: tuple[str, int, int], size: int = 2) -> None:
+    """Writes records of a kind with the numbers from one to another, each of `size` bytes."""
+    Outbox(path, 1, "b").close()
+    db = sqlite3.connect(path)
+    with db:
+        for kind, first, last in rows:
+            numbered = [(kind, n, size) for n in range(first, last + 1)]
+            db.executemany("INSERT INTO record VALUES (1, ?, ?, zeroblob(?))", numbered)
+            db.execute("INSERT INTO numbered VALUES (1, ?, ?)", (kind, last))
+    db.close()
+
+
+def test_alarms_leave_first_and_are_dropped_when_nothing_else_is_left(path: Path) -> None:
+    fill(path, (ALARM, 1, CAPACITY - 4), (EVENT, 1, 3), (METRICS, 1, 1))
+    box = Outbox(path, 1, "b")
+    box.alarms_apart = True
+    assert [kind for kind, _, _ in box.pending(CAPACITY - 4)] == [ALARM] * (CAPACITY - 4)
+    for _ in range(2):
+        box.add(ALARM, event("fire"), 1.0)
+        box.add(ALARM, event("fire"), 1.0)
+        assert numbers(box) == [3] and gap_of(box, EVENT) == (1, 3)
+    assert len(numbers(box, ALARM)) == CAPACITY - 2 and numbers(box, METRICS) == [1]
+    assert box.dropped() == 3 + 3 and numbers(box, ALARM)[0] == 3, "the three events, then the oldest alarms"
+    assert box.add(EVENT, event("late"), 1.0) and numbers(box) == [4] and gap_of(box, EVENT) == (1, 4)
+    box.close()
+
+
+def gap_of(box: Outbox, kind: Kind) -> tuple[object, object]:
+    (document,) = box.after(kind, 0)
+    facts = codec.decode(DeviceEvent, bytes(codec.decode(Record, document).body)).facts
+    return facts["first"], facts["last"]
+
+
+def test_a_box_is_full_by_its_bytes_as_well(path: Path) -> None:
+    """64 KiB each, it would hold hundreds of MiB before it has ten thousand."""
+    size = 64 * 1024
+    most = ROOM // size
+    fill(path, (SAMPLE, 1, most), size=size)
+    box = Outbox(path, 1, "b")
+    box.alarms_apart = True
+    box.add(ALARM, event("fire"), 1.0)
+    box.add(EVENT, event("a"), 1.0)
+    assert box.size() <= ROOM and box.dropped() == 2 and box.waiting(SAMPLE) == most - 1
+    for n in range(50):
+        box.add(EVENT, DeviceEvent("a", "x" * 30_000), float(n))
+    assert ROOM - size < box.size() <= ROOM, "no more is dropped than has to be"
+    assert box.waiting(ALARM) == 1 and box.waiting(EVENT) == 51, "the kind that takes most of the room makes it"
+    box.close()
+
+
+@pytest.mark.parametrize("counts", [False, True], ids=["of before", "miscounted"])
+def test_a_file_that_did_not_count_is_counted(path: Path, counts: bool) -> None:
+    fill(path, (EVENT, 1, CAPACITY))
+    db = sqlite3.connect(path)
+    with db:
+        if not counts:
+            for trigger in ("record_came", "record_changed", "record_went"):
+                db.execute(f"DROP TRIGGER {trigger}")
+            db.execute("DROP TABLE held")
+        else:
+            db.execute("UPDATE held SET records = 1000000, kind = 'metrics'")
+    db.close()
+    box = Outbox(path, 1, "b")
+    box.add(EVENT, event("a"), 1.0)
+    assert box.waiting() == CAPACITY and box.dropped() == 2
+    box.close()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([ALARM, EVENT, SAMPLE]), st.integers(0, 3), st.integers(0, 900)), max_size=8))
+def test_the_table_counts_itself(tmp_path_factory: pytest.TempPathFactory, luck: list[tuple[Kind, int, int]]) -> None:
+    box = Outbox(tmp_path_factory.mktemp("box") / "outbox.db", 1, "b")
+    box.alarms_apart = True
+    for kind, what, number in luck:
+        if what == 0:
+            box.acknowledged(kind, 1, number % 5)
+        elif what == 1:
+            box.quarantine(kind, number % 5, "nobody reads it", 1.0)
+        else:
+            box.add(kind, DeviceEvent("a", "x" * number), 1.0)
+        found = box._db.execute("SELECT kind, count(*), sum(length(document)) FROM record GROUP BY kind").fetchall()
+        counted = box._db.execute("SELECT * FROM held WHERE records OR bytes").fetchall()
+        assert sorted(found) == sorted(counted)
+    box.close()
+
+
+def test_whose_records_go() -> None:
+    notices, samples = Held(EVENT, 5, 50), Held(SAMPLE, 3, 900)
+    assert victim([notices, samples], 8, 950) is None
+    assert victim([notices, samples], 7, 950) == EVENT, "too many: of those there are most of"
+    assert victim([notices, samples], 8, 949) == SAMPLE, "too large: of those that take most"
+    alarms = Held(ALARM, 100, 9_000)
+    assert victim([alarms, notices, samples], 50, 1_000) == EVENT
+    assert victim([alarms, Held(EVENT, 1, 50), Held(SAMPLE, 1, 900)], 50, 1_000) == ALARM
+    assert victim([Held(ALARM, 1, 9_000), Held(EVENT, 1, 50)], 50, 1_000) is None, "nothing to make one of"
+
+
+def test_alarms_are_events_for_a_core_that_does_not_know_them(path: Path) -> None:
+    """It would take in the record and keep nothing of it but its size."""
+    box = Outbox(path, 1, "b")
+    box.add(EVENT, event("notice"), 1.0)
+    box.add(ALARM, event("fire"), 1.0)
+    assert (numbers(box), numbers(box, ALARM)) == ([1, 2], [])
+    box.alarms_apart = True
+    box.add(ALARM, event("more fire"), 1.0)
+    assert [(kind, n) for kind, n, _ in box.pending()] == [(ALARM, 1), (EVENT, 1), (EVENT, 2)]
+    assert box.quarantine(EVENT, 1, "nobody reads it", 1.0) and numbers(box, ALARM) == [1, 2], "which is an alarm"
     box.close()
 
 
@@ -185,7 +295,7 @@ def test_no_more_bytes_are_read_at_once_than_a_box_has_room_for_and_samples_come
         box.add(SAMPLE, event("s" * 10_000), 0.0)
     box.add(EVENT, event("alarm"), 0.0)
     box.add(METRICS, event("m"), 0.0)
-    assert [kind for kind, _, _ in box.pending(100, 25_000)] == [METRICS, EVENT, SAMPLE, SAMPLE]
+    assert [kind for kind, _, _ in box.pending(100, 25_000)] == [EVENT, METRICS, SAMPLE, SAMPLE]
     assert len(box.pending(100, 0)) == 1, "what is larger than all the room goes alone"
     assert 40_000 < box.size() < 45_000
     box.acknowledged(SAMPLE, 1, 4)

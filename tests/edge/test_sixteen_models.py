@@ -1,16 +1,18 @@
 """Sixteen models on one box: one gets release after release that is really bad, and the other fifteen lose no answer.
 
 Unproven releases run in the proving child, here the real one; on trial the first bad answer sends one home. Meanwhile
-two threads ask the others without a pause.
+two threads ask the others without a pause, and in one case programs over HTTP and MQTT.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +25,10 @@ from sync.messages import SHARES, Arm, Gates, ModelOrder
 from sync.names import ModelName
 from tests.edge import bad_graphs, graphs
 from tests.edge.device import Device, new_device
-from tests.edge.world import MODEL, Core, Shipped, table_of
+from tests.edge.on_trial import GOOD, LABELS
+from tests.edge.world import CLASSES, MODEL, Core, Shipped, table_of
+from tests.outside.asking import asked_from_outside
+from tests.waiting import eventually
 
 NAMES = (MODEL, *(ModelName(f"other-{n}") for n in range(15)))
 QUESTION = {"i": np.array([0], np.int64)}
@@ -39,6 +44,7 @@ BAD: dict[str, dict[str, object]] = {
     "nan-on-trial": {"table": (2.0, 2.5, NAN)},
     "wrong-shape-on-trial": {"graph": bad_graphs.changes_shape(), "shape": (1, 3)},
     "crash": {"graph": bad_graphs.crashes(at=1)},
+    "crash-on-the-100th-call": {"graph": bad_graphs.crashes_on_call(100)},
     "nan": {"table": (2.0, NAN, 2.25), "golden_table": bad_graphs.TABLE},
     "wrong-shape": {"graph": bad_graphs.changes_shape(), "shape": (3, 1)},
 }
@@ -143,6 +149,24 @@ def test_fifteen_models_answer_while_the_sixteenth_gets_a_bad_release(box: Box, 
     assert box.device.answering == 1
 
 
+@pytest.mark.broker
+@pytest.mark.parametrize("name", ["crash-on-the-100th-call", pytest.param("nan-on-trial", marks=pytest.mark.slow)])
+def test_fifteen_models_answer_over_http_and_mqtt_meanwhile(box: Box, name: str, tmp_path: Path) -> None:
+    number = 50 + list(BAD).index(name)
+    shipped = box.core.ship(number, **({"table": bad_graphs.TABLE} | BAD[name]))  # type: ignore[arg-type]
+    with asked_from_outside(box.device.house.serving, NAMES[1:], 1.0, tmp_path) as outside:
+        box.want(MODEL, shipped, Gates(soak_answers=10_000))
+        box.settle(4)
+        if name.endswith("on-trial"):
+            assert box.device.state.phase is Phase.PROBATION and box.device.ask(2) is None
+        box.settle(2)
+        everybody = {(road, model) for road in ("http", "mqtt") for model in NAMES[1:]}
+        eventually(lambda: len(outside.answered) >= len(NAMES[1:]), "each to be asked")
+    assert not outside.lost and set(outside.answered) == everybody
+    assert shipped.digest in {q.manifest for q in box.device.house.journal.quarantined(MODEL)}
+    assert box.device.state.phase is Phase.STEADY and box.device.answering == 1
+
+
 def test_fifteen_models_answer_while_an_arm_of_the_sixteenth_falls(box: Box) -> None:
     bad = box.core.ship(99, (2.0, 2.5, NAN))
     arm = box.core.order(bad, box.device.identity)
@@ -165,3 +189,44 @@ def test_all_sixteen_answer_after_a_restart(box: Box) -> None:
     serving = box.device.house.serving
     assert [serving.predict(name, QUESTION).outputs["y"][0] for name in NAMES] == [1.0] * 16
     box.device.connect()
+
+
+def test_fifteen_models_answer_after_a_start_that_cannot_read_what_the_sixteenth_was(box: Box) -> None:
+    device = box.device
+    device.cut_power()
+    with closing(sqlite3.connect(device.folder / "journal.db")) as db, db:
+        assert db.execute("UPDATE deployment SET document = '{' WHERE model = ?", (MODEL,)).rowcount == 1
+    device.boot(link=False)
+    serving = device.house.serving
+    assert [serving.predict(name, QUESTION).outputs["y"][0] for name in NAMES[1:]] == [1.0] * 15
+    assert serving.incumbent(MODEL) is None and device.codes().count("journal-row-unreadable") == 1
+    device.connect()
+    box.want(MODEL, box.core.ship(200, table_of(200)), QUICK)
+    with box.others_asked() as (answered, lost):
+        for _ in range(8):
+            box.settle(1)
+            device.ask(0)
+    assert not lost and set(answered) == set(NAMES[1:])
+    assert device.state.phase is Phase.STEADY and device.answering == 200
+
+
+def test_fifteen_models_answer_while_the_sixteenth_always_says_the_same(box: Box) -> None:
+    """Nothing breaks, and its golden vectors are as constant as it is: its pairs speak."""
+    device = box.device
+    box.want(MODEL, box.core.ship(300, says=GOOD), QUICK)
+    for _ in range(8):
+        box.settle(1)
+        device.ask(0)
+    assert device.answering == 300
+    constant = box.core.ship(301, says=(1, 1, 1))
+    with box.others_asked() as (answered, lost):
+        box.want(MODEL, constant, LABELS)
+        box.settle(4)
+        for windows in range(100):
+            device.feel(windows % 3, CLASSES[windows % 3])
+            box.settle(1)
+            if device.state.phase is Phase.STEADY:
+                break
+    assert not lost and set(answered) == set(NAMES[1:])
+    assert device.answering == 300 and device.house.journal.why()[0].criterion == "worse-than-incumbent"
+    assert constant.digest in {q.manifest for q in device.house.journal.quarantined(MODEL)}

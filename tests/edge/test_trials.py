@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from secrets import token_bytes
@@ -18,14 +19,15 @@ from edge.kept import Kept
 from edge.runtime import Session, load
 from edge.serving import Loaded
 from edge.states import Health
-from edge.trials import KEEP_EVERY, LATE, Trials
+from edge.trials import KEEP_EVERY, LATE, SPARE, Trials
 from sync.chunks import digest
 from sync.evidence import Decision
+from sync.features import TensorSpec, WindowSpec
 from sync.golden import Arrays
 from sync.messages import Gates, Prediction
 from sync.names import ModelName
 from sync.reports import Release, TrialReport
-from tests.edge import graphs
+from tests.edge import bad_graphs, graphs
 from tests.edge.graphs import MODEL, SIZE, TENANT
 from tests.edge.world import speaking
 
@@ -446,10 +448,35 @@ def test_a_shadow_keeps_to_its_share_of_a_core(share: float, least: int, most: i
     assert report is not None and least <= report.pairs <= most
 
 
-def test_nobody_who_asks_waits_for_the_disk_and_the_newest_is_what_stays(tmp_path: Path) -> None:
-    bench, disk = Bench(tmp_path), SlowDisk(tmp_path)
+def slowly_kept(folder: Path) -> tuple[Bench, SlowDisk]:
+    bench, disk = Bench(folder), SlowDisk(folder)
     bench.trials = Trials(disk, bench.known.get)
     bench.trials.open(MODEL, NEW, OLD, LABELS, 0)
+    return bench, disk
+
+
+def test_a_shadow_that_is_really_slow_keeps_to_its_share_of_a_core() -> None:
+    """A graph that takes its time, and a real clock: windows that come without a pause would keep it busy all the
+    while."""
+    slow = bad_graphs.by_window(bad_graphs.spins(25_000, 25_000, 25_000))
+    taken = (TensorSpec("window", "FP32", (-1, 1, 1)),)
+    slot = graphs.slot(2, slow, replace(graphs.manifest(2), inputs=taken, window=WindowSpec(1, 1, 1.0, ("i",), 2.0)))
+    trials = Trials(clock=time.perf_counter)
+    trials.open(MODEL, Loaded(load(slow), slot), OLD, replace(LABELS, shadow_share=0.1), 0)
+    begun, runs, windows = time.perf_counter(), list[float](), 0
+    while time.perf_counter() - begun < 2 * SPARE:
+        said = Prediction(f"{windows:032x}", MODEL, 10.0 * windows, "ok", "rest", release=1, entity="w1")
+        before = time.perf_counter()
+        trials.see(said, np.zeros((1, 1), np.float32))
+        windows += 1
+        if trials.health(MODEL).answers > len(runs):
+            runs.append(time.perf_counter() - before)
+    assert 0 < len(runs) < windows / 2 and min(runs) > 0.001, "it is slow, and was asked of a part"
+    assert sum(runs) <= SPARE + 0.1 * (time.perf_counter() - begun) + max(runs)
+
+
+def test_nobody_who_asks_waits_for_the_disk_and_the_newest_is_what_stays(tmp_path: Path) -> None:
+    bench, disk = slowly_kept(tmp_path)
     with ThreadPoolExecutor() as others:
         writes = others.submit(bench.stream, 2)
         assert disk.begun.wait(60)
@@ -464,9 +491,7 @@ def test_nobody_who_asks_waits_for_the_disk_and_the_newest_is_what_stays(tmp_pat
 
 
 def test_what_is_closed_while_the_disk_writes_is_not_written_again(tmp_path: Path) -> None:
-    bench, disk = Bench(tmp_path), SlowDisk(tmp_path)
-    bench.trials = Trials(disk, bench.known.get)
-    bench.trials.open(MODEL, NEW, OLD, LABELS, 0)
+    bench, disk = slowly_kept(tmp_path)
     with ThreadPoolExecutor() as others:
         writes = others.submit(bench.stream, 2)
         assert disk.begun.wait(60)

@@ -21,7 +21,10 @@ from edge.trust import Expired, Incomplete
 from sync.errors import SyncError, Untrusted
 from tests.edge.tuf_cases import (
     MODEL,
+    NOT_SIGNED,
+    OLDER,
     ROLE,
+    SIGNED_BY,
     Case,
     Cases,
     Device,
@@ -31,12 +34,9 @@ from tests.edge.tuf_cases import (
     attempt,
     in_days,
     key,
-    manifest,
 )
+from tests.sync.manifests import manifest
 
-OLDER = r"must be >=|older than|Expected .* version"
-NOT_SIGNED = "not among the signed"
-SIGNED_BY = "was signed by"
 EVERY = ("timestamp", "snapshot", "targets", ROLE)
 LISTED = ("targets", ROLE)
 

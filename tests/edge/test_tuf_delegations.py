@@ -18,7 +18,9 @@ from edge.trust import Incomplete
 from sync.errors import Untrusted
 from tests.edge.tuf_cases import (
     MODEL,
+    NOT_SIGNED,
     ROLE,
+    SIGNED_BY,
     Case,
     Cases,
     Files,
@@ -27,12 +29,10 @@ from tests.edge.tuf_cases import (
     attempt,
     digest_of,
     key,
-    manifest,
 )
+from tests.sync.manifests import manifest
 
-NOT_SIGNED = "not among the signed"
 ELSEWHERE = "not among the signed|not the one that was signed|not the one of this snapshot"  # a kept file is stale
-SIGNED_BY = "was signed by"
 
 CASES = Cases()
 case = CASES.case

@@ -18,7 +18,9 @@ from edge import roots
 from edge.trust import Expired, Incomplete
 from sync.errors import Malformed, Untrusted
 from tests.edge.tuf_cases import (
+    OLDER,
     ROLE,
+    SIGNED_BY,
     Case,
     Cases,
     Device,
@@ -30,9 +32,6 @@ from tests.edge.tuf_cases import (
     in_days,
     key,
 )
-
-OLDER = r"must be >=|older than|Expected .* version"
-SIGNED_BY = "was signed by"
 
 CASES = Cases()
 case = CASES.case
@@ -198,6 +197,12 @@ ROLES: dict[str, tuple[str, int, str, bool]] = {
 @pytest.mark.parametrize(("keys", "threshold", "by", "holds"), ROLES.values(), ids=ROLES.keys())
 @pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets"])
 def test_by_a_new_root(scene: Scene, role: str, keys: str, threshold: int, by: str, holds: bool) -> None:
+    attempt(rekeyed(role, keys, threshold, by, holds), scene)
+
+
+def rekeyed(role: str, keys: str, threshold: int, by: str, holds: bool) -> Case:
+    """A root that gives `role` these keys, and metadata that `by` signed."""
+
     def attack(repo: Repository, old: Files) -> None:
         signers = [f"{role} {name}" for name in by] or [*({"targets": "owner"}.get(role, role),)]
         repo.trust(role, *(f"{role} {name}" for name in keys), threshold=threshold)
@@ -206,7 +211,7 @@ def test_by_a_new_root(scene: Scene, role: str, keys: str, threshold: int, by: s
         repo.signed["targets"].version += 1
         repo.publish()
 
-    attempt(Case("", attack, None if holds else Untrusted, SIGNED_BY, False), scene)
+    return Case("", attack, None if holds else Untrusted, SIGNED_BY, False)
 
 
 def test_one_key_under_two_ids_does_not_make_two_owners(scene: Scene) -> None:

@@ -40,34 +40,26 @@ from tuf.api.metadata import (
 
 from edge import roots, trust
 from edge.trust import Accepted, Record
-from sync import chunks, codec, roles
+from sync import chunks, roles
 from sync.errors import SyncError
-from sync.features import TensorSpec
-from sync.manifest import Blob, Lineage, Manifest, Profile, Variant, role_of, target_path
-from sync.names import Digest, ModelName, TenantId
+from sync.manifest import role_of, target_path
+from sync.names import Digest, ModelName
 from sync.roles import DIRECTOR_FIELD
 from tests.edge.world import NOW
+from tests.sync.manifests import manifest
 
 MODEL = ModelName("motion")
 ROLE = role_of(MODEL)
 TOP = ("root", "snapshot", "timestamp")  # what the snapshot does not list
+# What refusals say.
+NOT_SIGNED, SIGNED_BY = "not among the signed", "was signed by"
+OLDER = r"must be >=|older than|Expected .* version"
 
 
 @cache
 def key(name: str) -> CryptoSigner:
     """One key a name for the whole run: what is tried here is who may sign, not how a key is made."""
     return roles.signer(roles.new_signing_key())
-
-
-@cache
-def manifest(number: int, model: ModelName = MODEL) -> bytes:
-    blob = Blob(Digest("a" * 64), Digest("b" * 64), 1, 1, (Digest("c" * 64),))
-    spec = (TensorSpec("x", "FP32", (-1, 2)),)
-    document = Manifest(
-        TenantId("acme"), model, number, 0.0, (Variant("fp32", (), blob),), blob, spec, spec, ("a",), None, (),
-        Profile(), Lineage("s", "v", "cnn1d", 7, {}, "because"),
-    )  # fmt: skip
-    return codec.encode(document)
 
 
 def digest_of(number: int) -> Digest:

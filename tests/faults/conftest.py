@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from appliance.broker import Broker, NoBroker, find, local_config, write_passwords
+from appliance.broker import Broker, NoBroker, find, write_passwords
 from appliance.demo.fleet import free_ports
 from core.fleet import enrolment
 from sync import topics
@@ -23,6 +23,7 @@ from tests.edge.world import DEVICE, Core
 from tests.faults.box import Box, new_box
 from tests.faults.field import Field, WiredCore
 from tests.faults.ledger import Ledger
+from tests.faults.plain_broker import plain_config
 from tests.faults.small_disk import small_disk
 from tests.faults.tenant import Tenant, prepare
 
@@ -92,7 +93,8 @@ def field(uplink_broker: Ground, tmp_path: Path) -> Iterator[Field]:
 
 @pytest.fixture
 def open_field(tmp_path: Path) -> Iterator[Field]:
-    """On a listener without TLS, where the proxy can tell packets apart. No uplink is ever run like this."""
+    """On a listener without TLS, where the proxy can tell packets apart; no uplink is ever run like this. Its broker
+    keeps its store as a tenant's does."""
     try:
         find()
     except NoBroker as missing:
@@ -101,7 +103,7 @@ def open_field(tmp_path: Path) -> Iterator[Field]:
     place = tmp_path / "broker"
     write_passwords(place, ("app",))
     broker = Broker(place, "127.0.0.1", port, "a port of the test")
-    broker.start(local_config(place, port))
+    broker.start(plain_config(place, port))
     password = (place / "app.password").read_text()
     core = WiredCore().connect(At("127.0.0.1", port, "core", user="app", password=password))
     made = Field(tmp_path, broker, core, At("127.0.0.1", port, DEVICE, user="app", password=password))

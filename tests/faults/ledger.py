@@ -10,13 +10,17 @@ from typing import Any
 from core.ingest.spool import Entry
 from sync import codec
 from sync.errors import Malformed
-from sync.messages import CSR, EVENT, SAMPLE, WHY, DeviceEvent, Record, SampleBatch
+from sync.messages import ALARM, CSR, EVENT, METRICS, SAMPLE, WHY, DeviceEvent, Record, SampleBatch
+from sync.names import Kind
+from sync.performance import Interval
 from sync.reports import WhyCard
 from sync.topics import GAP
 from tests.edge.world import DEVICE, MODEL
 from tests.faults.tenant import Tenant, Written
 
 EVERY = 1_000_000  # events, records
+OTHER = Kind("evidence")  # a kind that no core knows: it keeps that something came
+KINDS = (ALARM, EVENT, METRICS, SAMPLE, WHY, CSR, OTHER)
 
 
 class Ledger:
@@ -27,7 +31,7 @@ class Ledger:
         self._marks: dict[str, int] = {}
         self._poison: set[tuple[str, int]] = set()
         self._events_before = {e.id for e in tenant.core.catalog.events.newest(EVERY)}
-        self._received_before = {kind: self._received(kind) for kind in (EVENT, "metrics", SAMPLE, WHY, CSR)}
+        self._received_before = {kind: self._received(kind) for kind in KINDS}
         self._unread = 0  # of the witness's records, whose number is known already
 
     def poison(self, written: Written) -> None:
@@ -105,8 +109,11 @@ class Ledger:
         for event in told:
             for written in promised.get((event.code, _words(event)), ()):
                 found[written.kind, written.n] += written.n == event.facts["n"]
+        tallies = self._tallies()
         for written in self.tenant.box.owed:
-            if written.kind == SAMPLE:
+            if isinstance(written.body, Interval):
+                found[written.kind, written.n] += tallies[written.body.tally.answers]
+            elif written.kind == SAMPLE:
                 found[written.kind, written.n] += self._spooled(written)
             elif written.kind == CSR:  # its answer is a certificate: that it was heard is all there is to see
                 found[written.kind, written.n] += written.n <= self._received(CSR)
@@ -123,6 +130,11 @@ class Ledger:
             assert core.house.spool.get(MODEL, entry) == base64.b64decode(body.sealed), "another batch in its place"
         return int(known)
 
+    def _tallies(self) -> Counter[int]:
+        """How often the catalog has an interval of so many answers: each that is told here has a number of its own."""
+        hours = self.tenant.core.catalog.performance.hours(DEVICE, None, 0.0)
+        return Counter(hour.tally.answers for hour in hours)
+
     def _received(self, kind: str) -> int:
         return self.tenant.core.catalog.fleet.received(DEVICE, self.tenant.box.identity.epoch, kind)
 
@@ -134,7 +146,7 @@ class Ledger:
 
     def _standing(self) -> dict[str, int]:
         fleet, box = self.tenant.core.catalog.fleet, self.tenant.box
-        found = {f"received {kind}": self._received(kind) for kind in (EVENT, "metrics", SAMPLE, WHY, CSR)}
+        found = {f"received {kind}": self._received(kind) for kind in KINDS}
         told, row = fleet.assignment(DEVICE), fleet.device(DEVICE)
         found["assignment"] = told[1] if told else 0
         found["report"] = row.report.seq if row and row.report else 0
@@ -149,7 +161,7 @@ class Ledger:
 
     def settled(self) -> None:
         """Everything is at the core; each poison was told once, and nothing else became a gap."""
-        for kind in (EVENT, "metrics", SAMPLE, WHY, CSR):
+        for kind in KINDS:
             numbers = [w.n for w in self.tenant.box.owed if w.kind == kind]
             assert not numbers or self._received(kind) >= max(numbers), f"{kind} is not all at the core"
         events = [e for e in self.tenant.core.catalog.events.newest(EVERY) if e.id not in self._events_before]
@@ -166,7 +178,7 @@ def _seen_as(written: Written) -> tuple[str, str]:
     body = written.body
     if written.kind == WHY and isinstance(body, WhyCard):
         return "release-refused", str(body.new.number) + body.text
-    if written.kind == EVENT and isinstance(body, DeviceEvent):
+    if written.kind in (ALARM, EVENT) and isinstance(body, DeviceEvent):
         return body.code, body.text
     return f"record-{written.kind}", str(written.n)
 

@@ -3,11 +3,14 @@ in its place, so that what was written and never synced is gone. Root alone may 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 MEGABYTES = 12
 
@@ -53,6 +56,16 @@ class Loop:
 
     def _mount(self) -> None:
         _run("mount", "-o", "loop", str(self.image), str(self.folder))
+
+
+def mountable(aside: Path) -> None:
+    """Skips the test, visibly, where this user may not mount such a disk; `aside` is a folder to try it in."""
+    if os.getuid() != 0:
+        pytest.skip("only root may mount a disk")
+    try:
+        Loop.new(aside / "try").end()
+    except (OSError, subprocess.CalledProcessError) as refused:
+        pytest.skip(f"no ext4 image can be mounted here: {refused}")
 
 
 def _run(*argv: str) -> None:

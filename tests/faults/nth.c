@@ -1,6 +1,6 @@
 /* A disk that fails at the n-th touch: write, truncate, sync or rename below one folder. Preloaded before libc, armed
    from within the process (tests/faults/nth.py). Mode 1: that one fails with EIO. Mode 2: that one and all after it,
-   which is what a process that is killed there leaves behind. */
+   which is what a process that is killed there leaves behind; from then on nothing is unlinked either. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -54,3 +54,11 @@ int ftruncate64(int d, off64_t n) { return fails_at(d) ? -1 : REAL(ftruncate64)(
 int fsync(int d) { return fails_at(d) ? -1 : REAL(fsync)(d); }
 int fdatasync(int d) { return fails_at(d) ? -1 : REAL(fdatasync)(d); }
 int rename(const char *a, const char *b) { return fails(b) ? -1 : REAL(rename)(a, b); }
+
+int unlink(const char *path) { /* no touch of its own: what is not removed is removed by the next start */
+    if (mode == 2 && touched >= failing && !strncmp(path, below, strlen(below))) {
+        errno = EIO;
+        return -1;
+    }
+    return REAL(unlink)(path);
+}

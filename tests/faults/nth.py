@@ -23,14 +23,15 @@ Mode = Literal["error", "dead"]
 _MODES = {"error": 1, "dead": 2}
 
 
-def preload(folder: Path) -> dict[str, str]:
-    """The environment of a process whose disk can fail; skips the test where nothing can be compiled."""
+def preload(folder: Path, source: Path = SOURCE) -> dict[str, str]:
+    """The environment of a process whose disk can fail, or what else `source` does; skips the test where nothing can be
+    compiled."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("needs a C compiler (cc)")
-    library = folder / "nth.so"
+    library = folder / f"{source.stem}.so"
     if not library.exists():
-        subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE)], check=True)
+        subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source)], check=True)
     return {**os.environ, "LD_PRELOAD": str(library)}
 
 

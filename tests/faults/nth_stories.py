@@ -1,6 +1,6 @@
 """One update from the order to the commit, told again and again with a disk that fails at its first touch, its second,
 ... until none is left: `python -m tests.faults.nth_stories STORY STRIDE FOLDER`, with the shim of `nth.py` preloaded.
-`power` cuts the power instead; `migration` and `rotation` have other beginnings.
+`power` cuts the power instead; `migration`, `rotation` and `joining` have other beginnings.
 
 Prints how many places were tried. Ends by AssertionError where a promise did not hold.
 """
@@ -13,21 +13,26 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 from sqlcipher3 import dbapi2 as sqlcipher
 
+from appliance.edge_state import EdgeFolder, keep
+from appliance.keys import DeviceKeys
 from core import orders
 from core.catalog import open_catalog
 from core.catalog.catalog import _migrate
 from core.catalog.events import Events
 from core.catalog.schema import MIGRATIONS, VERSION
 from edge.journal import Journal
+from sync.enrolment import EnrolAnswer
 from sync.messages import EVENT, SAMPLE, DeviceEvent, SampleBatch
 from tests.edge.device import committed
-from tests.edge.world import MODEL
+from tests.edge.world import DEVICE, MODEL, TENANT
 from tests.faults.ledger import Ledger
 from tests.faults.loop import Loop
 from tests.faults.nth import Nth
@@ -35,6 +40,7 @@ from tests.faults.tenant import Prepared, Tenant, prepare
 
 KEY = bytes(32)
 ROUNDS = 8  # of one update; healing takes the rest
+T = TypeVar("T")
 REFUSED = (sqlite3.Error, sqlcipher.Error, OSError)
 
 
@@ -184,25 +190,78 @@ def migrate(stride: int, folder: Path) -> int:
     raise AssertionError("count ends")
 
 
-def rotate(stride: int, folder: Path) -> int:
-    """Fault 11: a new root is adopted, and the device is killed at the n-th touch: the old root with its mark and
-    order, or the new one with its own; never a mixture, never neither."""
+def rotate(stride: int, folder: Path, *, power: bool) -> int:
+    """Fault 11: a new root is adopted, and at the n-th touch the device is killed, or its power cut: the old root with
+    its mark and order, or the new one with its own; never a mixture, never neither."""
     before, after = {"root": 1, "timestamp": 90}, {"root": 2, "timestamp": 1}
-    for times, n in enumerate(count(1, stride)):
-        path, nth = folder / f"root-{n}" / "journal.db", Nth(folder / f"root-{n}")
-        journal = Journal.open(path)
+
+    def begin(place: Path) -> Journal:
+        journal = Journal.open(place / "journal.db")
         journal.adopt(b"old", before, orders_void=False)
         journal.take_assignment(b"order", 1, 7, 1.0)
-        nth.arm(n, "dead")
-        with suppress(sqlite3.Error):
-            journal.adopt(b"new", after, orders_void=True)
-        journal.close()
-        blown = nth.disarm()
-        journal = Journal.open(path)
+        return journal
+
+    def check(place: Path) -> None:
+        journal = Journal.open(place / "journal.db")
         assert journal.put_aside is None
         found = (journal.root(), journal.high_water(), journal.assignment(), journal.counter("desired_seq"))
         assert found in ((b"old", before, b"order", 7), (b"new", after, None, 0)), found
         journal.close()
+
+    def work(journal: Journal) -> None:
+        journal.adopt(b"new", after, orders_void=True)
+
+    return _again(stride, folder, power, begin, work, Journal.close, check)
+
+
+def join(stride: int, folder: Path, *, power: bool) -> int:
+    """Fault 11: a device joins anew, with other keys and another certificate, and at the n-th touch it is killed, or
+    its power cut: all files of the old identity or all of the new one."""
+    names = ("device.key", "sealing.key", "device.pem", "ca.pem", "root.json")
+
+    def write(place: Path, which: str) -> None:
+        keys = DeviceKeys(f"{which} key".encode(), f"{which} sealing".encode(), b"", b"")
+        papers = (f"{which} pem", f"{which} ca", f"{which} root")
+        keep(EdgeFolder(place), keys, EnrolAnswer(TENANT, DEVICE, 1 + (which == "new"), *papers, "host", 1))
+
+    def begin(place: Path) -> Path:
+        write(place, "old")
+        return place
+
+    def check(place: Path) -> None:
+        own = EdgeFolder(place)
+        which = ("old", "new")[own.enrolment().epoch - 1]
+        for name in names:
+            assert (own.identity / name).read_text().startswith(which), f"{name} is not of the {which} identity"
+
+    return _again(stride, folder, power, begin, lambda place: write(place, "new"), lambda place: None, check)
+
+
+def _again(
+    stride: int, folder: Path, power: bool, begin: Callable[[Path], T], work: Callable[[T], None],
+    end: Callable[[T], None], check: Callable[[Path], None],
+) -> int:  # fmt: skip
+    """Begins in a folder of its own, and breaks the work at its n-th touch, n = 1, 1 + stride, ... until it comes to
+    its end; `check` holds after each. How many times."""
+    for times, n in enumerate(count(1, stride)):
+        here = folder / f"n-{n}"
+        disk = Loop.new(here) if power else None
+        here.mkdir(exist_ok=True)
+        begun, nth = begin(here), Nth(here)
+        if disk is not None:
+            disk.settle()
+        nth.arm(n, "dead")
+        with suppress(*REFUSED):
+            work(begun)
+        if disk is None:
+            end(begun)
+            blown = nth.disarm()
+        else:
+            blown = nth.disarm()
+            disk.cut(partial(end, begun))
+        check(here)
+        if disk is not None:
+            disk.end()
         if not blown:
             return times
     raise AssertionError("count ends")
@@ -213,8 +272,10 @@ def main(story: str, stride: str, folder: str) -> None:
     match story:
         case "migration":
             touches = migrate(int(stride), place)
-        case "rotation":
-            touches = rotate(int(stride), place)
+        case "rotation" | "rotation-power":
+            touches = rotate(int(stride), place, power=story.endswith("power"))
+        case "joining" | "joining-power":
+            touches = join(int(stride), place, power=story.endswith("power"))
         case _:
             touches = tell(story, int(stride), prepare(place / "made"), place)
     print(json.dumps({"story": story, "touches": touches}))

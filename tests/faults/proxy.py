@@ -20,6 +20,7 @@ from typing import Literal
 
 Direction = Literal["up", "down"]  # to the broker, from the broker
 PIECE = 16 * 1024  # bytes read at once
+AGAIN = 0.02  # seconds until what was too large is sent again
 START = 10.0  # seconds for the thread to come up or to end
 _PUBLISH = 3  # MQTT control packet type
 
@@ -32,6 +33,7 @@ class Weather:
     rate: float = 0.0  # each way; 0: as fast as it goes
     buffered: int = 1 << 20  # bytes the line holds in each direction before the sender has to wait
     cut_after: int = 0  # bytes from the broker after which a connection ends; 0: never
+    largest: int = 0  # bytes of a piece: larger ones are sent in vain again and again, all behind them waits; 0: any
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class _Connection:
     broker: asyncio.StreamWriter
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     down: int = 0
+    lost: bool = False  # nothing of it arrives any more, at either end, and no end hears of it
 
 
 class FaultProxy:
@@ -115,6 +118,10 @@ class FaultProxy:
         """From now on nothing moves, in either direction, and no end hears of it."""
         self._loop.call_soon_threadsafe(self._flows.clear)
 
+    def move(self) -> None:
+        """The client has another address: what is open leads nowhere, what it opens from now on is as good as ever."""
+        self._call(self._lose_all())
+
     def thaw(self) -> None:
         self._loop.call_soon_threadsafe(self._flows.set)
 
@@ -145,6 +152,10 @@ class FaultProxy:
         for connection in list(self._open):
             self._end(connection)
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _lose_all(self) -> None:
+        for connection in self._open:
+            connection.lost = True
 
     async def _accept(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -198,6 +209,10 @@ class FaultProxy:
                     due = max(due, free)
                 await asyncio.sleep(max(0.0, due - self._loop.time()))
                 await self._flows.wait()
+                while 0 < self.weather.largest < len(piece):
+                    await asyncio.sleep(AGAIN)
+                if connection.lost:
+                    continue
                 if not piece or not self._pass(connection, direction, piece, sink):
                     break
                 await sink.drain()

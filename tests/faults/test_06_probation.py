@@ -1,4 +1,8 @@
-"""Fault 6: a release degrades on trial. It leaves within one look of the walker, and there is no to and fro after."""
+"""Fault 6: a release degrades on trial. It leaves within one look of the walker, and there is no to and fro after.
+
+Here it breaks, or says what is no number. One that is too slow is in `tests/edge/test_agent_pacing.py`, by a real clock
+in `tests/edge/test_bad_models.py`, which also has one that grows and one that says the same to everything.
+"""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from tests.faults.box import Box
 
 
@@ -11,9 +9,8 @@ def test_a_disk_that_fills_up_under_a_running_agent_changes_no_answer(box: Box) 
     before = box.waiting()
     box.start()
     box.disk.fill()
-    for _ in range(10):
+    for _ in range(200):
         assert box.answer() == 1.0
-        time.sleep(0.1)
     box.end(killed=True)
     box.disk.free()
     assert box.committed() and box.waiting() == before, "nothing that waits for the core was lost"

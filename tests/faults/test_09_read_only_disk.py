@@ -1,12 +1,18 @@
-"""Fault 9: the disk is read-only. The agent starts all the same, serves from what it reads, and installs nothing."""
+"""Fault 9: the disk is read-only: the agent starts all the same, serves from what it reads, and installs nothing. Or it
+is slow, and takes five seconds to say that something is written: nobody who asks waits for that."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from edge.outbox import Outbox
 from tests.edge.world import EPOCH
 from tests.faults.box import Box
+from tests.faults.nth import preload
+
+SLOW = Path(__file__).with_name("slow.c")
 
 
 def test_an_agent_starts_on_a_read_only_disk_and_goes_on_when_it_can_write(box: Box) -> None:
@@ -50,3 +56,23 @@ def test_an_agent_whose_journal_cannot_be_read_starts_on_a_read_only_disk_and_sa
     outbox = Outbox(box.folder.outbox, EPOCH, "test")
     assert any(b"journal-unreadable" in document for _, _, document in outbox.pending(1000))
     outbox.close()
+
+
+@pytest.mark.slow
+def test_a_disk_whose_syncs_take_five_seconds_keeps_no_answer_waiting(box: Box, tmp_path: Path) -> None:
+    """The order is what counts: a sync was under way before each of these answers, and the same one after it."""
+    syncs = tmp_path / "syncs"
+    box.start(environment=preload(tmp_path, SLOW) | {"SLOW_SYNC": str(syncs)})
+    syncs.touch()
+
+    def answered_meanwhile() -> bool:
+        before = syncs.read_text()
+        assert box.answer() == 1.0 and box.status() != {}
+        return before == syncs.read_text() and before.count("b") > before.count("e")
+
+    for _ in range(5):
+        box.until(answered_meanwhile, "an answer while a sync is under way")
+    syncs.unlink()
+    box.until(lambda: box.disk_says() == "works", "the disk to be what it was")
+    box.end()
+    assert box.committed()

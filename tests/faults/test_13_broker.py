@@ -3,37 +3,60 @@ was acknowledged is lost or counted twice, and a download under way ends."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
+from collections.abc import Callable
 
 import pytest
 
-from appliance.broker import Broker, local_config
+from appliance.broker import Broker
+from sync import topics
+from sync.link import Publish
+from sync.mqtt import MqttLink
 from tests.core.world import World
+from tests.edge.world import DEVICE, TENANT
 from tests.faults.ears import MANY, SPEED, Ears, hearing, tell
 from tests.faults.field import Field, Wired, hurried
-from tests.waiting import eventually
+from tests.faults.plain_broker import kill, restart, save, start, wipe
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.broker
 SIZE = 2_000_000  # bytes of the model: 21 chunks
+STATE, LATER = topics.desired(TENANT, DEVICE), topics.core_status(TENANT)
 
 
-def kill(broker: Broker) -> None:
-    pid = broker.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not broker.alive(), "its end")
-
-
-def start(broker: Broker) -> None:
-    broker.start(local_config(broker.folder, broker.port))
-
-
-def wipe(broker: Broker) -> None:
+def killed(broker: Broker) -> None:
     kill(broker)
-    shutil.rmtree(broker.folder / "store")
     start(broker)
+
+
+@pytest.mark.parametrize(
+    ("blow", "left"),
+    [(restart, {STATE, LATER}), (killed, {STATE}), (wipe, set())],
+    ids=["restarted", "killed", "wiped"],
+)
+def test_13_what_a_broker_knows_after_each_blow(
+    open_field: Field, blow: Callable[[Broker], None], left: set[str]
+) -> None:
+    """The control: asked to end it writes what it knows; a kill takes what came after the last save, a wipe all."""
+    core, broker = open_field.core, open_field.broker
+    core.link.publish(Publish(STATE, b"saved", retain=True))
+    core.settle()
+    save(broker)
+    core.link.publish(Publish(LATER, b"not saved", retain=True))
+    core.settle()
+    core.link.stop()
+    blow(broker)
+    heard: list[str] = []
+    link = MqttLink(open_field.device_at)
+    link.subscribe(STATE, LATER)
+    link.start(lambda message: heard.append(message.topic), lambda up, reason: None)
+    try:
+        assert link.wait_until_up(PATIENCE)
+        eventually(lambda: {STATE, LATER} <= link.listening, "the broker's answer")
+        link.publish(Publish(topics.status(TENANT, DEVICE), b"{}"))
+        eventually(lambda: not link.unconfirmed, "the answer to that: what is retained came before it")
+    finally:
+        link.stop()
+    assert set(heard) == left
 
 
 def test_13_restarted_and_killed_no_record_is_lost_or_counted_twice(world: World, open_field: Field) -> None:
@@ -43,11 +66,9 @@ def test_13_restarted_and_killed_no_record_is_lost_or_counted_twice(world: World
 
         def after(seen: int) -> None:
             if seen == MANY // 3:
-                broker.stop()
-                start(broker)
+                restart(broker)
             if seen == 2 * MANY // 3:
-                kill(broker)
-                start(broker)
+                killed(broker)
 
         tell(device, ears, after)
 
@@ -60,6 +81,7 @@ def test_13_wiped_and_away_for_ten_minutes_no_record_is_lost_or_counted_twice(wo
 
         def after(seen: int) -> None:
             if seen == MANY // 3:
+                save(broker)
                 wipe(broker)
             if seen == 2 * MANY // 3:
                 away(broker, device, ears)
@@ -75,19 +97,48 @@ def away(broker: Broker, device: Wired, ears: Ears) -> None:
     start(broker)
 
 
-def test_13_killed_under_a_download_what_its_store_lost_is_fetched_when_the_core_publishes_it_again(
-    open_field: Field,
+def saved_and_killed(broker: Broker) -> None:
+    """As the steward has it: the store was written once the release was on the broker."""
+    save(broker)
+    killed(broker)
+
+
+@pytest.mark.parametrize("blow", [restart, saved_and_killed], ids=["restarted", "killed-after-a-save"])
+def test_13_a_store_that_was_written_brings_a_download_to_its_end_without_the_core(
+    open_field: Field, blow: Callable[[Broker], None]
 ) -> None:
-    """Killed before it wrote its store, the broker has nothing; the core publishes all in its next session."""
     core, broker = open_field.core, open_field.broker
     shipped = core.ship_large(1, SIZE)
     with open_field.over() as (_, device):
         device.clock = hurried(10.0)
         core.assign(shipped, device.identity)
         device.until(lambda: len(device.came) > 5, "some chunks")
-        kill(broker)
-        start(broker)
+        core.link.stop()  # whatever the broker has from here on it has kept
+        blow(broker)
+        device.until(lambda: device.has(1), "the release", ask=0)
+        assert device.codes()[-1] == "release-committed"
+
+
+def saved_and_wiped(broker: Broker) -> None:
+    save(broker)
+    wipe(broker)
+
+
+@pytest.mark.parametrize("blow", [killed, saved_and_wiped], ids=["killed-before-a-save", "wiped"])
+def test_13_what_a_store_lost_under_a_download_is_fetched_when_the_core_publishes_it_again(
+    open_field: Field, blow: Callable[[Broker], None]
+) -> None:
+    """The broker has nothing, so nothing comes; the core publishes all in its next session."""
+    core, broker = open_field.core, open_field.broker
+    shipped = core.ship_large(1, SIZE)
+    with open_field.over() as (_, device):
+        device.clock = hurried(10.0)
+        core.assign(shipped, device.identity)
+        device.until(lambda: len(device.came) > 5, "some chunks")
+        blow(broker)
         assert core.link.wait_until_up(30.0)  # type: ignore[attr-defined]
+        device.until(lambda: "download-stalled" in device.codes(), "the silence to be told")
+        assert not device.has(1), "nobody but the core has it"
         core.approve(shipped, 1)
         device.until(lambda: device.has(1), "the release", ask=0)
         assert device.codes()[-1] == "release-committed"

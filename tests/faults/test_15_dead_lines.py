@@ -1,22 +1,25 @@
-"""Fault 15: lines that are dead and do not say so: half open, a black hole, a name that does not resolve, a portal that
-answers everything itself. The agent serves on, tries again ever less often and by chance, and recovers by itself."""
+"""Fault 15: lines that are dead and do not say so: half open, a black hole, one for large packets alone, an address
+that changed, a name that does not resolve, a portal that answers everything itself. The agent serves on, tries again
+ever less often and by chance, and recovers by itself."""
 
 from __future__ import annotations
 
 import random
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.states import Phase
 from sync.link import LONGEST, pause
 from sync.mqtt import KEEPALIVE, MqttLink
-from tests.faults.field import Field
+from tests.faults.field import Field, hurried
+from tests.faults.proxy import CLEAR, Weather
+from tests.hosting import hosting
 from tests.waiting import eventually
 
 # paho leaves a socket whose handshake fails to the garbage collector, which closes it.
@@ -57,25 +60,14 @@ def test_15_a_name_that_does_not_resolve_is_tried_again_and_stops_at_once(field:
 @contextmanager
 def portal() -> Iterator[tuple[int, list[bytes]]]:
     """Answers whatever is said with a page to log in at, as hotels do; what was said to it."""
-    listener = socket.create_server(("127.0.0.1", 0))
     said: list[bytes] = []
 
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                line, _ = listener.accept()
-                with suppress(OSError), line:
-                    said.append(line.recv(65_536))
-                    line.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://portal.example/\r\n\r\n")
+    def redirect(line: socket.socket) -> None:
+        said.append(line.recv(65_536))
+        line.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://portal.example/\r\n\r\n")
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield listener.getsockname()[1], said
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(10)
+    with hosting(redirect) as port:
+        yield port, said
 
 
 @LEFT
@@ -122,3 +114,35 @@ def test_15_a_line_that_is_half_open_is_found_out_by_its_silence(field: Field) -
         line.thaw()
         device.until(lambda: device.sessions == 2, "the next session", ask=0)
         assert "beat" in device.codes()
+
+
+@pytest.mark.broker
+def test_15_a_line_that_loses_what_is_large_brings_what_is_small_and_the_rest_when_it_is_mended(field: Field) -> None:
+    """A router on the way takes smaller packets than it did, and its word on that is filtered."""
+    first, second = field.core.ship_large(1, 30_000), field.core.ship_large(2, 300_000)
+    with field.over() as (line, device):
+        device.clock = hurried(10.0)
+        field.core.assign(first, device.identity)
+        device.until(lambda: device.has(1), "the release", ask=0)
+        line.weather = Weather(largest=9000)
+        came = sum(device.came.values())
+        field.core.assign(second, device.identity)
+        device.until(lambda: "download-stalled" in device.codes(), "the silence to be told", ask=0)
+        assert device.answering == 1 and device.state.phase is Phase.FETCHING and device.sessions == 1
+        assert sum(device.came.values()) - came <= 1, "its golden vectors are small"
+        line.weather = CLEAR
+        device.until(lambda: device.has(2), "the other release", ask=0)
+
+
+@pytest.mark.slow
+@pytest.mark.broker
+def test_15_a_device_whose_address_changed_takes_its_own_session_over(field: Field) -> None:
+    """The broker still holds the old connection for a living one."""
+    shipped = field.core.ship_large(1, 300_000)
+    with field.over() as (line, device):
+        device.until(lambda: device.sessions == 1, "a session")
+        line.move()
+        field.core.assign(shipped, device.identity)
+        assert device.house.event(device.now, "beat", "said into the dark")
+        device.until(lambda: device.has(1), "the release in the next session", ask=0, patience=4.0 * KEEPALIVE)
+        assert device.sessions == 2 and line.traffic.connections <= 1 + MOST and "beat" in device.codes()

@@ -1,5 +1,9 @@
 """Fault 17: a device was away for thirty days; assignment, timestamp and certificate have ended. It serves all the
-while, installs nothing, says why, and goes on after it has joined anew."""
+while, installs nothing, says why, and goes on after it has joined anew.
+
+Here the agent is given what joining leaves behind; the command itself, with a real core, is in
+`tests/appliance/test_joining.py`.
+"""
 
 from __future__ import annotations
 

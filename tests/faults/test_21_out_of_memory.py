@@ -3,6 +3,7 @@ system kills serves again what it served, verified anew."""
 
 from __future__ import annotations
 
+import configparser
 import gc
 import resource
 import signal
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
+from appliance import install
 from appliance.demo.fleet import free_ports
 from edge import proving, runtime
 from edge.agent import resuming
@@ -66,6 +68,16 @@ def _killed(request: bytes, deadline_s: float) -> Ended:
     child.send_signal(signal.SIGKILL)
     out, err = child.communicate()
     return Ended(child.returncode, out, err)
+
+
+def test_the_unit_bounds_its_memory_and_brings_it_back() -> None:
+    """As it is installed: what is killed for want of memory is started again, however often."""
+    unit = configparser.ConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string(install.unit("field", Path("/opt/falaj/bin/falaj")))
+    wanted = {"MemoryMax": "1G", "Restart": "always", "RestartSec": "1", "WatchdogSec": "60"}
+    assert {name: unit["Service"].get(name) for name in wanted} == wanted
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0", "it is never given up"
 
 
 @pytest.mark.slow

@@ -6,24 +6,27 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import queue
 import resource
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from appliance.demo.fleet import free_ports
 from appliance.proofs import Proofs
-from edge.states import Failure, FailureClass, ProofRequest, Prove, Proved
-from sync.names import Digest
+from edge import proving
+from edge.states import Failure, FailureClass, Phase, Proof, Prove, Proved
+from tests.edge.device import Device, committed
 from tests.edge.world import MODEL
-from tests.faults.box import Box, new_box
+from tests.faults.box import PATIENCE, Box, new_box
 from tests.faults.small_disk import SmallDisk, small_disk
 
+STACK = 512 << 20  # bytes: no stack of a thread that ended before is as large, to be used again
 QUESTION = json.dumps({"inputs": [{"name": "i", "shape": [1], "datatype": "INT64", "data": [0]}]})
 
 
@@ -72,17 +75,38 @@ def _starve(plain: Box, there: http.client.HTTPConnection) -> None:
     assert ask(there) == 200 and plain.process.pid == pid
 
 
-def test_without_a_thread_a_proof_is_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Proved] = []
-    monkeypatch.setattr(threading.Thread, "start", _no_thread)  # the interpreter's own word for it
-    Proofs(told.append).begin(Prove(MODEL, Digest("a" * 64), ProofRequest(b"", b"", "fp32", 1.0, 1)))
-    (result,) = told
-    assert isinstance(result.outcome, Failure)
-    assert (result.outcome.kind, result.outcome.code) == (FailureClass.ENVIRONMENT, "prove-no-child")
+def test_without_a_thread_a_proof_is_put_off_and_made_when_there_is_one(device: Device) -> None:
+    """Threads need room for their stacks, which the system refuses; a limit on their number does not bind root."""
+    told: queue.SimpleQueue[Proved] = queue.SimpleQueue()
+    proofs, outcomes = Proofs(told.put), []
+
+    def prove(job: Prove) -> Proof | Failure:
+        proofs.begin(job)
+        outcomes.append(told.get(timeout=PATIENCE).outcome)
+        return outcomes[-1]
+
+    device.prover = prove
+    device.core.assign(device.core.ship(2), device.identity)
+    with no_room_for_stacks():
+        device.settle(3, ask=0)
+    assert device.state.phase is Phase.STAGED and device.answering == 1
+    assert isinstance(outcomes[0], Failure) and "start new thread" in outcomes[0].text
+    assert (outcomes[0].kind, outcomes[0].code) == (FailureClass.ENVIRONMENT, "prove-no-child")
+    device.settle(12, ask=0)
+    assert isinstance(outcomes[-1], Proof) and committed(device, 2), "in the same process"
+    assert device.house.journal.quarantined(MODEL) == ()
 
 
-def _no_thread(thread: threading.Thread) -> None:
-    raise RuntimeError("can't start new thread")
+@contextmanager
+def no_room_for_stacks() -> Iterator[None]:
+    """This process may grow by a little, and each new thread wants more."""
+    limits, stack = resource.getrlimit(resource.RLIMIT_AS), threading.stack_size(STACK)
+    resource.setrlimit(resource.RLIMIT_AS, (proving.memory("VmSize") + STACK // 2, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        threading.stack_size(stack)
 
 
 @pytest.mark.slow

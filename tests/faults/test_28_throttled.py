@@ -1,17 +1,18 @@
-"""Fault 28: the processor gives the agent a fifth of its time. It answers all the same, says how long that took, tells
-systemd that it lives, and holds the slowness against no release."""
+"""Fault 28: the processor gives the agent a fifth of its time. It answers all the same, counts how long that took,
+tells systemd again and again that it lives, and holds the slowness against no release.
+
+A slow disk is fault 9, memory at its limit fault 21.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import pairwise
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -23,31 +24,22 @@ from tests.edge.device import serving_device
 from tests.edge.world import MODEL, Core
 from tests.faults.box import place
 from tests.faults.small_disk import SmallDisk
+from tests.waiting import meanwhile
 
 ON, OFF = 0.01, 0.04  # seconds: runs, stands still
-WATCHDOG_S = 60.0  # as the unit has it
 
 
 @contextmanager
 def throttled(pid: int) -> Iterator[None]:
     """The process runs a fifth of the time, by signals, as a cgroup's quota would have it."""
-    over = threading.Event()
 
     def hold_back() -> None:
-        while not over.is_set():
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(OFF)
-            os.kill(pid, signal.SIGCONT)
-            time.sleep(ON)
-
-    thread = threading.Thread(target=hold_back)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(OFF)
         os.kill(pid, signal.SIGCONT)
+
+    with meanwhile(hold_back, ON):
+        yield
 
 
 @contextmanager
@@ -57,22 +49,13 @@ def systemd(path: Path) -> Iterator[list[tuple[float, str]]]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(str(path))
         channel.settimeout(0.1)
-        over = threading.Event()
 
         def listen() -> None:
-            while not over.is_set():
-                try:
-                    said.append((time.monotonic(), channel.recv(1024).decode()))
-                except TimeoutError:  # it is silent for now
-                    continue
+            with suppress(TimeoutError):  # it is silent for now
+                said.append((time.monotonic(), channel.recv(1024).decode()))
 
-        thread = threading.Thread(target=listen)
-        thread.start()
-        try:
+        with meanwhile(listen):
             yield said
-        finally:
-            over.set()
-            thread.join()
 
 
 @pytest.mark.slow
@@ -95,7 +78,7 @@ def test_a_throttled_agent_serves_reports_commits_and_feeds_its_watchdog(tmp_pat
             box.until(lambda: sum("WATCHDOG" in text for at, text in said if at > begun) >= 3, "signs of life")
         assert not box.status()["why"] and box.answer() == 2.0
         page = urllib.request.urlopen(f"http://127.0.0.1:{box.http_port}/metrics").read().decode()
-    assert f'falaj_answer_seconds_count{{model="{MODEL}",version="2"}}' in page, "how long it took can be read"
-    fed = [at for at, text in said if "WATCHDOG" in text]
-    assert max(b - a for a, b in pairwise(fed)) < WATCHDOG_S
-    assert any("READY=1" in text for _, text in said)
+    counted = f'falaj_answer_seconds_count{{model="{MODEL}",version="2"}} '
+    (line,) = (line for line in page.splitlines() if line.startswith(counted))
+    assert float(line.removeprefix(counted)) >= 60, "how long each of them took is in the histogram"
+    assert "READY=1" in said[0][1] and not any("STOPPING" in text for _, text in said)

@@ -15,9 +15,10 @@ from edge.states import Send
 from sync import codec
 from sync.codec import LIMIT
 from sync.loopback import Faults
-from sync.messages import EVENT, METRICS, DeviceEvent
+from sync.messages import EVENT, DeviceEvent
 from sync.topics import GAP
 from tests.edge.world import EPOCH
+from tests.faults.ledger import OTHER
 from tests.faults.tenant import Tenant
 
 
@@ -64,15 +65,15 @@ def test_29_what_the_core_never_takes_in_is_put_aside_after_so_many_tries(tenant
     """It fits as it lies in the outbox, and not once it is sealed: only the core finds out."""
     outbox, owed = tenant.box.house.outbox, tenant.box.owed
     before = len(owed)
-    assert outbox.add(METRICS, {"beat": "x" * (LIMIT * 9 // 10)}, tenant.box.now)
+    assert outbox.add(OTHER, {"beat": "x" * (LIMIT * 9 // 10)}, tenant.box.now)
     tenant.ledger.poison(owed[before])  # type: ignore[attr-defined]
-    assert outbox.add(METRICS, {"beat": 2}, tenant.box.now)
-    said = sendings(tenant, "/up/metrics")
+    assert outbox.add(OTHER, {"beat": 2}, tenant.box.now)
+    said = sendings(tenant, f"/up/{OTHER}")
     tenant.heal()
     large = [payload for payload in said if len(payload) > LIMIT]
     assert len(large) == TRIES
     codes = tenant.core.codes(200)
-    assert codes.count(POISONED) == 1 and codes.count(GAP) == 1 and codes.count("record-metrics") == 1
+    assert codes.count(POISONED) == 1 and codes.count(GAP) == 1 and codes.count(f"record-{OTHER}") == 1
     tenant.ledger.settled()  # type: ignore[attr-defined]
 
 
@@ -100,12 +101,12 @@ def test_29_a_core_that_does_not_answer_has_nothing_put_aside(tenant: Tenant, ho
 def test_29_only_so_many_are_kept_and_a_gap_is_never_one(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.db", EPOCH, "b")
     for _ in range(ASIDE + 5):
-        assert outbox.add(METRICS, {"x": "y" * LIMIT}, 1.0)
+        assert outbox.add(OTHER, {"x": "y" * LIMIT}, 1.0)
     numbers = [n for _, n, _, _ in outbox.quarantined()]
     assert numbers == list(range(6, ASIDE + 6))
     held = outbox.pending(1000)
     assert all(len(document) < 1000 for _, _, document in held)
-    assert outbox.quarantine(METRICS, 7, "again", 2.0) and outbox.quarantine(METRICS, LAST_SEQ, "none such", 2.0)
+    assert outbox.quarantine(OTHER, 7, "again", 2.0) and outbox.quarantine(OTHER, LAST_SEQ, "none such", 2.0)
     assert outbox.pending(1000) == held and len(outbox.quarantined()) == ASIDE
     assert codec.LIMIT == LIMIT
     outbox.close()

@@ -11,11 +11,11 @@ import pytest
 from appliance import certificates, owner
 from appliance.core_state import authority_folder
 from appliance.key_ring import KeyRing
-from appliance.keys import write_private
 from core.fleet import enrolment, renewal
 from core.orders import Authority, OnlineRole
 from core.release import layout
 from core.release.metadata import root_in_force
+from sync.durable import write_private
 from tests.attacks.estate import Estate, Holders
 from tests.core.world import MODEL
 

@@ -13,10 +13,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SURROUNDINGS: list[dict[str, str]] = [
-    {"PYTHONHASHSEED": "0", "LC_ALL": "C", "TZ": "UTC"},
-    {"PYTHONHASHSEED": "1", "LC_ALL": "C.UTF-8", "TZ": "Asia/Dubai"},
-    {"PYTHONHASHSEED": "4294967295", "LC_ALL": "POSIX", "TZ": "America/St_Johns", "PYTHONUTF8": "0"},
+    {"PYTHONHASHSEED": "0", "LC_ALL": "C", "TZ": "UTC0"},
+    {"PYTHONHASHSEED": "1", "LC_ALL": "C.UTF-8", "TZ": "GST-4"},
+    {"PYTHONHASHSEED": "4294967295", "LC_ALL": "POSIX", "TZ": "NST3:30NDT,M3.2.0,M11.1.0", "PYTHONUTF8": "0"},
 ]
+OFFSETS = [0, 4 * 3600, -3.5 * 3600]  # seconds: written out, the zones hold also where no table of zones is installed
 UMASKS = (0o000, 0o022, 0o077)
 
 
@@ -26,6 +27,13 @@ def lived(folder: Path, surroundings: dict[str, str], umask: int) -> str:
     done = subprocess.run(argv, env=given, capture_output=True, text=True, umask=umask, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_the_zones_differ() -> None:
+    """The control."""
+    asks = [sys.executable, "-c", "import time; print(time.localtime(0).tm_gmtoff)"]
+    said = [subprocess.run(asks, env=given, capture_output=True, check=True).stdout for given in SURROUNDINGS]
+    assert [int(text) for text in said] == OFFSETS
 
 
 @pytest.mark.slow

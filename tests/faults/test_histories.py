@@ -34,13 +34,14 @@ from edge.agent.reporting import TRIES
 from sync.codec import LIMIT
 from sync.enrolment import RENEWAL_TYPE, RenewalRequest
 from sync.loopback import Faults
-from sync.messages import CSR, EVENT, METRICS, SAMPLE, WHY, DeviceEvent, SampleBatch
+from sync.messages import ALARM, CSR, EVENT, METRICS, SAMPLE, WHY, DeviceEvent, SampleBatch
 from sync.names import Digest
+from sync.performance import Interval, Tally
 from sync.reports import Side, WhyCard
 from sync.roles import sign
 from tests.conftest import MEMORY
 from tests.edge.world import DEVICE, MODEL, TENANT
-from tests.faults.ledger import Ledger
+from tests.faults.ledger import OTHER, Ledger
 from tests.faults.tenant import RELEASES, Prepared, Tenant, prepare
 
 HISTORIES = 500
@@ -67,7 +68,7 @@ class History(RuleBasedStateMachine):
     # --- what producers say ---
 
     @precondition(lambda self: self.tenant.box.on)
-    @rule(kind=st.sampled_from([EVENT, METRICS, SAMPLE, WHY, CSR]), times=st.sampled_from([1, 3, 7]))
+    @rule(kind=st.sampled_from([ALARM, EVENT, METRICS, OTHER, SAMPLE, WHY, CSR]), times=st.sampled_from([1, 3, 7]))
     def tell(self, kind: str, times: int) -> None:
         box = self.tenant.box
         for _ in range(times):
@@ -75,7 +76,7 @@ class History(RuleBasedStateMachine):
             box.house.outbox.add(kind, self._body(kind), box.now)  # type: ignore[arg-type]
 
     @precondition(lambda self: self.tenant.box.on)
-    @rule(kind=st.sampled_from([EVENT, METRICS]), what=st.sampled_from(["large", "broken", "swelling"]))
+    @rule(kind=st.sampled_from([ALARM, EVENT, OTHER]), what=st.sampled_from(["large", "broken", "swelling"]))
     def tell_poison(self, kind: str, what: str) -> None:
         """Too large as it is, no document, or too large only once it is sealed."""
         box = self.tenant.box
@@ -97,6 +98,8 @@ class History(RuleBasedStateMachine):
             case "why":
                 side = Side(1, Digest(f"{beat:064x}"))
                 return WhyCard(MODEL, float(beat), "probation", "guardrail", f"beat {beat}", side, None)
+            case "metrics":
+                return Interval(MODEL, 1, box.now, 1.0, Tally(answers=beat))
             case "csr":
                 papers = box.papers
                 request = RenewalRequest(TENANT, DEVICE, papers.epoch, papers.keys.csr.decode())

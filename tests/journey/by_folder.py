@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from appliance import certificates, folder_enrolling, owner
-from appliance.api import Refused
 from appliance.core_state import CoreFolder, catalog_key, open_keys, prepare
 from appliance.core_trips import Trip, trip
 from appliance.edge_rooms import open_house
@@ -22,37 +22,30 @@ from appliance.settings import CoreSettings
 from appliance.steward_node import open_house as open_core
 from appliance.stick import Stick
 from appliance.visits import Visits
-from core.catalog import open_catalog
-from core.console import create_api
 from core.handoffs import Artifact, Candidate, Score, Scorecard, Verdict
 from core.orders import ApplyProject, CommitCandidate, CommitRows, Ingest, IssueToken, Train
-from core.project import Column, Contract, Model, ModelGates, Project, Rollout, Source, View
+from core.project import Model, ModelGates, Project, Rollout
 from core.steward import Steward
 from edge import proving, runtime
 from edge.agent import Agent, renewing
 from edge.serving import Answer, Serving
 from edge.states import Action, Install, LinkChanged, Prove, Proved
 from sync import codec, golden
-from sync.features import TensorSpec, WindowSpec
+from sync.features import TensorSpec
 from sync.link import Message
-from sync.messages import EVENT, DeviceEvent, Record
-from sync.names import DeviceId, Digest, ModelName
-from tests.core.world import landed
+from sync.messages import ALARM, EVENT, DeviceEvent, Record
+from sync.names import DeviceId, Digest
+from tests.core import world
+from tests.core.desk import TwoVerbs
+from tests.core.world import DAY, MODEL, WINDOW, landed
 from tests.edge.world import lookup
 
-MODEL = ModelName("motion")
-DAY = 86_400.0
-WINDOW = WindowSpec(4, 2, 1.0, ("x", "y"), 2.0)
 POWERED_ON = 100.0  # what the clock of a box says at its start, seconds since 1970
 
 
 def project(canary: tuple[DeviceId, ...]) -> Project:
-    columns = {"ts": Column(type="float64"), "who": Column(type="string"), "label": Column(type="string"),
-               "x": Column(type="float32"), "y": Column(type="float32")}  # fmt: skip
-    return Project(
-        sources={"watches": Source(kind="files", path="*.csv", contract="rows", time="ts")},
-        contracts={"rows": Contract(columns=columns)},
-        views={"windows": View(source="watches", entity="who", label="label", window=WINDOW)},
+    return replace(
+        world.project(),
         models={
             MODEL: Model(
                 view="windows", gates=ModelGates(min_accuracy=0.5), rollout=Rollout(canary=canary, soak_answers=5)
@@ -61,8 +54,8 @@ def project(canary: tuple[DeviceId, ...]) -> Project:
     )
 
 
-class FarCore:
-    """The core of one tenant, with the API's two verbs."""
+class FarCore(TwoVerbs):
+    """The core of one tenant."""
 
     def __init__(self, home: Path, now: float, *, certificate_days: int = 90) -> None:
         self.home, self.now = home, now
@@ -72,27 +65,12 @@ class FarCore:
         prepare(self.folder, settings, keys, now)
         self.steward = Steward(open_core(self.folder, settings, keys))
         self.steward.start(now)
-        key = catalog_key(keys)
-        app = create_api(
-            lambda: open_catalog(self.folder.catalog, key, read_only=True), self._ask, now=lambda: self.now
-        )
-        self.client = app.test_client()
+        super().__init__(self.folder.catalog, catalog_key(keys), self._ask, lambda: self.now)
         owner.init(self, home / "owner", "test", now)  # type: ignore[arg-type] - the API's two verbs
 
     @property
     def catalog(self) -> Any:
         return self.steward.house.catalog
-
-    def get(self, path: str) -> Any:
-        answer = self.client.get(path)
-        assert answer.status_code == 200, answer.text
-        return answer.get_json()
-
-    def order(self, order: Any) -> dict[str, Any]:
-        answer = self._ask(order)
-        if not answer.ok:
-            raise Refused(answer.code, answer.error, answer.hint)
-        return answer.result
 
     def pass_time(self, days: float) -> None:
         """The schedule of the steward's process, once a simulated day."""
@@ -225,7 +203,7 @@ class FarBox:
 
     def codes(self) -> list[str]:
         """The codes of the events that no acknowledgement has come for, oldest first."""
-        waiting = [bytes(document) for kind, _, document in self.house.outbox.pending(10_000) if kind == EVENT]
+        waiting = [bytes(document) for kind, _, document in self.house.outbox.pending(10_000) if kind in (ALARM, EVENT)]
         return [codec.decode(DeviceEvent, bytes(codec.decode(Record, document).body)).code for document in waiting]
 
     @property

@@ -23,8 +23,6 @@ from appliance.enrolling import read_token
 from appliance.keys import new_device_keys, tenant_keys
 from appliance.settings import CoreSettings
 from appliance.steward_node import open_house as open_core
-from core.catalog import open_catalog
-from core.console import create_api
 from core.handoffs import JobSpec
 from core.orders import Enrol, IssueToken
 from core.steward import PersistBroker, Send, SendBlob, StartJob, Steward
@@ -32,6 +30,7 @@ from edge import proving, slots
 from edge.agent import Agent, renewing
 from edge.bindings import Bindings
 from edge.buffers import Buffers
+from edge.http.metrics import Metrics
 from edge.serving import Serving
 from edge.states import Action, Drifted, Failure, Install, LinkChanged, Listen, Proof, Prove, Proved, Unlisten
 from sync import codec, roles, topics
@@ -41,6 +40,7 @@ from sync.loopback import Hub
 from sync.messages import Prediction
 from sync.names import DEFAULT_TENANT, DeviceId, ModelName
 from sync.reports import DriftReport, TrialReport
+from tests.core.desk import TwoVerbs
 
 STEP = 0.25  # seconds of story time between two rounds
 
@@ -68,7 +68,8 @@ class Box:
         self.now = now
         self.drifts: list[Drifted] = []
         self.reports: list[tuple[str, str]] = []
-        self.serving = Serving()
+        self.metrics = Metrics()
+        self.serving = Serving(observe=self.metrics.observe)
         keys = tenant_keys(self.folder.root / "kek", self.folder.root / "device.key-wrapped", own.tenant)
         self.buffers = Buffers(self.folder.buffers, own.tenant, keys.derive("buffers"))
         self.rooms = open_rooms(
@@ -78,6 +79,8 @@ class Box:
             lambda: self.now,
             self._drifted,
             lambda code, text: self.reports.append((code, text)),
+            elapsed=lambda: self.now,
+            counted=self.metrics.counted,
         )
         self.bindings = Bindings(
             own.tenant, own.device, self.serving, self.buffers, self._answered,
@@ -185,7 +188,7 @@ def _at_once(call: Callable[[], Any]) -> Future[Any]:
     return done
 
 
-class World:
+class World(TwoVerbs):
     """The core and its devices, with a story clock that starts now (tuf reads the real one)."""
 
     def __init__(self, home: Path, hub: Hub | None = None, now: float | None = None) -> None:
@@ -197,9 +200,7 @@ class World:
         prepare(self.core, self.settings, self.keys, self.now)
         self.boxes: dict[str, Box] = {}
         self.held: list[JobSpec] | None = None  # a list: jobs are not run but kept here
-        key = catalog_key(self.keys)
-        app = create_api(lambda: open_catalog(self.core.catalog, key, read_only=True), self._ask, now=lambda: self.now)
-        self.client = app.test_client()
+        super().__init__(self.core.catalog, catalog_key(self.keys), self._ask, lambda: self.now)
         self.start_core()
 
     def start_core(self) -> None:
@@ -218,18 +219,6 @@ class World:
         self.steward.house.catalog.close()
         if self.held is not None:
             self.held.clear()
-
-    # --- the API's two verbs, as `appliance.api.Api` has them ---
-
-    def get(self, path: str) -> Any:
-        answer = self.client.get(path)
-        assert answer.status_code == 200, answer.text
-        return answer.get_json()
-
-    def order(self, order: Any) -> dict[str, Any]:
-        answer = self._ask(order)
-        assert answer.ok, (answer.code, answer.error)
-        return answer.result
 
     def _ask(self, order: Any) -> Any:
         answer, actions = self.steward.order(order, self.now)

@@ -12,6 +12,7 @@ from appliance.core_trips import Trip
 from appliance.edge_state import identity
 from appliance.edge_trips import Visited
 from core.orders import ApplyProject
+from sync.messages import ALARM, EVENT
 from sync.names import DeviceId
 from tests.journey.by_folder import DAY, FarBox, FarCore, project
 
@@ -110,7 +111,8 @@ def test_ninety_days_without_a_network(ram: Path) -> None:
     courier.at_the_box()  # brings the last acknowledgements
     assert box.house.outbox.pending() == []
     numbers = _numbers(core)
-    assert numbers == list(range(1, core.catalog.fleet.received(FAR, 1, "event") + 1)), "nothing lost, nothing twice"
+    received = [core.catalog.fleet.received(FAR, 1, kind) for kind in (ALARM, EVENT)]
+    assert numbers == sorted(n for last in received for n in range(1, last + 1)), "nothing lost, nothing twice"
     assert len(numbers) > 10 and box.house.outbox.dropped() == 0
     assert not {"clock-unset", "device-cloned", "refused-untrusted"} & set(core.codes())
 
@@ -120,7 +122,7 @@ def _rollout(core: FarCore) -> str:
 
 
 def _numbers(core: FarCore) -> list[int]:
-    """The numbers of the box's records of kind `event`, as the core has them."""
+    """The numbers of the box's events and alarms, as the core has them."""
     events = [e for e in core.catalog.events.newest(10_000) if e.source == FAR and e.code != "release-refused"]
     return sorted(int(e.facts["n"]) for e in events)
 

@@ -4,8 +4,10 @@ restores."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from appliance import owner
@@ -13,10 +15,9 @@ from appliance.demo.recordings import write_csv
 from appliance.project_file import read_project
 from core.orders import ApplyProject, Ingest, Train
 from core.release import publish
-from sync import codec, topics
+from sync import topics
 from sync.link import Publish
-from sync.messages import DeviceEvent, Record
-from sync.names import DEFAULT_TENANT, Digest
+from sync.names import DEFAULT_TENANT, Digest, TrustFile
 from tests.journey.fleet import Fleet
 from tests.journey.made_up import recordings
 from tests.journey.memory import Box
@@ -60,7 +61,17 @@ def roll_out(fleet: Fleet, number: int) -> None:
 
 def switch_off(fleet: Fleet) -> None:
     fleet.link.cut()
+    fleet.hub.run()  # what it has heard and not taken in yet
     fleet.steward.house.catalog.close()
+
+
+def switch_all_off(fleet: Fleet, boxes: list[Box]) -> None:
+    """Once what their sessions brought has been taken in."""
+    for box in boxes:
+        box.link.cut()
+    fleet.hub.run()
+    for box in boxes:
+        box.kill()
 
 
 def fulfilled(box: Box) -> bool:
@@ -126,8 +137,9 @@ def test_chunks_that_a_broker_lost_are_restored_from_what_a_device_misses(fleet:
     assert asked & set(blobs), "it said what it missed"
 
 
-def test_beyond_the_timestamp_s_life_nothing_new_is_installed_and_serving_goes_on(fleet: Fleet) -> None:
-    """The next release is signed by a core whose clock is eight days behind the devices'."""
+def test_beyond_its_life_an_order_is_refused_and_serving_goes_on(fleet: Fleet) -> None:
+    """The next release is ordered by a core whose clock is eight days behind the devices': the order itself has ended,
+    so nobody looks at the timestamp."""
     boxes = regular(fleet)
     fleet.behind = LIFE + DAY
     fleet.now -= LIFE + DAY
@@ -143,11 +155,68 @@ def test_beyond_the_timestamp_s_life_nothing_new_is_installed_and_serving_goes_o
         assert fulfilled(box), "a start needs no fresh timestamp either"
 
 
+def test_beyond_the_timestamp_s_life_nothing_new_is_installed_and_serving_goes_on(fleet: Fleet) -> None:
+    """The order of that release comes again, signed today; the broker keeps today's timestamp back, and hands out the
+    one of eight days ago. With today's, every device takes the release in."""
+    boxes = regular(fleet)
+    soak(fleet, boxes)
+    before = {b.name: place(b) for b in boxes}
+    switch_all_off(fleet, boxes)
+    fleet.start_core()  # its clock is eight days behind still
+    old = timestamp(fleet)
+    switch_off(fleet)
+    fleet.behind, fleet.now = 0.0, time.time()
+    fleet.start_core()
+    today = timestamp(fleet)
+    assert today != old
+    hand_out(fleet, old)
+    switch_off(fleet)
+    for box in boxes:
+        fleet.switch_on(box)
+    refused = "trust-expired"
+    fleet.live(boxes, lambda: all(refused in codes(b) for b in boxes), "every device to find it expired")
+    for box in boxes:
+        assert place(box) > before[box.name], "the order itself was taken in: it is the timestamp that does not hold"
+        assert fulfilled(box) and box.phase() == "fetching"
+        assert codes(box).count(refused) == 1, "told once, however often it is handed out"
+    fleet.start_core()
+    hand_out(fleet, today)
+    fleet.live(boxes, lambda: all(admitted(b) for b in boxes), "every device to believe today's")
+
+
+def soak(fleet: Fleet, boxes: list[Box]) -> None:
+    """Release 1 answers as often as its trial asks, on each: it is committed."""
+    for box in boxes:
+        order, spec = box.agent.house.deployments[MODEL].order, box.serving.loaded(MODEL).slot.manifest.inputs[0]
+        question = {spec.name: np.zeros([max(1, size) for size in spec.shape], np.float32)}
+        for _ in range(order.gates.soak_answers):  # type: ignore[union-attr]
+            box.serving.predict(MODEL, question)
+    fleet.live(boxes, lambda: all(b.phase() == "steady" for b in boxes), "all to commit")
+
+
+def admitted(box: Box) -> bool:
+    """Release 2 was found among the signed ones."""
+    candidate = box.agent.house.deployments[MODEL].candidate
+    return box.serves() == 2 or (candidate is not None and candidate.release.number == 2)
+
+
+def timestamp(fleet: Fleet) -> bytes:
+    """The newest that the core signed."""
+    return fleet.steward.house.catalog.releases.trust()["timestamp.json"]
+
+
+def hand_out(fleet: Fleet, timestamp: bytes) -> None:
+    """This one is retained on the broker, whatever the core said before."""
+    fleet.link.publish(Publish(topics.trust(DEFAULT_TENANT, TrustFile("timestamp.json")), timestamp, retain=True))
+    fleet.hub.run()
+    fleet.published()
+
+
 def place(box: Box) -> int:
     """The number of the newest assignment it took in."""
     return box.agent.house.journal.counter("desired_seq")
 
 
 def codes(box: Box) -> list[str]:
-    documents = [document for kind, _, document in box.agent.house.outbox.pending(10_000) if kind == "event"]
-    return [codec.decode(DeviceEvent, bytes(codec.decode(Record, d).body)).code for d in documents]
+    """What happened since it was switched on, whether the core has it or not."""
+    return [event.code for _, event in box.agent.house.recent]

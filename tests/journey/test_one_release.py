@@ -10,15 +10,19 @@ import struct
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from appliance import owner
+from appliance.cli import metrics
 from appliance.demo.recordings import CHANNELS, write_csv
 from appliance.opening import Opening
 from appliance.project_file import read_project
 from core.orders import ApplyProject, Ingest, Question, Train
 from core.release.replay import Outcome
+from edge.agent.reporting import RESEND
+from edge.performance import EVERY
 from sync import answers
 from sync import golden as vectors
 from sync.answers import Predictions
@@ -113,6 +117,32 @@ def test_the_core_knows_what_each_device_validated(world_where_all_serve: World)
         model = device["report"]["models"][MODEL]
         assert model["validated"]["artifact"] == model["serving"]["artifact"]
         assert model["phase"] == "steady" and model["errors"] == 0
+
+
+def test_the_core_knows_how_the_release_does(world_where_all_serve: World) -> None:
+    """An hour later it has counted what the devices have, each answer once, over a line that loses and repeats."""
+    world = world_where_all_serve
+    world.now += EVERY
+    for _ in range(12):
+        world.settle(2)
+        world.now += RESEND
+    found = world.get("/v1/performance")
+    assert {row["device"] for row in found["devices"]} == world.boxes.keys()
+    for row in found["devices"]:
+        box = world.boxes[row["device"]]
+        told = [answer for answer in box.answers if answer.value is not None]
+        total, labelled = row["total"], row["labels"]
+        assert (total["answers"], total["errors"], total["seen"]) == (len(told), 0, len(told))
+        assert total["estimated"] == pytest.approx(np.mean([max(one.probabilities) for one in told]), abs=1e-6)
+        assert 0 < total["p50_ms"] <= total["p99_ms"] and labelled == 0
+    (fleet,) = found["fleet"]
+    assert (fleet["model"], fleet["number"], fleet["devices"]) == (MODEL, 1, len(world.boxes))
+    assert fleet["total"]["answers"] == sum(row["total"]["answers"] for row in found["devices"])
+    records = [payload for topic, payload in world.hub.passed if topic.endswith("/up/metrics")]
+    assert records and max(map(len, records)) < 4096
+    world.settle(4)
+    assert world.get("/v1/performance?device=watch-1&model=exercise")["intervals"], "and the hours of a device"
+    assert metrics.fleet_lines(found["fleet"]) and metrics.device_lines(found)
 
 
 def test_nothing_readable_was_on_the_wire(world_where_all_serve: World) -> None:

@@ -29,6 +29,7 @@ from appliance.demo.fleet import Device
 from core.catalog import Catalog, open_catalog
 from core.handoffs import RolloutState
 from sync.link import Publish
+from sync.messages import ALARM, EVENT
 from sync.names import DEFAULT_TENANT, DeviceId
 from sync.topics import GAP, desired
 from tests.journey.real import Stage, admit_tap, kill, kill_core, model, play
@@ -92,14 +93,16 @@ class Books:
             given, held = self.outbox(device)  # before the catalog: what is held no more, the core has by then
             with closing(open_catalog(self.place.catalog, self.key, read_only=True)) as catalog:
                 catalog._db.execute("BEGIN")  # one moment
-                received = catalog.fleet.received(DeviceId(device.name), 1, "event")
+                received = {k: catalog.fleet.received(DeviceId(device.name), 1, k) for k in (ALARM, EVENT)}
                 told = self.told(catalog, device.name)
                 strange = {GAP, "record-poisoned", "device-cloned"}
                 assert not [e for e in catalog.events.newest(1000) if e.code in strange]
-            assert told == Counter(range(1, received + 1)), f"{device.name}: lost or twice: {told}"
-            lost = [n for n in range(received + 1, given.get("event", 0) + 1) if ("event", n) not in held]
-            assert not lost, f"{device.name}: {lost} are with nobody"
-            total += received
+            taken = Counter(n for last in received.values() for n in range(1, last + 1))
+            assert told == taken, f"{device.name}: lost or twice: {told}"
+            for kind, last in received.items():
+                lost = [n for n in range(last + 1, given.get(kind, 0) + 1) if (kind, n) not in held]
+                assert not lost, f"{device.name}: {kind} {lost} are with nobody"
+            total += sum(received.values())
         return total
 
     def settle(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -17,17 +18,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from appliance.core_state import CoreFolder, catalog_key, open_keys
+from appliance.core_state import CoreFolder, catalog_key, open_keys, samples_key
 from appliance.demo.fleet import Device
 from appliance.enrolling import enrol, read_token
 from core.catalog import open_catalog
 from core.orders import Ingest, IssueToken
 from core.release.registry import ArtifactStore
+from sync import codec
 from sync import golden as vectors
 from sync.link import Message, Publish
+from sync.messages import SAMPLE, Record, SampleBatch
 from sync.mqtt import Broker, MqttLink
 from sync.names import DEFAULT_TENANT, DeviceId
-from sync.topics import blob, local_replies, local_requests
+from sync.samples import unseal
+from sync.topics import blob, local_replies, local_requests, up
 from tests.appliance.running import falaj
 from tests.journey import canaries
 from tests.journey.real import MARK, MODEL, Stage, Watch, kill, kill_proving, phase, play
@@ -49,14 +53,35 @@ def test_act_one_did_what_it_says(stage: Stage) -> None:
     assert [s.result for s in stage.act.story.steps] == ["ok"] * 10
 
 
-def test_the_uplink_carries_nothing_readable(stage: Stage) -> None:
-    """Attack 1's canaries: a marker in the graph, a golden reading as float32 bytes and as JSON text."""
+def test_the_steward_had_its_broker_write_the_release_down(stage: Stage) -> None:
+    """SIGUSR1 after a release: the broker runs on, and its own interval is of five minutes. Whatever of the release is
+    retained stands in its store, each topic and each chunk whole."""
+    store = CoreFolder(stage.machines.core_folder, DEFAULT_TENANT).broker / "store" / "mosquitto.db"
+    areas = ("/blob/", "/trust/", ".manifest")
+    retained = {topic: payload for topic, payload in stage.tap.heard if any(area in topic for area in areas)}
+    kept = {topic.encode(): payload for topic, payload in retained.items() if payload}
+    assert sum(b"/blob/" in topic for topic in kept) >= 2 and sum(b".manifest" in topic for topic in kept) >= 1
+
+    def written() -> bool:
+        found = store.read_bytes() if store.exists() else b""
+        return all(topic in found and payload in found for topic, payload in kept.items())
+
+    eventually(written, "the broker's store to have the release")
+
+
+def in_the_clear(stage: Stage) -> tuple[CoreFolder, bytes, bytes]:
+    """The core's folder, and what is sealed everywhere but here: the first candidate's model and golden vectors."""
     place = CoreFolder(stage.machines.core_folder, DEFAULT_TENANT)
     keys = open_keys(place)
     candidate = open_catalog(place.catalog, catalog_key(keys), read_only=True).releases.candidate(1)
     assert candidate is not None
     store = ArtifactStore(place.artifacts, DEFAULT_TENANT, keys.object_key("artifact"))
-    model, golden = store.get(candidate.artifacts[0].plain), store.get(candidate.golden)
+    return place, store.get(candidate.artifacts[0].plain), store.get(candidate.golden)
+
+
+def test_the_uplink_carries_nothing_readable(stage: Stage) -> None:
+    """Attack 1's canaries: a marker in the graph, a golden reading as float32 bytes and as JSON text."""
+    place, model, golden = in_the_clear(stage)
     row = vectors.unpack(vectors.decode(golden).inputs)["window"][0, 0]
     raw, text = row.astype("<f4").tobytes(), f'"ax": {round(float(row[0]), 4)}'.encode()
     stage.machines.api.get("/v1/status")
@@ -74,8 +99,9 @@ def test_the_uplink_carries_nothing_readable(stage: Stage) -> None:
 
 
 def test_no_file_or_log_of_core_or_edge_holds_a_canary(stage: Stage) -> None:
-    """Must show 7: a marker in the model and a reading that came from a file, over MQTT and over HTTP; the owner's own
-    files are the positive control."""
+    """Must show 7: a marker in the model and a reading that came from a file, over MQTT and over HTTP, and that went up
+    in a sample because somebody labelled the answer. The owner's own files are the positive control, and for the uplink
+    what the sample says to whoever has the tenant's key."""
     machines, device = stage.machines, stage.device("watch-1")
     recordings, wanted = machines.home / "recordings", canaries.needles(MARK)
     canaries.plant(recordings)
@@ -95,6 +121,11 @@ def test_no_file_or_log_of_core_or_edge_holds_a_canary(stage: Stage) -> None:
     eventually(lambda: bool(answers), "an answer to the canary", 30)
     assert b'"ok"' in answers[0], answers[0]
     link.stop()
+    by_mqtt = json.loads(answers[0])
+    by_http = [ask_raw(device, 1, canaries.READING), ask_json(device, canaries.READING)]
+    labels = [{"id": one, "label": by_mqtt["classes"][0]} for one in (by_mqtt["id"], *by_http)]
+    assert post(device, "/v1/labels", {"labels": labels}) == {"kept": 3, "unknown": [], "refused": []}
+    eventually(lambda: canary_went_up(stage, device), "a sample with the canary on the uplink", 60)
     brokers = [machines.core_folder, *(d.folder.root for d in machines.devices)]
     for pid_file in (p for root in brokers for p in root.rglob("mosquitto.pid")):
         os.kill(int(pid_file.read_text()), signal.SIGUSR1)  # each writes what it would write at its end
@@ -153,9 +184,32 @@ def get(device: Device, path: str) -> bytes:
         return connection.getresponse().read()
 
 
-def ask_raw(device: Device, rows: int) -> str:
-    """The id of an answer to so many windows, asked together as the numbers lie in memory."""
-    numbers = np.random.default_rng(7).normal(size=(rows, 600)).astype("<f4").tobytes()
+def canary_went_up(stage: Stage, device: Device) -> bool:
+    """Whether the canary is in a sample of this device, for whoever has the tenant's key and listens to the uplink."""
+    place = CoreFolder(stage.machines.core_folder, DEFAULT_TENANT)
+    key, name = samples_key(place, open_keys(place)), DeviceId(device.name)
+    topic = up(DEFAULT_TENANT, name, SAMPLE)
+    records = [codec.decode(Record, payload) for heard, payload in list(stage.tap.heard) if heard == topic]
+    batches = [codec.decode(SampleBatch, bytes(record.body)) for record in records]
+    opened = [unseal(base64.b64decode(batch.sealed), DEFAULT_TENANT, name, key) for batch in batches]
+    windows = [np.frombuffer(sample.window, "<f4") for batch in opened for sample in batch.samples]
+    return any(np.all(window == np.float32(canaries.READING)) for window in windows)
+
+
+def ask_json(device: Device, reading: float) -> str:
+    """The id of an answer to one window of this reading, asked as text."""
+    tensor = {"name": "window", "datatype": "FP32", "shape": [1, 100, 6], "data": [reading] * 600}
+    with closing(http.client.HTTPConnection("127.0.0.1", device.http_port, timeout=30)) as connection:
+        connection.request("POST", f"/v2/models/{MODEL}/infer", json.dumps({"inputs": [tensor]}))
+        answer = json.loads(connection.getresponse().read())
+    return str(answer["parameters"]["prediction"])
+
+
+def ask_raw(device: Device, rows: int, reading: float | None = None) -> str:
+    """The id of an answer to so many windows, of this reading or of noise, asked together as the numbers lie in
+    memory."""
+    window = np.random.default_rng(7).normal(size=(rows, 600)) if reading is None else np.full((rows, 600), reading)
+    numbers = window.astype("<f4").tobytes()
     with closing(http.client.HTTPConnection("127.0.0.1", device.http_port, timeout=30)) as connection:
         head = {"Inference-Header-Content-Length": "0"}
         connection.request("POST", f"/v2/models/{MODEL}/infer", numbers, head)
@@ -295,12 +349,7 @@ def test_every_file_and_socket_is_closed_to_other_accounts(stage: Stage) -> None
 def test_an_image_of_any_disk_has_no_model_reading_or_key_but_those_that_are_named(stage: Stage) -> None:
     """Attack 26: every file of core and agents as it lies there. What is readable without a key is a list, not a leak:
     the keys themselves (docs/security.md says what that means without a TPM)."""
-    place = CoreFolder(stage.machines.core_folder, DEFAULT_TENANT)
-    opener = open_keys(place)
-    candidate = open_catalog(place.catalog, catalog_key(opener), read_only=True).releases.candidate(1)
-    assert candidate is not None
-    store = ArtifactStore(place.artifacts, DEFAULT_TENANT, opener.object_key("artifact"))
-    model, golden = store.get(candidate.artifacts[0].plain), store.get(candidate.golden)
+    _, model, golden = in_the_clear(stage)
     reading = vectors.unpack(vectors.decode(golden).inputs)["window"][0, :2].astype("<f4").tobytes()
     assert MARK.encode() in model and reading in golden, "the search finds them where they are"
     folders = (stage.machines.core_folder, *(device.folder.root for device in stage.machines.devices))

@@ -1,145 +1,85 @@
 """A box alone: an hour without its uplink, and a power-cycle with no broker, no core and the clock at 1970.
 
-Real processes: the agent, its local Mosquitto, an application that publishes readings and listens for predictions. The
-hour is in the readings' own time, one a second.
+Real processes: the agent, its local Mosquitto, an application that publishes readings and listens for predictions. In
+the hour there is a reading a second, by the readings' own time and by the agent's clock, which is put on as they come.
 """
 
 from __future__ import annotations
 
 import json
-import threading
 import time
+import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import paho.mqtt.client as paho
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
 
-from appliance.broker import Broker
-from appliance.demo.fleet import free_ports
-from core.fleet import enrolment
-from sync import topics
-from sync.manifest import Binding
-from sync.mqtt import Broker as At
-from tests.attacks.ground import Ground, open_ground
-from tests.edge.world import CLASSES, DEVICE, MODEL, new_identity
-from tests.faults.box import Box, move_in
-from tests.faults.field import Wired, WiredCore
-from tests.faults.small_disk import SmallDisk
+from tests.edge.world import CLASSES, MODEL
+from tests.faults.box import Box
+from tests.journey.site import BINDING, GOOD, PATIENCE, Site, open_site
 
-HOUR = 3600
+HOUR, MINUTE = 3600, 60
 BEGIN = 1_790_000_000.0
-BINDING = Binding("plant/{entity}/vib", "plant/{entity}/state")
-PATIENCE = 60.0
-
-
-@dataclass
-class Application:
-    """What runs on the box beside the agent: sends readings, hears predictions. It speaks to the local broker alone."""
-
-    box: Box
-    port: int
-    heard: list[dict[str, Any]] = field(default_factory=list)
-
-    def __enter__(self) -> Application:
-        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id="application", protocol=paho.MQTTv311)
-        self.client.username_pw_set("app", (self.box.folder.broker / "app.password").read_text())
-        self.client.max_queued_messages_set(0)
-        self.client.on_message = lambda _, __, message: self.heard.append(json.loads(message.payload))
-        listening = threading.Event()
-        self.client.on_subscribe = lambda *_: listening.set()
-        self.client.connect("127.0.0.1", self.port)
-        self.client.loop_start()
-        self.client.subscribe("plant/+/state", 1)
-        assert listening.wait(PATIENCE)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
-
-    def send(self, ts: float) -> None:
-        self.client.publish("plant/pump/vib", json.dumps({"ts": ts, "i": 0.0}), qos=1)
-
-    def until(self, count: int) -> None:
-        end = time.monotonic() + PATIENCE
-        while len({document["id"] for document in self.heard}) < count:
-            assert time.monotonic() < end, f"{len(self.heard)} predictions of {count}: {self.heard[-1:]}"
-            time.sleep(0.02)
-
-
-@dataclass
-class Site:
-    """A box that committed release 1, off, and the uplink's broker, on."""
-
-    ground: Ground
-    core: WiredCore
-    device: Wired
-    box: Box
-    local: int
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    ground = open_ground(tmp_path / "uplink")
-    pair = enrolment.issue_core(ground.authority, ground.now)
-    own = At("127.0.0.1", ground.broker.port, topics.CORE_NAME, ground.tls(pair.certificate, pair.key))
-    core = WiredCore().connect(own)
-    at = At("127.0.0.1", ground.broker.port, DEVICE, ground.device_tls(DEVICE))
-    (tmp_path / "device").mkdir()
-    device = Wired(core, tmp_path / "device", new_identity(core.root), at=at).boot()
-    core.assign(core.ship(1, says=(0, 1, 2), bindings=(BINDING,)), device.identity)
-    device.until(lambda: device.has(1), "release 1", ask=0)
-    device.cut_power()
-    web, local = free_ports(2)
-    ports = (web, ground.broker.port, local)
-    box = move_in(device, ground.authority, SmallDisk(tmp_path), tmp_path, ports, broker=True)
-    with box.ended():
-        yield Site(ground, core, device, box, local)
-    Broker(box.folder.broker, "127.0.0.1", local, "a port of the test").stop()  # it outlives its agent
-    core.link.stop()
-    ground.broker.stop()
+    with open_site(tmp_path) as found:
+        yield found
 
 
-def serves(box: Box) -> bool:
-    """By HTTP, and by its local broker, which begins after it."""
-    status = box.status()
-    return bool(status.get("models", {}).get(MODEL, {}).get("serving")) and "plant/+/vib" in status["listening"]
+def put_on(clock: Path, seconds: float) -> None:
+    """The agent reads the file at every look at its clock, so it must never find half a number."""
+    beside = clock.with_suffix(".new")
+    beside.write_text(str(seconds))
+    beside.rename(clock)
 
 
-def number(box: Box) -> int:
-    return int(box.status()["models"][MODEL]["serving"]["number"])
+def arrived(box: Box, prediction: dict[str, Any]) -> float:
+    """When a prediction was made, by the agent's clock."""
+    address = f"http://127.0.0.1:{box.http_port}/v1/predictions/{prediction['id']}"
+    with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
+        return float(json.load(answer)["arrived"])
 
 
 @pytest.mark.slow
-def test_an_hour_without_the_uplink_costs_no_local_prediction(site: Site) -> None:
-    box = site.box
-    box.start(answering=False)
-    box.until(lambda: serves(box) and box.status()["uplink"] == "up", "the uplink")
-    with Application(box, site.local) as application:
-        for second in range(HOUR):
-            if second == 60:
-                site.ground.broker.stop()
-            application.send(BEGIN + second)
-        application.until(HOUR)
-        box.until(lambda: box.status()["uplink"] == "down", "the cut to be seen")
-    said = {document["ts"]: document for document in application.heard}
-    assert sorted(said) == [BEGIN + second for second in range(HOUR)]
-    assert {(d["quality"], d["value"], d["release"]) for d in said.values()} == {("ok", CLASSES[0], 1)}
+def test_an_hour_without_the_uplink_costs_no_local_prediction(site: Site, tmp_path: Path) -> None:
+    """The uplink goes after the first minute, and the clock runs for an hour more."""
+    box, clock, uplink = site.box, tmp_path / "clock", site.ground.broker
+    put_on(clock, 0)
+    box.start(answering=False, program=("tests.faults.other_clock", str(clock)))
+    box.until(lambda: site.serves() and box.status()["uplink"] == "up", "the uplink")
+    begin = float(int(time.time()))
+    with site.application("plant/+/state") as application:
+        for second in range(MINUTE + HOUR):
+            if second == MINUTE:
+                uplink.stop()
+                box.until(lambda: box.status()["uplink"] == "down", "the cut to be seen")
+            put_on(clock, second)
+            application.send(begin + second)
+            if second % MINUTE == MINUTE - 1:  # the clock goes with the readings, not ahead of them
+                application.until(second + 1)
+        assert box.status()["uplink"] == "down"
+        said = {document["ts"]: document for document in application.heard}
+        assert sorted(said) == [begin + second for second in range(MINUTE + HOUR)]
+        assert len(application.heard) == MINUTE + HOUR, "each was answered once"
+        assert {(d["quality"], d["value"], d["release"]) for d in said.values()} == {("ok", CLASSES[0], 1)}
+        first, last = (arrived(box, said[begin + second]) for second in (MINUTE, MINUTE + HOUR - 1))
+        assert last - first >= HOUR - MINUTE, "the agent's own clock ran on for the hour, too"
+        uplink.start((uplink.folder / "mosquitto.conf").read_text())
+        box.until(lambda: box.status()["uplink"] == "up", "the uplink again")
 
 
 def test_a_cold_start_alone_with_the_clock_at_1970_serves_and_installs_nothing(site: Site, tmp_path: Path) -> None:
     box, wrong = site.box, tmp_path / "clock"
-    site.core.assign(site.core.ship(2, says=(0, 1, 2), bindings=(BINDING,)), site.device.identity)
+    site.core.assign(site.core.ship(2, says=GOOD, bindings=(BINDING,)), site.device.identity)
     site.core.settle()
     site.ground.broker.stop()
-    wrong.write_text(str(-time.time()))
+    put_on(wrong, -time.time())
     box.start(answering=False, program=("tests.faults.other_clock", str(wrong)))
-    box.until(lambda: serves(box), "release 1")
-    with Application(box, site.local) as application:
+    box.until(site.serves, "release 1")
+    with site.application("plant/+/state") as application:
         application.send(BEGIN)
         application.until(1)
         assert application.heard[0]["quality"] == "ok" and application.heard[0]["release"] == 1
@@ -147,13 +87,13 @@ def test_a_cold_start_alone_with_the_clock_at_1970_serves_and_installs_nothing(s
         uplink = site.ground.broker
         uplink.start((uplink.folder / "mosquitto.conf").read_text())  # the broker is back, the clock is not
         box.until(lambda: box.status()["assignment"] == 2, "the assignment")
-        assert number(box) == 1 and box.status()["models"][MODEL]["phase"] == "steady"
+        assert site.number() == 1 and box.status()["models"][MODEL]["phase"] == "steady"
         assert box.status()["models"][MODEL]["wanted"] != box.status()["models"][MODEL]["serving"]["artifact"]
 
-        wrong.write_text("0")
+        put_on(wrong, 0)
         for second in range(1, HOUR):
             application.send(BEGIN + second)
-            if number(box) == 2:
+            if site.number() == 2:
                 break
             time.sleep(0.05)
-        box.until(lambda: number(box) == 2, "release 2, fetched and proved now that there is a time")
+        box.until(lambda: site.number() == 2, "release 2, fetched and proved now that there is a time")

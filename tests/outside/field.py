@@ -69,7 +69,7 @@ def device(home: Path, name: str = "watch-1") -> Iterator[int]:
     serving = Serving(observe=metrics.observe)
     serving.put(MODEL, Loaded(load(model()), Slot(graphs.slot(3, model()).release, manifest(), {})))
     pages = Pages(serving, metrics, lambda: {"tenant": "default", "device": name, "why": []}, "0.1.0")
-    server = HttpServer(pages.handle, port=http_port)
+    server = HttpServer(pages.handle, together=pages.handle_all, port=http_port)
     server.start()
     try:
         with bound(folder, mqtt_port, serving):
@@ -98,7 +98,7 @@ def bound(folder: Path, port: int, serving: Serving, of: Manifest | None = None)
                 link.acknowledge(message.receipt, message.qos)
 
         if requests.hears(message.topic):
-            requests.handle(message, ack)
+            requests.handle(message, lambda: bindings.follow(ack))
         else:
             bindings.handle(message.topic, message.payload, message.qos, ack)
 

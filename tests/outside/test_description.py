@@ -10,8 +10,9 @@ from typing import Any
 import hypothesis
 import pytest
 
+from edge.http.doorkeeper import Doorkeeper
 from tests.edge import graphs
-from tests.outside import served
+from tests.outside import lived, served
 
 schemathesis: Any = served.client("schemathesis")
 yaml: Any = served.client("yaml")
@@ -30,6 +31,8 @@ def description() -> dict[str, Any]:
     parameters["model"]["schema"] = {"enum": MODELS}
     parameters["version"]["schema"] = {"enum": ["7", "6"]}
     parameters["entity"]["schema"] = {"enum": [served.ENTITY, "nobody"]}
+    (number,) = document["paths"]["/v1/predictions/{id}"]["get"]["parameters"]
+    number["schema"] = {"enum": [served.KNOWN, "nobody"]}
     return document
 
 
@@ -71,6 +74,40 @@ def test_the_door_is_as_described(operation: Any, address: str) -> None:
 @pytest.mark.parametrize("operation", operations(), ids=lambda operation: operation.label)
 def test_the_door_is_as_described_for_long(operation: Any, address: str) -> None:
     assert play(operation, address, 400) > 0
+
+
+def test_the_status_of_a_device_that_has_lived_is_described_whole() -> None:
+    """It is what the other tests here are answered, and nothing in it is left to be guessed."""
+    described, said = description()["components"]["schemas"]["Status"], lived.status()
+    assert set(described["required"]) == set(described["properties"]) == set(said)
+    assert said["why"] and said["lookups"] and said["line"] and "version" in said["config"]  # type: ignore[operator]
+
+
+def test_a_token_that_is_asked_for_is_described() -> None:
+    """Every page, and with what the doorkeeper really answers."""
+    document = description()
+    for path, verb in ((path, verb) for path, found in document["paths"].items() for verb in found.values()):
+        assert verb["responses"].keys() >= {"401", "429"}, path
+    assert document["security"] == [{}, {"token": []}]
+    keeper = Doorkeeper("t" * 32, lambda who: None)
+    told = {keeper.refuse("10.0.0.9", "Bearer no", 0.0) for _ in range(11)}
+    headers = {"401": "NoToken", "429": "Guessed"}
+    assert {(str(status), header) for status, _, (header, _) in filter(None, told)} == {
+        (status, header)
+        for status, name in headers.items()
+        for header in document["components"]["responses"][name]["headers"]
+    }
+
+
+def test_what_was_asked_is_told_of_as_described(address: str) -> None:
+    schema = schemathesis.openapi.from_dict(description())
+    checks = [schemathesis.checks.CHECKS.get_one(name) for name in CHECKS]
+    newest = schema["/v1/predictions"]["GET"].Case().call_and_validate(base_url=address, checks=checks).json()
+    assert newest["predictions"], "the door remembers"
+    one = schema["/v1/predictions/{id}"]["GET"].Case(path_parameters={"id": served.KNOWN})
+    assert one.call_and_validate(base_url=address, checks=checks).json()["prediction"]["value"] == "walk"
+    why = schema["/v1/why"]["GET"].Case().call_and_validate(base_url=address, checks=checks).json()
+    assert why["why"]
 
 
 def test_a_good_question_and_its_answer_are_as_described(address: str) -> None:

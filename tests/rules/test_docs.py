@@ -13,7 +13,7 @@ import pytest
 from appliance import setup_plan
 from appliance.project_file import read_project
 from core.project import Column, LookupSource, Model, ModelGates, Retraining, Rollout, Source, Training, View, Word
-from sync import answers, carried, commands, enrolment, messages, pieces, records, remembered, topics
+from sync import answers, carried, commands, enrolment, messages, performance, pieces, records, remembered, topics
 from sync.features import WindowSpec
 from sync.manifest import Binding, Drift, Profile, Uplink
 
@@ -23,7 +23,7 @@ PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 
 DOCUMENTS = sorted(
     name
-    for room in (messages, enrolment, records, pieces, carried, commands, remembered, answers)
+    for room in (messages, enrolment, records, pieces, performance, carried, commands, remembered, answers)
     for name, value in vars(room).items()
     if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == room.__name__
 )

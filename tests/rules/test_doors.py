@@ -58,6 +58,14 @@ def test_a_light_package_loads_no_heavy_library(package: str) -> None:
     assert not loaded & {*HEAVY, "core"}
 
 
+def test_trust_and_delivery_load_nothing_that_serving_needs() -> None:
+    """They are in the way of every device, and have twelve MiB (`benchmarks/memory.py`)."""
+    rooms = [f"edge.{room}" for room in ("trust", "download", "artifacts", "outbox", "journal", "slots", "states")]
+    loaded = loaded_by(importing([*rooms, "sync.mqtt", "sync.sealing", "sync.roles", "sync.messages"]))
+    assert "tuf" in loaded
+    assert not loaded & {"numpy", "onnxruntime"}
+
+
 def test_importing_a_room_of_the_core_does_not_load_torch_by_the_way() -> None:
     loaded = loaded_by("import core.handoffs, core.orders, core.project")
     assert not loaded & set(HEAVY)

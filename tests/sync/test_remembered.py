@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sync import codec
+from sync.arrays import DTYPES
 from sync.errors import Malformed
-from sync.features import DTYPES, TensorSpec
+from sync.features import TensorSpec
 from sync.messages import Prediction
 from sync.names import ModelName
 from sync.remembered import Basis, Looked, Remembered, Tensor, given, of_window, pack, size, unpack, window_of

@@ -1,4 +1,4 @@
-"""Fault 12: a session is lost. What a link hears of retained messages afterwards: state again, chunks only if asked."""
+"""Fault 15: a session is lost. What a link hears of retained messages afterwards: state again, chunks only if asked."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def again(line: FaultProxy, link: MqttLink, field: Field, came: list[Message]) -
     return [m.topic for m in came if m.payload != b"live"]
 
 
-def test_12_state_is_heard_again_and_chunks_are_not(open_field: Field) -> None:
+def test_15_state_is_heard_again_and_chunks_are_not(open_field: Field) -> None:
     with listener(open_field) as (line, link, came):
         assert again(line, link, open_field, came) == [STATE]
         link.subscribe(CHUNKS[0])
         eventually(lambda: came[-1].topic == CHUNKS[0], "the chunk that was asked for again")
 
 
-def test_12_chunks_given_up_while_away_are_not_heard_when_the_core_publishes_them_anew(open_field: Field) -> None:
+def test_15_chunks_given_up_while_away_are_not_heard_when_the_core_publishes_them_anew(open_field: Field) -> None:
     with listener(open_field) as (line, link, came):
         link.unsubscribe(*CHUNKS[:2])  # too few for a packet of their own
         again(line, link, open_field, came)
@@ -70,7 +70,7 @@ def test_12_chunks_given_up_while_away_are_not_heard_when_the_core_publishes_the
         assert [m.topic for m in came] == [CHUNKS[2], STATE]
 
 
-def test_12_chunks_are_given_up_many_at_a_time(open_field: Field) -> None:
+def test_15_chunks_are_given_up_many_at_a_time(open_field: Field) -> None:
     with listener(open_field) as (_, link, came):
         came.clear()
         for topic in CHUNKS[:FEW]:
@@ -82,7 +82,7 @@ def test_12_chunks_are_given_up_many_at_a_time(open_field: Field) -> None:
         assert [m.topic for m in came] == [*CHUNKS[FEW:], STATE]
 
 
-def test_12_the_proxy_harms_only_what_it_is_told_to() -> None:
+def test_15_the_proxy_harms_only_what_it_is_told_to() -> None:
     first, second = (b"\x30\x08\x00\x03a/b" + number for number in (b"\x00one", b"\x00two"))
     mishaps = Mishaps("a/b", repeat=2)
     assert mishaps(Packet("down", first)) == [first]

@@ -1,4 +1,4 @@
-"""Fault 11: a bad line under records. What the device let go of the core has committed, once and in order, and what the
+"""Fault 14: a bad line under records. What the device let go of the core has committed, once and in order, and what the
 core has not the device still holds."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.faults.proxy import Mishaps
 pytestmark = pytest.mark.broker
 
 
-def test_11_both_lines_cut_again_and_again(world: World, open_field: Field) -> None:
+def test_14_both_lines_cut_again_and_again(world: World, open_field: Field) -> None:
     with hearing(world, open_field, None) as (core_line, ears), open_field.over() as (line, device):
         device.clock = hurried(SPEED)
 
@@ -27,7 +27,7 @@ def test_11_both_lines_cut_again_and_again(world: World, open_field: Field) -> N
         assert line.traffic.cuts >= 2 and core_line.traffic.cuts >= 2
 
 
-def test_11_records_and_acknowledgements_that_come_twice_or_in_another_order(world: World, open_field: Field) -> None:
+def test_14_records_and_acknowledgements_that_come_twice_or_in_another_order(world: World, open_field: Field) -> None:
     up, down = Mishaps("/up/", repeat=3, swap=7), Mishaps("/ack/", repeat=2, swap=5)
     with hearing(world, open_field, up) as (_, ears), open_field.over(packets=down) as (_, device):
         device.clock = hurried(SPEED)
@@ -35,7 +35,7 @@ def test_11_records_and_acknowledgements_that_come_twice_or_in_another_order(wor
     assert up.repeated and up.swapped and down.repeated and down.swapped
 
 
-def test_11_a_core_that_is_killed_and_a_device_that_loses_power(world: World, open_field: Field) -> None:
+def test_14_a_core_that_is_killed_and_a_device_that_loses_power(world: World, open_field: Field) -> None:
     with hearing(world, open_field, None) as (_, ears), open_field.over() as (_, device):
         device.clock = hurried(SPEED)
 

@@ -1,0 +1,94 @@
+"""`falaj device metrics`: how releases do, as the devices count it. Times are UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import click
+
+from appliance.cli.clients import api
+from appliance.cli.options import DEVICE, MODEL, core_dir, json_option, show
+from sync.names import DeviceId, ModelName
+
+Document = Mapping[str, Any]
+NOTHING = "no device has told of an answer yet: each does once an hour, and when another release takes over"
+
+
+@click.command()
+@click.argument("name", type=DEVICE, required=False)
+@click.option("--model", type=MODEL, help="Of this model alone.")
+@core_dir
+@json_option
+def metrics(name: DeviceId | None, model: ModelName | None, folder: Path | None, as_json: bool) -> None:
+    """Answers, errors, times and estimated accuracy of each release, on device NAME or added up over the fleet."""
+    asked = {key: value for key, value in (("device", name), ("model", model)) if value is not None}
+    found = api(folder).get(f"/v1/performance?{urlencode(asked)}")
+    lines = fleet_lines(found["fleet"]) if name is None else device_lines(found)
+    show(as_json, found, lines or NOTHING)
+
+
+def device_lines(found: Document) -> list[str]:
+    """Each release of a device: its newest interval, all of it, and the intervals of a day."""
+    lines = []
+    for row in found["devices"]:
+        key = row["model"], row["number"]
+        lines.append(f"{key[0]}@{key[1]}  {_span(row['until'], row['span'])}: {_figures(row['newest'])}{_rate(row)}")
+        lines.append(f"  {_accuracy(row['newest'], row)}")
+        strange = [f"{name} {share:.1%}" for name, share in row["outside"].items() if share]
+        if strange:
+            lines.append(f"  inputs unlike the baseline in the newest drift window: {', '.join(strange)}")
+        lines.append(f"  since {_moment(row['since'])}: {_figures(row['total'])}; {_accuracy(row['total'])}")
+        own = [one for one in found["intervals"] if (one["model"], one["number"]) == key]
+        lines += [f"    {_span(one['ts'], one['span'])}  {_figures(one['figures'])}" for one in own[:-1]]
+    return lines
+
+
+def fleet_lines(releases: list[Document]) -> list[str]:
+    """Each release, added up over the devices that told of it."""
+    return [
+        f"{row['model']}@{row['number']}  on {row['devices']} devices: {_figures(row['total'])}; "
+        f"{_accuracy(row['total'])}"
+        for row in releases
+    ]
+
+
+def _figures(row: Document) -> str:
+    return f"{row['answers']:,} answers, {row['errors']:,} errors, {_time('p50', row)}, {_time('p99', row)}"
+
+
+def _time(name: str, row: Document) -> str:
+    bound = row[f"{name}_ms"]
+    if bound is None:
+        return f"{name} {'above 1,000 ms' if row['answers'] + row['errors'] else 'unknown'}"
+    return f"{name} up to {bound:g} ms"
+
+
+def _rate(row: Document) -> str:
+    return "" if row["per_hour"] is None else f", {row['per_hour']:,.0f} an hour"
+
+
+def _accuracy(figures: Document, row: Document | None = None) -> str:
+    estimated = figures["estimated"]
+    if estimated is None:
+        told = "estimated accuracy: none, its outputs are no probabilities of classes"
+    else:
+        doubt = "; an input is unlike the baseline, so it says little" if row and row["doubtful"] else ""
+        told = f"estimated accuracy {estimated:.1%} by {figures['seen']:,} answers{doubt}"
+    if row and row["labels"]:
+        told += f"; by labels {row['right'] / row['labels']:.1%} of {row['labels']:,}"
+    return told
+
+
+def _span(until: float, span: float) -> str:
+    return f"{span / 60:.0f} min to {_moment(until)}"
+
+
+def _moment(ts: float) -> str:
+    try:
+        return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return str(ts)
