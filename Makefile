@@ -27,7 +27,7 @@ slow:  ## the tests that take long (a quarter of an hour on 2 cores)
 	@$(PYTHON) appliance/bootstrap.py --dev --demo
 	$(BIN)/python -P -m pytest -q -n auto --dist loadfile -m slow $(ARGS)
 
-bench:  ## the measurements that docs/ quotes
+bench:  ## the demo and the evidence, timed; each other file of benchmarks/ says how it is run
 	@$(PYTHON) appliance/bootstrap.py --dev
 	@for file in benchmarks/bench_*.py; do [ -e "$$file" ] || continue; echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 

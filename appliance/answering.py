@@ -36,6 +36,7 @@ from sync.names import ModelName
 from sync.remembered import Remembered, cpu_class
 
 PATH = "/v1/ask"
+REPLACED = "the program was replaced under the running agent: restart it"
 PATIENCE = 60.0  # seconds for an answer on the walker's thread
 SAVED = 8 * 1024 * 1024  # bytes of predictions that a person may save at once
 
@@ -78,6 +79,8 @@ class Answering:
             return str(error)
         except (sqlite3.Error, OSError) as error:  # of this question alone: what else the disk does is seen elsewhere
             return f"the disk refuses: {error}"
+        except ImportError as error:  # of what is loaded when somebody asks
+            return f"{REPLACED}: {error}"
         inputs = sum(one.has_inputs for one in told.predictions)
         return Answered(sealed, f"the core asked what was predicted: {len(told.predictions)}, {inputs} with inputs")
 
@@ -103,6 +106,8 @@ class Answering:
             return self._beside(asked)
         except (sqlite3.Error, OSError) as error:
             return wire.error(503, f"the disk refuses: {error}; check it")
+        except ImportError as error:
+            return wire.error(503, f"{REPLACED}: {error}")
 
     def _beside(self, asked: Asked) -> Response:
         now = self._house.time.at(self._now())

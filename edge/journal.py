@@ -92,7 +92,7 @@ class Journal:
     def assignment(self) -> bytes | None:
         """The newest assignment taken in, as it was signed."""
         row = self._db.execute("SELECT envelope FROM assignment").fetchone()
-        return bytes(row[0]) if row else None
+        return _bytes(row[0]) if row else None
 
     def take_assignment(self, envelope: bytes, epoch: int, seq: int, signed: float = 0.0) -> None:
         """The assignment, its place in the order and when it was signed, in one transaction."""
@@ -137,7 +137,7 @@ class Journal:
     def root(self) -> bytes | None:
         """The newest TUF root this device came to trust, None before the first that followed the enrolment's."""
         row = self._db.execute("SELECT document FROM root").fetchone()
-        return bytes(row[0]) if row else None
+        return _bytes(row[0]) if row else None
 
     def adopt(self, root: bytes, mark: Mapping[str, int], *, orders_void: bool) -> None:
         """A newer root and the high-water mark under it, in one transaction; nothing else ever lowers the mark.
@@ -254,10 +254,15 @@ def _raise(db: sqlite3.Connection, versions: Mapping[str, int]) -> None:
     )
 
 
-def _card(document: bytes) -> WhyCard | None:
+def _bytes(document: object) -> bytes:
+    """Empty, which nobody believes, where a rotten page made something else of it."""
+    return document if isinstance(document, bytes) else b""
+
+
+def _card(document: object) -> WhyCard | None:
     """The card, None if this version cannot read it: it is for people, nothing else depends on it."""
     try:
-        return codec.decode(WhyCard, bytes(document))
+        return codec.decode(WhyCard, _bytes(document))
     except Malformed:
         return None
 

@@ -29,11 +29,12 @@ from edge.untold import Untold
 from sync import codec
 from sync.commands import ANSWER
 from sync.errors import Malformed
-from sync.messages import ALARM, EVENT, METRICS, SAMPLE, DeviceEvent, Record
+from sync.messages import ALARM, CSR, EVENT, METRICS, SAMPLE, WHY, DeviceEvent, Record
 from sync.names import LAST, Kind
 
 MOST = 32 * 1024 * 1024  # bytes of records read at once: for a folder each is held several times over
 ASIDE = 20  # quarantined records kept, the newest
+OURS = frozenset((ALARM, ANSWER, CSR, EVENT, METRICS, SAMPLE, WHY))  # kinds that this agent tells
 POISONED = "record-poisoned"  # the event that tells of one
 
 
@@ -95,8 +96,8 @@ class Outbox:
 
     def pending(self, limit: int = 100, most: int = MOST) -> list[tuple[Kind, int, bytes]]:
         """(kind, number, document) of records not acknowledged yet, `most` bytes of them or a single one, oldest first:
-        alarms, then the few of all other kinds, then events, of which there may be thousands, then metrics; samples and
-        answers, which are large, last."""
+        alarms and what renews the certificate, then the few of other kinds, then events, of which there may be
+        thousands, then metrics; samples and answers, which are large, last."""
         found: list[tuple[Kind, int, bytes]] = []
         for kind, n, document in self._db.execute(_PENDING, (self.epoch, *_ORDER, limit)):
             most -= len(document)
@@ -110,7 +111,7 @@ class Outbox:
         ignored. True where the core has more than this file knows of: it lost its end (`edge.renumbering`)."""
         if epoch != self.epoch or not 0 <= n <= LAST:
             return False
-        behind = self.last(kind) < n <= FURTHEST
+        behind = kind in OURS and self.last(kind) < n <= FURTHEST
         self._answers[kind] = n
         try:
             with self._db.transaction() as db:
@@ -207,10 +208,10 @@ class Outbox:
             return
         self._db.execute("DELETE FROM record WHERE epoch <> ?", (self.epoch,))  # nobody asks for them
         while (kind := self._victim()) is not None:
-            oldest = "SELECT rowid, n, document FROM record WHERE kind = ? ORDER BY n LIMIT 2"
-            (row, n, document), (_, last, _) = victims = self._db.execute(oldest, (kind,)).fetchall()
+            oldest = "SELECT rowid, n, document FROM record WHERE epoch = ? AND kind = ? ORDER BY n LIMIT 2"
+            (row, n, document), (_, last, _) = victims = self._db.execute(oldest, (self.epoch, kind)).fetchall()
             real = sum(not gaps.is_gap(bytes(document)) for _, _, document in victims)
-            self._db.execute("DELETE FROM record WHERE kind = ? AND n <= ?", (kind, last))
+            self._db.execute("DELETE FROM record WHERE epoch = ? AND kind = ? AND n <= ?", (self.epoch, kind, last))
             self._put(kind, last, self._gap(gaps.first_of(n, bytes(document)), last, now), rowid=row)
             self._db.execute(_COUNT, (real,))
 
@@ -270,9 +271,10 @@ def _unfit(document: bytes) -> str | None:
 
 _PENDING = """
 SELECT kind, n, document FROM record WHERE epoch = ?
-ORDER BY kind <> ?, kind IN (?, ?), kind = ?, kind = ?, rowid LIMIT ?
+ORDER BY kind NOT IN (?, ?), kind IN (?, ?), kind = ?, kind = ?, rowid LIMIT ?
 """
-_ORDER = (ALARM, SAMPLE, ANSWER, METRICS, EVENT)  # the first goes first, the others go after what is not named
+# The first two go first, the others after what is not named. Without a certificate no alarm would leave.
+_ORDER = (ALARM, CSR, SAMPLE, ANSWER, METRICS, EVENT)
 _NEXT = "INSERT INTO numbered VALUES (?, ?, 1) ON CONFLICT (epoch, kind) DO UPDATE SET n = n + 1 RETURNING n"
 _COUNT = "INSERT INTO dropped VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET n = n + excluded.n"
 
@@ -291,4 +293,4 @@ CREATE TABLE IF NOT EXISTS poison (id INTEGER PRIMARY KEY, kind TEXT, n INTEGER,
 CREATE TABLE IF NOT EXISTS moved (id INTEGER PRIMARY KEY, key TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS lost (id INTEGER PRIMARY KEY, upto INTEGER NOT NULL);
 """
-_SCHEMA = Schema(_TABLES + overflow.TABLE, prepare=overflow.count)
+_SCHEMA = Schema(_TABLES + overflow.TABLE, prepare=overflow.prepare)

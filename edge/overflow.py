@@ -40,8 +40,22 @@ def victim(held: Iterable[Held], capacity: int = CAPACITY, room: int = ROOM) -> 
     return most.kind if most is not None else None
 
 
-def count(db: sqlite3.Connection) -> None:
-    """Counts anew what lies in a file whose own count is wrong, or that was written before there was one."""
+def prepare(db: sqlite3.Connection) -> None:
+    """Takes away what a rotten page made of records where SQLite sees nothing wrong: nobody can send what has no kind,
+    no number or no bytes. Others keep their places, and the core is led over the hole as over any (`edge.outbox`).
+    Then counts anew in a file whose own count is wrong, or that was written before there was one."""
+    kinds = [kind for (kind,) in db.execute("SELECT DISTINCT kind FROM record") if not _named(kind)]
+    with db:
+        db.executemany("DELETE FROM record WHERE kind IS ?", [(kind,) for kind in kinds])
+        db.execute("DELETE FROM record WHERE typeof(n) <> 'integer' OR typeof(document) <> 'blob'")
+    _count(db)
+
+
+def _named(kind: object) -> bool:
+    return isinstance(kind, str) and Kind.shape.fullmatch(kind) is not None
+
+
+def _count(db: sqlite3.Connection) -> None:
     query = "SELECT kind, count(*), sum(length(document)) FROM record GROUP BY kind"
     found = db.execute(query).fetchall()
     if set(found) != set(db.execute("SELECT kind, records, bytes FROM held WHERE records OR bytes")):

@@ -12,7 +12,7 @@ from sync.names import DeviceId, ModelName
 from sync.performance import MOST_CLASSES, Interval, Tally
 
 RELEASES = 64  # of one device, the newest heard of
-DAYS = 14  # for which intervals are kept ...
+DAYS = 3  # for which intervals are kept ...
 INTERVALS = 6000  # ... of one device at most: sixteen models, each hour
 _DAY = 86_400.0
 _LIMIT = 1024 * 1024  # bytes of a tally as stored: the wire's limit is not the catalog's

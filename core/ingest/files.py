@@ -70,7 +70,7 @@ def _look(path: Path) -> tuple[str, float]:
     """What a file looks like, and when it changed last, in seconds: one that looks the same is not read again. Programs
     set the time of a change as they like, `cp -p` and `rsync` among them: the time of the inode is the kernel's."""
     found = path.stat()
-    looks = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    looks = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     return "-".join(map(str, looks)), max(found.st_mtime, found.st_ctime)
 
 

@@ -17,13 +17,14 @@ ROOM = 44 * 1024  # bytes of a body that fits into a record once it is sealed
 def account(
     house: House, performance: Performance, telemetry: Telemetry, now: float, elapsed: float, *, ending: bool = False
 ) -> None:
-    """Puts what is due into the outbox; where the disk refuses it goes on being counted. `ending`: all, due or not."""
+    """Puts what is due into the outbox; where the disk refuses, or the core does not know the kind, it goes on being
+    counted. `ending`: all, due or not."""
     answering = {
         model: loaded.slot.release.number if (loaded := house.serving.incumbent(model)) else None
         for model in house.deployments
     }
-    if house.disk.reason:
-        return
+    if house.disk.reason or not house.outbox.alarms_apart:
+        return  # a core that does not know alarms apart knows this kind as little: it would keep of each its size alone
     for interval in performance.due(answering, now, elapsed, ending=ending):
         if not house.outbox.add(METRICS, _with_inputs(interval, telemetry), now):
             house.disk.refused(OSError("the outbox takes nothing"), now)

@@ -45,7 +45,7 @@ def on_trial(house: House, d: Deployment, slot: Slot, now: float) -> Failure | N
         return Failure(FailureClass.VERDICT, "guardrail", text)
     house.blocked.only(_place(d.model), {place})
     house.blocked.put_off(place, "memory-unclear", now)
-    house.blocked.until(place, now + min(abs(now - d.since), DAY))
+    house.blocked.rest(place, now + min(abs(now - d.since), DAY))
     text = f"{text}; it may have been an arm of a split: it is tried again after as long without it"
     return Failure(FailureClass.ENVIRONMENT, "memory-unclear", text)
 

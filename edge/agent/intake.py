@@ -237,7 +237,7 @@ def _ack(house: House, address: Address, payload: bytes, now: float) -> None:
             f"the core has records of kind {address.kind} up to {ack.n}, and the outbox knew of {known}: it lost its "
             "end, check the disk; what was written since this start counts on from there"
         )
-        house.event(now, "outbox-cut-short", text, severity="alarm")
+        house.complain(now, "outbox-cut-short", text)
 
 
 def _labels(house: House, address: Address, payload: bytes, now: float) -> None:

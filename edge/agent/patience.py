@@ -24,6 +24,7 @@ class _Wait:
     code: str = ""
     met: float = float("-inf")  # when the obstacle was met last ...
     times: int = 0  # ... and how often
+    rests: bool = False  # until then, whatever changes
 
 
 class Patience:
@@ -40,6 +41,10 @@ class Patience:
         """Not before `when`; no obstacle is met by that, and none is forgotten."""
         self._waits[name] = replace(self._waits.get(name, _Wait(when)), until=when)
 
+    def rest(self, name: str, when: float) -> None:
+        """Not before `when`, whatever changes meanwhile."""
+        self._waits[name] = replace(self._waits.get(name, _Wait(when)), until=when, rests=True)
+
     def put_off(self, name: str, code: str, now: float) -> bool:
         """The obstacle `code` was met: tried again later, and each time later. Whether it is another than the last, or
         was not met for long."""
@@ -55,8 +60,11 @@ class Patience:
         return self._waits[name].times if name in self._waits else 0
 
     def hurry(self) -> None:
-        """Something has changed that may have been in the way: all are tried at once; what was told stays told."""
-        self._waits = {name: replace(one, until=float("-inf")) for name, one in self._waits.items()}
+        """Something has changed that may have been in the way: all that does not rest is tried at once; what was told
+        stays told."""
+        self._waits = {
+            name: one if one.rests else replace(one, until=float("-inf")) for name, one in self._waits.items()
+        }
 
     def drop(self, name: str) -> None:
         """It got there, or is not wanted any more."""

@@ -12,13 +12,13 @@ from edge.states import Deployment, Phase, Slot
 from sync import codec, records, roles, topics
 from sync.commands import ANSWER
 from sync.errors import Malformed
-from sync.messages import REPORTED_TYPE, SAMPLE, Record, Reported, Status
+from sync.messages import METRICS, REPORTED_TYPE, SAMPLE, Record, Reported, Status
 from sync.names import Digest, Kind, ModelName
 from sync.reports import ModelReport, Release
 
 RESEND = 30.0  # seconds after which a record that was not acknowledged is sent again ...
 RESEND_LARGE = 600.0  # ... and what is large; of each such kind only the oldest, the core waits for it
-LARGE = frozenset((SAMPLE, ANSWER))
+LARGE = frozenset((SAMPLE, ANSWER, METRICS))
 TRIES = 8  # sendings that the core answered with the number right before, after which a record is given up
 PAUSE = 1.0  # seconds between two reports of mere progress: each is signed, numbered and synced to the disk
 FEW = 4  # of each kind that are said again at once to a core that is back; its answers call for the rest
@@ -93,7 +93,11 @@ class Reporter:
                 continue
             if n == oldest[kind] and self._given_up(house, kind, n, now):
                 continue
-            sealed = _sealed(house, kind, document)
+            try:
+                sealed = _sealed(house, kind, document)
+            except Malformed as error:
+                house.outbox.quarantine(kind, n, f"the disk changed it: {error}", now)
+                continue
             if sealed is None:
                 unsaid = True
                 continue  # nobody could read it yet; an assignment brings the key
@@ -142,7 +146,8 @@ def _pause(kind: Kind) -> float:
 
 def _sealed(house: House, kind: Kind, document: bytes) -> bytes | None:
     """The record as it leaves: sealed to the newest key that is one, so that nothing said here is ever in the clear on
-    the uplink; None while there is none (a device enrolled by an older core, before its first assignment)."""
+    the uplink; None while there is none (a device enrolled by an older core, before its first assignment). Raises
+    Malformed for what is no record (any more)."""
     if kind == SAMPLE:
         return document  # sealed to the tenant's other key when it was made
     identity = house.identity

@@ -144,14 +144,15 @@ def shadow(house: House, d: Deployment, now: float) -> bool:
     return True
 
 
-def wanted_arm(house: House, d: Deployment, order: ModelOrder) -> ModelOrder | None:
-    """The next arm of a split that this device lacks, as an order of its own; None if it has all that it may have."""
+def wanted_arm(house: House, d: Deployment, order: ModelOrder, now: float) -> ModelOrder | None:
+    """The next arm of a split that this device lacks, as an order of its own; None if it has all it may have now."""
     if order.mode != "split":
         return None
     standing = {lane.slot.release.manifest for lane in d.lanes if not lane.fallen}
     verdicts = house.journal.quarantined(d.model)
     for arm in order.arms:
         barred = any(verdict.bars(arm.manifest, arm.retry) for verdict in verdicts)
+        barred = barred or growing.rests(house, d.model, arm.manifest, now)
         if arm.manifest not in standing and not barred and arm.number >= order.floor:
             return of_arm(order, arm)
     return None

@@ -67,7 +67,7 @@ def at_rest(house: House, d: Deployment, now: float) -> bool:
         return True
     d = _heard(house, d, of_incumbent(order) if order.mode == "split" else order)
     if d.serving is not None and d.serving.release.manifest == order.manifest:
-        arm = splitting.wanted_arm(house, d, order)
+        arm = splitting.wanted_arm(house, d, order, now)
         return arm is not None and _take_up(house, d, arm, now)
     return _take_up(house, d, of_incumbent(order) if order.mode == "split" else order, now)
 
@@ -87,7 +87,7 @@ def live_split(house: House, d: Deployment, now: float) -> bool:
     if order.mode != "split" or d.serving is None or d.serving.release.manifest != order.manifest:
         may_begin = _holder(house, d, now) is None and _may_begin(house, d, order, now)
         return splitting.end(house, d, order, now, may_begin=may_begin)
-    arm = splitting.wanted_arm(house, d, order)
+    arm = splitting.wanted_arm(house, d, order, now)
     if arm is not None:
         return _take_up(house, d, arm, now)
     return splitting.reconcile(house, d, order, now)

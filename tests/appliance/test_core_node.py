@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -143,7 +144,8 @@ def test_while_the_steward_cannot_start_the_broker_stays_and_it_comes_back_by_it
     eventually(lambda: answers(own), "the steward to be back")
     eventually(lambda: own.api.get("/v1/status")["failing"] != [], "it to be told that it did not stay up")
     (row,) = own.api.get("/v1/status")["failing"]
-    assert row["part"] == "steward" and "it ended 5 times in 10 minutes" in row["text"] and "chmod" in row["text"]
+    assert row["part"] == "steward" and "chmod" in row["text"]
+    assert re.search(r"it ended \d+ times in 10 minutes", row["text"])
 
 
 def test_keys_that_cannot_be_read_keep_no_other_part_from_going_on(own: Machines) -> None:

@@ -40,6 +40,7 @@ class Accounts:
         self.performance = Performance(self.metrics.counted)
         kept = Kept(folder, TENANT, bytes(32), "drift", token_bytes, lambda code, text: None)
         self.telemetry = Telemetry(kept, lambda model, report: None)
+        device.house.outbox.alarms_apart = True  # as a core of today says
         self.go_on(0.0)
 
     def answer(self, times: int = 1) -> None:
@@ -70,6 +71,19 @@ def test_an_hour_is_one_record_and_an_idle_one_none(accounts: Accounts) -> None:
     accounts.go_on(EVERY)
     (found,) = accounts.waiting()
     assert (found.model, found.number, found.tally.answers, found.sketch) == (MODEL, 1, 3, None)
+
+
+def test_a_core_of_before_is_told_nothing_and_one_of_today_all(accounts: Accounts) -> None:
+    accounts.device.house.outbox.alarms_apart = False
+    accounts.answer(3)
+    accounts.go_on(EVERY)
+    accounts.answer(2)
+    accounts.go_on(EVERY)
+    assert accounts.waiting() == []
+    accounts.device.house.outbox.alarms_apart = True
+    accounts.go_on(1.0)
+    (found,) = accounts.waiting()
+    assert found.tally.answers == 5
 
 
 def test_an_agent_that_is_told_to_end_keeps_what_it_counted(accounts: Accounts) -> None:

@@ -191,6 +191,9 @@ def test_another_obstacle_is_news_and_is_met_with_short_pauses() -> None:
     later += 2 * FIRST + LONGEST + 1
     assert waits.put_off("m", "disk-refused", later) and waits.times("m") == 1, "met again after long"
     assert waits.put_off("m/2", "no-memory", later) and waits.put_off("m/3", "no-memory", later)
+    waits.rest("m/3", later + 99.0)
+    waits.hurry()
+    assert waits.holds("m/3", later + 98.0) and not waits.holds("m/2", later), "what rests is not hurried"
     waits.only("m/", {"m/3"})
     assert [waits.times(name) for name in ("m", "m/2", "m/3")] == [1, 0, 1]
     assert patience.FIRST == RETRY

@@ -16,7 +16,7 @@ from edge.outbox import MOST, Outbox
 from edge.states import Deployment
 from sync import codec, records, topics
 from sync.link import Message
-from sync.messages import ALARM, EVENT, SAMPLE, CoreStatus, DeviceEvent, Record, SampleBatch
+from sync.messages import ALARM, EVENT, METRICS, SAMPLE, CoreStatus, DeviceEvent, Record, SampleBatch
 from sync.names import DeviceId, Kind
 from sync.sealing import public_half
 from tests.edge.device import Device, new_device
@@ -106,13 +106,24 @@ def test_an_alarm_overtakes_every_notice_once_the_core_knows_its_kind(heard: Hea
     assert [kind for kind in order if kind in (ALARM, EVENT)] == [ALARM, ALARM]
 
 
-def test_a_core_that_says_nothing_does_not_have_the_samples_sent_for_ever(heard: Heard) -> None:
+@pytest.mark.parametrize("kind", [SAMPLE, METRICS])
+def test_a_core_that_says_nothing_does_not_have_what_is_large_sent_for_ever(heard: Heard, kind: Kind) -> None:
     """A day's budget is paid once; repeating all of it every half minute would be many times that."""
-    heard.add(SAMPLE, 20)
-    assert heard.after(0.25) == {"sample": 20}
-    assert sum(heard.after(60.0).get("sample", 0) for _ in range(60)) <= 3600 / RESEND_LARGE
-    heard.device.house.outbox.acknowledged(SAMPLE, 1, 7)
-    assert heard.after(0.25) == {"sample": 1}, "the next one the core waits for"
+    heard.add(kind, 20)
+    assert heard.after(0.25) == {kind: 20}
+    assert sum(heard.after(60.0).get(kind, 0) for _ in range(60)) <= 3600 / RESEND_LARGE
+    heard.device.house.outbox.acknowledged(kind, 1, 7)
+    assert heard.after(0.25) == {kind: 1}, "the next one the core waits for"
+
+
+def test_a_record_that_the_disk_changed_is_kept_aside_and_holds_up_nothing(heard: Heard) -> None:
+    heard.add(EVENT, 3)
+    outbox = heard.device.house.outbox
+    (_, first, _), *_ = [one for one in outbox.pending() if one[0] == EVENT]
+    outbox._db.execute("UPDATE record SET document = ? WHERE kind = 'event' AND n = ?", (b'{"v":1', first))
+    heard.after(0.25)
+    heard.after(0.25)
+    assert outbox.aside() == 1 and "record-poisoned" in heard.device.codes()
 
 
 def status(state: Literal["online", "offline"], ts: float) -> Message:

@@ -168,6 +168,17 @@ def test_a_root_that_is_none_is_put_aside_by_whoever_believes_it(path: Path) -> 
     assert run(path, "SELECT document FROM aside") == [(b"no root",)]
 
 
+def test_text_in_the_place_of_bytes_is_believed_by_nobody(path: Path) -> None:
+    """One bit of a row's header makes the one of the other, and every check of SQLite's says that all is well."""
+    with closing(Journal.open(path)) as journal:
+        journal.take_assignment(b"signed", 1, 1)
+        journal.adopt(b"root", {"root": 3}, orders_void=False)
+    for table, column in (("assignment", "envelope"), ("root", "document"), ("why", "document")):
+        run(path, f"UPDATE {table} SET {column} = CAST({column} AS TEXT)")
+    with closing(Journal.open(path)) as journal:
+        assert (journal.assignment(), journal.root(), journal.why()) == (b"", b"", [])
+
+
 @pytest.mark.parametrize("full", [False, True], ids=["read-only", "full"])
 def test_on_a_disk_that_refuses_the_others_are_read_and_it_is_put_aside_when_it_can_be(
     disk: SmallDisk, *, full: bool

@@ -283,7 +283,9 @@ def test_what_grows_on_trial_beside_an_arm_rests_as_long_and_is_refused_the_seco
     device = plant.device
     assert phase(plant, tried) is Phase.NO_MODEL and device.codes().count("memory-unclear") == 1
     assert device.house.journal.quarantined(tried) == () and device.cards() == []
-    device.settle(9)
+    device.settle(4)
+    device.house.blocked.hurry()  # as any new order does
+    device.settle(5)
     assert phase(plant, tried) is Phase.NO_MODEL and plant.fallen() == [], "the arms are looked at meanwhile"
     comes_again(plant, tried)
     held[0] += 300.0

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge.gaps import is_gap
 from edge.outbox import Outbox
 from edge.overflow import CAPACITY, ROOM, Held, victim
 from sync import codec, topics
-from sync.messages import ALARM, EVENT, METRICS, SAMPLE, DeviceEvent, Record
+from sync.messages import ALARM, CSR, EVENT, METRICS, SAMPLE, DeviceEvent, Record
 from sync.names import Kind
 
 
@@ -286,6 +288,37 @@ def test_pending_gives_the_oldest_first_and_no_more_than_asked(path: Path) -> No
     for _ in range(5):
         box.add(EVENT, event("a"), 1.0)
     assert [n for _, n, _ in box.pending(3)] == [1, 2, 3]
+    box.close()
+
+
+def test_no_row_of_alarms_keeps_the_certificate_waiting(path: Path) -> None:
+    box = Outbox(path, 1, "b")
+    box.alarms_apart = True
+    for kind in (EVENT, *[ALARM] * 3, CSR):
+        box.add(kind, event("a"), 1.0)
+    assert [kind for kind, _, _ in box.pending(4)] == [ALARM, ALARM, ALARM, CSR]
+    box.close()
+
+
+@pytest.mark.parametrize(
+    "spoilt", ["kind = 'Event'", "kind = x'ff'", "kind = NULL", "n = 'three'", "document = 'text'"]
+)
+def test_a_record_that_a_rotten_page_changed_is_let_go_and_the_core_is_led_over_the_hole(
+    path: Path, spoilt: str
+) -> None:
+    box = Outbox(path, 1, "b")
+    for _ in range(5):
+        box.add(EVENT, event("a"), 1.0)
+    box.close()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"UPDATE record SET {spoilt} WHERE n = 3")
+    box = Outbox(path, 1, "b")
+    assert box.put_aside is None and box.waiting() == 4 and box.add(EVENT, event("b"), 2.0)
+    assert [n for _, n, _ in box.pending()] == [1, 2, 4, 5, 6]
+    box.acknowledged(EVENT, 1, 2)
+    box.acknowledged(EVENT, 1, 2)
+    (_, first, gap), *rest = box.pending()
+    assert (first, is_gap(gap), [n for _, n, _ in rest]) == (3, True, [4, 5, 6])
     box.close()
 
 

@@ -455,6 +455,7 @@ def slowly_kept(folder: Path) -> tuple[Bench, SlowDisk]:
     return bench, disk
 
 
+@pytest.mark.slow
 def test_a_shadow_that_is_really_slow_keeps_to_its_share_of_a_core() -> None:
     """A graph that takes its time, and a real clock: windows that come without a pause would keep it busy all the
     while."""

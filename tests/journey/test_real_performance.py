@@ -11,7 +11,7 @@ from edge.outbox import Outbox
 from sync import codec
 from sync.messages import METRICS, Record
 from sync.performance import Interval, Tally
-from tests.edge.device import serving_device
+from tests.edge.device import new_device
 from tests.edge.world import EPOCH, MODEL, Core
 from tests.faults.box import Box, place
 from tests.faults.small_disk import SmallDisk
@@ -40,7 +40,12 @@ def told(box: Box) -> list[Interval]:
 
 def test_every_answer_is_told_once_over_two_lives_of_an_agent(tmp_path: Path) -> None:
     one, two, three = free_ports(3)
-    device = serving_device(Core(), tmp_path / "device")
+    core = Core()
+    device, shipped = new_device(core, tmp_path / "device").boot(), core.ship(1)
+    device.commit(shipped)
+    core.desire(core.assignment(core.order(shipped, device.identity), alarms=True))  # as a core of today says
+    device.settle(1)
+    assert device.house.outbox.alarms_apart
     (tmp_path / "disk").mkdir()
     answers = 0
     with place(device, SmallDisk(tmp_path / "disk"), tmp_path, (one, two, three)).ended() as box:
