@@ -91,6 +91,7 @@ def at_rest(folder: Path, runs: int) -> list[str]:
             ours.append(resident(found.box.process.pid))
             first.append(seconds)
             alone.append(bare(folder))
+        found.box.end()  # as a service manager ends it: its broker goes with it
     mine, theirs = statistics.median(ours), statistics.median(alone)
     return [
         f"- memory: {mine:.1f} MiB (target 100), its libraries with a session {theirs:.1f} MiB:"
@@ -119,6 +120,7 @@ def soak(folder: Path, minutes: float) -> list[str]:
                 looked = now
                 seen.append((resident(pid), descriptors(pid)))
         committed(found, number)
+        found.box.end()
     steady = seen[len(seen) // 5 :]
     half = len(steady) // 2
     before, after = (statistics.median(mb for mb, _ in part) for part in (steady[:half], steady[half:]))
