@@ -230,6 +230,8 @@ def _performance(shelves: Catalog) -> object:
     name, said = request.args.get("device"), request.args.get("model")
     device, model = DeviceId(name) if name else None, ModelName(said) if said else None
     devices = {row.device: row for row in shelves.fleet.devices()}
+    if device is not None and device not in devices:
+        raise Refusal(404, f"there is no device {device}", "not-found", "`falaj device list` has those there are")
     rows = shelves.performance.all(device, model)
     known = {(row.model, row.number) for row in shelves.releases.releases(_EVERY)}
     fleet = {name for name, row in devices.items() if row.active}

@@ -141,7 +141,7 @@ def test_a_release_comes_with_its_manifest_to_the_byte(client: FlaskClient, cata
 def test_what_is_not_there_is_said_in_json(client: FlaskClient) -> None:
     beyond = "9" * 5000  # what no column holds, and no int() reads
     unknown = [f"/v1/{room}/{number}" for room in ("releases/activity", "jobs", "questions") for number in (9, beyond)]
-    for path in (*unknown, f"/v1/jobs/{2**63}", "/v1/nothing", "/"):
+    for path in ("/v1/performance?device=watch-9", *unknown, f"/v1/jobs/{2**63}", "/v1/nothing", "/"):
         refusal = get(client, path, 404)
         assert refusal["code"] == "not-found"
         assert refusal["error"]

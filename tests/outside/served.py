@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from appliance.edge_rooms import Rooms, open_rooms
+from appliance.edge_rooms import open_rooms
 from appliance.edge_state import EdgeFolder
 from appliance.keys import TenantKeys
 from edge.agent import Identity
@@ -37,6 +36,7 @@ from sync.messages import Prediction
 from sync.names import DeviceId, ModelName
 from tests.edge import graphs
 from tests.outside import lived
+from tests.waiting import meanwhile
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTITY = "watch-1"
@@ -108,29 +108,11 @@ def door(limits: Limits | None = None) -> Iterator[Door]:
         server.start()
         found.port = server.port
         try:
-            with _ticking(rooms):
+            with meanwhile(rooms.write_down, TICK):
                 yield found
         finally:
             server.stop()
             rooms.close()
-
-
-@contextmanager
-def _ticking(rooms: Rooms) -> Iterator[None]:
-    """What is remembered is written down now and then, as the agent's walker has it done."""
-    over = threading.Event()
-
-    def tick() -> None:
-        while not over.wait(TICK):
-            rooms.write_down()
-
-    thread = threading.Thread(target=tick)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @dataclass
