@@ -310,7 +310,6 @@ def test_orders_that_cannot_be_done_say_what_to_do(core: RunningCore, tmp_path: 
         ["status"],
         ["device", "list"],
         ["device", "metrics"],
-        ["device", "metrics", "watch-9", "--model", "exercise"],
         ["trust", "status"],
         ["core", "link"],
         ["device", "token", "json"],
@@ -340,6 +339,9 @@ def test_a_token_by_file_is_a_token(core: RunningCore, tmp_path: Path) -> None:
         0,
         f"by-file joined tenant default; start it with `falaj edge run --dir {folder}`\n",
     )
+    metrics = core.falaj("device", "metrics", "by-file", "--model", "exercise", "--json")
+    assert (metrics.returncode, metrics.stderr) == (0, "")
+    assert json.loads(metrics.stdout) is not None
     again = run_falaj("edge", "enrol", "--token-file", str(tmp_path / "token"), "--dir", folder)
     assert again.returncode == 1
     assert "is enrolled already as by-file: use another --dir" in again.stderr
