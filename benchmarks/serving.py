@@ -55,9 +55,10 @@ CONNECTIONS = (1, 16, 64)
 SHAPES = {"mlp": (1, graphs.WIDTHS[0]), "cnn": (1, *graphs.WINDOW)}
 TITLES = {"mlp": "MLP 32-64-64-6", "cnn": "the demo's 1D-CNN, 100 x 6"}
 OURS, ASGI, LIT, MLSERVER = "Falaj's agent", "bare uvicorn + ORT", "LitServe", "MLServer"
+GLUE = "asyncio + httptools + ORT, no more"  # what no server in Python goes beyond
 LOOP = "a paho loop"
 PATIENCE_S = 60.0
-ROWS = 64  # of a batched request
+ROWS, IN_BATCHES = 64, (4, 16)  # rows of a batched request, and connections that send such
 
 
 class Failed(Exception):
@@ -70,7 +71,8 @@ class Failed(Exception):
 def commands(rivals: Path | None, folder: Path, port: int) -> dict[str, list[str]]:
     """The servers' commands by name."""
     place = [str(folder), str(port)]
-    found = {OURS: [sys.executable, "-m", "benchmarks.rivals.ours", *place]}
+    module = [sys.executable, "-m"]
+    found = {OURS: [*module, "benchmarks.rivals.ours", *place], GLUE: [*module, "benchmarks.rivals.glue", *place]}
     if rivals is not None:
         found[ASGI] = [str(rivals), str(HERE / "rivals" / "asgi.py"), *place]
         found[LIT] = [str(rivals), str(HERE / "rivals" / "lit.py"), *place]
@@ -174,10 +176,17 @@ def in_process(folder: Path, model: str, calls: int = 4000) -> tuple[list[float]
     tensor = json.loads(question(OURS, model).partition(b"\r\n\r\n")[2])["inputs"][0]
     x = {"x": np.array(tensor["data"], np.float32).reshape(tensor["shape"])}
     truth: list[float] = session.run(["y"], x)[0].ravel().tolist()
-    began = time.perf_counter()
-    for _ in range(calls):
-        session.run(["y"], x)
-    return truth, calls / (time.perf_counter() - began)
+    return truth, runs(folder, model, x["x"], calls, 60.0)
+
+
+def runs(folder: Path, model: str, x: np.ndarray, calls: int, seconds: float) -> float:
+    """Calls a second of a graph alone, over so many calls or seconds, whichever is over first."""
+    session = ort.InferenceSession(str(folder / f"{model}.onnx"), single(), providers=["CPUExecutionProvider"])
+    done, began = 0, time.perf_counter()
+    while done < calls and time.perf_counter() - began < seconds:
+        session.run(["y"], {"x": x})
+        done += 1
+    return done / (time.perf_counter() - began)
 
 
 Row = tuple[str, str, int]  # server, model, connections
@@ -220,26 +229,25 @@ def batch(model: str) -> tuple[bytes, np.ndarray]:
 
 
 def batched(args: argparse.Namespace, folder: Path) -> list[str]:
-    """Rows a second in batched requests to the agent, beside the graph's own; a line for each model."""
-    rates: dict[str, list[tuple[float, float]]] = {}
+    """Rows a second in batched requests, to the agent and to the least that Python can do, beside the graph's own."""
+    rates: dict[tuple[str, int], dict[str, list[float]]] = {}
     port = free_port()
-    with running(OURS, commands(None, folder, port)[OURS], partial(answers, port, question(OURS, "mlp"))):
-        for _, model in product(range(args.rounds), SHAPES):
-            request, rows = batch(model)
-            load = load_test(port, request, 4, args.seconds)
-            if load.wrong or not load.answers:
-                raise Failed(f"batched requests: {load.wrong} wrong answers")
-            session = ort.InferenceSession(str(folder / f"{model}.onnx"), single(), providers=["CPUExecutionProvider"])
-            calls, began = 0, time.perf_counter()
-            while calls < 2000 and time.perf_counter() - began < args.seconds:
-                session.run(["y"], {"x": rows})
-                calls += 1
-            alone = calls / (time.perf_counter() - began)
-            rates.setdefault(model, []).append((ROWS * load.rate, ROWS * alone))
-    lines = [f"Batched: {ROWS} rows a request, binary tensors, 4 connections; ratio to ORT alone (target 0.5):", ""]
-    for model, found in rates.items():
-        served, alone = (statistics.median(rate) for rate in zip(*found, strict=True))
-        lines.append(f"- {TITLES[model]}: {served:,.0f} rows/s, alone {alone:,.0f}, ratio {served / alone:.2f}")
+    for _, name in product(range(args.rounds), (OURS, GLUE)):
+        with running(name, commands(None, folder, port)[name], partial(answers, port, question(name, "mlp"))):
+            for model, connections in product(SHAPES, IN_BATCHES):
+                load = load_test(port, batch(model)[0], connections, args.seconds)
+                if load.wrong or not load.answers:
+                    raise Failed(f"batched requests: {load.wrong} wrong answers")
+                of = rates.setdefault((model, connections), {})
+                of.setdefault(name, []).append(ROWS * load.rate)
+                of.setdefault("", []).append(ROWS * runs(folder, model, batch(model)[1], 2000, args.seconds))
+    lines = [f"Batched: {ROWS} rows a request, binary tensors; ratio to ORT alone (target 0.5):", ""]
+    for (model, connections), found in rates.items():
+        served, least, alone = (statistics.median(found[name]) for name in (OURS, GLUE, ""))
+        lines.append(
+            f"- {TITLES[model]}, {connections} connections: {served:,.0f} rows/s, alone {alone:,.0f}, "
+            f"ratio {served / alone:.2f}; {GLUE}: {least / alone:.2f}"
+        )
     return [*lines, ""]
 
 
