@@ -27,3 +27,8 @@ def ticks() -> float:
 def elapsed() -> float:
     """Seconds of a clock that never jumps and runs on while the machine is suspended, for ages."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def worked() -> float:
+    """Seconds that the processor worked for the thread that asks."""
+    return time.thread_time()

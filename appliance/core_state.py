@@ -14,7 +14,6 @@ from appliance.keys import TenantKeys
 from appliance.settings import CoreSettings
 from core.fleet import enrolment, renewal
 from core.fleet.enrolment import Pair
-from core.orders import OnlineRole
 from core.steward import Keys
 from sync import roles
 from sync.durable import write_private
@@ -187,22 +186,23 @@ def online_keys(folder: CoreFolder, tenant_keys: TenantKeys) -> Keys:
 
 @dataclass(frozen=True)
 class OnlineFiles:
-    """The online keys on disk, two files a role: which of them counts, the root in force says."""
+    """The online keys on disk, two files a role: which of them counts, the root in force says (of a model that the core
+    may release by itself, the model's role)."""
 
     secrets: Path
     tenant_keys: TenantKeys
 
-    def held(self, role: OnlineRole) -> tuple[bytes, ...]:
+    def held(self, role: str) -> tuple[bytes, ...]:
         """The keys of a role, PEM."""
         return tuple(self.tenant_keys.read_secret(path) for path in self._paths(role) if path.exists())
 
-    def bring(self, role: OnlineRole, pem: bytes, keep: bytes) -> None:
-        """Keeps a further key beside `keep`, in the place of any other."""
+    def bring(self, role: str, pem: bytes, keep: bytes) -> None:
+        """Keeps a further key beside `keep` (empty: there is none), in the place of any other."""
         first, second = self._paths(role)
-        place = second if self.tenant_keys.read_secret(first) == keep else first
+        place = second if keep and self.tenant_keys.read_secret(first) == keep else first
         self.tenant_keys.keep_secret(place, pem)
 
-    def _paths(self, role: OnlineRole) -> tuple[Path, Path]:
+    def _paths(self, role: str) -> tuple[Path, Path]:
         return self.secrets / role, self.secrets / f"{role}.next"
 
 

@@ -1,8 +1,9 @@
 """One agent's process: the walker on its pump, the uplink, the local broker, HTTP, and the proving child.
 
 Threads: the pump owns the walker; each MQTT session has one of paho's; HTTP has its loop; another pump asks the
-release that is compared with the one that answers, however slow it is. They meet in the pumps' queues and in rooms
-that are locked inside (serving, buffers and bindings, and those of `appliance.edge_rooms`), nowhere else.
+release that is compared with the one that answers, however slow it is; a third checkpoints readings and acknowledges
+them, however long the walker loads a model. They meet in the pumps' queues and in rooms that are locked inside
+(serving, buffers and bindings, and those of `appliance.edge_rooms`), nowhere else.
 """
 
 from __future__ import annotations
@@ -66,9 +67,8 @@ class EdgeNode:
         self._lock = hold(folder.root)
         self.log = LogTail()
         logging.getLogger("falaj").addHandler(self.log)
-        self.identity = identity(folder)
+        own = self.identity = identity(folder)
         self.boot = uuid.uuid4().hex
-        own = self.identity
         keys = tenant_keys(folder.root / "kek", folder.root / "device.key-wrapped", own.tenant)
         self.pump = Pump("agent", self._tick, TICK)  # first: a room that finds its file damaged tells it by the pump
         self.metrics = Metrics()
@@ -92,6 +92,7 @@ class EdgeNode:
             self.rooms.telemetry.observe, self.rooms.remember, lambda: self.local.settled,
             self.rooms.lookups,
         )  # fmt: skip
+        self.settling = Pump("bindings", self.bindings.settle, TICK)
         record, heard = self.rooms.recorder.record, self.bindings.subscriptions
         self.requests = Requests(own.device, self.serving, self.local.publish, clock.now, record, heard)
         self.local.listen(self.bindings, self.requests)
@@ -131,6 +132,7 @@ class EdgeNode:
         self.guard.start()
         self.pump.start()
         self.pairs.start()
+        self.settling.start()
         self.pump.submit(lambda: self._carry_out(self.agent.start(clock.now()))).result()
         self.http.start()
         self.local_broker.start()  # after HTTP, which needs none: a restart is an outage only until that answers
@@ -155,6 +157,7 @@ class EdgeNode:
         self.pump.submit(self._last)
         self.pump.stop()
         self.pairs.stop()
+        self.settling.stop()
         self.guard.stop()
         self.buffers.close()
         self.rooms.close()
@@ -183,7 +186,6 @@ class EdgeNode:
         self._carry_out(self.agent.tick(now))
         self._status = self.agent.overview()  # not for every message: a download has many
         self.local_broker.tend(disk_works=not self.house.disk.reason)
-        self.bindings.settle()  # readings of a stream that fell silent are acknowledged too
         self.guard.walked()
 
     def _last(self) -> None:
@@ -259,7 +261,7 @@ class EdgeNode:
 
     def _confirmed(self) -> None:
         if self.bindings.waits:
-            self.pump.submit(self.bindings.settle)
+            self.settling.submit(self.bindings.settle)
 
     def _drifted(self, model: ModelName, found: DriftReport) -> None:
         self.pump.submit(lambda: self._carry_out(self.agent.handle(Drifted(model, found), clock.now())))

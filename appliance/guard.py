@@ -22,6 +22,7 @@ from typing import IO
 from appliance import clock
 from appliance.edge_state import EdgeFolder
 from appliance.notify import notify
+from appliance.probing import PAUSE, Probe
 from appliance.processes import memory_meter
 from appliance.pump import Pump
 from edge.agent import House
@@ -50,13 +51,15 @@ class Guard:
         self.blamed = frozenset[Digest]()  # who was being asked by what was at fault, if the last process crashed
         self.deadlines = Deadlines(clock.ticks, self._open())
         self._pump = Pump("deadlines", self._sweep, SWEEP)
+        self._probe: Probe | None = None
+        self._asking = Pump("probe", self._ask, PAUSE)  # of its own: what hangs there must be ended by the other
         self._answers: Callable[[float], bool] = lambda within_s: False
         self._walked = self._fed = clock.ticks()
 
     def watch(self, house: House, models_mb: int, answers: Callable[[float], bool]) -> None:
         """Gives the walker what it judges releases on trial by; `answers` says whether we answered within so many
         seconds."""
-        self._answers = answers
+        self._answers, self._probe = answers, Probe(house.serving, self.deadlines)
         house.deadlines, house.room_mb, house.memory = self.deadlines, models_mb, memory_meter()
         house.held = self._folder.hold.exists
         house.crashed = self.blamed
@@ -69,9 +72,11 @@ class Guard:
         except OSError as error:
             log.warning("a crash of the agent will not be written down: %s", error)
         self._pump.start()
+        self._asking.start()
 
     def stop(self) -> None:
         """The end that was asked for; there was no crash, and nothing is left behind."""
+        self._asking.stop()
         self._pump.stop()
         if self._words is not None:
             faulthandler.disable()
@@ -88,9 +93,14 @@ class Guard:
         now = clock.ticks()
         if now - self._fed < FEED or now - self._walked >= STANDING:
             return
-        if self._answers(STUCK) and self.deadlines.overdue() < STUCK:
+        predicts = self.deadlines.overdue() < STUCK and (self._probe is None or self._probe.answers())
+        if predicts and self._answers(STUCK):
             self._fed = now
             notify("WATCHDOG=1")
+
+    def _ask(self) -> None:
+        if self._probe is not None:
+            self._probe.ask()
 
     def _open(self) -> Marks:
         place = self._place

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from appliance import clock
 from core.handoffs import Landed
@@ -15,6 +18,9 @@ from core.lake import Lake
 from core.project import Contract, Project, Source, declared
 from sync.features import WindowSpec
 
+if TYPE_CHECKING:
+    from core.release.replay import Replay
+
 
 def run(
     project: Project,
@@ -24,10 +30,12 @@ def run(
     position: Mapping[str, str],
     progress: Callable[[float], None],
     open_box: Callable[[], Box] | None = None,
+    again: Callable[[], Replay] | None = None,
 ) -> Landed:
     """Runs source `name` of the project; see `core.ingest.landing.land`. Raises UnknownPart besides.
 
-    `open_box` gives what opens samples; it is called for a source of that kind only.
+    `open_box` gives what opens samples, and `again` what makes some of them again; they are called for a source of that
+    kind only.
     """
     source = declared("source", name, project.sources)
     contract = declared("contract", source.contract, project.contracts)
@@ -37,8 +45,14 @@ def run(
     if open_box is None:
         raise SourceError(f"source {name!r} holds samples of devices; only the core that they were sent to opens them")
     feed, window = _samples(project, name, source, contract, open_box())
-    landed = land(name, source, contract, feed, lake, position, progress)
-    return tally(landed, lake, window.size, position)
+    landed = tally(land(name, source, contract, feed, lake, position, progress), lake, window.size, position)
+    served = feed.taken(landed.position)
+    if again is None or source.model is None or not served:
+        return landed
+    # Imported here: ONNX Runtime costs other sources a second they have no use for.
+    from core.release import skew
+
+    return replace(landed, skew=skew.compare(source.model, served, again()))
 
 
 def _samples(

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -19,7 +20,11 @@ from core.lake import Lake
 from core.orders import CommitCandidate, CommitLookup, CommitRows, JobProgress
 from core.release.registry import ArtifactStore
 from sync import codec
+from sync.manifest import Manifest
 from sync.names import LookupName, ModelName
+
+if TYPE_CHECKING:
+    from core.release.replay import Replay
 
 log = logging.getLogger("falaj.job")
 
@@ -81,9 +86,19 @@ def _ingest(
         spec.position,
         lambda done: progress("rows", done),
         lambda: Box(folder.tenant, Spool(folder.samples), samples_key(folder, keys)),
+        lambda: _replay(folder, keys, spec.released),
     )
     landed = replace(compact(landed, lake, spec.crowded), removed=spec.outdated)
     return CommitRows(actor="job", job=spec.job, landed=landed)
+
+
+def _replay(folder: CoreFolder, keys: TenantKeys, released: tuple[Manifest, ...]) -> Replay:
+    """What makes predictions of these releases again, from the files that the core keeps of them."""
+    from core.release.replay import Replay
+
+    manifests = {(manifest.model, manifest.number): manifest for manifest in released}
+    store = ArtifactStore(folder.artifacts, folder.tenant, keys.object_key("artifact"))
+    return Replay(lambda model, number: manifests.get((model, number)), store.get)
 
 
 def _train(

@@ -6,10 +6,12 @@ from __future__ import annotations
 import logging
 import threading
 import traceback
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from appliance.settings import LocalBroker
+from edge.batching import MOST
 from edge.bindings import Bindings, Requests
 from sync import topics
 from sync.link import Message, Publish
@@ -17,6 +19,8 @@ from sync.mqtt import Broker, MqttLink
 from sync.names import DeviceId
 
 log = logging.getLogger("falaj.edge")
+
+Question = tuple[Message, Callable[[], None]]  # and how it is acknowledged
 
 KEPT = 7 * 86_400  # seconds that the broker keeps what is for an agent that is away
 
@@ -37,6 +41,8 @@ class LocalSession:
         self._report = report
         self._reported: set[str] = set()
         self._status, self._described = topics.local_status(device), ""
+        self._waiting: list[Question] = []  # questions that came together, until the last has come
+        self._requests: Requests | None = None
         user = at.user if password else None
         self._link = MqttLink(
             Broker(at.host, at.port, f"falaj-{device}", user=user, password=password, session_expiry=KEPT),
@@ -45,6 +51,7 @@ class LocalSession:
             queue_when_down=True,
             refused=lambda text: log.warning("local broker: %s", text),
             confirmed=confirmed,
+            drained=self._answer,
         )
 
     def publish(self, message: Publish) -> None:
@@ -62,6 +69,7 @@ class LocalSession:
 
     def start(self, bindings: Bindings, requests: Requests) -> None:
         """Connects; from now on what comes is taken in, on the session's own thread."""
+        self._requests = requests
 
         def received(message: Message) -> None:
             due = threading.Lock()  # whoever takes it acknowledges: this thread, or the one that checkpoints
@@ -74,6 +82,15 @@ class LocalSession:
                 if message.qos:
                     bindings.follow(ack)
 
+            if requests.hears(message.topic) and not message.retained:
+                waits = requests.stacks(message.topic)
+                if not waits:
+                    self._answer()
+                self._waiting.append((message, follow))
+                if not waits or len(self._waiting) >= MOST:
+                    self._answer()
+                return
+            self._answer()  # they came before it, and the broker wants to hear of them in turn
             try:
                 take_in(message, ack, follow)
             except Exception as error:  # noqa: BLE001 - the process border: reported; further up it would end paho's thread
@@ -86,8 +103,6 @@ class LocalSession:
                 follow()
             elif message.retained:  # an old reading or question, stored by the broker: it says nothing of now
                 follow()
-            elif requests.hears(message.topic):
-                requests.handle(message, follow)
             else:
                 bindings.handle(message.topic, message.payload, message.qos, ack)
 
@@ -111,6 +126,26 @@ class LocalSession:
         """Says that the agent goes, and ends the session."""
         self.publish(self._says("offline"))
         self._link.stop()
+
+    def _answer(self) -> None:
+        """Answers the questions that wait; nothing that goes wrong with one of them costs another its answer."""
+        if self._waiting:
+            questions, self._waiting = self._waiting, []
+            self._handle(questions)
+
+    def _handle(self, questions: Sequence[Question]) -> None:
+        assert self._requests is not None  # a question came, so the session has begun
+        left = deque(questions)
+        try:
+            self._requests.handle_all([(message, lambda: left.popleft()[1]()) for message, _ in questions])
+        except Exception as error:  # noqa: BLE001 - the process border: reported; further up it would end paho's thread
+            if len(questions) > 1:
+                for one in left:
+                    self._handle([one])
+                return
+            self._failed(error)
+            for _, follow in left:
+                follow()
 
     def _failed(self, error: Exception) -> None:
         text = let_go(error)

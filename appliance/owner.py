@@ -4,7 +4,7 @@ files that the core never sees. A signature is handed to the core, which waits u
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import Any
 from appliance.api import Api
 from appliance.errors import Trouble
 from appliance.key_ring import RELEASE, KeyRing
-from core.orders import AnyOrder, Approve, ChangeTrust, OnlineRole, RevokeRelease, TrustInit, TrustKeys
-from core.release import checking, metadata, signing
+from appliance.signing_desk import Trust, as_bytes, hand_in, holds_until, lacks_of, public, signed_by
+from core.orders import Approve, ChangeTrust, OnlineRole, RevokeRelease, TrustInit, TrustKeys
+from core.release import automatic, checking, metadata, signing
 from core.release import layout as layouts
 from core.release.layout import Layout, Quorum
 from core.release.signing import Drafts
@@ -92,9 +93,9 @@ def _check_people(layout: Layout) -> None:
 
 
 def _begin(api: Api, ring: KeyRing, layout: Layout, actor: str, now: float) -> dict[str, Any]:
-    if not _Trust.read(api).files:  # else the core says itself that it was begun already
+    if not Trust.read(api).files:  # else the core says itself that it was begun already
         ring.check_new()
-    drafts = signing.sign({}, signing.beginning(layout, _until(now)), ring.signers())
+    drafts = signing.sign({}, signing.beginning(layout, holds_until(now)), ring.signers())
     order = TrustInit(actor=actor, root=drafts["root"].decode(), targets=drafts["targets"].decode())
     result = api.order(order)
     if not result.get("waiting"):
@@ -114,17 +115,17 @@ def approve(api: Api, folder: Path, model: ModelName, number: int, actor: str, n
     manifest = codec.decode(Manifest, payload, LIMIT)
     if (manifest.model, manifest.number) != (model, number):
         raise Trouble(f"the core sent the manifest of {manifest.model} {manifest.number}: nothing was signed")
-    trust = _Trust.read(api)
+    trust = Trust.read(api)
     ring.check(trust.files)
 
     def make(until: datetime) -> Drafts:
         return signing.approval(trust.files, model, number, payload, until)
 
     drafts, ids = trust.signed(f"{model}@{number}", make, signers, now)
-    result = _hand_in(api, ring, Approve(actor=actor, model=model, number=number, metadata=drafts), drafts)
+    result = hand_in(api, ring, Approve(actor=actor, model=model, number=number, metadata=drafts), drafts)
     return Signed(
         model, number, chunks.digest(payload), manifest.lineage.metrics, ids[0], result.get("needs"),
-        manifest.lineage.override, _lacks(result),
+        manifest.lineage.override, lacks_of(result),
     )  # fmt: skip
 
 
@@ -132,7 +133,7 @@ def revoke(
     api: Api, folder: Path, model: ModelName, number: int, reason: str, actor: str, now: float
 ) -> tuple[str, ...]:
     """Takes a release out of the signed ones for good; which signatures are missing, none once it is in force."""
-    ring, trust = KeyRing(folder), _Trust.read(api)
+    ring, trust = KeyRing(folder), Trust.read(api)
     signers = ring.signers()
     ring.check(trust.files)
 
@@ -141,7 +142,7 @@ def revoke(
 
     drafts, _ = trust.signed(f"revoke {model}@{number}", make, signers, now)
     order = RevokeRelease(actor=actor, model=model, number=number, metadata=drafts, reason=reason)
-    return _lacks(_hand_in(api, ring, order, drafts))
+    return lacks_of(hand_in(api, ring, order, drafts))
 
 
 # --- keys -------------------------------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ def revoke(
 
 def harden(api: Api, folder: Path, root: Quorum, releases: Quorum, actor: str, now: float) -> Changed:
     """From `single-owner` to `organisation`: devices follow by themselves."""
-    ring, trust = KeyRing(folder), _Trust.read(api)
+    ring, trust = KeyRing(folder), Trust.read(api)
     ring.check(trust.files)
     layout = trust.layout()
     if layout.profile == "organisation":
@@ -160,7 +161,7 @@ def harden(api: Api, folder: Path, root: Quorum, releases: Quorum, actor: str, n
 def rotate(api: Api, folder: Path, old: str, new: str, actor: str, now: float) -> Changed:
     """Another key in the place of a person's, wherever that stands. `old` is a name or the beginning of a key's id,
     `new` a `.pub` file."""
-    ring, trust = KeyRing(folder), _Trust.read(api)
+    ring, trust = KeyRing(folder), Trust.read(api)
     ring.check(trust.files)
     layout = trust.layout()
     found = [key for key in layout.people if layouts.name_of(key) == old or key.keyid.startswith(old)]
@@ -174,21 +175,21 @@ def rotate(api: Api, folder: Path, old: str, new: str, actor: str, now: float) -
 def rotate_online(api: Api, folder: Path, role: OnlineRole, actor: str, now: float) -> Changed:
     """A new key of the core's own: the core makes it, people put it into the root; also such of its other keys as it
     lost, and has others for."""
-    ring, trust = KeyRing(folder), _Trust.read(api)
+    ring, trust = KeyRing(folder), Trust.read(api)
     ring.check(trust.files)
     return _change(api, ring, trust, replace(trust.layout(), online=_online(api, role)), actor, now)
 
 
 def renew(api: Api, folder: Path, actor: str, now: float) -> Changed:
     """Root, targets and model roles signed anew with the same keys, before they expire."""
-    ring, trust = KeyRing(folder), _Trust.read(api)
+    ring, trust = KeyRing(folder), Trust.read(api)
     ring.check(trust.files)
     return _change(api, ring, trust, trust.layout(), actor, now, releases=True)
 
 
 def pending(api: Api, folder: Path) -> Pending | None:
     """The change of keys that waits, told by what it really does; raises Untrusted if it does something besides."""
-    trust, ring = _Trust.read(api), KeyRing(folder)
+    trust, ring = Trust.read(api), KeyRing(folder)
     drafts = trust.waiting.get("root")
     if drafts is None:
         return None
@@ -199,101 +200,35 @@ def pending(api: Api, folder: Path) -> Pending | None:
         ring.check_new()
     layout = checking.check_change(trust.files, drafts)
     old = layouts.read(before) if before is not None else None
-    return Pending((*layouts.told(old, layout), f"holds until {signing.ends(drafts):%Y-%m-%d}"), drafts, trust.files)
+    told = (*layouts.told(old, layout), *automatic.told(trust.files), f"holds until {signing.ends(drafts):%Y-%m-%d}")
+    return Pending(told, drafts, trust.files)
 
 
 def sign(api: Api, folder: Path, shown: Pending, actor: str, now: float) -> Changed:
     """A further signature under a change of keys: under the very bytes that were shown."""
     checking.check_life(shown.drafts, now)
     ring = KeyRing(folder)
-    signed, ids = _signed(shown.files, shown.drafts, ring.signers())
-    result = _hand_in(api, ring, ChangeTrust(actor=actor, metadata=signed), signed)
-    return Changed(shown.text, _lacks(result), ids)
+    signed, ids = signed_by(shown.files, shown.drafts, ring.signers())
+    result = hand_in(api, ring, ChangeTrust(actor=actor, metadata=signed), signed)
+    return Changed(shown.text, lacks_of(result), ids)
 
 
 def _change(
-    api: Api, ring: KeyRing, trust: _Trust, layout: Layout, actor: str, now: float, *, releases: bool = False
+    api: Api, ring: KeyRing, trust: Trust, layout: Layout, actor: str, now: float, *, releases: bool = False
 ) -> Changed:
     def make(until: datetime) -> Drafts:
         return signing.change(trust.files, layout, until, releases=releases)
 
     drafts, ids = trust.signed("root", make, ring.signers(), now)
-    result = _hand_in(api, ring, ChangeTrust(actor=actor, metadata=drafts), drafts)
-    told, waited = layouts.told(trust.layout(), layout), trust.waiting.get("root")
-    if waited is not None and not signing.same(waited, _bytes(drafts)):
+    result = hand_in(api, ring, ChangeTrust(actor=actor, metadata=drafts), drafts)
+    told = (*layouts.told(trust.layout(), layout), *automatic.told(trust.files))
+    waited = trust.waiting.get("root")
+    if waited is not None and not signing.same(waited, as_bytes(drafts)):
         told = (*told, "what waited for signatures before is void: whoever signed it signs again if it is still wanted")
-    return Changed(told, _lacks(result), ids)
-
-
-@dataclass(frozen=True)
-class _Trust:
-    """What the core shows: metadata in force, and what waits for signatures."""
-
-    files: dict[str, bytes]
-    waiting: dict[str, dict[str, bytes]]
-
-    @classmethod
-    def read(cls, api: Api) -> _Trust:
-        found = api.get("/v1/trust")
-        files = {name: base64.b64decode(text) for name, text in found["files"].items()}
-        waiting = {one["subject"]: _bytes(one["metadata"]) for one in found["waiting"]}
-        return cls(files, waiting)
-
-    def layout(self) -> Layout:
-        root = metadata.root_in_force(self.files)
-        if root is None:
-            raise Trouble("this tenant has no root of trust yet: run `falaj trust init` first")
-        return layouts.read(root)
-
-    def signed(
-        self, subject: str, make: Callable[[datetime], Drafts], signers: Iterable[roles.CryptoSigner], now: float
-    ) -> tuple[dict[str, str], tuple[str, ...]]:
-        """What `make` makes, signed: as others have signed it already if that is the same, else anew; and by whom."""
-        drafts, waits = make(_until(now)), self.waiting.get(subject)
-        if waits is not None and signing.ends(waits) <= _until(now) + checking.SLACK:
-            again = make(signing.ends(waits))
-            drafts = again if signing.same(again, waits) else drafts
-        return _signed(self.files, drafts, signers)
-
-
-def _signed(
-    files: metadata.Files, drafts: Drafts, signers: Iterable[roles.CryptoSigner]
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    given = {signer.public_key.keyid: signer for signer in signers}
-    drafts = signing.sign(files, drafts, given.values())
-    ids = {key.keyid for tallies in signing.tally(files, drafts).values() for one in tallies for key in one.signed}
-    if not ids & given.keys():
-        raise Trouble("none of your keys is asked for here: `falaj trust status` shows whose are; --keys names "
-                      "another folder")  # fmt: skip
-    return {name: data.decode() for name, data in drafts.items()}, tuple(sorted(ids & given.keys()))
+    return Changed(told, lacks_of(result), ids)
 
 
 def _online(api: Api, *fresh: OnlineRole) -> dict[OnlineRole, roles.Key]:
     """The core's own public keys, new ones for the roles that are named."""
     found = api.order(TrustKeys(fresh=fresh))
-    return {role: _public(found[role]) for role in layouts.ONLINE}
-
-
-def _public(fields: dict[str, Any]) -> roles.Key:
-    body = dict(fields)
-    return roles.key_from_dict(body.pop("keyid"), body)
-
-
-def _hand_in(api: Api, ring: KeyRing, order: AnyOrder, drafts: Mapping[str, str]) -> dict[str, Any]:
-    """The core's answer; what came in force by it is remembered."""
-    result = api.order(order)
-    if not result.get("waiting"):
-        ring.in_force(_bytes(drafts))
-    return result
-
-
-def _lacks(result: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(result.get("waiting", {}).get("lacks", ()))
-
-
-def _bytes(texts: Mapping[str, str]) -> dict[str, bytes]:
-    return {name: text.encode() for name, text in texts.items()}
-
-
-def _until(now: float) -> datetime:
-    return metadata.later(now, signing.LIFE)
+    return {role: public(found[role]) for role in layouts.ONLINE}

@@ -6,7 +6,7 @@ argument, and the result is a document for the steward to commit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -16,10 +16,11 @@ import numpy as np
 from core import breaking
 from core.features import views
 from core.features.lookups import Joined
-from core.handoffs import Artifact, Candidate, Dataset, Known, LakeFile, Scorecard, Verdict
+from core.handoffs import Artifact, Calibration, Candidate, Dataset, Known, LakeFile, Scorecard, Verdict
 from core.lake import Lake, snapshot_id
 from core.project import Contract, Model, Project, Source, View, accepted, declared
-from core.release import export, gates, quantize, scorecard
+from core.release import calibration, export, gates, quantize, scorecard
+from core.release.tempering import ends_in_softmax
 from core.training import loop
 from sync import golden
 from sync.lookups import Table
@@ -158,13 +159,15 @@ def _release_files(
     progress("export", 1.0)
     normalised = (dataset.fit.x - trained.mean) / trained.deviation
     candidates = quantize.candidates(bare, normalised)
+    found = _calibration(model, dataset, trained, candidates.models.values())
     whole = {
-        precision: export.assemble(data, trained.mean, trained.deviation, metadata, dataset.lookups)
+        precision: export.assemble(data, trained.mean, trained.deviation, metadata, dataset.lookups, found.temperature)
         for precision, data in candidates.models.items()
     }
     progress("quantization", 1.0)
-    card = scorecard.measure(whole, dataset.gate, export.reference(trained, dataset.gate.x), model.gates, perf_counter)
-    card = msgspec.structs.replace(card, reason="; ".join((card.reason, *candidates.refusals)))
+    wanted = export.reference(trained, dataset.gate.x, found.temperature)
+    card = scorecard.measure(whole, dataset.gate, wanted, model.gates, perf_counter, temperature=found.temperature)
+    card = msgspec.structs.replace(card, reason="; ".join((card.reason, *candidates.refusals)), calibration=found)
     chosen: tuple[Precision, ...] = ("fp32",) if card.chosen == "fp32" else (card.chosen, "fp32")
     shipped = {precision: whole[precision] for precision in chosen}
     made_up = export.generated_windows(
@@ -175,11 +178,21 @@ def _release_files(
     facts = gates.Facts(
         graphs=tuple(scorecard.inspect(precision, data) for precision, data in shipped.items()),
         generated_rows=len(made_up),
-        generated_parity=scorecard.parity(answers, export.reference(trained, made_up)),
+        generated_parity=scorecard.parity(answers, export.reference(trained, made_up, found.temperature)),
     )
     vectors = golden.encode(scorecard.golden(shipped, dataset.gate))
     progress("measurement", 1.0)
     return _Files(shipped, vectors, card, facts)
+
+
+def _calibration(model: Model, dataset: Dataset, trained: loop.Trained, bare: Iterable[bytes]) -> Calibration:
+    """One temperature for all files: they are ways to compute the same model."""
+    held = dataset.calibrate
+    if held is None:
+        return Calibration(1.0, 0, "not calibrated: the project holds no rows out for it (`calibrate`)")
+    if not all(map(ends_in_softmax, bare)):
+        return Calibration(1.0, 0, "not calibrated: what it gives comes out of no Softmax")
+    return calibration.decide(export.scores(trained, held.x), held.y, model.gates.min_rows)
 
 
 def _needs(precision: Precision, cpu_flags: Collection[str]) -> tuple[str, ...]:

@@ -1,10 +1,12 @@
 """Measures what sync/evidence.py and sync/detector.py promise: false rollbacks and false alarms, and what they find.
 
-    python benchmarks/bench_evidence.py [pairs] [made-up] [watch]
+    python benchmarks/bench_evidence.py [pairs] [made-up] [watch] [long] [demo]
 
 `pairs`: a healthy and a harmful candidate whose disagreements come in bursts, judged row by row and by blocks.
 `made-up`: false alarms and delays of the drift detector on made-up streams. `watch`: the same on real smartwatches,
-if ../shared/data/watch_har (or the folder in FALAJ_WATCH) is there. Without arguments all three: about 8 minutes.
+if ../shared/data/watch_har (or the folder in FALAJ_WATCH) is there. `long`: how the alarm level and the length of the
+baseline keep a watch quiet that nobody moves, over hours. `demo`: the same on the stretches of the demo, if it was
+played here once. Without arguments all of them: about 17 minutes.
 """
 
 from __future__ import annotations
@@ -26,7 +28,12 @@ from sync.sketch import Stream
 Array = npt.NDArray[np.float64]
 RUNS = 20
 LIVE = 1200  # windows watched
+STAYS = 650  # windows of the demo's watches before one moves
+HOURS = 20_000  # windows watched of those that nobody moves
 W = 50
+ALARM = 10_000.0  # of the tables by b
+LEVELS = (1e4, 1e6, 1e7, 1e8)
+NAMES = ("ax", "ay", "az", "wx", "wy", "wz")
 WATCH = Path(os.environ.get("FALAJ_WATCH", Path(__file__).parents[2] / "shared" / "data" / "watch_har"))
 
 
@@ -118,7 +125,7 @@ def made_up() -> None:
                 for run in range(RUNS):
                     rows = autoregressive(np.random.default_rng([11, run]), baseline + LIVE, memory)
                     base, live = rows[: baseline * W], rows[baseline * W :]
-                    rule = Drift(baseline=baseline, turns=turns)
+                    rule = Drift(baseline=baseline, turns=turns, alarm=ALARM)
                     quiet.append(first_alarm(base, live, rule, names))
                     shifted.append(first_alarm(base, live + np.array([1.0, 1.0, 0, 0, 0, 0]), rule, names))
                 label = f"memory {memory}, baseline {baseline:4}"
@@ -158,7 +165,6 @@ def watches() -> None:
         print(f"watches: skipped, no recordings in {WATCH} (set FALAJ_WATCH)")
         return
     found = recordings()
-    names = ("ax", "ay", "az", "wx", "wy", "wz")
     print(f"watches: 6 subjects x {RUNS // 2} runs, stretches of 12 windows of {W}, {LIVE} windows watched, A = 10,000")
     for baseline in (240, 480, 960, 1920):
         for turns in (1, 8, 16, None):
@@ -167,16 +173,83 @@ def watches() -> None:
                 for subject in range(1, 7):
                     rng = np.random.default_rng([13, run, subject])
                     base = stretches(rng, found[subject, 1], baseline, 12)
-                    rule = Drift(baseline=baseline, turns=turns)
-                    quiet.append(first_alarm(base, stretches(rng, found[subject, 1], LIVE, 12), rule, names))
-                    moved.append(first_alarm(base, stretches(rng, found[subject, 0], LIVE // 4, 12), rule, names))
+                    rule = Drift(baseline=baseline, turns=turns, alarm=ALARM)
+                    quiet.append(first_alarm(base, stretches(rng, found[subject, 1], LIVE, 12), rule, NAMES))
+                    moved.append(first_alarm(base, stretches(rng, found[subject, 0], LIVE // 4, 12), rule, NAMES))
             label = f"baseline {baseline:4}, turns {turns or 'chosen'}"
             report(f"{label}, right wrist stays", quiet)
             report(f"{label}, moved to the left wrist", moved)
 
 
+def long() -> None:
+    """Every stretch of 12 windows is one observation, not 12: a short baseline holds few, and the level cannot help."""
+    if not (WATCH / "watch_samples.parquet").exists():
+        print(f"long: skipped, no recordings in {WATCH} (set FALAJ_WATCH)")
+        return
+    found = recordings()
+    print(f"long: 10 subjects x {RUNS // 2} runs, stretches of 12 windows of {W}; {HOURS} windows stay, 600 moved")
+    for baseline in (240, 480, 960, 1920):
+        quiet, moved = [], []
+        for run in range(RUNS // 2):
+            for subject in range(1, 11):
+                rng = np.random.default_rng([17, baseline, run, subject])
+                base = stretches(rng, found[subject, 1], baseline, 12)
+                quiet.append(course(base, stretches(rng, found[subject, 1], HOURS, 12), baseline))
+                moved.append(course(base, stretches(rng, found[subject, 0], LIVE // 2, 12), baseline))
+        for level in LEVELS:
+            stays = [sum((one[:n] >= level).any() for one in quiet) for n in (LIVE, HOURS)]
+            delays = [int((one >= level).argmax()) + 1 for one in moved if (one >= level).any()]
+            print(
+                f"  baseline {baseline:4}, A = {level:.0e}: alarm in {stays[0]} of {len(quiet)} within {LIVE} windows, "
+                f"in {stays[1]} within {HOURS}; moved: {len(delays)} of {len(moved)} found, "
+                f"after {np.median(delays):.0f} windows (median), {max(delays)} at most",
+                flush=True,
+            )
+
+
+def demo() -> None:
+    """As `tests/journey/test_seeds.py`, without agents and for all ten people: its stretches, baseline and lengths."""
+    from appliance.bootstrap import demo_wheel
+    from appliance.demo.recordings import at_least, read
+    from appliance.demo.recordings import stretches as unseen
+
+    if (wheel := demo_wheel(os.environ)) is None:
+        print("demo: skipped, the demo's recordings are not here: `make demo` fetches them")
+        return
+    worn = {(subject, side): [] for subject in range(1, 11) for side in ("right", "left")}
+    for one in read(wheel):
+        worn[one.subject, one.side].append(one)
+    courses = []
+    for run in range(2 * RUNS):
+        for subject in range(1, 11):
+            rng = np.random.default_rng([19, run, subject])
+            base, stays, moves = (
+                np.concatenate([s.samples for s in at_least(n * W, unseen(worn[subject, side], "last", rng))])[: n * W]
+                for n, side in ((960, "right"), (STAYS, "right"), (400, "left"))
+            )
+            courses.append(course(base, np.concatenate([stays, moves]), 960))
+    print(f"demo: 10 subjects x {2 * RUNS} runs, baseline 960; {STAYS} windows stay, then 400 moved")
+    for level in LEVELS:
+        quiet = [one[STAYS:] >= level for one in courses if not (one[:STAYS] >= level).any()]
+        delays = [int(moved.argmax()) + 1 for moved in quiet if moved.any()]
+        early, most = len(courses) - len(quiet), STAYS * len(courses) / level
+        print(
+            f"  A = {level:.0e}: alarm in {early} of {len(courses)} (promise: at most {most:.2g}); moved: "
+            f"{len(delays)} of {len(quiet)} found, after {np.median(delays):.0f} (median), {max(delays)} at most",
+            flush=True,
+        )
+
+
+def course(base: Array, live: Array, baseline: int) -> Array:
+    """The statistic after each window of `live`, for levels up to a billion; the material effect is left out."""
+    detector = watch(tuple(Stream(name) for name in NAMES), Drift(baseline=baseline, alarm=1e9))
+    detector.push(base)
+    return np.array([verdict.statistic for verdict in detector.push(live)])
+
+
 def main(chosen: list[str]) -> None:
     parts: dict[str, Callable[[], None]] = {"pairs": pairs, "made-up": made_up, "watch": watches}
+    parts |= {"long": long, "demo": demo}
     for name in chosen or list(parts):
         begun = perf_counter()
         parts[name]()

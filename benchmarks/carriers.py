@@ -1,7 +1,7 @@
 """The ways of carrying one blob to many agents that `delivery.py` compares; each agent has a session and a thread.
 
-One process holds all agents. `Falaj` is what an agent does with chunks, by its own rooms (fetching, intake, download,
-artifacts, journal) and `sync.mqtt`, without proving, serving and local broker. The others write the same bytes.
+`Falaj` is what an agent does with chunks, by its own rooms (fetching, intake, download, artifacts, journal) and
+`sync.mqtt`, without proving, serving and local broker. The others write the same bytes.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ In one run, on one Mosquitto with TLS 1.3 and the access rules of a core; the HT
     b      one chunk asked for after the other, each answered by the core: hashed, written and flushed
     c      one HTTP download: hashed, written, flushed once at the end
 
-Agents are light (see `carriers.py`): one process holds them all, so its Python is what many agents wait for. Times are
-from the moment all sessions are up until the last agent is done; HTTP connections are opened within them. The ways go
+Agents are light (see `carriers.py`), and each is a process, as each device is: in one, many would wait for each other's
+Python. Times are from the moment all sessions are up until the last agent is done; HTTP connections are opened within
+them. The ways go
 in turn, so that a disturbance meets all alike. `near` is loopback, `far` 20 ms there and back (10 ms each way) through
 the proxy of tests/faults; `cut` is a whole agent whose line is cut every ten chunks, `quiet` one that has nothing to
 fetch. `--quick` takes about a minute and shows that it runs; `--write` puts the tables into benchmarks/RESULTS.md.
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import multiprocessing
 import platform
 import statistics
 import sys
@@ -32,6 +34,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter, process_time
 
@@ -50,6 +53,7 @@ from tests.edge.world import DEVICE, EPOCH, MODEL, NOW, Core, new_identity
 from tests.faults.field import Wired, WiredCore, size_of
 from tests.faults.proxy import CLEAR, FaultProxy, Weather
 
+FORK = multiprocessing.get_context("fork")  # all that an agent needs was loaded before it begins
 FAR = Weather(delay=0.01)
 DAY = 86_400.0
 REPORTS = 17  # of a day of one answer a second: one for each doubling
@@ -87,18 +91,41 @@ def verdict(name: str, figure: float, bound: float, *, least: bool = False, unit
 
 def timed(site: Site, make: Make, agents: int, cargo: Cargo, port: int) -> tuple[float, float, float]:
     """Seconds until the last of `agents` is done, bytes that each received per byte of the blob, and the seconds of CPU
-    that took in this process."""
-    clients = [make(site, f"box-{k}", cargo, port) for k in range(agents)]
-    begun, worked = perf_counter(), process_time()
-    for client in clients:
-        client.begin()
-    for client in clients:
-        if not client.done.wait(PATIENCE):
-            raise SystemExit(f"{type(client).__name__}: {client.name} is not done after {PATIENCE:.0f} s")
-    took, cpu = perf_counter() - begun, process_time() - worked
-    for client in clients:
-        client.end()
-    return took, sum(c.came for c in clients) / agents / len(cargo.sealed), cpu
+    that took in their processes."""
+    lines, names = [], [f"box-{k}" for k in range(agents)]
+    for name in names:
+        site.tls(name)  # made before the processes part
+        here, there = FORK.Pipe()
+        FORK.Process(target=agent, args=(there, make, site, name, cargo, port), daemon=True).start()
+        there.close()
+        lines.append(here)
+    for line in lines:
+        line.recv()
+    begun = perf_counter()
+    for line in lines:
+        line.send(None)
+    found: list[tuple[float, int, float]] = [line.recv() for line in lines]
+    for line in lines:
+        line.recv()
+    return (
+        max(ended for ended, _, _ in found) - begun,
+        sum(came for _, came, _ in found) / agents / len(cargo.sealed),
+        sum(cpu for _, _, cpu in found),
+    )
+
+
+def agent(line: Connection, make: Make, site: Site, name: str, cargo: Cargo, port: int) -> None:
+    """One agent in a process of its own: says that it is up, waits to be let go, says when it was done, and ends."""
+    client = make(site, name, cargo, port)
+    line.send(None)
+    line.recv()
+    worked = process_time()
+    client.begin()
+    if not client.done.wait(PATIENCE):
+        raise SystemExit(f"{type(client).__name__}: {name} is not done after {PATIENCE:.0f} s")
+    line.send((perf_counter(), client.came, process_time() - worked))  # one clock for all processes
+    client.end()
+    line.send(None)
 
 
 @dataclass
@@ -271,7 +298,7 @@ def write(runs: int) -> None:
     machine = f"{platform.machine()}, {platform.system()} {platform.release()}, CPython {platform.python_version()}"
     lines = [
         f"{TITLE} (`python benchmarks/delivery.py`), {datetime.now(UTC):%Y-%m-%d}, 2-core VM", "",
-        f"Medians of {runs} runs on {machine}. All agents live in one process, which opens what it received (unwraps, "
+        f"Medians of {runs} runs on {machine}. Each agent is a process, and opens what it received (unwraps, "
         "unseals, checks the digest again);\nthe plain ways only hash, write and flush. The script says what each way "
         "does.", "",
         "| seconds until the last agent is done | falaj | a: plain retained chunks | a': flushed once "

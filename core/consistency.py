@@ -95,12 +95,27 @@ def _model_problems(project: Project, name: str, model: Model) -> list[str]:
         found.append(f"models.{name}.rollout.block: input windows, or 0 to have it measured, not {model.rollout.block}")
     if not model.rollout.canary:
         found.append(f"models.{name}.rollout.canary: name at least one device; nothing starts without a canary")
-    for key, (low, high) in (("fit", model.fit), ("gate", model.gate)):
-        if not 0 <= low < high <= 1:
-            found.append(f"models.{name}.{key}: needs 0 <= from < to <= 1, not [{low}, {high}]")
-    if model.fit[1] > model.gate[0] and model.gate[1] > model.fit[0]:
+    return found + _stretch_problems(name, model) + _binding_problems(project, name, model)
+
+
+def _stretch_problems(name: str, model: Model) -> list[str]:
+    stretches = {"fit": model.fit, "gate": model.gate, "calibrate": model.calibrate or (0.0, 1.0)}
+    found = [
+        f"models.{name}.{key}: needs 0 <= from < to <= 1, not [{low}, {high}]"
+        for key, (low, high) in stretches.items()
+        if not 0 <= low < high <= 1
+    ]
+    if _overlap(model.fit, model.gate):
         found.append(f"models.{name}: fit and gate overlap; the gate would judge rows it was trained on")
-    return found + _binding_problems(project, name, model)
+    if model.calibrate is not None:
+        for key, other in (("fit", model.fit), ("gate", model.gate)):
+            if _overlap(model.calibrate, other):
+                found.append(f"models.{name}: calibrate and {key} overlap; it takes rows that neither train nor judge")
+    return found
+
+
+def _overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one[1] > other[0] and other[1] > one[0]
 
 
 def _binding_problems(project: Project, name: str, model: Model) -> list[str]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from core.project import Project
 from sync.features import TensorSpec, WindowSpec
-from sync.manifest import Lookup, Precision
+from sync.manifest import Lookup, Manifest, Precision
 from sync.messages import Gates
 from sync.names import DeviceId, Digest, LookupName, ModelName, Serial, SiteId
 from sync.reports import SplitReport, TrialReport
@@ -48,6 +48,19 @@ class Merged(msgspec.Struct, frozen=True):
     replaces: tuple[str, ...]
 
 
+class Skew(msgspec.Struct, frozen=True):
+    """Served predictions of one release that were made again (`core.release.skew`): how many, cells compared, and those
+    that came out otherwise, first in prediction `example`; `unchecked`: not all that they rest on came with them."""
+
+    device: DeviceId
+    number: int
+    predictions: int = 0
+    cells: int = 0
+    mismatching: int = 0
+    unchecked: int = 0
+    example: str = ""
+
+
 LABELLED = "labelled"  # in the position of a samples source: how many labelled samples it landed, ever
 REFUSED = "refused:"  # in a position, the beginning of the mark of what was refused as a whole
 
@@ -67,6 +80,7 @@ class Landed(msgspec.Struct, frozen=True):
     merged: tuple[Merged, ...] = ()
     removed: tuple[str, ...] = ()  # files that others stand for, and that left the disk
     more: bool = False
+    skew: tuple[Skew, ...] = ()  # of samples, what came of them when they were made again
 
 
 # --- features -> training ---------------------------------------------------------------------------------------
@@ -107,6 +121,7 @@ class Dataset:
     gate: Split
     learned: Learned = field(default_factory=Learned)
     lookups: tuple[Lookup, ...] = ()
+    calibrate: Split | None = None  # rows that neither are learned from nor judge
 
 
 # --- training -> release ----------------------------------------------------------------------------------------
@@ -121,6 +136,17 @@ class Score(msgspec.Struct, frozen=True):
     p50_us: float
     p99_us: float
     bytes: int
+    ece: float | None = None  # expected calibration error on the gate rows ...
+    ece_before: float | None = None  # ... and without the temperature; the same where there is none
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """Whether probabilities were made honest, on `rows` that neither trained nor judged: `temperature` divides the
+    scores in every file (1: not calibrated), `reason` says why, in words."""
+
+    temperature: float
+    rows: int
+    reason: str
 
 
 class Scorecard(msgspec.Struct, frozen=True):
@@ -132,6 +158,7 @@ class Scorecard(msgspec.Struct, frozen=True):
     reason: str
     parity: float  # worst absolute difference, torch against the exported graph, on gate rows
     burst: float = 1.0  # windows: how long a run of errors of the chosen file is (`sync.evidence.burst_length`)
+    calibration: Calibration | None = None  # None: it was made before there was any
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -266,3 +293,4 @@ class JobSpec(msgspec.Struct, frozen=True):
     outdated: tuple[str, ...] = ()  # of the source: others stand for them, and nobody reads them any more
     tables: dict[LookupName, tuple[Digest, ...]] = {}  # of the view's lookups: artifacts of all versions, oldest first
     known: Known | None = None  # what listeners know of the model
+    released: tuple[Manifest, ...] = ()  # of the source's model, the newest: what served its samples

@@ -95,6 +95,22 @@ class RevokeRelease(Wish, frozen=True, kw_only=True):
     reason: str
 
 
+class AutoKey(Wish, frozen=True, kw_only=True):
+    """Ask for the public half of the key by which the core shall sign releases of a model: of a new one, unless one
+    waits for signatures."""
+
+    model: ModelName
+
+
+class Automatic(Wish, frozen=True, kw_only=True):
+    """Let the core sign releases of a model by itself, or end that: the model role's next metadata, signed and
+    collected as an approval is."""
+
+    model: ModelName
+    on: bool
+    metadata: dict[str, str]
+
+
 class Override(Wish, frozen=True, kw_only=True):
     """Stage a candidate although a gate refused it. Who and why stand in its manifest and in the events for good."""
 
@@ -267,10 +283,10 @@ class PartsFailing(Commit, frozen=True, kw_only=True):
 
 
 AnyOrder = (
-    ApplyProject | Ingest | Train | TrustKeys | TrustInit | ChangeTrust | Approve | RevokeRelease | Override | Force
-    | Reverse | SetAside | Label | Question | IssueToken | IssueSiteToken | ImportBoxes | Accept | Revoke | Replace
-    | Authority | Enrol | EnrolByFolder | CarryIn | CarryOut | JobProgress | CommitRows | CommitLookup
-    | CommitCandidate | JobFailed | PartsFailing
+    ApplyProject | Ingest | Train | TrustKeys | TrustInit | ChangeTrust | Approve | RevokeRelease | AutoKey | Automatic
+    | Override | Force | Reverse | SetAside | Label | Question | IssueToken | IssueSiteToken | ImportBoxes | Accept
+    | Revoke | Replace | Authority | Enrol | EnrolByFolder | CarryIn | CarryOut | JobProgress | CommitRows
+    | CommitLookup | CommitCandidate | JobFailed | PartsFailing
 )  # fmt: skip
 
 

@@ -180,8 +180,8 @@ class Retraining(_Part, frozen=True, kw_only=True):
 
 
 class Model(_Part, frozen=True, kw_only=True):
-    """One model: its data (`fit` and `gate` are stretches of each entity's recording, as fractions), its gates,
-    what it may cost a device, where it listens, what may leave a device, and how it is rolled out.
+    """One model: its data (`fit`, `gate` and `calibrate` are stretches of each entity's recording, as fractions), its
+    gates, what it may cost a device, where it listens, what may leave a device, and how it is rolled out.
 
     `samples`: whether labelled samples of the view are learned from beside its rows (`add`), instead of them
     (`only`), or not at all (`none`). The gate judges rows and samples, unless it is `none`.
@@ -192,6 +192,7 @@ class Model(_Part, frozen=True, kw_only=True):
     where: dict[str, Value | tuple[Value, ...]] = {}
     fit: tuple[float, float] = (0.0, 0.6)
     gate: tuple[float, float] = (0.6, 0.75)
+    calibrate: tuple[float, float] | None = None  # what makes probabilities honest; without it they are as they come
     training: Training = Training()
     gates: ModelGates
     profile: Profile = Profile()

@@ -42,6 +42,17 @@ class Deadlines:
         *_, mark = self._runs.pop(id(stop))
         self._marks.end(mark)
 
+    def accuse(self, digest: bytes) -> int:
+        """This model (64 hex digits) answers no more, and no run of it need be under way: whoever ends the process
+        means it, until `acquit` is given what this returns."""
+        mark = self._marks.begin(digest)
+        self._marks.late(mark)
+        return mark
+
+    def acquit(self, mark: int) -> None:
+        """It answers again, or is gone."""
+        self._marks.end(mark)
+
     def sweep(self) -> None:
         """Tells every run that is late to stop."""
         now = self._clock()

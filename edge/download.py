@@ -11,6 +11,7 @@ others, to find out. `missing` is what the core is told: what is known to be los
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 from sync import chunks
 from sync.manifest import Blob
@@ -37,6 +38,7 @@ class Download:
     _turn: int = 0
     _answered: int = 0  # the latest turn that was answered
     _wrong: bool = False  # the newest that came was
+    _first: int = 0  # all chunks before this one are here
     _lost: frozenset[int] = frozenset()  # as of the last stall
 
     @property
@@ -79,6 +81,7 @@ class Download:
         """The disk did not take this chunk: it counts as asked for, so it comes again after a stall, not at once."""
         self.have.discard(index)
         self.asked.add(index)
+        self._first = min(self._first, index)
 
     def stalled(self, now: float, most: int) -> tuple[int, ...]:
         """The chunks to ask for again (subscribe anew) after a stall, `most` at most; empty while things move."""
@@ -100,8 +103,10 @@ class Download:
         return again
 
     def _ask(self, count: int) -> tuple[int, ...]:
-        lacking = (i for i in range(len(self.blob.hashes)) if i not in self.have and i not in self.asked)
-        fresh = tuple(i for _, i in zip(range(max(0, count)), lacking, strict=False))
+        while self._first in self.have:
+            self._first += 1
+        lacking = (i for i in range(self._first, len(self.blob.hashes)) if i not in self.have and i not in self.asked)
+        fresh = tuple(islice(lacking, max(0, count)))
         for index in fresh:
             self._asking(index)
         return fresh

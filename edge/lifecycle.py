@@ -28,6 +28,7 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
     (Phase.SHADOW, Event.JOINED): Phase.LIVE_SPLIT,
     (Phase.SHADOW, Event.DEGRADED): Phase.REVERTING,
     (Phase.SHADOW, Event.WITHDRAWN): Phase.REVERTING,
+    (Phase.PROBATION, Event.OFFERED): Phase.FETCHING,
     (Phase.PROBATION, Event.SOAKED): Phase.STEADY,
     (Phase.PROBATION, Event.DEGRADED): Phase.REVERTING,
     (Phase.PROBATION, Event.WITHDRAWN): Phase.REVERTING,
@@ -36,6 +37,7 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
     (Phase.LIVE_SPLIT, Event.DEGRADED): Phase.REVERTING,
     (Phase.LIVE_SPLIT, Event.WITHDRAWN): Phase.REVERTING,
     (Phase.REVERTING, Event.RETURNED): Phase.STEADY,
+    (Phase.REVERTING, Event.BACK_ON_TRIAL): Phase.PROBATION,
     (Phase.REVERTING, Event.EMPTIED): Phase.NO_MODEL,
 }
 

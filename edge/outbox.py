@@ -24,7 +24,7 @@ import msgspec
 
 from edge import gaps, overflow
 from edge.database import Database, Factory, Schema, last_written, obstacle
-from edge.renumbering import FURTHEST, renumber
+from edge.renumbering import FURTHEST, missing, renumber
 from edge.untold import Untold
 from sync import codec
 from sync.commands import ANSWER
@@ -106,24 +106,24 @@ class Outbox:
             found.append((Kind(kind), n, bytes(document)))
         return found
 
-    def acknowledged(self, kind: Kind, epoch: int, n: int) -> bool:
-        """The core committed everything of this kind up to `n`. Unsigned: another epoch or an impossible `n` is
-        ignored. True where the core has more than this file knows of: it lost its end (`edge.renumbering`)."""
+    def acknowledged(self, kind: Kind, epoch: int, n: int, boot: str = "") -> bool:
+        """The core committed everything of this kind up to `n`, which that `boot` wrote. Unsigned: another epoch or an
+        impossible `n` is ignored. True where the core has what this file knows nothing of: it lost its end."""
         if epoch != self.epoch or not 0 <= n <= LAST:
             return False
-        behind = kind in OURS and self.last(kind) < n <= FURTHEST
         self._answers[kind] = n
         try:
             with self._db.transaction() as db:
-                if behind:
-                    renumber(db, epoch, kind, n, self.boot)
+                since = missing(db, epoch, kind, n, boot, self.boot) if kind in OURS and n <= FURTHEST else ""
+                if since:
+                    renumber(db, epoch, kind, n, since)
                 db.execute("DELETE FROM record WHERE epoch = ? AND kind = ? AND n <= ?", (epoch, kind, n))
                 self._bridge(kind, n)
         except (sqlite3.Error, OSError) as error:
             if not obstacle(error):
                 raise
             return False  # the core acknowledges again when it is sent again
-        return behind
+        return bool(since)
 
     def answer(self, kind: Kind) -> int | None:
         """Where the core said it stands, once: None until it says so again."""

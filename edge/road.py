@@ -88,7 +88,7 @@ def sample(waiting: Waiting) -> Sample:
     rows, columns = content.shape
     return Sample(
         said.id, said.entity, said.ts, content.arrived or said.ts, said.release or 0, (rows, columns), content.window,
-        said.value, said.probabilities, content.label,
+        said.value, said.probabilities, content.label, content.basis,
     )  # fmt: skip
 
 

@@ -19,8 +19,10 @@ PINNED = 2  # committed releases kept on disk behind the one that serves
 
 
 def offer(d: Deployment, order: ModelOrder, now: float) -> Deployment:
-    """A signed assignment names another release: start to fetch it."""
-    return _to(d, Event.OFFERED, now, order=order, candidate=None, reason="")
+    """A signed assignment names another release: start to fetch it. Who answers on trial meanwhile, because nothing
+    else would (`edge.agent.standing`), still has its trial before it."""
+    serving = replace(d.serving, unsoaked=True) if d.serving and d.phase is Phase.PROBATION else d.serving
+    return _to(d, Event.OFFERED, now, order=order, candidate=None, reason="", serving=serving)
 
 
 def admit(d: Deployment, candidate: Slot) -> Deployment:
@@ -131,7 +133,7 @@ def routes(d: Deployment) -> Routes:
 
 def mark_good(d: Deployment, now: float) -> Deployment:
     """Committed: it passed probation."""
-    return _to(d, Event.SOAKED, now)
+    return _to(d, Event.SOAKED, now, serving=replace(d.serving, unsoaked=False) if d.serving else None)
 
 
 def give_up(d: Deployment, event: Event, reason: str, now: float) -> Deployment:
@@ -148,6 +150,11 @@ def give_up(d: Deployment, event: Event, reason: str, now: float) -> Deployment:
     behind = fallbacks(d)
     serving = behind[0] if behind else None
     return _to(d, event, now, serving=serving, previous=behind[1:], validated=None, reason=reason)
+
+
+def drop_serving(d: Deployment, reason: str, now: float) -> Deployment:
+    """A verdict on the release that answers while another is on its way: who is behind it, or nobody, answers."""
+    return give_up(drop_previous(d), Event.WITHDRAWN, reason, now)
 
 
 def fallbacks(d: Deployment) -> tuple[Slot, ...]:
@@ -186,10 +193,11 @@ def forget(d: Deployment, number: int) -> Deployment:
 
 
 def returned(d: Deployment, validated: Validated | None, now: float) -> Deployment:
-    """Whoever should answer now does: the previous release, or (declared) nobody."""
+    """Whoever should answer now does: the previous release, which may have its trial before it, or (declared)
+    nobody."""
     if d.serving is None:
         return _to(d, Event.EMPTIED, now, validated=validated, lanes=())
-    return _to(d, Event.RETURNED, now, validated=validated)
+    return _to(d, Event.BACK_ON_TRIAL if d.serving.unsoaked else Event.RETURNED, now, validated=validated)
 
 
 def resumed(d: Deployment) -> Deployment:

@@ -47,6 +47,7 @@ class Event(StrEnum):
     SOAKED = "soaked"  # enough answers in probation without a breach
     DEGRADED = "degraded"  # a guardrail broke or the pairs spoke against it, in shadow or while it served
     RETURNED = "returned"  # the previous release answers again
+    BACK_ON_TRIAL = "back_on_trial"  # who answers again had not passed its trial when a newer order came
     EMPTIED = "emptied"  # there is no previous release: no model, declared as such
 
 
@@ -77,6 +78,7 @@ class Slot(msgspec.Struct, frozen=True):
     rss_mb: float = 0.0  # ... and the memory it took (MiB)
     crashes: tuple[float, ...] = ()  # when it ended the agent's process, the newest few
     refused: tuple[Digest, ...] = ()  # variants of it that failed their proof here, by plaintext digest
+    unsoaked: bool = False  # it answers, or did, though its trial is not over: nothing else would have answered
 
 
 class Lane(msgspec.Struct, frozen=True):

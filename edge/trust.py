@@ -5,9 +5,9 @@ without any network, so it never blocks and never trusts the hint: a missing fil
 tuf's own files are renamed without fsync, so the versions it accepted are also kept in the journal (`versions`);
 anything lower is refused, even after its folder was lost. Only a new root lowers that mark, and only for what the
 keys it took away had signed: so a thief who counted to the end can be followed. A release that passed leaves a
-*record*: the metadata and manifest bytes, by which every later load is verified offline, ignoring expiry. Expiry
-blocks installing, never running. tuf reads the machine's clock itself: what it lets pass is held against the time
-that the walker knows as well, which on a box without a clock is later.
+*record* (`edge.accepted`), by which every later load is verified offline, ignoring expiry. Expiry blocks installing,
+never running. tuf reads the machine's clock itself: what it lets pass is held against the time that the walker knows as
+well, which on a box without a clock is later.
 
 What is no longer among the signed targets was revoked, and `revoked` says so of what this device holds. The chain of
 roots is followed for itself besides (`edge.roots`).
@@ -15,7 +15,6 @@ roots is followed for itself besides (`edge.roots`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,17 +28,20 @@ from tuf.api.exceptions import (
     ExpiredMetadataError,
     RepositoryError,
 )
-from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets
+from tuf.api.metadata import Metadata, Snapshot, TargetFile, Targets
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from edge import roots
-from sync import codec
-from sync.errors import Malformed, SyncError, Untrusted
-from sync.manifest import LIMIT, Manifest, role_of, target_path
+from edge.accepted import Record, Unrecorded, delegated, verify
+from sync.errors import SyncError, Untrusted
+from sync.manifest import Manifest, auto_role_of, role_of, target_path
 from sync.names import LAST, Digest, ModelName, TrustFile
 
 CONFIG = UpdaterConfig(prefix_targets_with_hash=True)
 _TOP = ("root", "timestamp", "snapshot", "targets")
+
+__all__ = ["Accepted", "DiskRefused", "Expired", "Incomplete", "Record", "Standing", "Unrecorded", "accept", "revoked",
+           "verify", "wanted"]  # fmt: skip
 
 
 class Incomplete(SyncError):
@@ -58,21 +60,6 @@ class DiskRefused(Incomplete):
     """tuf could not keep what came: nothing is wrong with it, and nothing else has to come."""
 
     code = "disk-refused"
-
-
-class Record(msgspec.Struct, frozen=True):
-    """The accepted-release record: all bytes needed to verify one release offline."""
-
-    root: bytes
-    targets: bytes
-    role: bytes
-    manifest: bytes
-
-
-class Unrecorded(Malformed):
-    """A release without an accepted-release record that can be read: nothing is wrong with it, it is got anew."""
-
-    code = "record-lost"
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -154,7 +141,8 @@ def accept(
     manifest = files.get(f"{digest}.manifest")
     if manifest is None:
         raise Incomplete(f"manifest {digest[:12]} has not arrived")
-    record = Record(found["root"], found["targets"], found[role_of(model)], manifest)
+    auto = found.get(auto_role_of(model), b"")  # only where the model's own role does not name the release
+    record = Record(found["root"], found["targets"], found[role_of(model)], manifest, auto)
     return Accepted(verify(record, model, number), record, current.mark)
 
 
@@ -175,29 +163,6 @@ def revoked(
     return Standing(gone, current.found["root"], current.mark)
 
 
-def verify(record: Record, model: ModelName, number: int) -> Manifest:
-    """The manifest of an accepted release, verified from its record alone; raises Untrusted or Malformed."""
-    name, path = role_of(model), target_path(model, number)
-    try:
-        root, targets = roots.parse(record.root, Root), roots.parse(record.targets, Targets)
-        role = roots.parse(record.role, Targets)
-        roots.vouched(root.signed, "root", root)
-        roots.vouched(root.signed, "targets", targets)
-        roots.vouched(targets.signed, name, role)
-    except (RepositoryError, ValueError) as error:
-        raise Untrusted(f"record of {model} {number}: {error}") from error
-    delegations = targets.signed.delegations
-    if delegations is None or not delegations.roles or not delegations.roles[name].is_delegated_path(path):
-        raise Untrusted(f"record of {model} {number}: {name} may not sign {path}")
-    target = role.signed.targets.get(path)
-    if target is None or target.hashes.get("sha256") != hashlib.sha256(record.manifest).hexdigest():
-        raise Untrusted(f"record of {model} {number}: the manifest is not the one that was signed")
-    manifest = codec.decode(Manifest, record.manifest, LIMIT)
-    if manifest.model != model or manifest.number != number:
-        raise Untrusted(f"manifest says {manifest.model} {manifest.number}, signed as {model} {number}")
-    return manifest
-
-
 def _refreshed(
     folder: Path,
     root: bytes,
@@ -215,7 +180,7 @@ def _refreshed(
         )  # fmt: skip
         updater.refresh()
         digests = {one: _digest(updater.get_targetinfo(target_path(*one))) for one in asked}
-        found = _kept(folder, {role_of(model) for model, _ in asked})
+        found = _kept(folder, {role for one in asked for role in _looked_into(folder, *one)})
         _check_current(found, now)
         return _Current(found, digests, _raised(_under(folder, root, found["root"], floor), found))
     except (RepositoryError, DownloadLengthMismatchError, ValueError) as error:
@@ -236,6 +201,16 @@ def _kept(folder: Path, roles: Iterable[str]) -> dict[str, bytes]:
     """The metadata tuf's client keeps after a refresh; of the models' roles those that are one."""
     models = [role for role in roles if (folder / f"{role}.json").exists()]
     return {name: (folder / f"{name}.json").read_bytes() for name in (*_TOP, *models)}
+
+
+def _looked_into(folder: Path, model: ModelName, number: int) -> Iterator[str]:
+    """Whose metadata tuf's client has just gone through for a release: the core's only where people's does not name it.
+    What it did not go through may lie there since another time."""
+    yield role_of(model)
+    if (people := folder / f"{role_of(model)}.json").exists():
+        role, path = roots.parse(people.read_bytes(), Targets).signed, target_path(model, number)
+        if path not in role.targets and delegated(role, model, path) is not None:
+            yield auto_role_of(model)
 
 
 def _check_current(found: Mapping[str, bytes], now: float) -> None:

@@ -13,9 +13,9 @@ import msgspec
 
 from sync.errors import Malformed
 from sync.names import LAST, BadName, Count, Digest, ModelName
+from sync.reports import ANY
 
 FOR_GOOD = LAST  # the retry generation of a verdict that none lifts
-ANY = Digest("0" * 64)  # the artifact or manifest of a verdict that may be against any
 EVERY = ""  # the model of a verdict that may be on any
 
 TABLE = """

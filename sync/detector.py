@@ -11,6 +11,8 @@ Neighbouring windows resemble each other, which would let one odd stretch win ma
 turns, window t feeding detector t mod b, and the alarm is on the mean of R over streams and detectors: R >= A. If the
 windows of each turn rank like calibration windows, the chance of a false alarm in n windows is at most n / A, however
 the turns depend on each other (each R exceeds A within n/b windows with a chance of at most n/bA; there are b).
+The calibration is a sample, and windows that stay alike count once in it: where it holds few, an unlucky device's bets
+win on average, and no level keeps it quiet. Hence a baseline of some 80 lags (docs/adr/0013 has the figures).
 
 A statistical alarm without a material effect (debiased PSI of the newest windows) is a notice, not an alarm. Only the
 windows decide: cut differently into pushes, or replayed from a state, they give the same verdicts.

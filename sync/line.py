@@ -1,9 +1,9 @@
 """The thread under one MQTT session: it joins the broker, reads and writes, and joins again.
 
-paho's own thread would do, but for three things. It wakes itself through a socket for each message that is sent from
+paho's own thread would do, but for four things. It wakes itself through a socket for each message that is sent from
 where one is received, which costs an answer more than its question. It ends for ever, in silence, where a receiver
-raises: here the line is dropped, told, and tried again. And it hands over neither why a try failed nor how long to wait
-for the next.
+raises: here the line is dropped, told, and tried again. It does not say which message is the last of those that came
+together. And it hands over neither why a try failed nor how long to wait for the next.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sync.packets import Client
 
 TURN_MS = 1000  # between two looks at the keepalive, at most
 LAST = 5  # turns in which nothing more could be written, until an ended session is given up
+TOGETHER = 64  # packets that are read, at most, until what they led to is written
 _WAKE = b"\0"
 _MANY = 4096  # wakings that are taken together
 
@@ -31,10 +32,17 @@ log = logging.getLogger("falaj.mqtt")
 class Line:
     """Keeps `client` joined, through paho's functions for foreign loops. `failed` is told why a try to connect or a
     session came to nothing, where paho's own callbacks do not tell it; `pause` says how many seconds to wait before the
-    next try. All callbacks come from this thread."""
+    next try; `drained` is called whenever what had come together was handed over. All callbacks come from this
+    thread."""
 
-    def __init__(self, client: Client, failed: Callable[[str], None], pause: Callable[[], float]) -> None:
-        self._client, self._failed, self._pause = client, failed, pause
+    def __init__(
+        self,
+        client: Client,
+        failed: Callable[[str], None],
+        pause: Callable[[], float],
+        drained: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._client, self._failed, self._pause, self._drained = client, failed, pause, drained
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="falaj-mqtt", daemon=True)
         client.on_socket_register_write = self._wake
@@ -106,7 +114,7 @@ class Line:
             ready = dict(poll.poll(0 if self._held(line) else TURN_MS))
             if ready.pop(self._woken.fileno(), 0):
                 self._woken.recv(_MANY)
-            if (ready or self._held(line)) and self._client.loop_read():
+            if (ready or self._held(line)) and self._read():
                 return
             if self._client.want_write() and self._client.loop_write():
                 return
@@ -114,9 +122,21 @@ class Line:
                 return
             left -= goodbye
 
+    def _read(self) -> bool:
+        """Hands over what has come together, until that leads to something to write; whether the session is lost."""
+        try:
+            for _ in range(TOGETHER):
+                if self._client.loop_read():
+                    return True
+                if not self._client.holds or self._client.want_write():
+                    break
+            return False
+        finally:
+            self._drained()
+
     def _held(self, line: paho.SocketLike) -> bool:
         """Whether there is something to read that no poll tells of: read ahead, or opened by TLS already."""
-        return bool(self._client.ahead) or (isinstance(line, ssl.SSLSocket) and line.pending() > 0)
+        return self._client.holds or (isinstance(line, ssl.SSLSocket) and line.pending() > 0)
 
     def _close(self) -> None:
         """Lets go of a line that paho still holds."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -13,8 +12,7 @@ class LinkDown(Exception):
     """The link is not there or refuses; what to do next stands in the message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """One message that arrived. `retained` is true for the broker's stored copy, not for a live one; `receipt` is
     what `acknowledge` needs on a link that leaves acknowledging to its receiver."""
 
@@ -27,8 +25,7 @@ class Message:
     correlation: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(msgspec.Struct, frozen=True):
     """One message to send."""
 
     topic: str

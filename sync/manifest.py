@@ -5,13 +5,15 @@ It is plain on the broker, so it never contains a reading (golden vectors are a 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from sync.bindings import Binding as Binding
+from sync.errors import Malformed
 from sync.features import TensorSpec, WindowSpec
 from sync.names import Count, Digest, LookupName, ModelName, TenantId
 
@@ -20,6 +22,8 @@ CHUNK_LIMIT = 1 << 20  # bytes of a chunk, which is one message: a broker and a 
 LIMIT = 256 * 1024  # bytes of a manifest: 64 MiB in 96 KiB chunks needs about 50 KB of hashes
 
 LEAST_BASELINE = 80  # drift windows: below 40 for calibration a detector must say "not calibrated"
+
+_LEARNED = frozenset({"number", "created", "variants", "golden", "lineage"})  # what each training makes anew
 
 _VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){0,2}")
 
@@ -60,14 +64,15 @@ class Profile(msgspec.Struct, frozen=True):
 class Drift(msgspec.Struct, frozen=True):
     """How a device watches its streams for drift (`sync.detector`).
 
-    `window` rows a drift window, `baseline` windows after commit before it decides, `alarm` the mean number of windows
-    to a false alarm. `material` is the debiased PSI over the newest `recent` windows above which a change matters.
-    `turns` fixes how many detectors are interleaved; None lets the calibration scores choose it.
+    `window` rows a drift window, `baseline` windows after commit before it decides, `alarm` the level: while nothing
+    changes, on average at least so many windows to an alarm, if the baseline is long enough (docs/adr/0013). `material`
+    is the debiased PSI over the newest `recent` windows above which a change matters. `turns` fixes how many detectors
+    are interleaved; None lets the calibration scores choose it.
     """
 
     window: int = 50
-    baseline: int = 480
-    alarm: float = 10_000.0
+    baseline: int = 960
+    alarm: float = 1_000_000.0
     material: float = 0.05
     turns: int | None = None
     recent: int = 24
@@ -208,6 +213,22 @@ def target_path(model: ModelName, number: int) -> str:
 def role_of(model: ModelName) -> str:
     """The delegated TUF role that signs a model's releases; the dot keeps it apart from the top-level roles."""
     return f"model.{model}"
+
+
+def auto_role_of(model: ModelName) -> str:
+    """The role that `role_of(model)` may delegate to, by which the core itself signs releases of the model."""
+    return f"auto.{model}"
+
+
+def terms_of(payload: bytes) -> Digest:
+    """The digest of all that a manifest (its bytes) says besides what was learned: of what it answers and hears, what
+    may leave the device and what it may cost. Fields of later versions are part of it. Raises Malformed."""
+    try:
+        document = msgspec.json.decode(payload, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"manifest: {error}") from error
+    terms = {name: said for name, said in document.items() if name not in _LEARNED}
+    return Digest(hashlib.sha256(msgspec.json.encode(terms, order="sorted")).hexdigest())
 
 
 def all_labels(own: Collection[str], given: Collection[str]) -> frozenset[str]:

@@ -114,10 +114,12 @@ class Labels(msgspec.Struct, frozen=True):
 
 
 class Ack(msgspec.Struct, frozen=True):
-    """All records of this kind up to number `n` are committed at the core."""
+    """All records of this kind up to number `n` are committed at the core. `boot` is of the start that wrote that one,
+    so that a device whose outbox lost its end knows that another has its number; empty: not told."""
 
     epoch: Count
     n: Count
+    boot: str = ""
     v: int = PROTOCOL
 
 

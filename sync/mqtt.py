@@ -80,9 +80,10 @@ class MqttLink:
     `acknowledge(receipt)`. With `queue_when_down`, publishes wait in memory for the session (a local broker);
     without, they are dropped (the uplink: state is told again after every reconnect). With `retain_as_published`,
     `Message.retained` is also true for a live message that the broker was told to keep. `confirmed` is called from
-    the link's thread after each QoS 1 publish that the broker answered; `unconfirmed` says how many are left. `chance`
-    gives numbers from 0 to 1: clients that were lost together come back one by one. `session` counts the sessions that
-    came up, `limit` is the largest packet (bytes) that the broker of this one takes; 0: any.
+    the link's thread after each QoS 1 publish that the broker answered; `unconfirmed` says how many are left; `drained`
+    is called there after the last of the messages that came together. `chance` gives numbers from 0 to 1: clients that
+    were lost together come back one by one. `session` counts the sessions that came up, `limit` is the largest packet
+    (bytes) that the broker of this one takes; 0: any.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class MqttLink:
         retain_as_published: bool = False,
         refused: Callable[[str], None] = lambda text: None,
         confirmed: Callable[[], None] = lambda: None,
+        drained: Callable[[], None] = lambda: None,
         chance: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self._broker, self._queue, self._refused = broker, queue_when_down, refused
@@ -130,10 +132,11 @@ class MqttLink:
         client.on_subscribe = self._on_subscribe
         client.on_unsubscribe = self._on_unsubscribe
         self._client = client
-        self._line = Line(client, self._on_failed, self._pause)
+        self._line = Line(client, self._on_failed, self._pause, drained)
 
     def start(self, receiver: Receiver, watcher: Watcher) -> None:
-        self._receiver, self._watcher = receiver, watcher
+        self._receiver = self._client.received = receiver
+        self._watcher = watcher
         wishes = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         wishes.SessionExpiryInterval = self._broker.session_expiry
         wishes.MaximumPacketSize = self._client.largest

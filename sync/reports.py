@@ -104,6 +104,9 @@ class RoadReport(msgspec.Struct, frozen=True):
     held_back: int = 0  # samples that wait for tomorrow's budget
 
 
+ANY = Digest("0" * 64)  # the manifest of a verdict that a device cannot read any more: it bars every other release
+
+
 class ModelReport(msgspec.Struct, frozen=True):
     """One model on one device. `answers` and `errors` count since the serving release started to serve."""
 

@@ -28,6 +28,7 @@ from sync.errors import Malformed, Untrusted
 
 DIRECTOR_FIELD = "x-falaj-director"  # in the TUF root: the director's keys, so that the root rotates them too
 NAME_FIELD = "x-falaj-name"  # in a key of the root: who holds it
+TERMS_FIELD = "x-falaj-terms"  # in the delegation of an `auto` role: the terms its releases keep (`sync.manifest`)
 
 Document = TypeVar("Document")
 Keys = list[Key]  # public keys, one of which must have signed

@@ -11,12 +11,14 @@ import msgspec
 from sync import codec
 from sync.errors import Damaged, Malformed
 from sync.names import DeviceId, TenantId
+from sync.remembered import NO_BASIS, Basis
 from sync.sealing import unwrap, wrap
 
 
 class Sample(msgspec.Struct, frozen=True):
     """One prediction: its input window (float32, little endian, row-major, `shape` rows x channels), what was served,
-    and what it really was. `ts` is the event time of the window's last row, `arrived` the device's clock."""
+    and what it really was. `ts` is the event time of the window's last row, `arrived` the device's clock; `basis` is
+    what the answer rests on besides, so that it can be made again."""
 
     id: str
     entity: str
@@ -28,6 +30,7 @@ class Sample(msgspec.Struct, frozen=True):
     value: str | float | None
     probabilities: tuple[float, ...] = ()
     label: str | None = None
+    basis: Basis = NO_BASIS
 
 
 class Batch(msgspec.Struct, frozen=True):

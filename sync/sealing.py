@@ -12,8 +12,11 @@ length and digest as it was before.
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
+from io import BufferedIOBase
 from typing import Annotated
 
 import msgspec
@@ -38,6 +41,7 @@ SAMPLE = 1 << 20  # bytes that are packed to see whether it may pay
 MOST = 1 << 40  # bytes that an object may declare
 STREAM, PACKED = "A256GCM-STREAM", "DEFLATE+A256GCM-STREAM"
 _TAG = 16
+_HEADER = 4096  # bytes of one at most
 _suite = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
@@ -69,36 +73,33 @@ def seal(plain: bytes, key: bytes, tenant: TenantId, name: str, *, pack: bool = 
     return b"".join(parts)
 
 
-def unseal(sealed: bytes, key: bytes, tenant: TenantId, name: str, most: int | None = None) -> bytes:
-    """The plaintext; raises Damaged unless every bit, the tenant and the name are as sealed, and before it is unpacked
-    if it declares more than `most` bytes: a packed one may become a thousand times as large."""
+def unseal(sealed: bytes | BufferedIOBase, key: bytes, tenant: TenantId, name: str, most: int | None = None) -> bytes:
+    """The plaintext of an object, or of an open file that holds one, which is read a segment at a time; raises Damaged
+    unless every bit, the tenant and the name are as sealed, and before it is unpacked if it declares more than `most`
+    bytes: a packed one may become a thousand times as large. OSError if the file does not read."""
     if len(key) != KEY_BYTES:
         raise Damaged(f"the key of {name} has {len(key)} bytes, not {KEY_BYTES}")
-    header, start = _read_header(sealed)
+    file = io.BytesIO(sealed) if isinstance(sealed, bytes) else sealed
+    header, head = _read_header(file)
     if header.tenant != tenant or header.object != name:
         raise Damaged(f"sealed for {header.tenant}/{header.object}, not {tenant}/{name}")
     if most is not None and header.length > most:
         raise Damaged(f"{name}: {header.length} bytes declared, {most} are allowed")
-    head, cipher, parts = sealed[:start], AESGCM(key), []
-    step = header.segment + _TAG
-    body = memoryview(sealed)[start:]
-    count = max(1, -(-len(body) // step))
-    try:
-        for i in range(count):
-            piece = body[i * step : (i + 1) * step]
-            parts.append(cipher.decrypt(_nonce(i, last=i == count - 1), piece, head))
-    except InvalidTag as error:
-        raise Damaged(f"segment {i} of {name} does not open") from error
-    plain = b"".join(parts)
+    pieces = _segments(file, AESGCM(key), header, head)
     if header.alg == PACKED:
-        plain = _unpacked(plain, header.length, name)
-    if len(plain) != header.length:
-        raise Damaged(f"{name}: {len(plain)} bytes inside, {header.length} declared")
-    return plain
+        pieces = _unpacked(pieces, header.length, name)
+    plain = io.BytesIO()
+    for piece in pieces:
+        plain.write(piece)
+    if plain.tell() != header.length:
+        raise Damaged(f"{name}: {plain.tell()} bytes inside, {header.length} declared")
+    return plain.getvalue()
 
 
-def unseal_artifact(sealed: bytes, key: bytes, tenant: TenantId, plain: Digest, most: int | None = None) -> bytes:
-    """Unseals an object named by its plaintext digest, of `most` bytes, and checks that digest."""
+def unseal_artifact(
+    sealed: bytes | BufferedIOBase, key: bytes, tenant: TenantId, plain: Digest, most: int | None = None
+) -> bytes:
+    """Unseals an object named by its plaintext digest, of `most` bytes, and checks that digest. Raises as `unseal`."""
     content = unseal(sealed, key, tenant, plain, most)
     if digest(content) != plain:
         raise Damaged(f"content digest is {digest(content)}, not {plain}")
@@ -160,6 +161,21 @@ def _nonce(index: int, *, last: bool) -> bytes:
     return bytes([last]) + b"\0\0\0" + struct.pack(">Q", index)
 
 
+def _segments(file: BufferedIOBase, cipher: AESGCM, header: Header, head: bytes) -> Iterator[bytes]:
+    """The segments of the object in `file`, which is read from behind `head`, opened one after the other."""
+    step = header.segment + _TAG
+    length = file.seek(0, io.SEEK_END) - len(head)
+    file.seek(len(head))
+    held = memoryview(bytearray(min(step, length)))
+    count = max(1, -(-length // step))
+    for i in range(count):
+        piece = held[: file.readinto(held)]
+        try:
+            yield cipher.decrypt(_nonce(i, last=i == count - 1), piece, head)
+        except InvalidTag as error:
+            raise Damaged(f"segment {i} of {header.object} does not open") from error
+
+
 def _packed(plain: bytes) -> bytes | None:
     """`plain` packed, or None where that does not pay; weights in floats hardly ever do."""
     if len(zlib.compress(plain[:SAMPLE])) > PAYS * min(len(plain), SAMPLE):
@@ -168,24 +184,34 @@ def _packed(plain: bytes) -> bytes | None:
     return packed if len(packed) <= PAYS * len(plain) else None
 
 
-def _unpacked(packed: bytes, length: int, name: str) -> bytes:
-    """Never more than one byte beyond the declared length, whatever it would unpack to."""
-    try:
-        return zlib.decompressobj().decompress(packed, length + 1)
-    except zlib.error as error:
-        raise Damaged(f"{name} does not unpack: {error}") from error
+def _unpacked(pieces: Iterable[bytes], length: int, name: str) -> Iterator[bytes]:
+    """In steps of a segment, and never more than one byte beyond the declared length, whatever it would unpack to."""
+    unpacker, left = zlib.decompressobj(), length + 1
+    for packed in pieces:
+        full = True  # as long as a step is filled more may come of what was put in
+        while left and full:
+            step = min(left, SEGMENT)
+            try:
+                plain = unpacker.decompress(packed, step)
+            except zlib.error as error:
+                raise Damaged(f"{name} does not unpack: {error}") from error
+            packed, full, left = unpacker.unconsumed_tail, len(plain) == step, left - len(plain)
+            yield plain
 
 
-def _read_header(sealed: bytes) -> tuple[Header, int]:
-    if len(sealed) < 8 or sealed[:4] != MAGIC:
+def _read_header(file: BufferedIOBase) -> tuple[Header, bytes]:
+    """What the object says of itself, and the bytes that say so, from its magic on."""
+    start = file.read(8)
+    if len(start) < 8 or start[:4] != MAGIC:
         raise Damaged("not a sealed object")
-    (length,) = struct.unpack(">I", sealed[4:8])
-    if length > 4096 or len(sealed) < 8 + length:
+    (length,) = struct.unpack(">I", start[4:])
+    said = file.read(min(length, _HEADER))
+    if len(said) < length:
         raise Damaged("sealed object with a broken header")
     try:
-        header = codec.decode(Header, bytes(sealed[8 : 8 + length]))
+        header = codec.decode(Header, said)
     except Malformed as error:
         raise Damaged(f"sealed object: {error}") from error
     if header.alg not in (STREAM, PACKED) or not 1024 <= header.segment <= 1 << 24:
         raise Damaged(f"sealed object: unknown form {header.alg!r}")
-    return header, 8 + length
+    return header, start + said

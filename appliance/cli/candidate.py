@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from appliance.cli import verdicts
+from appliance.cli import screens, verdicts
 from appliance.cli.clients import api
 from appliance.cli.options import actor, core_dir, dir_words, json_option, reason_option, show
 from core.orders import Override
@@ -26,7 +26,8 @@ def list_candidates(limit: int, folder: Path | None, as_json: bool) -> None:
     core = api(folder)
     rows = core.get(f"/v1/candidates?limit={limit}")["candidates"]
     staged = {row["candidate"]: row["number"] for row in core.get("/v1/releases?limit=1000")["releases"]}
-    show(as_json, rows, verdicts.candidate_lines(rows, staged) or verdicts.NO_CANDIDATE)
+    by_core = screens.releases_by_core(core.get("/v1/status")["trust"])
+    show(as_json, rows, verdicts.candidate_lines(rows, staged, by_core) or verdicts.NO_CANDIDATE)
 
 
 @candidate.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def metrics(name: DeviceId | None, model: ModelName | None, folder: Path | None,
     """Answers, errors, times and estimated accuracy of each release, on device NAME or added up over the fleet."""
     asked = {key: value for key, value in (("device", name), ("model", model)) if value is not None}
     found = api(folder).get(f"/v1/performance?{urlencode(asked)}")
-    lines = fleet_lines(found["fleet"]) if name is None else device_lines(found)
+    lines = fleet_lines(found["fleet"], found["made_again"]) if name is None else device_lines(found)
     show(as_json, found, lines or NOTHING)
 
 
@@ -37,23 +37,47 @@ def device_lines(found: Document) -> list[str]:
     for row in found["devices"]:
         key = row["model"], row["number"]
         lines.append(f"{key[0]}@{key[1]}  {_span(row['until'], row['span'])}: {_figures(row['newest'])}{_rate(row)}")
-        lines.append(f"  {_accuracy(row['newest'], row)}")
+        lines.append(f"  {_accuracy(row['newest'], row['calibrated'], row)}")
         strange = [f"{name} {share:.1%}" for name, share in row["outside"].items() if share]
         if strange:
             lines.append(f"  inputs unlike the baseline in the newest drift window: {', '.join(strange)}")
-        lines.append(f"  since {_moment(row['since'])}: {_figures(row['total'])}; {_accuracy(row['total'])}")
+        lines.append(
+            f"  since {_moment(row['since'])}: {_figures(row['total'])}; {_accuracy(row['total'], row['calibrated'])}"
+        )
+        lines += [f"  {_skew(one)}" for one in found["skew"] if (one["model"], one["number"]) == key]
         own = [one for one in found["intervals"] if (one["model"], one["number"]) == key]
         lines += [f"    {_span(one['ts'], one['span'])}  {_figures(one['figures'])}" for one in own[:-1]]
-    return lines
+    told = {(row["model"], row["number"]) for row in found["devices"]}
+    return lines + _other_lines(found["skew"], told)
 
 
-def fleet_lines(releases: list[Document]) -> list[str]:
-    """Each release, added up over the devices that told of it."""
-    return [
+def fleet_lines(releases: Sequence[Document], made_again: Sequence[Document] = ()) -> list[str]:
+    """Each release, added up over the devices that told of it, and what the core made again of its answers."""
+    lines = []
+    for row in releases:
+        lines.append(_fleet_line(row))
+        key = row["model"], row["number"]
+        lines += [f"  {_skew(one)}" for one in made_again if (one["model"], one["number"]) == key]
+    return lines + _other_lines(made_again, {(row["model"], row["number"]) for row in releases})
+
+
+def _other_lines(made_again: Sequence[Document], told: Collection[tuple[str, int]]) -> list[str]:
+    """Of releases that nobody told of otherwise."""
+    others = [one for one in made_again if (one["model"], one["number"]) not in told]
+    return [f"{one['model']}@{one['number']}  {_skew(one)}" for one in others]
+
+
+def _skew(row: Document) -> str:
+    told = f"{row['mismatching']:,} of {row['cells']:,} cells, of {row['predictions']:,} predictions, differ"
+    left = f"; {row['unchecked']:,} could not be made again" if row["unchecked"] else ""
+    return f"made again by the core: {told}{left}"
+
+
+def _fleet_line(row: Document) -> str:
+    return (
         f"{row['model']}@{row['number']}  on {row['devices']} devices: {_figures(row['total'])}; "
-        f"{_accuracy(row['total'])}"
-        for row in releases
-    ]
+        f"{_accuracy(row['total'], row['calibrated'])}"
+    )
 
 
 def _figures(row: Document) -> str:
@@ -71,13 +95,14 @@ def _rate(row: Document) -> str:
     return "" if row["per_hour"] is None else f", {row['per_hour']:,.0f} an hour"
 
 
-def _accuracy(figures: Document, row: Document | None = None) -> str:
+def _accuracy(figures: Document, calibrated: bool, row: Document | None = None) -> str:
     estimated = figures["estimated"]
     if estimated is None:
         told = "estimated accuracy: none, its outputs are no probabilities of classes"
     else:
         doubt = "; an input is unlike the baseline, so it says little" if row and row["doubtful"] else ""
-        told = f"estimated accuracy {estimated:.1%} by {figures['seen']:,} answers{doubt}"
+        sure = "calibrated" if calibrated else "not calibrated"
+        told = f"estimated accuracy {estimated:.1%} ({sure}) by {figures['seen']:,} answers{doubt}"
     if row and row["labels"]:
         told += f"; by labels {row['right'] / row['labels']:.1%} of {row['labels']:,}"
     return told

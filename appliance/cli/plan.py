@@ -14,7 +14,7 @@ from appliance.cli.clients import api
 from appliance.cli.options import core_dir, dir_words, json_option, show
 from appliance.project_file import read_project
 from core.breaking import declared
-from core.project import Config, Model, Project
+from core.project import Config, Model, Project, View
 from core.rollout.power import Needs, needs, refuse
 from sync import codec
 from sync.messages import Gates
@@ -33,18 +33,20 @@ def plan(file: Path, folder: Path | None, as_json: bool) -> None:
     """
     project = read_project(file)
     models = {name: evidence(model) for name, model in sorted(project.models.items())}
+    watched = {name: watching(model, project.views[model.view]) for name, model in sorted(project.models.items())}
     try:
         applied, alone = _applied(folder), ""
     except CoreAway as away:
         applied, alone = None, f"compared with nothing: {away}"
     changed = changes(applied, project) if not alone else None
     breaks = declared(applied, project)
-    document = {"changes": changed, "not_compared": alone, "breaking": breaks, "models": models}
+    document = {"changes": changed, "not_compared": alone, "breaking": breaks, "models": models, "drift": watched}
     lines = [alone] if changed is None else [*_change_lines(changed, applied is None)]
     if changed is not None and any(names for part in changed.values() for names in part.values()):
         lines.append(f"  take it in: `falaj apply {file}{dir_words(folder)}`")
     lines += [f"  BREAKING: {said}" for said in breaks]
-    show(as_json, document, [*lines, "", *(f"{name}: {told['text']}" for name, told in models.items())])
+    lines += ["", *(f"{name}: {told['text']}" for name, told in models.items())]
+    show(as_json, document, lines + [f"{name}: {told}" for name, told in watched.items()])
 
 
 def changes(applied: Project | None, wanted: Project) -> dict[str, dict[str, list[str]]]:
@@ -71,6 +73,26 @@ def evidence(model: Model) -> dict[str, Any]:
     soak = f"guardrails: {settings.soak_answers} answers with at most {settings.max_errors} errors on each device"
     text = f"never decides: {refused.text}" if refused else found.text if found else soak
     return {"evidence": settings.evidence, "needs": msgspec.to_builtins(found), "text": text}
+
+
+def watching(model: Model, view: View) -> str:
+    """How often a device may cry drift while nothing changes, and how long it learns first, in time rather than in
+    drift windows: of one stream that never pauses."""
+    rule = model.drift
+    if rule is None:
+        return "drift is not watched"
+    seconds = rule.window * view.window.period
+    return (
+        f"drift is watched after {_time(rule.baseline * seconds)} of readings; while nothing changes at most one alarm "
+        f"in {_time(rule.alarm * seconds)} of them, on average, on each device"
+    )
+
+
+def _time(seconds: float) -> str:
+    for unit, name in ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes")):
+        if seconds >= unit:
+            return f"{seconds / unit:,.1f} {name}"
+    return f"{seconds:.1f} seconds"
 
 
 def _applied(folder: Path | None) -> Project | None:

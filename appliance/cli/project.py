@@ -75,7 +75,14 @@ def train(model: ModelName, folder: Path | None, as_json: bool) -> None:
         step = f"falaj candidate override {result['candidate']} --reason TEXT{dir_words(folder)}"
         show(as_json, result, f"the candidate was refused by its gates: {result['reasons']}\n  against them: `{step}`")
         raise SystemExit(1)
-    text = f"release {result['number']} of {model} awaits approval: accuracy {result['accuracy']:.3f} on held-out rows"
+    made = f"accuracy {result['accuracy']:.3f} on held-out rows"
+    if result.get("automatic"):
+        text = f"release {result['number']} of {model} was signed automatically by the core: {made}"
+        show(as_json, result, f"{text}\n  its rollout: `falaj rollout show {model}{dir_words(folder)}`")
+        return
+    text = f"release {result['number']} of {model} awaits approval: {made}"
+    if result.get("waits"):
+        text += f"\n  not signed automatically: {result['waits']}"
     show(as_json, result, f"{text}\n  falaj trust approve {model}@{result['number']}{dir_words(folder)}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,8 +22,11 @@ def core(document: Document, now: float) -> list[str]:
     told = f"devices: {counts['devices']}, {counts['online']} online, {counts['validated']} validated"
     parts = [head, *_section("FAILING", [_failing(row) for row in status["failing"]])]
     parts += _section(told, device_lines(document["devices"]) or [NO_DEVICE])
-    parts += _section("releases", [_release(row) for row in document["releases"]] or ["none; `falaj train MODEL`"])
+    by_core = releases_by_core(status["trust"])
+    releases = [_release(row, by_core) for row in document["releases"]]
+    parts += _section("releases", releases or ["none; `falaj train MODEL`"])
     parts += _section("rollouts", [_rollout(row) for row in document["rollouts"]])
+    parts += _section("made again by the core", [_made_again(row) for row in status["skew"]])
     parts += _section("drift and learning", learning_lines(document["retraining"], document["devices"]))
     parts += _section("rows", [_source(name, row) for name, row in status["sources"].items()])
     parts += _section("turned away, newest first", [rejection(row) for row in document["rejections"]])
@@ -73,7 +76,22 @@ def trust_lines(trust: Document, now: float) -> list[str]:
                 f"{days:.0f} days left" if days > 0 else "EXPIRED: no device installs anything new until it is renewed"
             )
             lines.append(f"{name:<9}  version {role['version']:<4}  until {_day(role['expires'])} ({left})")
-    return lines + waiting
+    return lines + automatic_lines(trust) + waiting
+
+
+def automatic_lines(trust: Document) -> list[str]:
+    """What the core may release without a person, and what it did."""
+    lines = []
+    for model, one in trust.get("automatic", {}).items():
+        signed = ", ".join(f"{model}@{number}" for number in one["releases"]) or "none yet"
+        lines.append(f"AUTO       the core releases {model} by itself (key {one['keyid'][:12]}); signed automatically: "
+                     f"{signed}; `falaj trust auto {model} --off` ends it")  # fmt: skip
+    return lines
+
+
+def releases_by_core(trust: Document) -> set[tuple[str, int]]:
+    """(model, number) of each release in force that no person signed."""
+    return {(model, number) for model, one in trust.get("automatic", {}).items() for number in one["releases"]}
 
 
 def holder_lines(trust: Document) -> list[str]:
@@ -97,6 +115,9 @@ def _waiting(one: Document) -> list[str]:
         command = "falaj trust sign"
     elif subject.startswith("revoke "):
         command = f"falaj trust revoke {subject.removeprefix('revoke ')} --reason TEXT"
+    elif subject.startswith("auto "):
+        _, word, model = subject.split(" ", 2)
+        command = f"falaj trust auto {model} --{word}"
     else:
         command = f"falaj trust approve {subject}"
     head = f"WAITS since {_day(one['since'])}: {'; '.join(one['text'])}"
@@ -125,10 +146,11 @@ def _model(name: str, model: Document) -> str:
     return f"{name}: {model['phase']}, {what}, {model['answers']} answers, {model['errors']} errors{reason}"
 
 
-def _release(row: Document) -> str:
+def _release(row: Document, by_core: Collection[tuple[str, int]]) -> str:
     name = f"{row['model']}@{row['number']}"
+    state = f"{row['state']}, signed automatically" if (row["model"], row["number"]) in by_core else row["state"]
     next_step = f"  sign it with `falaj trust approve {name}`" if row["state"] == "staged" else ""
-    return f"{name}  {row['state']}  {_moment(row['ts'])}  manifest {row['digest'][:12]}{next_step}"
+    return f"{name}  {state}  {_moment(row['ts'])}  manifest {row['digest'][:12]}{next_step}"
 
 
 def _rollout(row: Document) -> str:
@@ -139,6 +161,11 @@ def _rollout(row: Document) -> str:
 
 def _source(name: str, row: Document) -> str:
     return f"{name}: {row['rows']:,} rows in {row['files']} files of the lake, {row['rejections']} turned away"
+
+
+def _made_again(row: Document) -> str:
+    what = f"{row['mismatching']:,} of {row['cells']:,} cells differ, of {row['predictions']:,} served predictions"
+    return f"{row['model']}@{row['number']}: {what}"
 
 
 def _failing(row: Document) -> str:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from appliance import clock, owner
+from appliance import automatic, clock, owner
 from appliance.cli import screens
 from appliance.cli.authority import authority
 from appliance.cli.clients import api
@@ -138,6 +138,23 @@ def revoke(release: str, reason: str, folder: Path | None, keys: Path | None, as
     lacks = owner.revoke(api(folder), _folder(keys), model, number, reason, actor(), clock.now())
     text = f"signed the revocation of {model} release {number}\n{_rest(lacks, folder)}"
     show(as_json, {"model": model, "number": number, "lacks": lacks}, text)
+
+
+@trust.command()
+@click.argument("model", type=MODEL)
+@click.option("--on/--off", "allow", required=True, help="Let the core sign releases of MODEL by itself, or end that.")
+@core_dir
+@keys_option
+@json_option
+def auto(model: ModelName, allow: bool, folder: Path | None, keys: Path | None, as_json: bool) -> None:
+    """Let the core release MODEL by itself, on the terms of the newest release that people signed.
+
+    A candidate that every gate passed, and that differs from that release in nothing but what was learned, is then
+    rolled out without a person. --off revokes what the core alone had signed: approve before what shall stay.
+    """
+    told = (automatic.allow if allow else automatic.end)(api(folder), _folder(keys), model, actor(), clock.now())
+    document = {"model": model, "on": allow, "releases": told.releases, "lacks": told.lacks, "keyids": told.keys}
+    show(as_json, document, [*told.text, _rest(told.lacks, folder)])
 
 
 @trust.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,13 +13,18 @@ NO_ROLLOUT = "no release is on its way: `falaj trust approve MODEL@NUMBER` begin
 NO_WHY = "no device has given a verdict against a release"
 
 
-def candidate_lines(rows: Sequence[Document], staged: Mapping[int, int]) -> list[str]:
+def candidate_lines(
+    rows: Sequence[Document], staged: Mapping[int, int], by_core: Collection[tuple[str, int]] = ()
+) -> list[str]:
     """A line for each candidate, one more for each gate that refused it, and how to override them, or that somebody
-    did. `staged`: candidate -> number of its release."""
+    did. `staged`: candidate -> number of its release; `by_core`: releases (model, number) that no person signed."""
     lines = []
     for row in rows:
         word = "accepted" if row["accepted"] else "refused"
         lines.append(f"{row['id']:>4}  {row['model']}  {word:<8}  {_moment(row['ts'])}{_figures(row['scorecard'])}")
+        lines += [f"      {text}" for text in _calibration(row["scorecard"])]
+        if row["accepted"] and (row["model"], staged.get(row["id"], 0)) in by_core:
+            lines.append(f"      signed automatically, as release {row['model']}@{staged[row['id']]}")
         if not row["accepted"]:
             failed = [verdict for verdict in row["verdicts"] if verdict["outcome"] == "fail"]
             lines += [f"      {verdict['gate']}: {verdict['text']}" for verdict in failed]
@@ -124,6 +129,16 @@ def _drifted(devices: Sequence[Document]) -> Iterator[tuple[str, list[tuple[floa
 def _figures(scorecard: Document) -> str:
     chosen = [score for score in scorecard["scores"] if score["precision"] == scorecard["chosen"]]
     return "".join(f"  accuracy {score['accuracy']:.3f} of {scorecard['rows']} rows" for score in chosen)
+
+
+def _calibration(scorecard: Document) -> list[str]:
+    """Whether its probabilities were made honest, and how honest they are; nothing of one from before there was any."""
+    found = scorecard.get("calibration")
+    if found is None:
+        return []
+    chosen = next(score for score in scorecard["scores"] if score["precision"] == scorecard["chosen"])
+    before = f"{chosen['ece_before']:.3f} before, " if found["temperature"] != 1 else ""
+    return [f"{found['reason']}; calibration error {before}{chosen['ece']:.3f} on the gate rows"]
 
 
 def _needed(evidence: Document) -> str:

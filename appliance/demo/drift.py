@@ -17,7 +17,7 @@ from edge.predictions import RECENT
 
 AT_REST = 49_000  # samples before: 960 windows of 50 for the baseline, and a little
 AFTER = 20_000  # samples after, on either wrist: 400 windows
-AGAIN = 8_000  # and every stretch once more, so that what came before the alarm is not missing in what is learned
+AGAIN = 12_000  # and every stretch once more, so that what came before the alarm is not missing in what is learned
 RATE = 20.0  # batches a second and watch
 MOST_WRONG = 0.80  # accuracy of the moved watches must be seen to fall below this
 

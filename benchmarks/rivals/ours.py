@@ -12,19 +12,23 @@ import signal
 import sys
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from appliance import clock
-from appliance.edge_node import TICK
+from appliance.edge_node import TICK, UNACKED
 from appliance.edge_rooms import CHECKPOINT, Rooms, open_rooms
 from appliance.edge_state import EdgeFolder
 from appliance.keys import tenant_keys
+from appliance.local_session import LocalSession
 from appliance.pump import Pump, breathe
+from appliance.settings import LocalBroker
 from edge.agent import Identity
 from edge.batching import height
-from edge.bindings import Requests
+from edge.bindings import Bindings, Requests
+from edge.buffers import Buffers
 from edge.http.metrics import Metrics
 from edge.http.pages import Pages
 from edge.http.server import HttpServer
@@ -33,15 +37,16 @@ from edge.runtime import load
 from edge.serving import Loaded, Serving
 from edge.states import Slot
 from edge.telemetry import Telemetry
+from sync.bindings import Binding
 from sync.chunks import digest
 from sync.features import TensorSpec, WindowSpec
-from sync.link import Message
 from sync.manifest import Blob, Drift, Lineage, Manifest, Profile, Variant
 from sync.messages import Gates
-from sync.mqtt import Broker as At
-from sync.mqtt import MqttLink
 from sync.names import DEFAULT_TENANT, DeviceId, Digest, ModelName
 from sync.reports import Release
+
+READINGS, SAID = "bench/{entity}/accel", "bench/{entity}/motion"  # of the windowed model's sensors
+CHANNELS = tuple("abcdef")
 
 
 def slot(name: ModelName, model: bytes, number: int, x: TensorSpec, y: TensorSpec) -> Slot:
@@ -49,10 +54,12 @@ def slot(name: ModelName, model: bytes, number: int, x: TensorSpec, y: TensorSpe
     blob = Blob(digest(model), Digest("b" * 64), 1, 1, (Digest("c" * 64),))
     variants, lineage = (Variant("fp32", (), blob),), Lineage("s", "v", "r", 1, {}, "measured")
     classes = tuple(f"class-{i}" for i in range(y.shape[-1]))
-    window = None if len(x.shape) == 2 else WindowSpec(x.shape[1], x.shape[1] // 2, 0.01, tuple("abcdef"))
+    window = None if len(x.shape) == 2 else WindowSpec(x.shape[1], x.shape[1] // 2, 0.01, CHANNELS)
+    bound = (Binding(READINGS, SAID),) if window is not None else ()
     manifest = Manifest(
-        DEFAULT_TENANT, name, number, 0.0, variants, blob, (x,), (y,), classes, window, (), Profile(), lineage, Drift()
-    )
+        DEFAULT_TENANT, name, number, 0.0, variants, blob, (x,), (y,), classes, window, bound, Profile(), lineage,
+        Drift(),
+    )  # fmt: skip
     return Slot(Release(number, Digest(f"{number:064x}"), digest(model)), manifest, {})
 
 
@@ -105,20 +112,28 @@ def serve(folder: Path, serving: Serving, beside: Rooms) -> None:
         beside.trials.open(name, shadow, live, Gates("agreement"), 0)
 
 
-def answer(serving: Serving, beside: Rooms, port: int, user: str, password: str) -> None:
-    """Answers questions over MQTT, joined to the broker as the agent joins them; until the process ends."""
-    link = MqttLink(At("127.0.0.1", port, "ours", user=user, password=password), manual_ack=True, queue_when_down=True)
-    requests = Requests(DeviceId("bench"), serving, link.publish, clock.now, beside.recorder.record)
-
-    def received(message: Message) -> None:
-        def ack() -> None:
-            if message.qos:
-                link.acknowledge(message.receipt, message.qos)
-
-        requests.handle(message, ack)
-
-    link.subscribe(*requests.subscriptions())
-    link.start(received, lambda up, why: None)
+def answer(serving: Serving, beside: Rooms, folder: Path, port: int, user: str, password: str) -> None:
+    """Answers questions over MQTT as the agent does, and readings of the windowed models' sensors; until the process
+    ends. Checkpoints and what the broker confirmed are looked after beside the session, as in the agent."""
+    device, report = DeviceId("bench"), partial(print, file=sys.stderr)
+    settling = Pump("bindings", lambda: bindings.settle(), TICK)
+    session = LocalSession(
+        LocalBroker(managed=False, port=port, user=user), password, device,
+        lambda: settling.submit(bindings.settle) if bindings.waits else None, report,
+    )  # fmt: skip
+    buffers = Buffers(folder / "buffers", DEFAULT_TENANT, bytes(32), max_unacked=UNACKED, ticks=clock.ticks)
+    bindings = Bindings(
+        DEFAULT_TENANT, device, serving, buffers, session.publish, clock.now, beside.telemetry.observe,
+        beside.remember, lambda: session.settled, beside.lookups,
+    )  # fmt: skip
+    for loaded in serving.models().values():
+        if loaded is not None and loaded.slot.manifest.window is not None:
+            bindings.bind(loaded.slot.manifest)
+    record, heard = beside.recorder.record, bindings.subscriptions
+    requests = Requests(device, serving, session.publish, clock.now, record, heard)
+    session.listen(bindings, requests)
+    settling.start()
+    session.start(bindings, requests)
 
 
 def main() -> None:
@@ -132,7 +147,7 @@ def main() -> None:
             pump.start()
         server.start()
         if len(sys.argv) > 3:
-            answer(serving, beside, int(sys.argv[3]), sys.argv[4], Path(sys.argv[5]).read_text())
+            answer(serving, beside, Path(home), int(sys.argv[3]), sys.argv[4], Path(sys.argv[5]).read_text())
         ended = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ended.set())

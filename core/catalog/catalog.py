@@ -24,6 +24,7 @@ from core.catalog.releases import Releases
 from core.catalog.retained import Retained
 from core.catalog.samples import SampleShelf
 from core.catalog.schema import MIGRATIONS, VERSION
+from core.catalog.skew import SkewShelf
 
 _ASKED = frozenset(  # SQLite's primary result codes for what was asked of it; all others speak of the file or the host
     (sqlcipher.SQLITE_ERROR, sqlcipher.SQLITE_TOOBIG, sqlcipher.SQLITE_CONSTRAINT, sqlcipher.SQLITE_MISMATCH,
@@ -53,6 +54,7 @@ class Catalog:
         self.questions = Questions(connection)
         self.failing = Failing(connection)
         self.performance = PerformanceShelf(connection)
+        self.skew = SkewShelf(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

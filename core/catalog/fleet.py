@@ -189,8 +189,15 @@ class FleetShelf:
         query = "SELECT kind, n FROM received WHERE device = ? AND epoch = ? ORDER BY kind"
         return {str(kind): int(n) for kind, n in self._db.execute(query, (device, epoch))}
 
-    def set_received(self, device: DeviceId, epoch: int, kind: str, n: int) -> None:
-        self._db.execute("INSERT OR REPLACE INTO received VALUES (?, ?, ?, ?)", (device, epoch, kind, n))
+    def set_received(self, device: DeviceId, epoch: int, kind: str, n: int, boot: str) -> None:
+        """Up to number `n`, which that start of the agent wrote."""
+        self._db.execute("INSERT OR REPLACE INTO received VALUES (?, ?, ?, ?, ?)", (device, epoch, kind, n, boot))
+
+    def written_by(self, device: DeviceId, epoch: int, kind: str) -> str:
+        """Which start of the agent wrote the newest that is committed; empty where that is not known."""
+        query = "SELECT boot FROM received WHERE device = ? AND epoch = ? AND kind = ?"
+        row = self._db.execute(query, (device, epoch, kind)).fetchone()
+        return str(row[0]) if row else ""
 
     def add_why(self, device: DeviceId, card: WhyCard, now: float) -> None:
         """Keeps a why card; the newest WHYS_KEPT of a device stay."""

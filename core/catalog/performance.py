@@ -90,6 +90,13 @@ class PerformanceShelf:
         row = self._db.execute(f"{_PERFORMED} WHERE device = ? AND model = ? AND number = ?", key).fetchone()
         return _performed(row) if row else None
 
+    def changed(self, place: int) -> tuple[int, frozenset[tuple[DeviceId, ModelName, int]]]:
+        """How far the rows go, and which were written after they went as far as `place`; 0: all. Each row that is
+        written goes to the end."""
+        rows = self._db.execute("SELECT device, model, number FROM performance WHERE rowid > ?", (place,)).fetchall()
+        (last,) = self._db.execute("SELECT coalesce(max(rowid), 0) FROM performance").fetchone()
+        return last, frozenset((DeviceId(device), ModelName(model), number) for device, model, number in rows)
+
     def hours(self, device: DeviceId, model: ModelName | None, since: float) -> list[Hour]:
         """Its intervals that ended after `since`, oldest first."""
         rows = self._db.execute(

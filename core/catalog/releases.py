@@ -47,6 +47,16 @@ class _Sealed(msgspec.Struct, frozen=True):
     golden: Blob
 
 
+class _Lineage(msgspec.Struct, frozen=True):
+    metrics: dict[str, float] = {}
+
+
+class _Measured(msgspec.Struct, frozen=True):
+    """The part of a manifest that says what was measured."""
+
+    lineage: _Lineage
+
+
 class BlobSize(msgspec.Struct, frozen=True):
     """How a sealed blob is cut: bytes of a chunk, and how many there are."""
 
@@ -162,6 +172,13 @@ class Releases:
         """Newest first."""
         return [_row(row) for row in self._db.execute("SELECT * FROM release ORDER BY ts DESC LIMIT ?", (limit,))]
 
+    def is_calibrated(self, model: ModelName, number: int) -> bool:
+        """Whether its signed manifest says that its probabilities were made honest."""
+        row = self._db.execute(
+            "SELECT manifest FROM release WHERE model = ? AND number = ?", (model, number)
+        ).fetchone()
+        return row is not None and "temperature" in codec.decode(_Measured, bytes(row[0]), LIMIT).lineage.metrics
+
     def by_manifest(self, digest: Digest) -> ReleaseRow | None:
         row = self._db.execute("SELECT * FROM release WHERE digest = ?", (digest,)).fetchone()
         return _row(row) if row else None
@@ -177,6 +194,14 @@ class Releases:
             "SELECT manifest FROM release WHERE state = 'approved' AND model = ? ORDER BY number DESC LIMIT 1", (model,)
         ).fetchone()
         return codec.decode(Manifest, bytes(row[0]), LIMIT) if row else None
+
+    def newest(self, model: ModelName, limit: int) -> tuple[Manifest, ...]:
+        """The manifests of a model's newest releases that any device may have served, also of those revoked since."""
+        rows = self._db.execute(
+            "SELECT manifest FROM release WHERE state != 'staged' AND model = ? ORDER BY number DESC LIMIT ?",
+            (model, limit),
+        )
+        return tuple(codec.decode(Manifest, bytes(row[0]), LIMIT) for row in rows)
 
     def put_proposal(self, proposal: Proposal) -> None:
         """In place of the one on the same subject."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 14
+VERSION = 16
 
 TABLES = """
 CREATE TABLE project (id INTEGER PRIMARY KEY, ts REAL NOT NULL, actor TEXT NOT NULL, folder TEXT NOT NULL,
@@ -127,6 +127,13 @@ CREATE INDEX performance_interval_device ON performance_interval (device, ts);
 CREATE INDEX performance_interval_ts ON performance_interval (ts);
 """
 
+# What devices served, made again by the core.
+SKEW = """
+CREATE TABLE skew (device TEXT NOT NULL, model TEXT NOT NULL, number INTEGER NOT NULL, predictions INTEGER NOT NULL,
+    cells INTEGER NOT NULL, mismatching INTEGER NOT NULL, unchecked INTEGER NOT NULL, example TEXT NOT NULL,
+    since REAL NOT NULL, newest REAL NOT NULL, PRIMARY KEY (device, model, number));
+"""
+
 MIGRATIONS: dict[int, str] = {
     0: TABLES,
     1: "CREATE INDEX event_source ON event (source, id)",
@@ -142,4 +149,6 @@ MIGRATIONS: dict[int, str] = {
     11: OUTDATED,
     12: FAILING,
     13: PERFORMANCE,
+    14: SKEW,
+    15: "ALTER TABLE received ADD COLUMN boot TEXT NOT NULL DEFAULT ''",  # which start of the agent wrote number n
 }  # from version -> statements that lead to the next

@@ -19,7 +19,7 @@ from core import orders
 from core.catalog import Catalog
 from core.catalog.schema import VERSION as SCHEMA
 from core.console import evidence
-from core.console.facts import counts, failing
+from core.console.facts import active, counts, failing
 from core.console.replies import Ask, Refusal, document, json_errors, put_order
 from core.console.trust_state import trust_state
 from core.fleet import performance
@@ -134,6 +134,7 @@ def _status(shelves: Catalog, tenant: TenantId, steward: bool) -> object:
         "failing": failing(shelves, steward),
         "sources": shelves.datasets.totals(),
         "trust": trust_state(shelves.releases.trust(), shelves.releases.proposals()),
+        "skew": performance.made_again(shelves.skew.all(), active(shelves)),
     }
 
 
@@ -234,13 +235,17 @@ def _performance(shelves: Catalog) -> object:
         raise Refusal(404, f"there is no device {device}", "not-found", "`falaj device list` has those there are")
     rows = shelves.performance.all(device, model)
     known = {(row.model, row.number) for row in shelves.releases.releases(_EVERY)}
-    fleet = {name for name, row in devices.items() if row.active}
+    fleet = active(shelves)
     counted = [row for row in rows if row.device in fleet and (row.newest.model, row.newest.number) in known]
     newest = max((row.received for row in rows), default=0.0)
     hours = shelves.performance.hours(device, model, newest - DAY) if device is not None else []
+    told = {(row.newest.model, row.newest.number) for row in rows}
+    calibrated = {key for key in told if shelves.releases.is_calibrated(*key)}
     return {
-        "devices": [performance.on_device(row, devices) for row in rows],
-        "fleet": performance.in_fleet(counted),
+        "devices": [performance.on_device(row, devices, calibrated) for row in rows],
+        "fleet": performance.in_fleet(counted, calibrated),
+        "skew": shelves.skew.all(device, model),
+        "made_again": performance.made_again(shelves.skew.all(None, model), fleet),
         "intervals": list(map(performance.in_interval, hours)),
     }
 

@@ -18,8 +18,8 @@ from core.console.why_card import newest_against
 from core.console.wording import relative
 from core.handoffs import ROLLOUT_ENDED, Rollout, RolloutState
 from sync.evidence import Decision
-from sync.names import DeviceId, ModelName
-from sync.reports import ModelReport
+from sync.names import LAST, DeviceId, ModelName
+from sync.reports import ANY, ModelReport
 
 PATIENCE = 15 * 60.0  # seconds a device may be away or silent before it is an alarm
 AHEAD = 30 * 86_400.0  # seconds before the end of root and targets at which it is time to sign again
@@ -115,6 +115,14 @@ def _device(facts: Facts, row: DeviceRow, now: float) -> Iterator[Concern]:
         yield from _model(facts, row.device, name, model)
 
 
+def _lifting(model: ModelName, retry: int) -> str:
+    """What lifts a verdict that a device cannot read any more, of this attempt at the least."""
+    if retry == LAST:
+        return "No attempt lifts it: wipe the device and enrol it anew (`falaj rollout aside` goes on without it)"
+    again = f"`falaj rollout force {model} NUMBER --reason TEXT`, again if need be, lifts it"
+    return f"{again}; `falaj rollout aside` goes on without it"
+
+
 def _model(facts: Facts, device: DeviceId, name: ModelName, model: ModelReport) -> Iterator[Concern]:
     subject = f"{device}, {name}"
     why = f": {model.reason}" if model.reason else ""
@@ -131,6 +139,9 @@ def _model(facts: Facts, device: DeviceId, name: ModelName, model: ModelReport) 
             "Its why card says by which criterion" if card is not None else "The events below say why",
             card,
         )
+    if (verdict := model.quarantined.get(ANY, -1)) >= asked:
+        text = "takes up no other release: it cannot read one of its own verdicts, which may be against any"
+        yield Concern("alarm", subject, text, _lifting(name, verdict))
     if model.serving is not None and not is_validated(model):
         yield Concern(
             "alarm",

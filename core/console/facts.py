@@ -10,11 +10,13 @@ from core.catalog import Catalog
 from core.catalog.events import Event
 from core.catalog.failing import FailingPart
 from core.catalog.fleet import DeviceRow
-from core.catalog.performance import Performed
 from core.catalog.projects import Job
 from core.catalog.releases import ReleaseRow
+from core.catalog.skew import SkewRow
 from core.catalog.wanted import Wanted
+from core.console.tallies import Tallies, Told
 from core.console.trust_state import TrustState, trust_state
+from core.fleet.performance import MadeAgain, made_again
 from core.fleet.reports import reports_of
 from core.fleet.retraining import Hop, hops
 from core.handoffs import Candidate, Rollout
@@ -50,7 +52,10 @@ class Facts:
     overrides: dict[tuple[ModelName, int], str]  # releases that passed against a gate's word: who, and why
     untaken: dict[DeviceId, float]  # who has not taken in what it was told, and when it was told that last
     failing: tuple[FailingPart, ...]  # parts of the core itself, by name
-    performed: dict[tuple[DeviceId, ModelName], Performed]  # how what serves does, as far as devices told
+    performed: Told  # how what serves does, as far as devices told
+    skew: dict[tuple[DeviceId, ModelName], SkewRow]  # of what serves, what the core made again
+    made_again: tuple[MadeAgain, ...]  # the same of each release, over the fleet
+    calibrated: frozenset[tuple[ModelName, int]]  # of these releases, those whose probabilities were made honest
 
     @property
     def fleet(self) -> tuple[DeviceRow, ...]:
@@ -60,6 +65,11 @@ class Facts:
     def reports(self, model: ModelName) -> dict[DeviceId, ModelReport | None]:
         """What every device of the fleet last said of this model."""
         return reports_of(model, self.devices)
+
+    def by_core(self, row: ReleaseRow) -> bool:
+        """Whether the core signed this release by itself, and no person."""
+        allowed = self.trust.automatic.get(row.model)
+        return allowed is not None and row.number in allowed.releases
 
     def told(self) -> set[ModelName]:
         """The models that devices report and the core knows of: a device may make up any number of names."""
@@ -86,11 +96,13 @@ def failing(catalog: Catalog, steward: bool) -> tuple[FailingPart, ...]:
     return known if steward else (*(row for row in known if row.part != AWAY.part), AWAY)
 
 
-def gather(catalog: Catalog, now: float, *, steward: bool = True) -> Facts:
-    """Reads it all; some 20 ms for a hundred devices. `steward`: whether it is there."""
+def gather(catalog: Catalog, now: float, *, steward: bool = True, tallies: Tallies | None = None) -> Facts:
+    """Reads it all; some 20 ms for a hundred devices. `steward`: whether it is there; `tallies`: what is known from the
+    page before."""
     devices = tuple(catalog.fleet.devices())
     releases = tuple(catalog.releases.releases(12))
     current = catalog.projects.current()
+    performed, skewed = (tallies or Tallies()).read(catalog, devices), catalog.skew.all()
     return Facts(
         devices=devices,
         wanted={row.device: catalog.fleet.wanted(row.device) for row in devices},
@@ -106,17 +118,21 @@ def gather(catalog: Catalog, now: float, *, steward: bool = True) -> Facts:
         overrides=_overrides(catalog, releases),
         untaken=_untaken(catalog, devices),
         failing=failing(catalog, steward),
-        performed=_performed(catalog, devices),
+        performed=performed,
+        skew=_skew(devices, skewed),
+        made_again=made_again(skewed, {row.device for row in devices if row.active}),
+        calibrated=frozenset(key for key in performed.fleet if catalog.releases.is_calibrated(*key)),
     )
 
 
-def _performed(catalog: Catalog, devices: tuple[DeviceRow, ...]) -> dict[tuple[DeviceId, ModelName], Performed]:
+def _skew(devices: tuple[DeviceRow, ...], rows: list[SkewRow]) -> dict[tuple[DeviceId, ModelName], SkewRow]:
+    known = {(row.device, row.model, row.number): row for row in rows}
     found = {}
     for row in devices:
         for name, model in row.report.models.items() if row.report and row.active else ():
-            told = catalog.performance.of(row.device, name, model.serving.number) if model.serving else None
-            if told is not None:
-                found[row.device, name] = told
+            key = row.device, name, model.serving.number if model.serving else 0
+            if key in known:
+                found[row.device, name] = known[key]
     return found
 
 
@@ -144,6 +160,11 @@ def _overrides(catalog: Catalog, releases: tuple[ReleaseRow, ...]) -> dict[tuple
         if text:
             found[row.model, row.number] = text
     return found
+
+
+def active(catalog: Catalog) -> frozenset[DeviceId]:
+    """The devices that belong to the fleet."""
+    return frozenset(row.device for row in catalog.fleet.devices() if row.active)
 
 
 def counts(catalog: Catalog) -> dict[str, int]:

@@ -191,7 +191,7 @@ def _release(facts: Facts, row: ReleaseRow, candidate: Candidate | None, now: fl
     return ReleaseLine(
         model=row.model,
         release=Shown(str(row.number), wording.short(row.digest), row.digest),
-        state=wording.badge("release", row.state),
+        state=wording.badge("release", "automatic" if facts.by_core(row) else row.state),
         made=wording.moment(row.ts, now),
         precision=card.chosen if card else "",
         accuracy=wording.share(score.accuracy) if score else "",

@@ -21,6 +21,7 @@ from core.console import learning, lines, wording
 from core.console.concerns import Concern, concerns
 from core.console.facts import Facts, gather
 from core.console.rollout_card import RolloutCard, cards
+from core.console.tallies import Tallies
 from core.console.why_card import Why, whys
 from core.console.wording import Moment
 from sync.names import DEFAULT_TENANT, TenantId
@@ -74,11 +75,12 @@ def create_pages(
         raise ValueError("the pages need a token; `falaj core link` makes and prints it")
     app = Flask(__name__)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    tallies = Tallies()
 
     def read(part: str) -> dict[str, object]:
         moment = now()
         with closing(catalog()) as shelves:
-            view = compose(gather(shelves, moment, steward=steward()), moment)
+            view = compose(gather(shelves, moment, steward=steward(), tallies=tallies), moment)
         body = render_template(PARTS[part], view=view)
         return {
             "part": part,

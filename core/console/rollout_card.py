@@ -11,6 +11,7 @@ from core.console.facts import Facts
 from core.console.why_card import newest_against
 from core.console.wording import Badge, Moment
 from core.handoffs import Rollout, RolloutState
+from core.rollout.controller import is_barred
 from sync.names import DeviceId
 from sync.reports import ModelReport
 
@@ -141,6 +142,8 @@ def _standing(rollout: Rollout, device: DeviceId, fleet: dict[DeviceId, ModelRep
     report = fleet[device]
     if report is not None and report.quarantined.get(rollout.manifest, -1) >= rollout.retry:
         return Badge("alarm", "refused it")
+    if device in rollout.assigned and is_barred(rollout, report):
+        return Badge("alarm", "takes up none")
     if report is not None and report.serving and report.serving.manifest == rollout.manifest:
         return Badge("ok", "committed") if report.phase == "steady" else wording.badge("phase", report.phase)
     if device not in rollout.assigned:

@@ -17,6 +17,7 @@ from sync.roles import DIRECTOR_FIELD, NAME_FIELD
 
 SINGLE_OWNER_BADGE = "keys on this machine"
 MODEL_ROLE = "model."  # in front of a model's name
+AUTO_ROLE = "auto."  # likewise, the role by which the core signs releases of it
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -33,6 +34,13 @@ class TrustRole(msgspec.Struct, frozen=True):
     expires: float
     threshold: int = 1
     holders: tuple[Holder, ...] = ()
+
+
+class Automatic(msgspec.Struct, frozen=True):
+    """A model that the core may release by itself: by which key, and which releases in force no person signed."""
+
+    keyid: str
+    releases: tuple[int, ...] = ()
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -56,6 +64,7 @@ class TrustState(msgspec.Struct, frozen=True):
     timestamp: TrustRole | None
     director: Holder | None = None
     models: dict[str, TrustRole] = {}
+    automatic: dict[str, Automatic] = {}
     waiting: tuple[Waiting, ...] = ()
 
 
@@ -64,12 +73,18 @@ class _Quorum(msgspec.Struct, frozen=True):
     threshold: int = 1
 
 
+class _Delegations(msgspec.Struct, frozen=True):
+    keys: dict[str, Any] = {}
+
+
 class _Signed(msgspec.Struct, frozen=True):
     version: int
     expires: datetime
     roles: dict[str, _Quorum] = {}
     keys: dict[str, dict[str, Any]] = {}
     director: dict[str, Any] = msgspec.field(name=DIRECTOR_FIELD, default_factory=dict)
+    targets: dict[str, Any] = {}
+    delegations: _Delegations | None = None
 
 
 class _Metadata(msgspec.Struct, frozen=True):
@@ -102,8 +117,20 @@ def trust_state(files: Mapping[str, bytes], proposals: Iterable[Proposal] = ()) 
             for name in models
             if (found := _role(_newest(files, name), root, "targets")) is not None
         },
+        automatic={
+            name.removeprefix(MODEL_ROLE): Automatic(next(iter(role.delegations.keys), ""), _alone(files, name))
+            for name in models
+            if (role := _newest(files, name)) is not None and role.delegations is not None
+        },
         waiting=waiting,
     )
+
+
+def _alone(files: Mapping[str, bytes], role: str) -> tuple[int, ...]:
+    """The releases that the core's role names, and that of people does not."""
+    people, core = _newest(files, role), _newest(files, f"{AUTO_ROLE}{role.removeprefix(MODEL_ROLE)}")
+    named = core.targets.keys() - (people.targets.keys() if people else set()) if core else ()
+    return tuple(sorted(int(path.split("/")[1]) for path in named))
 
 
 def _role(signed: _Signed | None, root: _Signed, name: str) -> TrustRole | None:

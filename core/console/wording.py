@@ -161,6 +161,7 @@ _ROLLOUT: dict[str, Badge] = {
 _RELEASE: dict[str, Badge] = {
     "staged": Badge("notice", "waits for approval"),
     "approved": Badge("ok", "approved"),
+    "automatic": Badge("ok", "signed automatically"),
     "revoked": Badge("plain", "revoked"),
 }
 

@@ -58,15 +58,18 @@ def windows(view: View, table: pa.Table, time: str, known: Iterable[npt.NDArray[
     return seen.take(np.lexsort((seen.end, seen.stream)))
 
 
-def split(seen: Seen, fit: tuple[float, float], gate: tuple[float, float], length: float, period: float) -> list[Seen]:
-    """[fit, gate]: the two stretches of the windows of each label in each stream, as fractions of their number.
+def split(seen: Seen, stretches: Iterable[tuple[float, float]], length: float, period: float) -> list[Seen]:
+    """These stretches of the windows of each label in each stream, as fractions of their number.
 
     By label, for what is done one after the other would otherwise be learned or judged, never both. A window is
-    `length` seconds from its first row to its last; a gate window that shares readings with a fit window is left out.
+    `length` seconds from its first row to its last; one that shares readings with a window of a stretch before its
+    own is left out.
     """
     groups = _groups(seen.stream, seen.label)
-    parts = [_stretch(groups, fit), _stretch(groups, gate)]
-    parts[1] = parts[1][~_touching(seen, parts[1], parts[0], length + period / 2)]
+    parts: list[npt.NDArray[np.intp]] = []
+    for stretch in stretches:
+        part, taken = _stretch(groups, stretch), np.concatenate([np.empty(0, np.intp), *parts])
+        parts.append(part[~_touching(seen, part, taken, length + period / 2)])
     return [seen.take(part) for part in parts]
 
 

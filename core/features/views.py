@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -135,24 +135,32 @@ def build(
     """
     rows = _select(view, table, model.where, time)
     classes = _classes(table.schema.field(view.label).type, rows.label)
-    stretches = {"fit": model.fit, "gate": model.gate}
+    stretches = _stretches_of(model)
     found = {name: _windows(view, rows, stretch) for name, stretch in stretches.items()}
     learned = Learned()
     if samples is not None:
         seen, learned = _seen(view, model, classes, samples, found)
         found = _joined(found, seen, only=model.samples == "only")
     wide = {name: one.take(*joined.widen(one.x, one.entities, one.ends)) for name, one in found.items()}
-    for name, one in wide.items():
-        _require(name, stretches[name], classes, one.labels, len(one.x))
-    fit, gate = (_split(classes, wide[name]) for name in ("fit", "gate"))
-    digest, window = _digest(view, classes, fit, gate), joined.spec(view.window)
-    return Dataset(view_hash, snapshot, digest, classes, window, fit, gate, learned, joined.accepted)
+    for name in ("fit", "gate"):
+        _require(name, stretches[name], classes, wide[name].labels, len(wide[name].x))
+    splits = {name: _split(classes, one) for name, one in wide.items()}
+    digest, window = _digest(view, classes, splits.values()), joined.spec(view.window)
+    return Dataset(
+        view_hash, snapshot, digest, classes, window, splits["fit"], splits["gate"], learned, joined.accepted,
+        splits.get("calibrate"),
+    )  # fmt: skip
+
+
+def _stretches_of(model: Model) -> dict[str, tuple[float, float]]:
+    stretches = {"fit": model.fit, "gate": model.gate}
+    return stretches if model.calibrate is None else {**stretches, "calibrate": model.calibrate}
 
 
 def _seen(
     view: View, model: Model, classes: tuple[str, ...], samples: tuple[pa.Table, str], rows: dict[str, _Cut]
 ) -> tuple[dict[str, _Cut], Learned]:
-    """The samples of both stretches; a window that the rows have is theirs.
+    """The samples of all stretches; a window that the rows have is theirs.
 
     A label that no row has is left out and counted: one device must not be able to end every training to come. Nor
     does one outweigh the others, where there are several.
@@ -161,10 +169,12 @@ def _seen(
     usual = np.isin(seen.label, classes)
     strange, seen = seen.take(np.flatnonzero(~usual)), seen.take(np.flatnonzero(usual))
     spec = view.window
-    parts = field.split(seen, model.fit, model.gate, (spec.size - 1) * spec.period, spec.period)
-    (fit, surplus), (gate, _) = map(field.capped, parts)
+    stretches = _stretches_of(model)
+    parts = field.split(seen, stretches.values(), (spec.size - 1) * spec.period, spec.period)
+    kept = dict(zip(stretches, map(field.capped, parts), strict=True))
+    (fit, surplus), (gate, _) = kept["fit"], kept["gate"]
     learned = Learned(*map(field.by_device, (fit, gate, strange, surplus)))
-    return {"fit": _cut_of(fit), "gate": _cut_of(gate)}, learned
+    return {name: _cut_of(part) for name, (part, _) in kept.items()}, learned
 
 
 def _cut_of(seen: field.Seen) -> _Cut:
@@ -260,9 +270,9 @@ def _split(classes: tuple[str, ...], one: _Cut) -> Split:
     return Split(one.x, np.array([index[c] for c in one.labels], np.int64), np.array(one.streams, np.str_))
 
 
-def _digest(view: View, classes: tuple[str, ...], fit: Split, gate: Split) -> Digest:
+def _digest(view: View, classes: tuple[str, ...], splits: Iterable[Split]) -> Digest:
     found = hashlib.sha256(msgspec.json.encode((view.window, classes)))
-    for split in (fit, gate):
+    for split in splits:
         found.update(msgspec.json.encode((split.x.shape, split.entity.tolist())))
         found.update(split.x.astype("<f4").tobytes())
         found.update(split.y.astype("<i8").tobytes())

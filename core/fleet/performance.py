@@ -6,18 +6,21 @@ Devices count for themselves: a figure is as true as the device, and nothing is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
 from core.catalog.fleet import DeviceRow
 from core.catalog.performance import Hour, Performed
+from core.catalog.skew import SkewRow
 from sync.names import DeviceId, ModelName
 from sync.performance import Tally, believed, outside, within
 from sync.reports import LabelReport
 
 OUTSIDE = 0.2  # share of a stream's newest drift window unlike its baseline, beyond which an estimate says little
 LEAST = 60.0  # seconds of an interval, below which a rate would say little
+
+Release = tuple[ModelName, int]
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -51,6 +54,7 @@ class OnDevice(msgspec.Struct, frozen=True):
     right: int = 0
     outside: dict[str, float] = {}
     doubtful: bool = False  # an input is unlike the baseline: the estimate says little
+    calibrated: bool = False  # its probabilities were made honest before it was released, so the estimate says more
 
 
 class InFleet(msgspec.Struct, frozen=True):
@@ -60,6 +64,20 @@ class InFleet(msgspec.Struct, frozen=True):
     number: int
     devices: int
     total: Figures
+    calibrated: bool = False
+
+
+class MadeAgain(msgspec.Struct, frozen=True):
+    """What devices of the fleet served by one release and the core computed again: `mismatching` of `cells` came out
+    otherwise, and shall be 0. `unchecked` predictions came without all that they rest on."""
+
+    model: ModelName
+    number: int
+    devices: int
+    predictions: int
+    cells: int
+    mismatching: int
+    unchecked: int
 
 
 class InInterval(msgspec.Struct, frozen=True):
@@ -79,8 +97,8 @@ def figures(tally: Tally) -> Figures:
     )
 
 
-def on_device(row: Performed, devices: Mapping[DeviceId, DeviceRow]) -> OnDevice:
-    """One row, with what labels say beside it."""
+def on_device(row: Performed, devices: Mapping[DeviceId, DeviceRow], calibrated: Collection[Release] = ()) -> OnDevice:
+    """One row, with what labels say beside it; `calibrated` are the releases that are."""
     interval, labelled = row.newest, _labelled(row, devices.get(row.device))
     strange, span = outside(interval), interval.span
     return OnDevice(
@@ -88,19 +106,30 @@ def on_device(row: Performed, devices: Mapping[DeviceId, DeviceRow]) -> OnDevice
         3600 * interval.tally.answers / span if span >= LEAST else None,
         figures(interval.tally), row.since, figures(row.total),
         labelled.labels if labelled else 0, labelled.right if labelled else 0,
-        strange, any(share > OUTSIDE for share in strange.values()),
+        strange, any(share > OUTSIDE for share in strange.values()), (interval.model, interval.number) in calibrated,
     )  # fmt: skip
 
 
-def in_fleet(rows: Iterable[Performed]) -> tuple[InFleet, ...]:
+def in_fleet(rows: Iterable[Performed], calibrated: Collection[Release] = ()) -> tuple[InFleet, ...]:
     """The sum over devices of each release, the newest first."""
-    sums: dict[tuple[ModelName, int], tuple[int, Tally]] = {}
+    sums: dict[Release, tuple[int, Tally]] = {}
     for row in rows:
         key = row.newest.model, row.newest.number
         devices, total = sums.get(key, (0, Tally()))
         sums[key] = devices + 1, total.merge(row.total)
     ordered = sorted(sums.items(), key=lambda item: (item[0][0], -item[0][1]))
-    return tuple(InFleet(*key, devices, figures(total)) for key, (devices, total) in ordered)
+    return tuple(InFleet(*key, devices, figures(total), key in calibrated) for key, (devices, total) in ordered)
+
+
+def made_again(rows: Iterable[SkewRow], fleet: Collection[DeviceId]) -> tuple[MadeAgain, ...]:
+    """The sum over the devices of the fleet of each release, the newest first."""
+    sums: dict[Release, list[int]] = {}
+    for row in rows:
+        if row.device in fleet:
+            counts = sums.setdefault((row.model, row.number), [0] * 5)
+            for i, more in enumerate((1, row.predictions, row.cells, row.mismatching, row.unchecked)):
+                counts[i] += more
+    return tuple(MadeAgain(*key, *sums[key]) for key in sorted(sums, key=lambda key: (key[0], -key[1])))
 
 
 def in_interval(hour: Hour) -> InInterval:

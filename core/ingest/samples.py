@@ -7,12 +7,15 @@ Only here is a batch opened. What a row has beside its channels:
     batch                         rises with every batch of a device: the newest word on a prediction is the highest
     release, value, arrived       which release answered, what, and when by the device's clock; where declared
 
+Some of each batch are set aside as they came, to be made again (`core.release.skew`).
+
 The unit is a batch. Its origin is `{device}/{epoch}` and its digest the number of its record, so the position says of
 each device up to which number all is done.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -35,6 +38,9 @@ from sync.samples import Batch, Sample, unseal
 
 OPTIONAL = ("release", "value", "arrived")
 DAYS = 40  # of event time that one device fills in a run: each is a file of its own in the lake
+OF_A_BATCH = 4  # samples that are set aside ...
+OF_A_DEVICE = 64  # ... and of a device in one run: none uses up the time for all ...
+IN_ALL = 512  # ... which is this many predictions
 WORD = 200  # characters of a sample's texts: the longest ones that sensors and classes have stay far below
 
 
@@ -55,6 +61,8 @@ class SampleFeed:
         self._contract, self._time = contract, time
         known = {time, *SAMPLE_COLUMNS, *(name for name in OPTIONAL if name not in window.channels)}
         self._channels = [name for name in contract.columns if name not in known]
+        self._aside: list[tuple[Entry, Sample]] = []
+        self._of_device: Counter[DeviceId] = Counter()
 
     def count(self) -> int:
         return len(self._box.spool.entries(self._model))
@@ -79,6 +87,16 @@ class SampleFeed:
                 days[entry.device] = more
             yield Unit(entry.origin, str(entry.n), rows)
 
+    def taken(self, position: Mapping[str, str]) -> list[tuple[DeviceId, Sample]]:
+        """What was set aside of the batches that this `position` names as done."""
+        return [(entry.device, one) for entry, one in self._aside if entry.n <= reached(position.get(entry.origin))]
+
+    def _set_aside(self, entry: Entry, samples: tuple[Sample, ...]) -> None:
+        """Evenly over the batch."""
+        room = min(OF_A_BATCH, OF_A_DEVICE - self._of_device[entry.device], IN_ALL - len(self._aside), len(samples))
+        self._aside += [(entry, samples[i * len(samples) // room]) for i in range(room)]
+        self._of_device[entry.device] += max(room, 0)
+
     def _open(self, entry: Entry) -> pa.Table | Rejection:
         try:
             sealed = self._box.spool.get(self._model, entry)
@@ -92,7 +110,9 @@ class SampleFeed:
         if complaint:
             return Rejection(entry.origin, -1, complaint[0], f"batch {entry.n}: {complaint[1]}")
         try:
-            return self._rows(batch, entry)
+            rows = self._rows(batch, entry)
+            self._set_aside(entry, batch.samples)
+            return rows
         except (OverflowError, ValueError, pa.ArrowException) as error:
             return Rejection(entry.origin, -1, "type", f"batch {entry.n}: {error}")
 

@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 
 from tuf.api.metadata import Root, Targets
 
+from core.release import automatic, signing
 from core.release import layout as layouts
-from core.release import signing
 from core.release.layout import Layout
-from core.release.metadata import Files, newest, newest_root, parse, root_in_force, target_roles, version_of
+from core.release.metadata import Files, newest, newest_root, parse, root_in_force, version_of
 from core.release.signing import Drafts
 from sync.errors import Untrusted
-from sync.names import ModelName
+from sync.manifest import role_of
+from sync.names import Digest, ModelName
 
 SLACK = timedelta(days=1)  # by which the clock of whoever signs may be ahead of another's
 
@@ -50,7 +51,7 @@ def check_base(files: Files, seen: Mapping[str, int] | None = None) -> dict[str,
     """
     root, targets = root_in_force(files), newest(files, "targets", Targets)
     found: dict[str, int] = {}
-    for name, file in target_roles(files).items():
+    for name, file in automatic.of_people(files).items():
         role = parse(files[file], Targets)
         delegator = root if name == "targets" else targets.signed
         if delegator is None or not signing.count(delegator, name, role).met or role.signed.version != version_of(file):
@@ -103,8 +104,22 @@ def check_revocation(files: Files, model: ModelName, number: int, drafts: Drafts
     _expect_same(drafts, wanted, f"revocation of {model} {number}")
 
 
+def check_automatic(files: Files, model: ModelName, terms: Digest | None, drafts: Drafts) -> None:
+    """Raises Untrusted unless the drafts let the core sign releases of this model on these terms, or with None end
+    that, and do nothing besides. Whose key they name, the caller looks at."""
+    until, name = signing.ends(drafts), role_of(model)
+    if terms is None:
+        wanted = automatic.opting_out(files, model, until)
+    else:
+        if (found := automatic.allowed_by(signing.role_in(drafts, name), model)) is None:
+            raise Untrusted(f"the metadata does not let the core sign releases of {model}: do it again")
+        wanted = automatic.opting_in(files, model, found.key, terms, until)
+    _expect_same(drafts, wanted, f"automatic releases of {model}")
+
+
 def check_change(files: Files, drafts: Drafts) -> Layout:
-    """The layout that the drafts lead to; raises Untrusted unless they do that, and nothing besides."""
+    """The layout that the drafts lead to; raises Untrusted unless they do that, and nothing besides. What one person
+    alone let the core do does not follow a tenant into profile `organisation`."""
     if "root" not in drafts:
         raise Untrusted("a change of keys is a new root")
     layout = signing.layout_of(drafts)
@@ -114,6 +129,12 @@ def check_change(files: Files, drafts: Drafts) -> Layout:
         else signing.beginning(layout, signing.ends(drafts))
     )
     _expect_same(drafts, wanted, "change of keys")
+    before, alone = root_in_force(files), automatic.all_allowed(files)
+    if alone and before is not None and layouts.read(before).profile != layout.profile:
+        raise layouts.BadLayout(
+            f"the core releases {', '.join(alone)} by itself, which one key allowed: end that first (`falaj trust auto "
+            "MODEL --off`; what shall go on is approved by people before), and let all who sign allow it anew"
+        )
     return layout
 
 

@@ -1,7 +1,8 @@
 """Export: a torch network becomes an ONNX graph that takes raw windows and ends in probabilities.
 
 The order matters: the bare network is exported alone, quantized alone, and only then gets its normalisation
-in front, so that the normalisation is never quantized and calibration sees plain floats. The exporter's
+in front and its temperature behind (`core.release.calibration`), so that neither is ever quantized and the quantizer
+sees plain floats. The exporter's
 notes (source paths, docstrings) are taken out: a model that ships says only what its caller wrote into its
 metadata.
 """
@@ -22,6 +23,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from core.release.tempering import temper
 from sync.features import TensorSpec, WindowSpec
 from sync.manifest import Lookup
 
@@ -92,11 +94,15 @@ def specs(window: WindowSpec, classes: Sequence[str]) -> tuple[TensorSpec, Tenso
     return taken, TensorSpec(OUTPUT, "FP32", (-1, len(classes)))
 
 
-def reference(trained: Trainee, x: Floats) -> Floats:
-    """What torch itself says of raw windows `x`: probabilities (n, classes); the measure of every graph."""
+def scores(trained: Trainee, x: Floats) -> Floats:
+    """What the network says of raw windows `x` before any Softmax: (n, classes)."""
     with torch.inference_mode():
-        scores = trained.network(torch.from_numpy((x - trained.mean) / trained.deviation))
-        return np.asarray(torch.softmax(scores, 1), np.float32)
+        return np.asarray(trained.network(torch.from_numpy((x - trained.mean) / trained.deviation)), np.float32)
+
+
+def reference(trained: Trainee, x: Floats, temperature: float = 1.0) -> Floats:
+    """What torch itself says of raw windows `x`: probabilities (n, classes); the measure of every graph."""
+    return np.asarray(torch.softmax(torch.from_numpy(scores(trained, x)) / temperature, 1), np.float32)
 
 
 def generated_windows(
@@ -170,14 +176,18 @@ def export_bare(
 
 
 def assemble(
-    bare: bytes, mean: Floats, deviation: Floats, metadata: Mapping[str, str], lookups: Sequence[Lookup] = ()
-) -> bytes:
-    """`bare` (float or quantized) with (x - mean) / deviation in front and `metadata` in its properties.
+    bare: bytes, mean: Floats, deviation: Floats, metadata: Mapping[str, str], lookups: Sequence[Lookup] = (),
+    temperature: float = 1.0,
+) -> bytes:  # fmt: skip
+    """`bare` (float or quantized) with (x - mean) / deviation in front and `metadata` in its properties; a
+    `temperature` other than 1 divides what goes into its Softmax. Raises ValueError if it has none then.
 
     The channels of `lookups`, the last ones of `bare`, become inputs of their own, laid beside every row of the window.
     """
     model = onnx.load_model_from_string(bare)
     graph = model.graph
+    if temperature != 1:
+        temper(graph, temperature)
     for node in graph.node:
         for i, name in enumerate(node.input):
             if name == INPUT:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.handoffs import Candidate
+from core.handoffs import Candidate, Score, Scorecard
 from core.project import Model, variables
 from sync import chunks, codec, sealing
 from sync.durable import write_private
@@ -137,8 +137,7 @@ def stage(
     chosen = next(s for s in card.scores if s.precision == card.chosen)
     lineage = Lineage(
         snapshot=candidate.snapshot, view=candidate.view, recipe=candidate.recipe, seed=candidate.seed,
-        metrics={"accuracy": chosen.accuracy, "parity": card.parity, "p50_us": chosen.p50_us, "rows": card.rows},
-        reason=card.reason, override=override,
+        metrics=_metrics(card, chosen), reason=card.reason, override=override,
     )  # fmt: skip
     manifest = Manifest(
         tenant=tenant, model=candidate.model, number=number, created=now, variants=variants, golden=golden.blob,
@@ -149,6 +148,16 @@ def stage(
     )  # fmt: skip
     payload = codec.encode(manifest)
     return Staged(manifest, payload, chunks.digest(payload), (*sealed, golden))
+
+
+def _metrics(card: Scorecard, chosen: Score) -> dict[str, float]:
+    """`temperature` only where the probabilities were calibrated."""
+    found = {"accuracy": chosen.accuracy, "parity": card.parity, "p50_us": chosen.p50_us, "rows": card.rows}
+    if chosen.ece is not None:
+        found["ece"] = chosen.ece
+    if card.calibration is not None and card.calibration.temperature != 1 and chosen.ece_before is not None:
+        found |= {"temperature": card.calibration.temperature, "ece_before": chosen.ece_before}
+    return found
 
 
 def _seal(store: ArtifactStore, plain: Digest, tenant: TenantId, random: Random) -> SealedBlob:

@@ -38,7 +38,8 @@ class Outcome(StrEnum):
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """One prediction and what came of it. `worst` is the largest difference of a number, `text` why there is none."""
+    """One prediction and what came of it. `worst` is the largest difference of a number, `text` why there is none;
+    `cells` were compared (numbers, and the class that was named), `off` of them are beyond the tolerance."""
 
     prediction: str
     model: ModelName
@@ -52,6 +53,8 @@ class Replayed(msgspec.Struct, frozen=True):
     tolerance: float | None = None
     precision: str = ""
     text: str = ""
+    cells: int = 0
+    off: int = 0
 
 
 class Unreplayable(Exception):
@@ -72,6 +75,7 @@ _ORT_REFUSALS: tuple[type[Exception], ...] = (
     ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.NotImplemented, ort_errors.RuntimeException,
     RuntimeError, ValueError,
 )  # fmt: skip
+_UNOPENED = (*_ORT_REFUSALS, ort_errors.InvalidGraph, ort_errors.InvalidProtobuf)
 
 
 class Replay:
@@ -125,6 +129,8 @@ def _open(manifest: Manifest, artifact: str, contents: Contents) -> _Graph:
         return _Graph(manifest, found[0], contents(found[0].blob.plain), vectors)
     except SyncError as error:
         raise Unreplayable(Outcome.NOT_HERE, f"its files are not whole on this core: {error}") from error
+    except _UNOPENED as error:
+        raise Unreplayable(Outcome.NOT_HERE, f"its graph does not open on this core: {error}") from error
 
 
 class _Graph:
@@ -158,27 +164,32 @@ class _Graph:
         numbers = first.astype(np.float64)
         served = np.array(said.probabilities if classes else [said.value], np.float64)
         again = classes[int(np.argmax(numbers))] if classes else float(numbers[0])
-        worst = float(np.abs(numbers - served).max()) if numbers.size == served.size else np.inf
+        alike = numbers.size == served.size
+        apart = np.abs(numbers - served) if alike else np.full(numbers.size, np.inf)
+        worst = float(apart.max())
+        misnamed = bool(classes) and not (alike and said.value == classes[int(np.argmax(served))])
+        off = int((~(apart <= self._tolerance)).sum()) + misnamed
+        outcome = Outcome.DIFFERENT if off else Outcome.CLOSE
         if worst == 0 and again == said.value:
             outcome = Outcome.EQUAL
-        elif worst <= self._tolerance and (not classes or said.value == classes[int(np.argmax(served))]):
-            outcome = Outcome.CLOSE
-        else:
-            outcome = Outcome.DIFFERENT
-        return msgspec.structs.replace(told, outcome=outcome, again=again, worst=worst)
+        cells = numbers.size + bool(classes)
+        return msgspec.structs.replace(told, outcome=outcome, again=again, worst=worst, cells=cells, off=off)
 
     def _outputs(self, one: Remembered, outputs: Arrays, told: Replayed) -> Replayed:
         """All that the graph said, beside what it says now; only numbers with a fraction may be off."""
+        cells = sum(array.size for array in outputs.values())
         if pack(outputs) == one.outputs:
-            return msgspec.structs.replace(told, outcome=Outcome.EQUAL, worst=0.0)
+            return msgspec.structs.replace(told, outcome=Outcome.EQUAL, worst=0.0, cells=cells)
         try:
             served = {name: unpack(name, tensor) for name, tensor in one.outputs.items()}
         except Malformed as error:
             raise Unreplayable(Outcome.DIFFERENT, f"what it said is nothing: {error}") from error
         alike = served.keys() == outputs.keys() and all(_alike(served[name], outputs[name]) for name in outputs)
-        worst = max(_off(served[name], outputs[name]) for name in outputs) if alike else np.inf
-        outcome = Outcome.CLOSE if worst <= self._tolerance else Outcome.DIFFERENT
-        return msgspec.structs.replace(told, outcome=outcome, worst=worst)
+        apart = [_apart(served[name], outputs[name]) for name in outputs] if alike else []
+        worst = max((float(each.max(initial=0.0)) for each in apart), default=0.0) if alike else np.inf
+        off = sum(int((~(each <= self._tolerance)).sum()) for each in apart) if alike else cells
+        outcome = Outcome.DIFFERENT if off or not alike else Outcome.CLOSE
+        return msgspec.structs.replace(told, outcome=outcome, worst=worst, cells=cells, off=off)
 
     def _run(self, one: Remembered, beside: Mapping[int, Remembered]) -> Arrays:
         """What the graph says to its inputs, by output, in one row."""
@@ -241,8 +252,8 @@ def _alike(served: _Array, again: _Array) -> bool:
     return again.dtype.kind == "f" or bool((served == again).all())
 
 
-def _off(served: _Array, again: _Array) -> float:
-    """The largest difference of a number."""
-    if again.dtype.kind != "f" or not again.size:
-        return 0.0
-    return float(np.abs(again.astype(np.float64) - served.astype(np.float64)).max())
+def _apart(served: _Array, again: _Array) -> npt.NDArray[np.float64]:
+    """By how much each number with a fraction is off."""
+    if again.dtype.kind != "f":
+        return np.zeros(0)
+    return np.asarray(np.abs(again.astype(np.float64) - served.astype(np.float64)))

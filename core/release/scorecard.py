@@ -15,6 +15,7 @@ import onnxruntime as ort
 
 from core.handoffs import Score, Scorecard, Split
 from core.project import ModelGates
+from core.release import calibration
 from core.release.export import OUTPUT, feeds
 from core.release.gates import GraphFacts
 from core.release.graphs import open_session as open_session
@@ -41,8 +42,10 @@ def measure(
     gates: ModelGates,
     clock: Callable[[], float],
     runs: int = _RUNS,
+    temperature: float = 1.0,
 ) -> Scorecard:
-    """Measures whole graphs, `fp32` among them; `reference` are torch's probabilities of the gate rows.
+    """Measures whole graphs, `fp32` among them; `reference` are torch's probabilities of the gate rows, and
+    `temperature` is what divides the scores in all of them.
 
     `clock` counts seconds, monotonic and fine. Probabilities that are not finite count as wrong answers and
     as a parity of 1, the worst there is.
@@ -58,6 +61,8 @@ def measure(
             p50_us=float(np.percentile(times[precision], 50)) * 1e6,
             p99_us=float(np.percentile(times[precision], 99)) * 1e6,
             bytes=len(model),
+            ece=calibration.expected_error(answers[precision], gate.y),
+            ece_before=calibration.expected_error(calibration.undone(answers[precision], temperature), gate.y),
         )
         for precision, model in models.items()
     )

@@ -17,9 +17,10 @@ from typing import Any
 from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, TargetFile, Targets
 
+from core.release import automatic
 from core.release import layout as layouts
 from core.release.layout import Layout, material
-from core.release.metadata import Files, newest, parse, root_in_force, target_roles, write
+from core.release.metadata import Files, newest, parse, root_in_force, write
 from sync.errors import Untrusted
 from sync.manifest import role_of, target_path
 from sync.names import ModelName
@@ -72,9 +73,13 @@ def approval(files: Files, model: ModelName, number: int, manifest: bytes, until
 
 
 def revocation(files: Files, model: ModelName, number: int, until: datetime) -> dict[str, bytes]:
-    """One release less in the role of its model; raises Untrusted if it is not there."""
-    role = newest(files, role_of(model), Targets).signed
-    if role.targets.pop(target_path(model, number), None) is None:
+    """One release less in the role of its model; raises Untrusted if it is not signed. In the place of one that the
+    core signed stands a target that is no manifest: people's word of a number comes before the core's."""
+    role, path = newest(files, role_of(model), Targets).signed, target_path(model, number)
+    gone = role.targets.pop(path, None)
+    if automatic.signed_by_core(files, model, number):
+        role.targets[path] = TargetFile.from_data(path, b"", ["sha256"])
+    elif gone is None:
         raise Untrusted(f"release {number} of {model} is not among the signed releases: there is nothing to revoke")
     _next(role, until)
     return {role_of(model): _draft(role)}
@@ -82,15 +87,15 @@ def revocation(files: Files, model: ModelName, number: int, until: datetime) -> 
 
 def change(files: Files, layout: Layout, until: datetime, *, releases: bool = False) -> dict[str, bytes]:
     """The next root, which says `layout`. With other release keys, or if `releases` says so, targets and the roles of
-    all models are signed anew as well."""
+    all models are signed anew as well, with what they let the core sign: only what it signs itself is left out."""
     root = _root(files)
     drafts = {"root": _draft(layouts.write(layout, root.version + 1, until))}
     if not releases and layouts.read(root).releases == layout.releases:
         return drafts
-    for name in target_roles(files):
+    for name in automatic.of_people(files):
         signed = newest(files, name, Targets).signed
         _next(signed, until)
-        for model in _delegated(signed):
+        for model in _delegated(signed) if name == "targets" else ():
             _delegate(signed, model, signed.delegations.roles[model].paths, layout)
         drafts[name] = _draft(signed)
     return drafts
@@ -99,6 +104,14 @@ def change(files: Files, layout: Layout, until: datetime, *, releases: bool = Fa
 def layout_of(drafts: Drafts) -> Layout:
     """The layout that the drafted root says; raises BadLayout for one that Falaj did not make."""
     return layouts.read(parse(drafts["root"], Root).signed)
+
+
+def role_in(drafts: Drafts, name: str) -> Targets:
+    """What a draft of this role says; raises Untrusted where there is none."""
+    if name not in drafts:
+        raise Untrusted(f"{name} is not among what was signed: do it again")
+    found: Targets = _read(name, drafts[name]).signed
+    return found
 
 
 def same(one: Drafts, other: Drafts) -> bool:

@@ -26,10 +26,11 @@ from core.rollout.judge import Judgement, judge, pairs_decide
 from sync.evidence import Decision as Word
 from sync.messages import Gates
 from sync.names import DeviceId
-from sync.reports import ModelReport
+from sync.reports import ANY, ModelReport
 
 DAY = 86_400.0  # seconds
 MOST_TOLD = 300  # characters of a device's own reason
+_ON_ITS_WAY = (State.SHADOW, State.SPLIT, State.CANARY, State.RAMP)
 Fleet = Mapping[DeviceId, ModelReport | None]  # every device that belongs to the fleet, and its last word
 
 
@@ -37,8 +38,9 @@ Fleet = Mapping[DeviceId, ModelReport | None]  # every device that belongs to th
 class Decision:
     """The rollout's next state, and the devices to assign: to the release, or back to the previous one.
 
-    `mode` is for those assigned to the release, `gates` for all. `judgement` is what the pairs said when it left the
-    shadow, `comparison` what the keys said when the split ended, `heard` whose reports the decision rests on.
+    `mode` is for those assigned to the release, `gates` for all. `barred` are those that it waits for in vain.
+    `judgement` is what the pairs said when it left the shadow, `comparison` what the keys said when the split ended,
+    `heard` whose reports the decision rests on.
     """
 
     rollout: Rollout
@@ -49,6 +51,7 @@ class Decision:
     judgement: Judgement | None = None
     comparison: Comparison | None = None
     heard: tuple[DeviceId, ...] = ()
+    barred: tuple[DeviceId, ...] = ()
 
 
 def decide(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[DeviceId] = frozenset()) -> Decision:
@@ -58,9 +61,15 @@ def decide(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[Device
     of this rollout, for it may have done so before. One that has left the fleet is waited for no more.
     """
     harmed = _harmed(rollout, fleet)
-    if harmed and rollout.state in (State.SHADOW, State.SPLIT, State.CANARY, State.RAMP):
+    if harmed and rollout.state in _ON_ITS_WAY:
         return _against(rollout, fleet, harmed, now, behind)
-    return _step(replace(rollout, held=()), fleet, now, behind)
+    step = _step(replace(rollout, held=()), fleet, now, behind)
+    barred = tuple(d for d in rollout.assigned if d not in rollout.aside and is_barred(rollout, fleet.get(d)))
+    if not barred or step.rollout.state != rollout.state or rollout.state not in _ON_ITS_WAY:
+        return step
+    names = ", ".join(barred)
+    text = f"waits for a person: {names} cannot read one of its own verdicts, which may be against any release"
+    return dataclasses.replace(step, rollout=replace(step.rollout, reason=text), barred=barred)
 
 
 def _step(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[DeviceId]) -> Decision:
@@ -265,6 +274,12 @@ def _runs(rollout: Rollout, report: ModelReport | None) -> bool:
 def _refused(rollout: Rollout, report: ModelReport | None) -> bool:
     """Whether the device gave a verdict in this generation: an older one is what a retry lifts."""
     return report is not None and report.quarantined.get(rollout.manifest, -1) >= rollout.retry
+
+
+def is_barred(rollout: Rollout, report: ModelReport | None) -> bool:
+    """Whether the device takes up nothing in this generation, for a verdict that rotted on its disk. That says nothing
+    against the release, and is no reason to take it back from anybody."""
+    return report is not None and report.quarantined.get(ANY, -1) >= rollout.retry and not _runs(rollout, report)
 
 
 def _reason(report: ModelReport | None) -> str:

@@ -1,8 +1,10 @@
 """The orders about releases that their owners signed: to serve, or never again. Signatures are collected and checked
-(`core.steward.trust`), never made here; the rollout of an approved release begins with the next round."""
+(`core.steward.trust`), never made here; the rollout of an approved release begins with the next round. What the core
+may sign itself: `core.steward.automatic`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -12,6 +14,7 @@ from core.catalog.fleet import ALL
 from core.catalog.releases import Proposal, ReleaseRow
 from core.handoffs import ROLLOUT_ENDED, Rollout, RolloutState, SplitPlan
 from core.release import checking, signing
+from core.release.automatic import by_core
 from core.rollout import power
 from core.rollout.plans import fallback, generation, plan
 from core.steward import retained, rounds, staging, trust
@@ -33,8 +36,10 @@ def approve(house: House, order: orders.Approve, now: float) -> dict[str, Any]:
     row, payload = found
     if row.state == "revoked":
         raise Refusal("release-revoked", f"release {order.number} was revoked", "train a new one: `falaj train`")
-    under_way = (r for _, r in _under_way(house, order.model) if r.state is not RolloutState.PAUSED)
-    if any(r.number == order.number for r in under_way):
+    if (row.model, row.number) in by_core(house.catalog.releases.trust()):
+        return _countersign(house, order, row, payload, now)
+    moving = (r for _, r in under_way(house, order.model) if r.state is not RolloutState.PAUSED)
+    if any(r.number == order.number for r in moving):
         raise Refusal("rollout-under-way", f"release {order.number} is on its way already", "see `falaj status`")
     if row.state == "staged":
         manifest = codec.decode(Manifest, payload, LIMIT)
@@ -48,14 +53,37 @@ def approve(house: House, order: orders.Approve, now: float) -> dict[str, Any]:
     signed = trust.collect(house, Proposal(subject, told, order.metadata, now, order.actor), now)
     if signed is None:
         return {"digest": row.digest, **trust.waiting(house, subject)}
-    for digest in house.catalog.releases.keys(order.model, order.number):
-        house.publish_blob(digest)
-    trust.put_in_force(house, {f"{row.digest}.manifest": payload, **signing.as_files(signed)}, now)
-    house.catalog.releases.set_state(order.model, order.number, "approved")
-    house.actions.append(PersistBroker())
-    begin(house, rollout, f"release {order.number} was approved", now)
+    publish(house, row, payload, signing.as_files(signed), rollout, now)
     house.event(now, "release-approved", f"release {order.number} by {order.actor}", model=order.model)
     return {"digest": row.digest, "canary": list(rollout.canary), **needed(rollout)}
+
+
+def publish(
+    house: House, row: ReleaseRow, payload: bytes, fresh: Mapping[str, bytes], rollout: Rollout, now: float
+) -> None:
+    """A release whose signatures are all there (`fresh`) goes out, and its rollout begins."""
+    for digest in house.catalog.releases.keys(row.model, row.number):
+        house.publish_blob(digest)
+    trust.put_in_force(house, {f"{row.digest}.manifest": payload, **fresh}, now)
+    house.catalog.releases.set_state(row.model, row.number, "approved")
+    house.actions.append(PersistBroker())
+    begin(house, rollout, f"release {row.number} was approved", now)
+
+
+def _countersign(house: House, order: orders.Approve, row: ReleaseRow, payload: bytes, now: float) -> dict[str, Any]:
+    """People approve what the core signed by itself: it stays when the core may not any more. Nothing is rolled out."""
+    drafts = {name: text.encode() for name, text in order.metadata.items()}
+    checking.check_approval(house.catalog.releases.trust(), order.model, order.number, payload, drafts)
+    subject = f"{order.model}@{order.number}"
+    told = (f"release {order.number} of {order.model}, which the core signed, shall stay, manifest {row.digest[:12]}",)
+    signed = trust.collect(house, Proposal(subject, told, order.metadata, now, order.actor), now)
+    if signed is None:
+        return {"digest": row.digest, **trust.waiting(house, subject)}
+    trust.put_in_force(house, signing.as_files(signed), now)
+    house.actions.append(PersistBroker())
+    text = f"release {order.number}, which the core had signed by itself, by {order.actor}"
+    house.event(now, "release-approved", text, model=order.model)
+    return {"digest": row.digest}
 
 
 def revoke(house: House, order: orders.RevokeRelease, now: float) -> dict[str, Any]:
@@ -77,7 +105,7 @@ def revoke(house: House, order: orders.RevokeRelease, now: float) -> dict[str, A
         return trust.waiting(house, subject)
     trust.put_in_force(house, signing.as_files(signed), now)
     house.catalog.releases.set_state(order.model, order.number, "revoked")
-    devices = _leave(house, order.model, order.number, reason, now)
+    devices = leave(house, order.model, order.number, reason, now)
     house.actions.append(PersistBroker())
     house.event(
         now, "release-revoked", f"release {order.number} by {order.actor}: {reason}", model=order.model,
@@ -86,7 +114,7 @@ def revoke(house: House, order: orders.RevokeRelease, now: float) -> dict[str, A
     return {"revoked": f"{order.model}@{order.number}", "devices": devices}
 
 
-def _leave(house: House, model: ModelName, number: int, reason: str, now: float) -> list[str]:
+def leave(house: House, model: ModelName, number: int, reason: str, now: float) -> list[str]:
     """Nobody is told to run it any more, and nobody to go back to it; which devices were."""
     approved = [r.number for r in house.catalog.releases.releases(ALL) if (r.model, r.state) == (model, "approved")]
     past = [r for _, r in house.catalog.fleet.rollouts(active=False, limit=ALL) if r.model == model]
@@ -182,7 +210,7 @@ def needed(rollout: Rollout) -> dict[str, Any]:
 def begin(house: House, rollout: Rollout, why: str, now: float) -> None:
     """Makes it the rollout of its model: one that is under way ends here, and a shadow with it, for nobody would weigh
     its pairs. One that was taking devices back stays a reversal, so that no later rollout falls back to its release."""
-    for key, older in _under_way(house, rollout.model):
+    for key, older in under_way(house, rollout.model):
         if older.state in (RolloutState.SHADOW, RolloutState.SPLIT):
             devices = [d for d in house.catalog.fleet.devices() if d.device in older.assigned]
             rounds.take_back(house, older, devices, now)
@@ -194,7 +222,7 @@ def begin(house: House, rollout: Rollout, why: str, now: float) -> None:
     house.catalog.fleet.add_rollout(rollout)
 
 
-def _under_way(house: House, model: ModelName) -> list[tuple[int, Rollout]]:
+def under_way(house: House, model: ModelName) -> list[tuple[int, Rollout]]:
     """Rollouts of this model that have not ended."""
     rollouts = house.catalog.fleet.rollouts(limit=ALL)
     return [(key, r) for key, r in rollouts if r.model == model and r.state not in ROLLOUT_ENDED]

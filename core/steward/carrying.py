@@ -59,8 +59,7 @@ def take_out(house: House, order: orders.CarryOut, now: float) -> dict[str, Any]
     rounds.renew_trust(house, now, publish.ONLINE_LIFE.total_seconds() - FRESH)
     envelope = _assignment(house, device, now)
     assignment = codec.decode(Assignment, roles.peek(envelope))
-    acks = house.catalog.fleet.all_received(device.device, device.epoch).items()
-    words = [Word(f"ack/{kind}", msgspec.Raw(codec.encode(Ack(device.epoch, n)))) for kind, n in acks]
+    words = [Word(f"ack/{kind}", msgspec.Raw(codec.encode(ack))) for kind, ack in _acks(house, device).items()]
     stuck = {(name, kind) for name, kind in house.memory.stuck if name == device.device}
     house.memory.stuck -= stuck
     kinds = tuple(sorted(kind for _, kind in stuck))
@@ -74,6 +73,12 @@ def take_out(house: House, order: orders.CarryOut, now: float) -> dict[str, Any]
         "expires": assignment.expires,
         "models": {str(name): {"number": one.number, "mode": one.mode} for name, one in assignment.models.items()},
     }
+
+
+def _acks(house: House, device: DeviceRow) -> dict[str, Ack]:
+    fleet = house.catalog.fleet
+    known = fleet.all_received(device.device, device.epoch)
+    return {k: Ack(device.epoch, n, fleet.written_by(device.device, device.epoch, k)) for k, n in known.items()}
 
 
 def _device(house: House, name: DeviceId) -> DeviceRow:

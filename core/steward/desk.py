@@ -16,6 +16,7 @@ from core.ingest.spool import origins
 from core.orders import Answer
 from core.steward import (
     approvals,
+    automatic,
     carrying,
     devices,
     enrolling,
@@ -26,6 +27,7 @@ from core.steward import (
     pieces,
     questions,
     rounds,
+    skew,
     staging,
     succession,
     trust,
@@ -111,7 +113,7 @@ def _commit_rows(house: House, order: orders.CommitRows, now: float) -> dict[str
     _still_open(house, order.job)
     landed = order.landed
     house.catalog.datasets.land(landed, order.job)
-    _mark_landed(house, landed)
+    _mark_landed(house, landed, now)
     result = {"rows": landed.rows, "files": len(landed.files), "rejections": len(landed.rejections)}
     if landed.more:
         result["more"] = True
@@ -126,14 +128,16 @@ def _commit_rows(house: House, order: orders.CommitRows, now: float) -> dict[str
     return result
 
 
-def _mark_landed(house: House, landed: Landed) -> None:
-    """Batches of samples that the position names are done with; their files go once this is committed."""
+def _mark_landed(house: House, landed: Landed, now: float) -> None:
+    """Batches of samples that the position names are done with; their files go once this is committed. What came of
+    some that were made again is counted."""
     current = house.catalog.projects.current()
     source = current[0].sources.get(landed.source) if current else None
     if source is None or source.kind != "samples" or source.model is None:
         return
     for (device, epoch), n in origins(landed.position).items():
         house.catalog.samples.mark_landed(source.model, device, epoch, n)
+    skew.take(house, source.model, landed.skew, now)
 
 
 def _commit_lookup(house: House, order: orders.CommitLookup, now: float) -> dict[str, Any]:
@@ -157,11 +161,11 @@ def _commit_candidate(house: House, order: orders.CommitCandidate, now: float) -
         house.event(now, "candidate-refused", reasons, severity="notice", model=candidate.model)
         return {"candidate": key, "accepted": False}
     manifest = staging.stage(house, candidate, key, now)
-    result = {"candidate": key, "accepted": True, "model": manifest.model, "number": manifest.number,
-              **manifest.lineage.metrics}  # fmt: skip
-    house.catalog.projects.finish(order.job, now, result)
     text = f"release {manifest.number} awaits approval: {manifest.lineage.reason}"
     house.event(now, "release-staged", text, model=manifest.model)
+    result = {"candidate": key, "accepted": True, "model": manifest.model, "number": manifest.number,
+              **manifest.lineage.metrics, **automatic.release(house, candidate, manifest.number, now)}  # fmt: skip
+    house.catalog.projects.finish(order.job, now, result)
     return result
 
 
@@ -187,6 +191,8 @@ _DESKS: dict[type, Callable[[House, Any, float], dict[str, Any]]] = {
     orders.ChangeTrust: trust.change,
     orders.Approve: approvals.approve,
     orders.RevokeRelease: approvals.revoke,
+    orders.AutoKey: automatic.key,
+    orders.Automatic: automatic.change,
     orders.Override: forcing.override,
     orders.Force: forcing.force,
     orders.Reverse: forcing.reverse,

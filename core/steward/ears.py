@@ -177,7 +177,7 @@ def _record(house: House, device: DeviceRow, address: Address, payload: bytes, n
         if record.n == known + 1 or _closes_gap(record, known):
             _take(house, device, kind, record, now)
             known = record.n
-            house.catalog.fleet.set_received(device.device, record.epoch, kind, known)
+            house.catalog.fleet.set_received(device.device, record.epoch, kind, known, record.boot[:WORD])
     _acknowledge(house, device, kind, known)
 
 
@@ -203,7 +203,8 @@ def _opened(house: House, device: DeviceRow, kind: Kind, record: Record) -> Reco
 
 
 def _acknowledge(house: House, device: DeviceRow, kind: Kind, known: int) -> None:
-    ack = codec.encode(Ack(device.epoch, known))
+    boot = house.catalog.fleet.written_by(device.device, device.epoch, kind)
+    ack = codec.encode(Ack(device.epoch, known, boot))
     house.send(topics.ack(house.tenant, device.device, kind), ack, expiry=3600)
 
 

@@ -15,7 +15,6 @@ from core.fleet.floods import Floods
 from core.fleet.guesses import Guesses
 from core.handoffs import JobSpec
 from core.ingest.spool import Spool
-from core.orders import OnlineRole
 from core.release import publish
 from core.release.registry import ArtifactStore, BlobStore
 from sync import codec, topics
@@ -80,7 +79,7 @@ Action = Send | SendBlob | StartJob | PersistBroker | Access | Cut
 
 @dataclass(frozen=True)
 class Keys:
-    """The online keys, PEM, and the key of reports. No release key is ever among them."""
+    """The online keys, PEM, and the key of reports. No release key of people is ever among them."""
 
     director: bytes = field(repr=False)
     snapshot: bytes = field(repr=False)
@@ -89,13 +88,15 @@ class Keys:
 
 
 class OnlineKeys(Protocol):
-    """Where the private online keys lie. Of each role two at most: which one counts, the root in force says."""
+    """Where the private online keys lie, those of models that the core may release by itself among them. Of each role
+    two at most: which one counts, the root in force says, and of such a model its role."""
 
-    def held(self, role: OnlineRole) -> tuple[bytes, ...]:
+    def held(self, role: str) -> tuple[bytes, ...]:
         """The keys of a role, PEM."""
 
-    def bring(self, role: OnlineRole, pem: bytes, keep: bytes) -> None:
-        """Keeps a further key, durably, beside `keep`; whatever else there was of the role goes."""
+    def bring(self, role: str, pem: bytes, keep: bytes) -> None:
+        """Keeps a further key, durably, beside `keep` (empty: there is none); whatever else there was of the role
+        goes."""
 
 
 class AuthorityFiles(Protocol):

@@ -13,6 +13,8 @@ from core.steward.house import House, StartJob
 from core.steward.refusals import Refusal, current_project, declared_model
 from sync.names import ModelName
 
+RELEASED = 16  # releases of a model whose predictions are made again: as many may be served somewhere, seldom more
+
 
 def ingest(house: House, source: str, actor: str, now: float) -> dict[str, Any]:
     """Has one source of the project run. In a transaction."""
@@ -24,9 +26,12 @@ def ingest(house: House, source: str, actor: str, now: float) -> dict[str, Any]:
         raise Refusal("no-such-source", f"no source {source!r}; declared: {names}")
     position = house.catalog.datasets.position(source)
     small, outdated = crowded(house.catalog.datasets.files(source)), house.catalog.datasets.outdated(source)
+    model = current.sources[source].model
+    released = () if model is None else house.catalog.releases.newest(model, RELEASED)
     return _start(
-        house, "ingest", source, actor, now, current, folder, position=position, crowded=small, outdated=outdated
-    )
+        house, "ingest", source, actor, now, current, folder, position=position, crowded=small, outdated=outdated,
+        released=released,
+    )  # fmt: skip
 
 
 def train(house: House, name: ModelName, actor: str, now: float) -> dict[str, Any]:

@@ -86,6 +86,9 @@ def carry_out(
     elif set(decision.rollout.held) - set(rollout.held):
         text = f"release {rollout.number} is {decision.rollout.reason}"
         house.event(now, "rollout-held", text, model=rollout.model, severity="alarm", number=str(rollout.number))
+    elif decision.barred and decision.rollout.reason != rollout.reason:
+        text = f"release {rollout.number} {decision.rollout.reason}"
+        house.event(now, "rollout-held", text, model=rollout.model, severity="alarm", number=str(rollout.number))
     _want(house, _wanted(house, rollout, decision), [devices[name] for name in decision.assign if name in devices], now)
     take_back(house, decision.rollout, [devices[name] for name in decision.take_back if name in devices], now)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.catalog.projects import LOST
 from core.orders import Answer, AnyOrder, CommitRows
-from core.steward import desk, devices, ears, learning, lots, retained, rounds, sweeping, trust
+from core.steward import automatic, desk, devices, ears, learning, lots, retained, rounds, sweeping, trust
 from core.steward.house import Action, House, PersistBroker
 from sync import codec, topics
 from sync.link import Message
@@ -82,6 +82,7 @@ class Steward:
     def renew(self, now: float) -> list[Action]:
         """Looks after what expires; to be called a few times an hour."""
         rounds.renew(self.house, now)
+        automatic.renew(self.house, now)
         retained.sweep(self.house, now)
         sweeping.sweep(self.house, now)
         return self._done()

@@ -7,7 +7,8 @@
   the certificate, `timing` after a clock that is not set, `revoking` after what the owners took back.
 - `steps` is one function a phase: `fetching` gets a release here (`news`: what came of its trust files), `loading` is
   the only way a model gets into memory, `trying` are the phases of a trial (`pacing`: whom slow answers wait for),
-  `splitting` several releases that answer at once (`growing`: their memory), `leaving` the way back.
+  `standing` who answers before its trial is over, `splitting` several releases that answer at once (`growing`: their
+  memory), `leaving` the way back.
 - `gathering` fetches tables and config. `patience` says when what is in the way is met again.
 - `resuming` goes on after a restart, `disk` knows of a disk that refuses.
 - `reporting` writes what the core is told, `returning` when it is told again, `why` the card of a verdict, `accounting`

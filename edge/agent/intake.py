@@ -232,10 +232,10 @@ def _ack(house: House, address: Address, payload: bytes, now: float) -> None:
     assert address.kind is not None
     ack = codec.decode(Ack, payload)
     known = house.outbox.last(address.kind)
-    if house.outbox.acknowledged(address.kind, ack.epoch, ack.n):
+    if house.outbox.acknowledged(address.kind, ack.epoch, ack.n, ack.boot):
         text = (
-            f"the core has records of kind {address.kind} up to {ack.n}, and the outbox knew of {known}: it lost its "
-            "end, check the disk; what was written since this start counts on from there"
+            f"the core has records of kind {address.kind} up to {ack.n}, and the outbox, which counted up to "
+            f"{known}, did not write them: it lost its end, check the disk; what was written since counts on after them"
         )
         house.complain(now, "outbox-cut-short", text)
 

@@ -9,10 +9,11 @@ from edge.agent import fetching as incoming
 from edge.agent import loading, why
 from edge.agent.house import House
 from edge.states import Deployment, Event, Failure, FailureClass, Phase
+from edge.untold import Saying
 from edge.verdicts import Quarantined
 from sync.errors import SyncError
 from sync.messages import Arm, Gates, ModelOrder
-from sync.reports import Validated
+from sync.reports import Validated, WhyCard
 
 TRIES = 10  # without memory, in about an hour and a half: then the release before is tried
 
@@ -33,7 +34,9 @@ def newest(house: House, d: Deployment) -> ModelOrder | None:
     if order.mode != "split":
         return order
     arm = next((one for one in order.arms if one.manifest == d.order.manifest), None)
-    return of_arm(order, arm) if arm is not None else of_incumbent(order)
+    if arm is None or (d.serving is not None and d.serving.unsoaked):  # an arm stands beside a committed release
+        return of_incumbent(order)
+    return of_arm(order, arm)
 
 
 def of_incumbent(order: ModelOrder) -> ModelOrder:
@@ -77,7 +80,15 @@ def give_up(house: House, d: Deployment, event: Event, reason: str, now: float, 
     if failure is not None:
         facts = failure.facts | ({"manifest": str(verdict.manifest)} if verdict else {})
         says = house.happened(now, failure.code, failure.text, d.model, "alarm", **facts)
-    house.write(slots.give_up(d, event, reason, now), verdict, card, says)
+    leave(house, d, slots.give_up(d, event, reason, now), verdict, card, says)
+
+
+def leave(
+    house: House, d: Deployment, left: Deployment, verdict: Quarantined | None, card: WhyCard | None,
+    says: Saying | None,
+) -> None:  # fmt: skip
+    """Writes how `d` is `left`, what was said against it in the same write, and forgets what was under way."""
+    house.write(left, verdict, card, says)
     house.shadows.pop(d.model, None)
     house.hunts.pop(d.model, None)
     house.blocked.drop(d.model)
@@ -130,6 +141,8 @@ def reverting(house: House, d: Deployment, now: float) -> bool:
     if d.serving is None:
         house.serving.take_away(d.model)
     d = slots.returned(d, validated, now)
+    if d.phase is Phase.PROBATION:
+        house.before.pop(d.model, None)  # what it holds is counted from here on
     who = f"release {d.serving.release.number} answers again" if d.serving else "no model answers, declared"
     house.write(d, says=house.happened(now, "returned", f"{who}: {d.reason}", d.model, "notice"))
     house.blocked.drop(d.model)

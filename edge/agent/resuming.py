@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edge import health, runtime, slots
-from edge.agent import leaving, loading, why
+from edge.agent import leaving, loading, standing, why
 from edge.agent.house import House
 from edge.lifecycle import AT_REST
 from edge.states import Deployment, Event, Failure, FailureClass, Phase, Slot
@@ -35,7 +35,7 @@ def count(house: House, model: ModelName, now: float, *, stopped: bool = False) 
 def resume(house: House, model: ModelName, now: float) -> bool:
     """The load of whoever answers, or the loop breaker; after `count`. May be repeated after a write that failed. False
     if this host has no memory for it now: it did nothing wrong, and is loaded later."""
-    d = house.deployments[model]
+    d = standing.watch(house, house.deployments[model], now)  # before it is loaded: that may be what crashes
     if d.phase in AT_REST:
         house.trials.close(model)  # a cut between the end of a trial and this leaves its books behind
     if d.serving is None and slots.bound(d) is not None:

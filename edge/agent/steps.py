@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from edge import health, slots
 from edge.agent import fetching as incoming
-from edge.agent import growing, loading, splitting, trying
+from edge.agent import growing, loading, splitting, standing, trying
 from edge.agent.house import HELD, House
 from edge.agent.leaving import gates_of, give_up, newest, of_incumbent, refuse, reverting, superseded, withdraw
 from edge.artifacts import Rotten
@@ -34,7 +34,7 @@ from sync.messages import ModelOrder
 
 def advance(house: House, d: Deployment, now: float) -> bool:
     """Does what the phase asks for; True if the deployment is in another state now."""
-    d = splitting.tend(house, d, now)
+    d = standing.watch(house, splitting.tend(house, d, now), now)
     if house.blocked.holds(d.model, now):
         return False
     return _STEPS[d.phase](house, _renewed(house, d), now)
@@ -219,6 +219,20 @@ def take_proof(house: House, d: Deployment, outcome: Proof | Failure, now: float
     house.blocked.drop(d.model)
 
 
+def probation(house: House, d: Deployment, now: float) -> bool:
+    """A newer order ends the trial, unless nothing else would answer: then who is on trial stands in until the release
+    that is ordered has been proved, and goes on with its trial where that one may not even be fetched."""
+    order = newest(house, d)
+    if d.serving is None or order is None or not superseded(house, d):
+        return trying.probation(house, d, now)
+    if order.mode != "off" and order.manifest == d.serving.release.manifest:  # ... or it is wanted again
+        house.write(slots.renew(d, order))
+        return True
+    if not standing.stays(d, order):
+        return trying.make_way(house, d, now)
+    return _take_up(house, d, order, now) or trying.probation(house, d, now)
+
+
 def _another(house: House, d: Deployment, failure: Failure, now: float) -> bool:
     """An integer kernel may count differently on this CPU, or be slow: the release may have a variant that is fit."""
     assert d.candidate is not None
@@ -264,7 +278,7 @@ _STEPS: dict[Phase, Callable[[House, Deployment, float], bool]] = {
     Phase.STAGED: staged,
     Phase.PROVING: proving,
     Phase.SHADOW: splitting.shadow,
-    Phase.PROBATION: trying.probation,
+    Phase.PROBATION: probation,
     Phase.LIVE_SPLIT: live_split,
     Phase.REVERTING: reverting,
 }

@@ -23,8 +23,8 @@ def shadow(house: House, d: Deployment, now: float) -> bool:
     wait for."""
     if d.candidate is None or d.order is None:
         return withdraw(house, d, now)
-    if superseded(house, d):  # by the core's own judgement, perhaps: what this device's pairs say is not lost with it
-        return _harmed(house, d, now) or withdraw(house, d, now)
+    if superseded(house, d):
+        return make_way(house, d, now)
     held = house.shadows.get(d.model)
     if held is None or held[0].slot.release != d.candidate.release:
         return _load(house, d, now)
@@ -50,8 +50,8 @@ def shadow(house: House, d: Deployment, now: float) -> bool:
 
 def probation(house: House, d: Deployment, now: float) -> bool:
     """Counts answers and breaches, and pairs where they are asked for; commits, or goes home at once."""
-    if d.serving is None or superseded(house, d):
-        return _harmed(house, d, now) or withdraw(house, d, now)
+    if d.serving is None:
+        return make_way(house, d, now)
     paired = _beside(house, d, now)
     if _greedy(house, d, d.serving, now):
         return True
@@ -82,8 +82,16 @@ def probation(house: House, d: Deployment, now: float) -> bool:
     return True
 
 
+def make_way(house: House, d: Deployment, now: float) -> bool:
+    """A newer order wants something else, by the core's own judgement, perhaps: what this device's pairs say is not
+    lost with it."""
+    return _harmed(house, d, now) or withdraw(house, d, now)
+
+
 def _greedy(house: House, d: Deployment, slot: Slot, now: float) -> bool:
     """The guardrail of memory, before what was counted of the release on trial."""
+    if slot.unsoaked:
+        return False  # it is back on trial, perhaps beside another model's
     failure = growing.on_trial(house, d, slot, now)
     if failure is not None:
         give_up(house, d, Event.DEGRADED, failure.text, now, failure)

@@ -68,6 +68,14 @@ def of_arm(house: House, d: Deployment, slot: Slot, failure: Failure, now: float
     return WhyCard(d.model, now, d.phase.value, failure.code, failure.text[:TEXT], new, old)
 
 
+def of_answering(house: House, d: Deployment, slot: Slot, failure: Failure, now: float) -> WhyCard:
+    """The card of a verdict against the release that answers while another is on its way, beside the one behind it."""
+    behind = slots.fallbacks(d)
+    new = _side(slot, house.serving.health(d.model) if _answers(house, slot) else Health(), 0, 0)
+    old = _side(behind[0], Health(), 0, 0) if behind else None
+    return WhyCard(d.model, now, d.phase.value, failure.code, failure.text[:TEXT], new, old)
+
+
 def _new(house: House, d: Deployment, trial: TrialReport | None) -> Side | None:
     slot = tried(d)
     if slot is None:

@@ -4,13 +4,15 @@ The question is the JSON body of the Open Inference Protocol v2, or the short fo
 row. The answer goes to the MQTT 5 response topic with the correlation data, or to `reply_to` in the payload, and bears
 the question's `id`. Answers go below one place alone: whoever may ask must not have the agent write where they may not
 write themselves, and no answer can be a question or a reading again. Questions are answered in turn on the link's
-thread, so the broker, not this process, holds those that wait. Large tensors are HTTP's.
+thread, so the broker, not this process, holds those that wait; of those that came together the ones to one model go
+through its graph as one run, where that changes no bit (`edge.batching`). Large tensors are HTTP's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
@@ -88,6 +90,23 @@ class _Return(msgspec.Struct, frozen=True):
     reply_to: str | None = None
 
 
+class _Heard(msgspec.Struct):
+    """A question, the topic for its answer (None: there is no place for one), and the answer once there is one."""
+
+    message: Message
+    asked: Asked | _Return
+    to: str | None
+    told: bytes
+
+
+class _Ready(msgspec.Struct, frozen=True):
+    """A question as its model takes it; `key` is whose it is in a split."""
+
+    question: Question
+    key: str
+    inputs: Arrays
+
+
 _asked = msgspec.json.Decoder(Asked)
 _return = msgspec.json.Decoder(_Return)
 
@@ -121,30 +140,52 @@ class Requests:
         """Whether a message on this topic is a question."""
         return topic.startswith(self._root)
 
+    def stacks(self, topic: str) -> bool:
+        """Whether this is a question to a model of which several may go as one run: it is worth a look whether others
+        came with it."""
+        live = self._serving.incumbent(cast(ModelName, topic.removeprefix(self._root)))
+        return live is not None and live.rows > 1
+
     def handle(self, message: Message, ack: Callable[[], None]) -> None:
         """Answers one question, or tells why not; then acknowledges it."""
+        self.handle_all([(message, ack)])
+
+    def handle_all(self, questions: Sequence[tuple[Message, Callable[[], None]]]) -> None:
+        """Answers questions that came together, each for itself, or tells why not; sends the answers in the order of
+        the questions, and acknowledges each question after its answer."""
+        heard = [self._hear(message) for message, _ in questions]
+        asking: dict[str, list[_Heard]] = {}
+        for one in heard:
+            if not one.told:
+                asking.setdefault(one.message.topic.removeprefix(self._root), []).append(one)
+        for model, those in asking.items():
+            for one, told in zip(those, self._answers(model, [cast(Asked, one.asked) for one in those]), strict=True):
+                one.told = told
+        for one, (_, ack) in zip(heard, questions, strict=True):
+            self._send(one)
+            ack()
+
+    def _hear(self, message: Message) -> _Heard:
+        """What is asked and where the answer goes; if that cannot be, what is told instead."""
         asked: Asked | _Return
         try:
-            asked = _read(message.payload)
+            asked, told = _read(message.payload), b""
         except BadInput as error:
             asked = _address(message.payload)
             told = _declined(error, asked.id)
-        else:
-            told = b""
         try:
-            topic = self._place(message.response_topic or asked.reply_to)
+            return _Heard(message, asked, self._place(message.response_topic or asked.reply_to), told)
         except BadReply as error:
             told = codec.encode(Declined(str(error), error.code, "abstain", asked.id, message.topic))
-            self._publish(Publish(self._errors, told, min(message.qos, 1)))
-        else:
-            told = told or self._answer(message.topic.removeprefix(self._root), cast(Asked, asked))
-            self._send(message, topic, told)
-        ack()
+            return _Heard(message, asked, None, told)
 
-    def _send(self, message: Message, topic: str, told: bytes) -> None:
-        qos = min(message.qos, 1)
+    def _send(self, one: _Heard) -> None:
+        message, qos = one.message, min(one.message.qos, 1)
+        if one.to is None:
+            self._publish(Publish(self._errors, one.told, qos))
+            return
         correlation = message.correlation if message.response_topic else None
-        self._publish(Publish(topic, told, qos, expiry=WAITS if qos else None, correlation=correlation))
+        self._publish(Publish(one.to, one.told, qos, expiry=WAITS if qos else None, correlation=correlation))
 
     def _place(self, topic: str | None) -> str:
         """Where an answer goes; raises BadReply unless that lies where answers may go."""
@@ -156,19 +197,42 @@ class Requests:
             raise BadReply("a binding listens on this topic: an answer would be taken for a reading")
         return topic
 
-    def _answer(self, model: str, asked: Asked) -> bytes:
+    def _answers(self, model: str, asked: Sequence[Asked]) -> list[bytes]:
+        """The answers to questions to one model, in order."""
         try:
             name = _named(model)
+        except NoModel as error:
+            return [_declined(error, one.id) for one in asked]
+        ready = [self._ready(name, one) for one in asked]
+        good = [one for one in ready if not isinstance(one, ModelError)]
+        inputs, keys = [one.inputs for one in good], [one.key for one in good]
+        answers: Iterator[Answer | ModelError]
+        try:
+            answers = iter(self._serving.predict_each(name, inputs, keys=keys) if good else ())
+        except NoModel as error:
+            answers = repeat(error)
+        return [
+            _declined(one, of.id) if isinstance(one, ModelError) else self._answer(name, of, one, next(answers))
+            for of, one in zip(asked, ready, strict=True)
+        ]
+
+    def _ready(self, model: ModelName, asked: Asked) -> _Ready | ModelError:
+        try:
             question = Question(asked.inputs or [], None, asked.parameters, asked.outputs)
             key = key_of(question, asked.id)
-            loaded = self._serving.loaded(name, key)
+            loaded = self._serving.loaded(model, key)
             inputs = _row(loaded, asked.data) if asked.inputs is None else arrays_of(question)
-            (answer,) = self._serving.predict_each(name, [inputs], keys=[key])
-            if isinstance(answer, ModelError):
-                return _declined(answer, asked.id)
+        except ModelError as error:
+            return error
+        return _Ready(question, key, inputs)
+
+    def _answer(self, model: ModelName, asked: Asked, ready: _Ready, answer: Answer | ModelError) -> bytes:
+        if isinstance(answer, ModelError):
+            return _declined(answer, asked.id)
+        try:
             if asked.inputs is None:
-                return codec.encode(Told(self._prediction(name, inputs, answer), asked.id))
-            document, _ = answered(model, question, inputs, answer, self._record)
+                return codec.encode(Told(self._prediction(model, ready.inputs, answer), asked.id))
+            document, _ = answered(model, ready.question, ready.inputs, answer, self._record)
         except ModelError as error:
             return _declined(error, asked.id)
         return orjson.dumps(document if asked.id is None else {**document, "id": asked.id})

@@ -387,6 +387,16 @@ def test_a_plan_without_a_core_looks_at_the_file_alone(tmp_path: Path) -> None:
     assert done.stdout.startswith("compared with nothing: no core answers at")
 
 
+def test_a_plan_says_in_time_how_often_drift_is_cried_in_vain(tmp_path: Path) -> None:
+    demo = Path(__file__).parents[2] / "appliance" / "demo" / "falaj.toml"
+    done = run_falaj("plan", str(demo), "--dir", str(tmp_path))
+    told = "exercise: drift is watched after 16.0 minutes of readings; while nothing changes at most one alarm in "
+    assert f"{told}115.7 days of them, on average, on each device" in done.stdout.splitlines()
+    file = tmp_path / "falaj.toml"
+    file.write_text(PROJECT.format(name="s") + MODEL_TABLES.format(source="s"))
+    assert "m: drift is not watched" in run_falaj("plan", str(file), "--dir", str(tmp_path)).stdout.splitlines()
+
+
 @pytest.mark.broker
 def test_a_person_who_overrules_or_labels_nothing_is_told_what_there_is(core: RunningCore, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("prediction,label\np1,walk\n")
@@ -509,6 +519,21 @@ def test_candidates_show_what_refused_them_and_the_way_past() -> None:
     ]
     assert verdicts.candidate_lines([row], {row["id"]: 7})[-1].endswith("staged all the same, as release m@7")
     assert verdicts.candidate_lines([{**row, "accepted": True}], {})[0].startswith("   4  m  accepted")
+    signed = verdicts.candidate_lines([{**row, "accepted": True}], {row["id"]: 7}, {("m", 7)})
+    assert signed[1:] == ["      signed automatically, as release m@7"]
+
+
+def test_candidates_say_whether_they_are_calibrated_and_how_honest_they_are() -> None:
+    score = {"precision": "fp32", "accuracy": 0.95, "ece": 0.012, "ece_before": 0.041}
+    card = {"scores": [score], "chosen": "fp32", "rows": 266}
+    row = {"id": 4, "model": "m", "accepted": True, "ts": 0.0, "verdicts": []}
+    for temperature, reason, said in (
+        (1.8, "calibrated: it helps", "calibrated: it helps; calibration error 0.041 before, 0.012 on the gate rows"),
+        (1.0, "not calibrated: why", "not calibrated: why; calibration error 0.012 on the gate rows"),
+    ):
+        found = {"temperature": temperature, "rows": 400, "reason": reason}
+        lines = verdicts.candidate_lines([{**row, "scorecard": {**card, "calibration": found}}], {})
+        assert lines[1:] == [f"      {said}"]
 
 
 def test_drift_and_the_reason_are_one_line_a_model() -> None:

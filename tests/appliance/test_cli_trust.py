@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from appliance.cli import screens
+from appliance.core_state import OnlineFiles
 from appliance.demo.fleet import Machines
+from appliance.keys import tenant_keys
+from sync import roles
+from sync.names import DEFAULT_TENANT
 from tests.appliance.running import RunningCore, falaj
 
 ROOTS, APPROVERS = ("amal", "badr", "carim"), ("dana", "eve")
@@ -35,6 +40,39 @@ def test_a_rotation_says_what_it_did_and_a_stranger_is_told_whose_keys_are_asked
     assert unclear.returncode == 2 and "give KEY and --with PUB, or --role ROLE alone" in unclear.stderr
     nothing = core.falaj("trust", "sign", "--keys", str(core.owner_keys))
     assert nothing.returncode == 1 and "no change of keys waits" in nothing.stderr
+
+
+def test_what_the_core_may_release_by_itself_is_said_with_the_way_to_end_it() -> None:
+    trust = {"automatic": {"m": {"keyid": "0123456789abcdef", "releases": [2, 3]}}}
+    (line,) = screens.automatic_lines(trust)
+    assert line == (
+        "AUTO       the core releases m by itself (key 0123456789ab); signed automatically: m@2, m@3; "
+        "`falaj trust auto m --off` ends it"
+    )
+    assert screens.releases_by_core(trust) == {("m", 2), ("m", 3)} and screens.automatic_lines({}) == []
+
+
+def test_nobody_allows_what_no_person_has_released_yet(core: RunningCore) -> None:
+    for word, told in (("--on", "people have signed no release of pump yet"), ("--off", "there is nothing to end")):
+        done = core.falaj("trust", "auto", "pump", word, "--keys", str(core.owner_keys))
+        assert done.returncode == 1 and told in done.stderr
+    unclear = falaj("trust", "auto", "pump")
+    assert unclear.returncode == 2 and "Missing option '--on'" in unclear.stderr
+
+
+def test_the_key_by_which_the_core_releases_a_model_lies_sealed(tmp_path: Path) -> None:
+    """As its other online keys do; a further one takes no place of the one in force."""
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = OnlineFiles(home, tenant_keys(tmp_path / "kek", tmp_path / "wrapped", DEFAULT_TENANT))
+    first, second, third = (roles.new_signing_key() for _ in range(3))
+    assert kept.held("auto.pump") == ()
+    kept.bring("auto.pump", first, b"")
+    kept.bring("auto.pump", second, first)
+    kept.bring("auto.pump", third, second)
+    assert set(kept.held("auto.pump")) == {second, third} and kept.held("auto.valve") == ()
+    for path in home.iterdir():
+        assert b"PRIVATE KEY" not in path.read_bytes() and path.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.slow

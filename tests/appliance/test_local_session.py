@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +19,11 @@ from appliance.settings import LocalBroker
 from edge.bindings import Bindings, Requests
 from edge.bindings.stream import Observe, Taken
 from edge.buffers import Buffers
+from edge.inference import Record, unrecorded
 from edge.runtime import load
-from edge.serving import Loaded, Serving
+from edge.serving import Answer, Loaded, Serving
 from sync.bindings import Binding, When
+from sync.golden import Arrays
 from sync.link import Message, Publish
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink
@@ -31,7 +34,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
 DEVICE = DeviceId("box-1")
-STATUS = "falaj/local/box-1/status"
+STATUS, REPLY = "falaj/local/box-1/status", "falaj/local/box-1/reply/panel"
 NODE = "falaj_default_box-1"
 DESCRIBED = Binding("site/{entity}/accel", "site/{entity}/motion", home_assistant=True)
 PLAIN = Binding("site/{entity}/accel", "site/{entity}/motion")
@@ -91,11 +94,15 @@ def _unseen(model: ModelName, ts: float, rows: Taken) -> None:
 class Agent:
     """Bindings and requests of one device, on their session."""
 
-    def __init__(self, site: Site, *bindings: Binding, observe: Observe = _unseen, bound: bool = True) -> None:
+    def __init__(
+        self, site: Site, *bindings: Binding, observe: Observe = _unseen, bound: bool = True,
+        record: Record = unrecorded, rows: int = 1,
+    ) -> None:  # fmt: skip
         self.reports: list[tuple[str, str]] = []
         data = graphs.classifier()
-        serving = Serving()
-        serving.put(MODEL, Loaded(load(data), graphs.slot(4, data)))
+        self.runs: list[int] = []  # answers of each
+        serving = Serving(observe=lambda model, number, seconds, answers: self.runs.append(answers))
+        serving.put(MODEL, Loaded(load(data), graphs.slot(4, data), rows))
         password = (site.folder / "falaj.password").read_text()
         at = LocalBroker(port=site.port)
         self.session = LocalSession(
@@ -103,7 +110,7 @@ class Agent:
         )
         self.buffers = Buffers(site.folder / f"{len(site.agents)}.db", TENANT, bytes(32))
         self.bindings = Bindings(TENANT, DEVICE, serving, self.buffers, self.session.publish, observe=observe)
-        self.requests = Requests(DEVICE, serving, self.session.publish, lambda: 0.0)
+        self.requests = Requests(DEVICE, serving, self.session.publish, lambda: 0.0, record)
         self.stopped = False
         site.agents.append(self)
         if bound:
@@ -237,6 +244,50 @@ def test_a_message_that_breaks_the_agent_is_reported_and_let_go_and_the_session_
     feed(panel, "w3")
     eventually(lambda: "site/w3/motion" in panel.newest, "what comes after a restart")
     assert 666.0 not in heard, "each was acknowledged"
+
+
+def question(number: int) -> Publish:
+    body = {"id": number, "reply_to": REPLY, "data": [[float(number), 0.0]] * graphs.SIZE}
+    return Publish(f"falaj/local/{DEVICE}/infer/{MODEL}", json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(("stacks", "run"), [(16, 3), (1, 1)])
+def test_questions_that_came_together_go_before_a_reading_behind_them(site: Site, stacks: int, run: int) -> None:
+    begun, come = threading.Event(), threading.Event()
+
+    def waits(model: ModelName, ts: float, rows: Taken) -> None:
+        if ts == 0.0:  # so that all of the others come together
+            begun.set()
+            assert come.wait(20)
+
+    def record(inputs: Arrays, answer: Answer) -> str:
+        (rows,) = inputs.values()
+        if rows[0, 0, 0] == 666.0:
+            raise ArithmeticError("nobody thought of that")
+        return "id"
+
+    panel = site.program("panel")
+    agent = Agent(site, PLAIN, observe=waits, record=record, rows=stacks)
+    panel.link.subscribe(REPLY)
+    eventually(lambda: REPLY in panel.link.listening, "the panel")
+    readings = [Publish("site/w1/accel", json.dumps({"ts": float(n), "x": 3.0, "y": 0.0}).encode()) for n in range(4)]
+    panel.link.publish(readings[0])
+    assert begun.wait(20)
+    for message in (*readings[1:3], question(1), question(666), question(2), readings[3], question(3)):
+        panel.link.publish(message)
+    eventually(lambda: not panel.link.unconfirmed, "the broker has them all")
+    come.set()
+    eventually(lambda: b'"id":3' in panel.newest.get(REPLY, b""), "the last answer")
+    said = [json.loads(p)["id"] if t == REPLY else t for t, p in panel.came if t in (REPLY, "site/w1/motion")]
+    assert said[-4:] == [1, 2, "site/w1/motion", 3]
+    assert max(agent.runs) == run and [code for code, _ in agent.reports] == ["message-failed"]
+    agent.stop()
+    before = len(panel.came)
+    late = Agent(site, PLAIN, record=record)
+    panel.link.publish(question(9))
+    eventually(lambda: b'"id":9' in panel.newest[REPLY], "an answer after a restart")
+    said = [json.loads(p)["id"] for t, p in panel.came[before:] if t == REPLY]
+    assert said == [9] and not late.reports, "each was acknowledged"
 
 
 def test_documents_stay_while_a_start_does_not_know_its_bindings_yet(site: Site) -> None:

@@ -23,7 +23,7 @@ from core.handoffs import Candidate, JobSpec, Known, LakeFile, Landed, Verdict
 from core.ingest.spool import Entry, Spool
 from core.lake import Lake
 from core.orders import CommitRows
-from core.project import Column, Contract, Project, Source, UnknownPart
+from core.project import Column, Contract, ModelGates, Project, Source, Training, UnknownPart
 from sync import codec, golden
 from sync.manifest import Precision, Profile
 from sync.names import DeviceId, Digest, ModelName, TenantId
@@ -140,6 +140,36 @@ def test_files_become_an_accepted_candidate(lake: Lake, landed: Landed) -> None:
     again = run(PROJECT, lake, landed, store)
     assert (again.snapshot, again.view, again.dataset) == (candidate.snapshot, candidate.view, candidate.dataset)
     assert again.artifacts[-1].plain == candidate.artifacts[-1].plain
+
+
+def test_rows_held_out_make_an_overconfident_model_honest(tmp_path: Path) -> None:
+    """Two kinds that overlap: what is learned by heart is sure of itself, and the held-out rows know better."""
+    (tmp_path / "in").mkdir()
+    rng = np.random.default_rng(5)
+    for k in range(8):
+        shaken = 0.25 if k % 2 else 0.0
+        x = shaken * np.sin(np.arange(600) * 1.3) + rng.normal(0, 0.3, 600)
+        rows = [f"{i / 10:.1f},{v:.5f},watch-{k},{'shaken' if k % 2 else 'still'}" for i, v in enumerate(x)]
+        (tmp_path / "in" / f"{k}.csv").write_text("\n".join(["ts,x,who,what", *rows, ""]))
+    lake, store = Lake(tmp_path / "lake", base64.b64encode, base64.b64decode), Store()
+    taken = ingest(PROJECT, "toy", tmp_path, lake, {}, lambda _done: None)
+    plain = msgspec.structs.replace(
+        PROJECT.models[MODEL], fit=(0.0, 0.3), gate=(0.3, 0.6),
+        training=Training(epochs=60, batch=16), gates=ModelGates(min_accuracy=0.6, min_rows=50),
+    )  # fmt: skip
+    held = msgspec.structs.replace(plain, calibrate=(0.6, 1.0))
+    before, after = (
+        run(msgspec.structs.replace(PROJECT, models={MODEL: model}), lake, taken, store) for model in (plain, held)
+    )
+    assert before.accepted and after.accepted, after.verdicts
+    assert before.scorecard.calibration is not None and after.scorecard.calibration is not None
+    assert before.scorecard.calibration.reason.startswith("not calibrated: the project holds no rows out")
+    assert after.scorecard.calibration.temperature > 1.2, after.scorecard.calibration
+    (was, now) = (candidate.scorecard.scores[0] for candidate in (before, after))
+    assert was.accuracy == now.accuracy and was.ece == was.ece_before
+    assert now.ece_before == pytest.approx(was.ece, abs=1e-4)
+    assert now.ece is not None and was.ece is not None and now.ece < was.ece
+    assert len(store.kept[after.artifacts[-1].plain]) > len(store.kept[before.artifacts[-1].plain])
 
 
 def test_other_classes_are_refused_before_anything_is_trained(lake: Lake, landed: Landed) -> None:

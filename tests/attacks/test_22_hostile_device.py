@@ -19,7 +19,7 @@ from core.project import Project, Retraining
 from sync.manifest import Uplink
 from sync.messages import ModelOrder
 from sync.names import DeviceId, Digest
-from sync.reports import DriftReport, ModelReport
+from sync.reports import ANY, DriftReport, ModelReport
 from tests.core.pairs import desired, paired, shadowing
 from tests.core.world import MODEL, START, Device, World, serving
 
@@ -98,6 +98,19 @@ def test_22_one_verdict_takes_nobody_back_and_a_person_is_told_once(fleet: Fleet
     unmoved(fleet, fleet.against())
     (alarm,) = [e for e in fleet.world.catalog.events.newest() if e.code == "rollout-held"]
     assert alarm.severity == "alarm" and "trust me" in alarm.text and fleet.rollout().held == (LIAR,)
+
+
+def test_22_a_verdict_against_any_release_takes_nobody_back_and_a_person_is_told_once(fleet: Fleet) -> None:
+    fleet.ramp()
+    lie = serving(fleet.old[1], fleet.old[0], quarantined={ANY: 0})
+    unmoved(fleet, lie)
+    fleet.say(LIAR, fleet.against())
+    unmoved(fleet, lie)
+    told = [e.text for e in fleet.world.catalog.events.newest() if e.code == "rollout-held"]
+    assert sum("cannot read one of its own verdicts" in text for text in told) == 1
+    fleet.world.must(orders.SetAside(actor="salma", model=MODEL, number=fleet.new[0], device=LIAR, reason="its disk"))
+    fleet.all_say(fleet.serves(), *(w for w in WATCHES if w != LIAR))
+    assert fleet.rollout().state is State.COMPLETE
 
 
 def test_22_the_rollout_goes_on_once_a_person_has_set_the_liar_aside(fleet: Fleet) -> None:

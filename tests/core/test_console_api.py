@@ -94,7 +94,8 @@ def test_an_empty_core_answers_every_list(client: FlaskClient) -> None:
     assert get(client, "/v1/trust") == {"files": {}, "waiting": []}
     assert get(client, "/v1/status")["trust"] == {
         "initialised": False, "profile": None, "badge": "not set up",
-        "root": None, "targets": None, "timestamp": None, "director": None, "models": {}, "waiting": [],
+        "root": None, "targets": None, "timestamp": None, "director": None, "models": {}, "automatic": {},
+        "waiting": [],
     }  # fmt: skip
 
 
@@ -192,6 +193,8 @@ PEOPLE = (
     orders.Approve(model=MODEL, number=1, metadata={}),
     orders.ChangeTrust(metadata={"root": "{}"}),
     orders.RevokeRelease(model=MODEL, number=1, metadata={}, reason="a test"),
+    orders.AutoKey(model=MODEL),
+    orders.Automatic(model=MODEL, on=True, metadata={}),
     orders.Override(candidate=1, reason="the gate is too strict"),
     orders.Force(actor="amal", model=MODEL, number=2, reason="a test"),
     orders.Reverse(actor="amal", model=MODEL, number=2, reason="a test"),

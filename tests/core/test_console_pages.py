@@ -17,8 +17,8 @@ from core.handoffs import Rollout, RolloutState
 from core.project import Project
 from core.release import signing
 from sync.messages import Gates
-from sync.names import DeviceId
-from sync.reports import DriftReport, ModelReport, Validated
+from sync.names import LAST, DeviceId
+from sync.reports import ANY, DriftReport, ModelReport, Validated
 from tests.core.console_world import (
     KEY,
     MODEL,
@@ -225,6 +225,9 @@ def test_severities_are_worded_not_only_coloured(operator: FlaskClient, catalog:
 # --- what needs a person ----------------------------------------------------------------------------------------
 
 
+UNREADABLE = "it cannot read one of its own verdicts, which may be against any"
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [
@@ -233,6 +236,11 @@ def test_severities_are_worded_not_only_coloured(operator: FlaskClient, catalog:
             steady(2, wanted=release(3).manifest, quarantined={release(3).manifest: 0}, reason="golden vectors"),
             f"refused release {release(3).manifest[:10]}: golden vectors",
         ),
+        (
+            steady(2, quarantined={ANY: 0}),
+            f"takes up no other release: {UNREADABLE} falaj rollout force {MODEL} NUMBER",
+        ),
+        (steady(2, quarantined={ANY: LAST}), f"takes up no other release: {UNREADABLE} No attempt lifts it: wipe the"),
         (steady(2, validated=None), "serves release 2 without a validation"),
         (steady(2, validated=Validated(artifact(1), NOW, 2.0)), "serves release 2 without a validation"),
         (ModelReport("no_model", NOW, wanted=release(1).manifest, reason="keys"), "has no model yet: keys"),

@@ -57,6 +57,16 @@ def test_every_exporter_gives_what_torch_gives(fitted: Fitted, exporter: ex.Expo
     np.testing.assert_allclose(given.sum(axis=1), 1.0, atol=1e-5)
 
 
+def test_a_temperature_divides_the_scores_and_changes_no_class(fitted: Fitted, bare: bytes) -> None:
+    plain, hot = (ex.assemble(bare, fitted.mean, fitted.deviation, {}, temperature=by) for by in (1.0, 2.5))
+    x = ex.generated_windows(fitted, WINDOW, 50, np.random.default_rng(1))
+    said, given = answers(plain, x), answers(hot, x)
+    np.testing.assert_allclose(given, ex.reference(fitted, x, 2.5), atol=1e-5)
+    np.testing.assert_array_equal(given.argmax(axis=1), said.argmax(axis=1))
+    assert (given.max(axis=1) < said.max(axis=1)).all()
+    assert [node.op_type for node in onnx.load_model_from_string(hot).graph.node][-2:] == ["Div", "Softmax"]
+
+
 def test_the_graph_has_the_promised_face(fitted: Fitted, bare: bytes) -> None:
     model = onnx.load_model_from_string(ex.assemble(bare, fitted.mean, fitted.deviation, {"release": "7"}))
     (taken,), (given,) = model.graph.input, model.graph.output

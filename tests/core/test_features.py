@@ -77,6 +77,18 @@ def test_fit_and_gate_share_no_row() -> None:
     assert fit and gate and not fit & gate
 
 
+def test_rows_to_calibrate_by_are_neither_learned_from_nor_judged_by() -> None:
+    table = pa.concat_tables([recording("a", "push", 60), recording("b", "rest", 60)])
+    stretches = {"fit": (0.0, 0.4), "gate": (0.7, 1.0)}
+    whole, held = (see(table, model(**stretches, **more)) for more in ({}, {"calibrate": (0.4, 0.7)}))
+    assert whole.calibrate is None and held.calibrate is not None
+    parts = [set(one.x[..., 0].ravel().tolist()) for one in (held.fit, held.calibrate, held.gate)]
+    assert all(parts) and sum(map(len, parts)) == len(set().union(*parts))
+    np.testing.assert_array_equal(held.fit.x, whole.fit.x)
+    np.testing.assert_array_equal(held.gate.x, whole.gate.x)
+    assert held.digest != whole.digest
+
+
 def test_where_takes_one_value_or_any_of_several() -> None:
     table = pa.concat_tables(
         [recording("a", "push", side=1), recording("b", "rest", side=0), recording("c", "rest", side=1)]

@@ -92,6 +92,15 @@ CASES: dict[str, tuple[Project, str]] = {
     ),
     "stretch backwards": (with_model(fit=(0.6, 0.6)), "models.motion.fit: needs 0 <= from < to <= 1"),
     "stretch beyond the end": (with_model(gate=(0.7, 1.1)), "models.motion.gate: needs 0 <= from < to <= 1"),
+    "calibrates by what judges": (
+        with_model(fit=(0.0, 0.6), gate=(0.6, 0.8), calibrate=(0.7, 0.9)),
+        "models.motion: calibrate and gate overlap",
+    ),
+    "calibrates by what was trained on": (
+        with_model(fit=(0.0, 0.6), gate=(0.6, 0.8), calibrate=(0.5, 0.6)),
+        "models.motion: calibrate and fit overlap",
+    ),
+    "no stretch to calibrate by": (with_model(calibrate=(0.9, 0.9)), "models.motion.calibrate: needs 0 <= from < to"),
     "gate judges what was trained on": (with_model(fit=(0.0, 0.7), gate=(0.6, 0.8)), "fit and gate overlap"),
     "binding without entity": (
         with_model(bindings=(Binding("sensors/all", "out/{entity}"),)),

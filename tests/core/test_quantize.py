@@ -64,10 +64,12 @@ def test_dense_graphs_are_quantized_dynamically_too(dense: bytes) -> None:
 def test_softmax_and_normalisation_stay_float(convolutional: bytes) -> None:
     static = candidates(convolutional, NORMALISED).models["int8-static"]
     mean, deviation = np.array([40.0, -3.0], np.float32), np.array([9.0, 0.1], np.float32)
-    whole = assemble(static, mean, deviation, {})
+    whole, hot = (assemble(static, mean, deviation, {}, temperature=by) for by in (1.0, 2.0))
     graph = onnx.load_model_from_string(whole).graph
     assert [node.op_type for node in graph.node[:2]] == ["Sub", "Div"]
     assert graph.node[-1].op_type == "Softmax" and list(graph.node[-1].output) == [OUTPUT]
+    tempered = onnx.load_model_from_string(hot).graph.node[-3:]
+    assert [node.op_type for node in tempered] == ["DequantizeLinear", "Div", "Softmax"]
     kinds = {node.op_type for node in graph.node}
     assert {"QuantizeLinear", "DequantizeLinear", "Conv"} <= kinds
     raw = NORMALISED * deviation + mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -12,7 +13,7 @@ from core.quorum import quorum
 from core.rollout.controller import Decision, decide
 from sync.messages import Gates
 from sync.names import DeviceId, Digest, ModelName
-from sync.reports import ModelReport, Release, TrialReport
+from sync.reports import ANY, ModelReport, Release, TrialReport
 
 NEW, OLD = Digest("a" * 64), Digest("b" * 64)
 MODEL = ModelName("motion")
@@ -62,7 +63,7 @@ BEFORE, FETCHING = says("steady", OLD), says("fetching", OLD, NEW)
 HARMED, OTHER_VERDICT = says("steady", OLD, verdicts={NEW: 0}), says("steady", NEW, verdicts={OLD: 0})
 UNDECIDED, NO_WORSE, WORSE = (says("shadow", OLD, NEW, pairs=t) for t in (trial(1, 9), trial(0, 100), trial(20, 0)))
 RUNNING = (COMMITTED, ON_TRIAL, FETCHING, OTHER_VERDICT, UNDECIDED, NO_WORSE, WORSE)
-REPORTS = [None, *RUNNING, BEFORE, HARMED, says("no_model", None)]
+REPORTS = [None, *RUNNING, BEFORE, HARMED, says("no_model", None), says("steady", OLD, verdicts={ANY: 0})]
 reports = st.sampled_from(REPORTS)
 fleets = st.dictionaries(st.sampled_from(DEVICES), reports, max_size=5)
 some = st.lists(st.sampled_from(DEVICES), unique=True, max_size=3).map(tuple)
@@ -301,3 +302,35 @@ def test_a_forced_rollout_serves_at_once_under_the_gates_of_its_plan() -> None:
     assert decide(first.rollout, fleet | {DEVICES[0]: again}, NOW).rollout.state is State.REVERSING
     second = decide(first.rollout, fleet | {DEVICES[0]: COMMITTED}, NOW)
     assert (second.assign, second.gates.evidence) == (DEVICES[1:2], "guardrails")
+
+
+# --- a verdict that a device cannot read any more ---
+
+BARRED = says("steady", OLD, verdicts={ANY: 0})
+
+
+@pytest.mark.parametrize("state", [State.SHADOW, State.CANARY, State.RAMP])
+@pytest.mark.parametrize("devices", [1, 2, 5])
+def test_one_that_may_be_against_any_release_is_told_to_a_person_and_takes_nobody_back(
+    state: State, devices: int
+) -> None:
+    assigned = DEVICES[:devices]
+    before = rollout(state, assigned[:1], gates=Gates(), assigned=assigned)
+    fleet: Fleet = dict.fromkeys(assigned, COMMITTED) | {DEVICES[0]: BARRED}
+    decision = decide(before, fleet, NOW)
+    assert (decision.rollout.state, decision.take_back, decision.barred) == (state, (), DEVICES[:1])
+    assert decision.rollout.held == () and "waits for a person: d0 cannot read" in decision.rollout.reason
+    assert decide(decision.rollout, fleet, NOW) == decision, "it is said once"
+    aside = replace(decision.rollout, aside=DEVICES[:1])
+    assert decide(aside, fleet, NOW).barred == ()
+
+
+def test_one_that_may_be_against_any_is_not_against_what_runs_nor_against_a_higher_attempt() -> None:
+    for phase, serving, candidate in (("steady", NEW, None), ("fetching", OLD, NEW)):
+        runs: Fleet = {DEVICES[0]: says(phase, serving, candidate, verdicts={ANY: 0})}
+        assert decide(rollout(State.CANARY, assigned=DEVICES[:1]), runs, NOW).barred == ()
+    again = rollout(State.CANARY, assigned=DEVICES[:1], retry=1)
+    assert decide(again, {DEVICES[0]: BARRED}, NOW) == Decision(again)
+    real = says("steady", OLD, verdicts={ANY: 0, NEW: 0})
+    taken = decide(rollout(State.CANARY, assigned=DEVICES[:1]), {DEVICES[0]: real}, NOW)
+    assert taken.rollout.state is State.REVERSING, "one that can be read counts as ever"

@@ -22,7 +22,7 @@ from core.ingest import samples as samples_room
 from core.ingest import spool as spool_room
 from core.ingest.interface import SourceError
 from core.ingest.landing import ROWS_TOLD
-from core.ingest.samples import Box
+from core.ingest.samples import Box, SampleFeed
 from core.ingest.spool import Entry, Spool, origins
 from core.lake import Lake
 from core.project import Column, Contract, Model, ModelGates, Project, Rollout, Source, View
@@ -291,10 +291,10 @@ def test_a_gate_window_that_shares_readings_with_a_fit_window_is_left_out(road: 
     road.send(*(sample(f"p{i}", 100.0 + 0.5 * i, seed=10.0 * i) for i in range(20)))
     road.send(*(sample(f"q{i}", 100.0 + 2 * i, seed=500.0 + 10 * i) for i in range(4)), device=TWO)
     road.run()
-    fit, gate = field.split(road.seen(), (0.0, 0.5), (0.5, 1.0), 1.5, 0.5)
+    fit, gate = field.split(road.seen(), ((0.0, 0.5), (0.5, 1.0)), 1.5, 0.5)
     assert (fit.stream == "watch-1/left").sum() == 10 and (gate.stream == "watch-1/left").sum() == 7
     assert (fit.stream == "watch-2/left").sum() == 2 and (gate.stream == "watch-2/left").sum() == 2
-    back = field.split(road.seen(), (0.5, 1.0), (0.0, 0.5), 1.5, 0.5)
+    back = field.split(road.seen(), ((0.5, 1.0), (0.0, 0.5)), 1.5, 0.5)
     assert (back[1].stream == "watch-1/left").sum() == 7 and back[1].end.max() < 104.5
 
 
@@ -310,7 +310,7 @@ def test_fit_and_gate_never_share_a_reading(moments: list[tuple[str, int, str]],
     end = np.array([m[1] / 4 for m in moments], np.float64)
     order = np.lexsort((end, stream))
     seen = field.Seen(np.zeros((len(moments), 4, 2), np.float32), label[order], stream[order], end[order])
-    fit, gate = field.split(seen, (0.0, cuts[0]), cuts, 1.5, 0.5)
+    fit, gate = field.split(seen, ((0.0, cuts[0]), cuts), 1.5, 0.5)
     for name in set(stream.tolist()):
         ours, theirs = fit.end[fit.stream == name], gate.end[gate.stream == name]
         assert all(abs(a - b) > 1.5 for a in ours for b in theirs)
@@ -322,9 +322,18 @@ def test_what_was_done_one_after_the_other_is_both_learned_and_judged() -> None:
     label = np.repeat(["walk", "run", "rest", "sit"], count // 4)
     end = 10.0 * np.arange(count)
     seen = field.Seen(np.zeros((count, 4, 2), np.float32), label, np.full(count, "a/l"), end)
-    fit, gate = field.split(seen, (0.0, 0.8), (0.8, 1.0), 1.5, 0.5)
+    fit, gate = field.split(seen, ((0.0, 0.8), (0.8, 1.0)), 1.5, 0.5)
     assert set(fit.label) == set(gate.label) == set(label)
     assert (len(fit.label), len(gate.label)) == (32, 8)
+
+
+def test_only_samples_of_batches_that_landed_are_set_aside(road: Field) -> None:
+    road.send(*(sample(f"p{i}", 100.0 + i) for i in range(8)))
+    road.send(sample("q", 200.0))
+    feed = SampleFeed(Box(TENANT, road.spool, PRIVATE), MODEL, FIELD, "ts", WINDOW)
+    assert len(list(feed.units({}))) == 2
+    assert [one.id for _, one in feed.taken({"watch-1/1": "1"})] == ["p0", "p2", "p4", "p6"], "q is for the next run"
+    assert feed.taken({}) == []
 
 
 # --- data sets --------------------------------------------------------------------------------------------------
@@ -373,6 +382,15 @@ def test_samples_are_added_to_the_rows_or_stand_in_for_them(road: Field) -> None
     assert len(only.fit.x) == 16 and len(only.gate.x) == 24, "rows and samples judge"
     assert len({d.digest for d in (none, add, only)}) == 3 and dataset(road, "add").digest == add.digest
     assert add.classes == ("rest", "walk")
+
+
+def test_samples_to_calibrate_by_share_no_reading_with_others(road: Field) -> None:
+    road.send(*(sample(f"p{i}", 100.0 + 0.5 * i, seed=10.0 * i) for i in range(40)))
+    road.run()
+    fit, gate, held = field.split(road.seen(), ((0.0, 0.4), (0.7, 1.0), (0.4, 0.7)), 1.5, 0.5)
+    assert (len(fit.end), len(gate.end), len(held.end)) == (16, 12, 6), "three at either end are left out"
+    for other in (fit, gate):
+        assert np.abs(held.end[:, None] - other.end).min() > 1.5
 
 
 def test_a_class_that_no_row_has_is_left_out_and_counted(road: Field) -> None:
@@ -425,7 +443,7 @@ def test_any_number_of_streams_is_split_at_once() -> None:
         np.zeros((count, 4, 2), np.float32), np.full(count, "rest"),
         np.array([f"watch-1/{i}" for i in range(count)]), np.arange(count, dtype=np.float64),
     )  # fmt: skip
-    fit, gate = field.split(seen, (0.0, 1.0), (0.0, 1.0), 1.5, 0.5)
+    fit, gate = field.split(seen, ((0.0, 1.0), (0.0, 1.0)), 1.5, 0.5)
     assert len(fit.x) == count and len(gate.x) == 0
     assert field.by_device(fit) == {ONE: count}
 

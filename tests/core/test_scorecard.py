@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from core.handoffs import Score, Split
 from core.project import ModelGates
+from core.release.calibration import tempered
 from core.release.export import INPUT, OUTPUT
 from core.release.scorecard import choose, golden, inspect, measure, parity
 from sync.golden import decode, encode, unpack
@@ -77,6 +78,14 @@ def test_figures_are_those_of_the_files_under_the_given_clock() -> None:
     assert (fp32.bytes, card.rows) == (len(models["fp32"]), 30)
     assert card.parity < 1e-5
     assert card.chosen == "fp32" and "loses 100.00 points" in card.reason
+
+
+def test_how_honest_a_file_is_stands_beside_what_it_would_be_without_its_temperature() -> None:
+    gate = rows()
+    score = measure({"fp32": averaging()}, gate, softmax_of_means(gate.x), GATES, ticking(1e-6), 5, 0.5).scores[0]
+    means = gate.x.mean(axis=1)
+    assert score.ece == pytest.approx(1 - tempered(means, 1.0).max(axis=1).mean(), abs=1e-5)
+    assert score.ece_before == pytest.approx(1 - tempered(means, 2.0).max(axis=1).mean(), abs=1e-5)
 
 
 def test_answers_that_are_no_numbers_count_as_wrong() -> None:

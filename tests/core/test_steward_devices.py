@@ -359,7 +359,7 @@ def test_a_request_that_no_library_reads_is_kept_as_an_event_and_stops_nobody(
     device = world.enrol(ONE)
     world.hear(device.record(renewal(device, csr=crooked(device, *change)), 1, "csr"))
     assert world.codes()[-1] == "record-malformed"
-    assert world.last(topics.ack(TENANT, ONE, Kind("csr"))) == codec.encode(Ack(1, 1)), "it does not come again"
+    assert world.last(topics.ack(TENANT, ONE, Kind("csr"))) == codec.encode(Ack(1, 1, "b")), "it does not come again"
     envelope = request(world.token(TWO), device.keys, csr=crooked(device, *change))
     assert world.order(orders.Enrol(envelope=envelope.decode())).code == "enrolment-refused"
 

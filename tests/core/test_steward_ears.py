@@ -207,7 +207,7 @@ def test_kinds_are_numbered_apart(world: World, device: Device) -> None:
     world.hear(device.record({"any": 1}, 1, kind="metrics"))
     world.hear(device.record(EVENT_1, 1))
     assert acks(world) == [1]
-    assert world.last(topics.ack(TENANT, ONE, Kind("metrics"))) == codec.encode(Ack(1, 1))
+    assert world.last(topics.ack(TENANT, ONE, Kind("metrics"))) == codec.encode(Ack(1, 1, "b"))
 
 
 def test_a_record_of_another_epoch_is_refused(world: World, device: Device) -> None:
@@ -316,7 +316,7 @@ def test_samples_wait_in_the_spool_as_they_were_sealed(world: World, device: Dev
     for n, content in ((1, b"one"), (2, b"two"), (2, b"again"), (1, b"again"), (4, b"early")):
         world.hear(device.record(batch(content), n, kind="sample"))
     assert spooled(world) == [(1, b"one"), (2, b"two")]
-    assert world.last(topics.ack(TENANT, ONE, SAMPLE)) == codec.encode(Ack(1, 2))
+    assert world.last(topics.ack(TENANT, ONE, SAMPLE)) == codec.encode(Ack(1, 2, "b"))
     assert world.catalog.samples.waiting(MODEL) == Waiting(2, 6, START)
     assert world.catalog.events.newest(1)[0].code == "device-enrolled", "each batch is no event"
     files = [f for f in (world.folder / "samples").rglob("*") if f.is_file()]
@@ -366,7 +366,7 @@ def test_a_full_spool_drops_says_so_once_and_keeps_no_device_waiting(world: Worl
     for n in range(1, 7):
         world.hear(device.record(batch(b"x" * 4096), n, kind="sample"))
     assert [n for n, _ in spooled(world)] == [1, 2, 3]
-    assert world.last(topics.ack(TENANT, ONE, SAMPLE)) == codec.encode(Ack(1, 6))
+    assert world.last(topics.ack(TENANT, ONE, SAMPLE)) == codec.encode(Ack(1, 6, "b"))
     events = [e for e in world.catalog.events.newest() if e.code == "samples-dropped"]
     assert [(e.severity, e.model, e.facts["device"]) for e in events] == [("alarm", MODEL, ONE)]
     with world.catalog.transaction():
@@ -390,10 +390,10 @@ def test_a_gap_in_records_of_these_kinds_closes_as_in_events(world: World, devic
     gap = DeviceEvent(topics.GAP, "dropped", None, "notice", {"first": 1, "last": 4})
     world.hear(device.record(gap, 4, kind=kind))
     assert world.codes()[-1] == topics.GAP
-    assert world.last(topics.ack(TENANT, ONE, Kind(kind))) == codec.encode(Ack(1, 4))
+    assert world.last(topics.ack(TENANT, ONE, Kind(kind))) == codec.encode(Ack(1, 4, "b"))
     body = batch() if kind == "sample" else CARD
     world.hear(device.record(body, 5, kind=kind))
-    assert world.last(topics.ack(TENANT, ONE, Kind(kind))) == codec.encode(Ack(1, 5))
+    assert world.last(topics.ack(TENANT, ONE, Kind(kind))) == codec.encode(Ack(1, 5, "b"))
     assert len(spooled(world)) + len(world.catalog.fleet.whys()) == 1
 
 

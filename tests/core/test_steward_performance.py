@@ -12,8 +12,10 @@ from core.catalog.performance import DAYS, RELEASES, PerformanceShelf
 from core.console.facts import gather
 from core.console.pages import compose
 from core.fleet.performance import OUTSIDE, in_fleet, on_device
-from core.orders import Revoke
+from core.handoffs import Calibration
+from core.orders import CommitCandidate, Revoke
 from sync import codec
+from sync.manifest import LIMIT, Manifest
 from sync.names import LAST, Digest, ModelName
 from sync.performance import BINS, BUCKETS, MOST_CLASSES, Confidence, Interval, Tally
 from sync.reports import LabelReport
@@ -164,7 +166,27 @@ def test_the_console_says_it_beside_the_labels(world: World, device: Device) -> 
     tell(world, device, replace(TOLD, number=number), replace(TOLD, number=number + 1))
     (line,) = compose(gather(world.catalog, world.now), world.now).devices
     assert (quiet.devices[0].performance, quiet.releases[0].field) == ("", "")
-    assert line.performance == "10 an hour, p99 up to 2.5 ms, estimated 92.0 % right"
+    assert line.performance == "10 an hour, p99 up to 2.5 ms, estimated 92.0 % right (not calibrated)"
     assert line.labelled == "45 of 50 right"
     (release,) = compose(gather(world.catalog, world.now), world.now).releases
-    assert release.field == "estimated 92.0 % right"
+    assert release.field == "estimated 92.0 % right (not calibrated)"
+
+
+def test_the_estimate_of_a_calibrated_release_says_so(world: World, device: Device) -> None:
+    candidate = world.candidate()
+    score = replace(candidate.scorecard.scores[0], ece=0.012, ece_before=0.041)
+    card = replace(candidate.scorecard, scores=(score,), calibration=Calibration(1.8, 400, "calibrated: it helps"))
+    world.must(CommitCandidate(job=world.job(), candidate=replace(candidate, scorecard=card)))
+    digest = Digest(world.must(world.approval(1))["digest"])
+    kept = world.catalog.releases.release(MODEL, 1)
+    assert kept is not None
+    figures = codec.decode(Manifest, kept[1], LIMIT).lineage.metrics
+    assert (figures["temperature"], figures["ece"], figures["ece_before"]) == (1.8, 0.012, 0.041)
+    world.hear(device.report({MODEL: serving(digest, 1)}))
+    tell(world, device, TOLD)
+    (line,) = compose(gather(world.catalog, world.now), world.now).devices
+    assert line.performance.endswith("estimated 92.0 % right (calibrated)")
+    found = seen(world, f"?device={ONE}")
+    assert "estimated accuracy 92.0% (calibrated) by 10 answers" in "\n".join(metrics.device_lines(found))
+    assert "92.0% (calibrated)" in metrics.fleet_lines(found["fleet"])[0]
+    assert not world.catalog.releases.is_calibrated(MODEL, 2), "there is none"

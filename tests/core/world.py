@@ -107,11 +107,11 @@ class OnlineKeys:
     def __init__(self) -> None:
         self.kept: dict[str, tuple[bytes, ...]] = {}
 
-    def held(self, role: orders.OnlineRole) -> tuple[bytes, ...]:
+    def held(self, role: str) -> tuple[bytes, ...]:
         return self.kept.get(role, ())
 
-    def bring(self, role: orders.OnlineRole, pem: bytes, keep: bytes) -> None:
-        self.kept[role] = (keep, pem)
+    def bring(self, role: str, pem: bytes, keep: bytes) -> None:
+        self.kept[role] = (keep, pem) if keep else (pem,)
 
 
 @dataclass

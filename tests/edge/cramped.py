@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BufferedIOBase
 from pathlib import Path
 
 from edge import runtime
@@ -18,7 +19,7 @@ class Cramped(Artifacts):
         super().__init__(folder)
         self.too_large = too_large
 
-    def opened(self, blob: Blob, unseal: Callable[[bytes], bytes]) -> bytes:
+    def opened(self, blob: Blob, unseal: Callable[[BufferedIOBase], bytes]) -> bytes:
         if blob.sealed in self.too_large:
             raise runtime.NoMemory("there is not enough memory to load this model; free some")
         return super().opened(blob, unseal)

@@ -14,6 +14,7 @@ from sync import roles, topics
 from sync.errors import Untrusted
 from sync.link import Message
 from sync.names import TrustFile
+from sync.reports import ANY
 from tests.edge.device import Device, committed
 from tests.edge.stage import Stage
 from tests.edge.test_agent_roots import next_root, publish
@@ -77,6 +78,7 @@ def test_a_verdict_that_cannot_be_read_bars_whatever_it_may_have_barred(stage: S
     stage.core.assign(stage.shipped[2], device.identity)
     device.settle(8, ask=0)
     assert committed(device, 1), "it may be the one that was refused"
+    assert device.reported().models[MODEL].quarantined == {ANY: 0}, "a rollout waits no longer than a person does"
     stage.core.assign(stage.shipped[2], device.identity, retry=1)
     device.settle(8, ask=0)
     assert committed(device, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from io import BufferedIOBase
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,11 @@ def artifacts(tmp_path: Path) -> Artifacts:
     return Artifacts(tmp_path / "artifacts")
 
 
-def whole(sealed: bytes) -> bytes:
+def whole(sealed: BufferedIOBase) -> bytes:
     """As unsealing does: opens what is as it was, and nothing else."""
-    if sealed != SEALED:
+    if sealed.read() != SEALED:
         raise Damaged("it does not open")
-    return sealed
+    return SEALED
 
 
 def fill(artifacts: Artifacts, blob: Blob = BLOB) -> None:
@@ -116,12 +117,29 @@ def test_what_does_not_open_and_is_as_it_was_signed_is_no_fault_of_the_disk(arti
     fill(artifacts)
     artifacts.finish(BLOB)
 
-    def wrong_key(sealed: bytes) -> bytes:
+    def wrong_key(sealed: BufferedIOBase) -> bytes:
         raise Damaged("segment 0 does not open")
 
     with pytest.raises(Damaged, match="segment 0") as raised:
         artifacts.opened(BLOB, wrong_key)
     assert not isinstance(raised.value, Rotten) and artifacts.complete(BLOB)
+
+
+def test_what_the_disk_gave_wrong_once_is_read_again_before_it_is_held_against_the_release(
+    artifacts: Artifacts,
+) -> None:
+    fill(artifacts)
+    artifacts.finish(BLOB)
+    read: list[bytes] = []
+
+    def unseal(sealed: BufferedIOBase) -> bytes:
+        read.append(sealed.read())
+        if len(read) == 1:
+            raise Damaged("segment 0 does not open")
+        return read[-1]
+
+    assert artifacts.opened(BLOB, unseal) == SEALED
+    assert read == [SEALED, SEALED] and artifacts.complete(BLOB)
 
 
 def test_chunks_are_flushed_now_and_then_and_a_whole_blob_before_it_has_its_name(

@@ -15,12 +15,13 @@ from edge.journal import Journal
 from edge.states import Deployment, HeldPiece, Phase
 from edge.trust import Record
 from edge.untold import Saying
-from edge.verdicts import ANY, FOR_GOOD, Quarantined
+from edge.verdicts import FOR_GOOD, Quarantined
 from sync import codec
 from sync.chunks import digest
 from sync.errors import Malformed
 from sync.messages import DeviceEvent
 from sync.names import ModelName
+from sync.reports import ANY
 from tests.faults.small_disk import SmallDisk, small_disk
 
 A, B = ModelName("motion"), ModelName("other")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from edge.runtime import load
 from edge.serving import Answer, Loaded, Serving
 from sync.golden import Arrays
 from sync.link import Message, Publish
-from sync.names import DeviceId
+from sync.names import DeviceId, ModelName
 from tests.edge import graphs
 from tests.edge.graphs import CLASSES, MODEL, SIZE
 
@@ -202,3 +204,86 @@ def test_whatever_comes_leads_to_one_message_and_one_acknowledgement(payload: by
     for topic, to in ((TOPIC, PLACE), (TOPIC, None), (f"falaj/local/box-1/infer/{model}", PLACE)):
         said = desk.ask(payload, topic, to)
         assert isinstance(json.loads(said.payload), dict) and said.topic.encode()
+
+
+# --- questions that came together ---
+
+OTHER = ModelName("other")
+
+
+def batch(*questions: tuple[str, dict[str, Any]]) -> list[Message]:
+    """QoS 1 messages to models by name, each with a place of its own for its answer."""
+    return [
+        Message(TOPIC.replace(MODEL, model), json.dumps(body).encode(), 1, receipt=n, response_topic=f"{PLACE}/{n}")
+        for n, (model, body) in enumerate(questions, 1)
+    ]
+
+
+def together(desk: Desk, messages: list[Message]) -> list[Publish | str]:
+    desk.log.clear()
+    desk.requests.handle_all([(one, partial(desk.log.append, f"ack {one.receipt}")) for one in messages])
+    return desk.log
+
+
+def with_two(runs: list[tuple[str, int]]) -> Desk:
+    """A desk with two models of which 16 rows may go as one; each run is noted with its answers."""
+    desk = Desk()
+    data, serving = (
+        graphs.classifier(),
+        Serving(observe=lambda model, number, s, answers: runs.append((model, answers))),
+    )
+    for name, number in ((MODEL, 4), (OTHER, 5)):
+        serving.put(name, Loaded(load(data), graphs.slot(number, data), rows=16))
+    desk.requests = Requests(
+        DeviceId("box-1"), serving, desk.log.append, lambda: 99.0, desk._record, lambda: desk.listens
+    )
+    return desk
+
+
+def test_questions_that_came_together_are_one_run_for_each_model_and_answered_in_order() -> None:
+    runs: list[tuple[str, int]] = []
+    desk = with_two(runs)
+    log = together(desk, batch((MODEL, OIP), (OTHER, SHORT), (MODEL, SHORT), (OTHER, OIP), (MODEL, OIP)))
+    said = [one for one in log if isinstance(one, Publish)]
+    assert [one.topic for one in said] == [f"{PLACE}/{n}" for n in range(1, 6)]
+    assert log[1::2] == [f"ack {n}" for n in range(1, 6)], "each after its own answer"
+    assert runs == [(MODEL, 3), (OTHER, 2)]
+    documents = [json.loads(one.payload) for one in said]
+    numbers = [d["prediction"]["release"] if "prediction" in d else int(d["model_version"]) for d in documents]
+    assert numbers == [4, 5, 4, 5, 4]
+    rows = [d["prediction"]["probabilities"] if "prediction" in d else d["outputs"][0]["data"] for d in documents]
+    assert rows == [truth()] * 5
+
+
+def test_one_askers_fault_is_told_to_him_and_costs_nobody_else_an_answer() -> None:
+    desk = with_two([])
+    bad = {"inputs": [{**OIP["inputs"][0], "data": [1.0]}]}
+    messages = batch(
+        (MODEL, OIP), (MODEL, bad), ("nobody", OIP), ("NO NAME", SHORT), (MODEL, {"id": 3}), (OTHER, SHORT)
+    )
+    messages.append(Message(TOPIC, json.dumps(OIP).encode(), 1, receipt=7, response_topic="site/pump/accel"))
+    log = together(desk, messages)
+    said = [json.loads(one.payload) for one in log if isinstance(one, Publish)]
+    assert [d.get("code", "answered") for d in said] == [
+        "answered", "bad-input", "no-model", "no-model", "bad-input", "answered", "bad-reply-topic",
+    ]  # fmt: skip
+    assert log[1::2] == [f"ack {n}" for n in range(1, 8)] and len(desk.recorded) == 2
+
+
+@given(st.lists(st.tuples(st.sampled_from([MODEL, OTHER, "nobody"]), st.booleans(), st.floats(-9, 9)), max_size=40))
+def test_together_as_alone(asked: list[tuple[str, bool, float]]) -> None:
+    """To the bit, but for the prediction's id."""
+    desk = with_two([])
+    messages = batch(*((model, _asking(short, number)) for model, short, number in asked))
+    whole = [one for one in together(desk, messages) if isinstance(one, Publish)]
+    alone = [one for message in messages for one in together(desk, [message]) if isinstance(one, Publish)]
+    assert [_without_id(one) for one in whole] == [_without_id(one) for one in alone] and len(whole) == len(asked)
+
+
+def _asking(short: bool, number: float) -> dict[str, Any]:
+    row = [number] * ROW.size
+    return {"data": row} if short else {"inputs": [{**OIP["inputs"][0], "data": row}]}
+
+
+def _without_id(one: Publish) -> tuple[str, bytes]:
+    return one.topic, re.sub(rb"prediction-[0-9]+", b"", one.payload)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge import slots
+from edge.agent import standing
 from edge.lifecycle import AT_REST
 from edge.states import Deployment, Event, Phase, Proof, Slot
 from sync.chunks import digest
@@ -49,6 +50,7 @@ class Ledger:
 
     committed: list[int] = field(default_factory=list)
     refused: set[int] = field(default_factory=set)
+    standing: set[int] = field(default_factory=set)  # answered on trial, and a newer order came
     last: int = 0
     floor: int = 1
 
@@ -73,6 +75,18 @@ class AnyLegalOrder(RuleBasedStateMachine):
         if raise_floor:
             self.ledger.floor = max(1, self.ledger.last - 1)
         self.d = slots.offer(self.d, order(self.ledger.last, self.ledger.floor), self.now())
+
+    @precondition(lambda self: self.d.phase is Phase.PROBATION)
+    @rule()
+    def follow(self) -> None:
+        """A newer order on a release that is on trial: it stays where nothing else would answer."""
+        wanted, before = order(self.ledger.last + 1, self.ledger.floor), self.d.serving
+        if standing.stays(self.d, wanted):
+            assert before is not None and not slots.fallbacks(self.d)
+            self.ledger.last += 1
+            self.ledger.standing.add(before.release.number)
+            self.d = slots.offer(self.d, wanted, self.now())
+            assert number_of(self.d.serving) == before.release.number
 
     @precondition(lambda self: self.d.phase is Phase.FETCHING)
     @rule()
@@ -103,15 +117,17 @@ class AnyLegalOrder(RuleBasedStateMachine):
     @rule()
     def commit(self) -> None:
         self.d = slots.mark_good(self.d, self.now())
-        self.ledger.committed.append(self.ledger.last)
+        assert self.d.serving is not None
+        self.ledger.committed.append(self.d.serving.release.number)
 
     @precondition(lambda self: self.d.phase in FAILED)
     @rule(withdrawn=st.booleans())
     def fail(self, withdrawn: bool) -> None:
         on_trial = self.d.phase is Phase.PROBATION
         before = self.d.previous[:1] if on_trial else ((self.d.serving,) if self.d.serving else ())
+        tried = self.d.serving if on_trial else None
         self.d = slots.give_up(self.d, Event.WITHDRAWN if withdrawn else FAILED[self.d.phase], "because", self.now())
-        self.ledger.refused.add(self.ledger.last)
+        self.ledger.refused.add(tried.release.number if tried else self.ledger.last)
         if before and (not on_trial or before[0].release.number >= self.ledger.floor):
             assert self.d.serving == before[0], "who answered before stays or comes back"
         assert self.d.candidate is None and self.d.reason == "because"
@@ -120,7 +136,9 @@ class AnyLegalOrder(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         self.d = slots.returned(self.d, VALIDATED if self.d.serving else None, self.now())
-        assert self.d.phase is (Phase.STEADY if self.d.serving else Phase.NO_MODEL)
+        committed = number_of(self.d.serving) in self.ledger.committed
+        rests = Phase.STEADY if committed else Phase.PROBATION
+        assert self.d.phase is (rests if self.d.serving else Phase.NO_MODEL)
 
     @precondition(lambda self: self.d.phase is Phase.REVERTING and self.d.serving is not None)
     @rule()
@@ -160,7 +178,8 @@ class AnyLegalOrder(RuleBasedStateMachine):
         behind = [number_of(one) for one in self.d.previous]
         if self.d.phase is not Phase.PROBATION and self.d.serving:
             behind.append(number_of(self.d.serving))
-        assert set(behind) <= set(self.ledger.committed)
+        assert set(behind) <= {*self.ledger.committed, *self.ledger.standing}
+        assert self.d.phase is not Phase.STEADY or number_of(self.d.serving) in self.ledger.committed
 
     @invariant()
     def at_rest_says_whether_something_answers(self) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from edge.verdicts import ANY, FOR_GOOD, Quarantined
+from edge.verdicts import FOR_GOOD, Quarantined
 from sync.chunks import digest
 from sync.names import LAST
+from sync.reports import ANY
 
 ARTIFACT, OLD, NEW = digest(b"artifact"), digest(b"old"), digest(b"new")
 

@@ -129,6 +129,32 @@ def test_10_an_outbox_whose_log_lost_its_end_gives_no_number_out_twice(
 
 
 @pytest.mark.parametrize("damage", [log_cut, log_turned])
+def test_10_nor_does_one_that_wrote_more_than_it_lost_before_it_was_heard(
+    made: Prepared, ram: Path, damage: Damage
+) -> None:
+    """Its numbers meet those that the core has: the core says which start it has them of. A cut in between, too."""
+    tenant, ledger = lived(made, ram / "life")
+    before = tenant.box.house.outbox.last(EVENT)
+    killed(tenant.box)
+    damage(tenant.box.folder / "outbox.db")
+    tenant.box.boot(link=False)
+    said = [f"since {n}" for n in range(before + 5)]
+    tell(tenant, *said)
+    killed(tenant.box)
+    tenant.box.boot(link=False)
+    tell(tenant, "after the cut")
+    assert tenant.box.house.outbox.last(EVENT) > before
+    ledger.serves()
+    tenant.heal()
+    tell(tenant, "at last")
+    tenant.heal()
+    beats = told(tenant, "beat")
+    assert set(beats.values()) == {1} and {*said, "after the cut", "at last"} <= beats.keys()
+    assert told(tenant, "outbox-cut-short").total() == 1
+    tenant.close()
+
+
+@pytest.mark.parametrize("damage", [log_cut, log_turned])
 def test_10_a_journal_whose_log_lost_its_end_serves_and_is_taken_for_a_copy_until_a_person_says_otherwise(
     made: Prepared, ram: Path, damage: Damage
 ) -> None:

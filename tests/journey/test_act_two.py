@@ -23,8 +23,10 @@ REST, AFTER = 13_000, 16_000  # samples
 
 
 def quicker(text: str) -> str:
-    """The demo's project with a shorter baseline and training: these movements are easier than people's."""
-    text = text.replace("baseline = 960", "baseline = 240").replace("epochs = 60", "epochs = 25")
+    """The demo's project with a shorter baseline, a level of minutes and less training: these movements are easier
+    than people's."""
+    text = text.replace("baseline = 960, alarm = 10000000.0", "baseline = 240, alarm = 10000.0")
+    text = text.replace("epochs = 60", "epochs = 25")
     return text.replace("samples = 500", "samples = 100")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,31 @@ def is_silent(handler: ast.ExceptHandler, lines: list[str]) -> bool:
     return handler.type is None or (nothing and not said)
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What the rules ask of one module. Its tree is let go of: all of them together are more than a collection of
+    garbage gets through."""
+
+    long: dict[str, int]  # functions that are too long, and their lines
+    hidden: set[str]
+    relative: list[int]  # lines of relative imports
+    annotated: bool
+    silent: list[int]  # lines of handlers
+
+
+@functools.cache
+def facts_of(path: Path) -> Facts:
+    """A module is read once for all rules but the first."""
+    tree, lines = tree_of(path), path.read_text().splitlines()
+    return Facts(
+        long={f.name: body_lines(f) for f in functions(tree) if body_lines(f) > MAX_FUNCTION},
+        hidden=hidden_inputs(tree),
+        relative=[n.lineno for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level],
+        annotated=any(isinstance(n, ast.FunctionDef | ast.ClassDef | ast.AnnAssign) for n in tree.body),
+        silent=[h.lineno for h in ast.walk(tree) if isinstance(h, ast.ExceptHandler) and is_silent(h, lines)],
+    )
+
+
 @pytest.mark.parametrize("path", [*MODULES, *TESTS], ids=name_of)
 def test_every_module_says_what_it_is_for(path: Path) -> None:
     docstring = ast.get_docstring(tree_of(path))
@@ -110,7 +137,7 @@ def test_no_file_is_too_long_to_read(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_function_is_too_long_to_read(path: Path) -> None:
-    long = {f.name: body_lines(f) for f in functions(tree_of(path)) if body_lines(f) > MAX_FUNCTION}
+    long = facts_of(path).long
     assert not long, f"{name_of(path)}: {long} lines"
 
 
@@ -125,7 +152,7 @@ def test_time_and_chance_come_in_as_arguments(path: Path) -> None:
     if path.is_relative_to(ROOT / "appliance"):
         return
     allowed = set(ALLOWED.get(name_of(path), ()))
-    assert hidden_inputs(tree_of(path)) <= allowed, "pass it in, or explain it in ALLOWED"
+    assert facts_of(path).hidden <= allowed, "pass it in, or explain it in ALLOWED"
 
 
 def test_every_allowance_is_still_needed() -> None:
@@ -135,17 +162,14 @@ def test_every_allowance_is_still_needed() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_are_absolute_and_annotations_lazy(path: Path) -> None:
-    tree = tree_of(path)
-    relative = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level]
-    assert not relative, f"{name_of(path)}: relative imports in lines {relative}"
-    annotated = any(isinstance(n, ast.FunctionDef | ast.ClassDef | ast.AnnAssign) for n in tree.body)
-    assert not annotated or "from __future__ import annotations" in path.read_text()
+    found = facts_of(path)
+    assert not found.relative, f"{name_of(path)}: relative imports in lines {found.relative}"
+    assert not found.annotated or "from __future__ import annotations" in path.read_text()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_exception_is_swallowed(path: Path) -> None:
-    lines = path.read_text().splitlines()
-    silent = [h.lineno for h in ast.walk(tree_of(path)) if isinstance(h, ast.ExceptHandler) and is_silent(h, lines)]
+    silent = facts_of(path).silent
     assert not silent, f"{name_of(path)}: bare except, or pass without a comment that says why, in lines {silent}"
 
 

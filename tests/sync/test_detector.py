@@ -208,6 +208,16 @@ def test_a_change_without_a_material_effect_is_a_notice() -> None:
     assert verdicts[-1].drifted
 
 
+def test_a_level_a_hundred_times_higher_costs_a_few_windows_more() -> None:
+    """Bets multiply, so the delay grows with the level's logarithm: quiet is cheap (docs/adr/0013)."""
+    rows = level(np.random.default_rng(7), 480 + 500, 0.7)
+    first = []
+    for alarm in (1e4, 1e6, 1e8):
+        verdicts = verdicts_on(rows, 2.0, Drift(baseline=480, alarm=alarm))
+        first.append(next(v.window for v in verdicts if v.status is Status.ALARM) - 479)
+    assert first[0] < first[1] < first[2] <= 2.5 * first[0]
+
+
 def test_the_first_alarm_is_kept_and_the_statistic_comes_down_when_the_change_is_undone() -> None:
     rows = level(np.random.default_rng(6), 240 + 500, 0.0)
     moved = slice(240 * W, 440 * W)
@@ -253,7 +263,7 @@ def test_six_watches_alarm_when_they_move_to_the_other_wrist_and_not_before() ->
     for subject in range(1, 7):
         rng = np.random.default_rng([8, subject])
         detector = watch(STREAMS)
-        detector.push(stretches(rng, found[subject, 1], 240))
+        detector.push(stretches(rng, found[subject, 1], Drift().baseline))
         stays = detector.push(stretches(rng, found[subject, 1], 240))
         assert Status.ALARM not in {v.status for v in stays}, f"subject {subject} did not move"
         moves = detector.push(stretches(rng, found[subject, 0], 400))

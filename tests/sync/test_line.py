@@ -119,6 +119,26 @@ def test_packets_that_come_as_one_are_all_taken_and_a_torn_one_is_waited_for() -
     assert session.came == 4 * [b"hi"]
 
 
+def test_the_last_of_those_that_came_together_is_known() -> None:
+    told, enough = list[str](), threading.Event()
+
+    def drained() -> None:
+        if told:
+            told.append("drained")
+            enough.set()
+
+    client = Client(CallbackAPIVersion.VERSION2, "c", protocol=paho.MQTTv5)
+    client.on_message = lambda client, data, message: told.append("message")
+    with broker(saying(3 * READING)) as (port, done):
+        client.connect_async("127.0.0.1", port, 60)
+        line = Line(client, told.append, lambda: 0.0, drained)
+        line.start()
+        assert enough.wait(PATIENCE_S)
+        line.stop()
+        assert done.wait(PATIENCE_S)
+    assert told[:4] == ["message", "message", "message", "drained"]
+
+
 def test_half_a_packet_of_a_lost_session_is_not_read_into_the_next() -> None:
     def tear(peer: socket.socket) -> None:
         peer.sendall(WELCOME + READING + READING[:5])

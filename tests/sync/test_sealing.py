@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
+import tracemalloc
 import zlib
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -149,6 +152,25 @@ def test_an_artifact_is_bound_to_its_digest() -> None:
     lying = seal(b"another model", KEY, TENANT, digest(content))
     with pytest.raises(Damaged, match="content digest"):
         unseal_artifact(lying, KEY, TENANT, digest(content))
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_file_is_opened_in_pieces_and_never_held_beside_what_it_holds(tmp_path: Path, pack: bool) -> None:
+    """A small box has room for a model, not for three copies of it."""
+    content = bytes(4_000_000 * pack) + random.Random(1).randbytes(4_000_000)
+    sealed = seal(content, KEY, TENANT, digest(content), pack=pack)
+    (tmp_path / "sealed").write_bytes(sealed)
+    with (tmp_path / "sealed").open("rb") as file:
+        assert unseal_artifact(file, KEY, TENANT, digest(content)) == content  # also loads what is loaded once
+        file.seek(0)
+        tracemalloc.start()
+        try:
+            opened = unseal_artifact(file, KEY, TENANT, digest(content))
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert opened == content
+    assert most < 1.3 * len(content) + 10 * SEGMENT
 
 
 def test_a_wrapped_key_opens_for_its_device_and_context_alone() -> None:

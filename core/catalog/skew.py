@@ -1,0 +1,53 @@
+"""How many cells of served predictions were made again, and how many came out otherwise, by device and release."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from core.handoffs import Skew
+from sync.names import DeviceId, ModelName
+
+
+class SkewRow(msgspec.Struct, frozen=True):
+    """The sum of what was made again of a release on a device, from `since` to `newest` (`core.handoffs.Skew`)."""
+
+    device: DeviceId
+    model: ModelName
+    number: int
+    predictions: int
+    cells: int
+    mismatching: int
+    unchecked: int
+    example: str
+    since: float
+    newest: float
+
+
+class SkewShelf:
+    """Shelf of such counts. Only releases that there are are compared, so a device fills a row for each at most."""
+
+    def __init__(self, db: Any) -> None:
+        self._db = db
+
+    def add(self, model: ModelName, more: Skew, now: float) -> SkewRow:
+        """The sum with what was found before. In a transaction."""
+        counts = (more.predictions, more.cells, more.mismatching, more.unchecked, more.example)
+        self._db.execute(
+            "INSERT INTO skew VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " predictions = predictions + excluded.predictions, cells = cells + excluded.cells,"
+            " mismatching = mismatching + excluded.mismatching, unchecked = unchecked + excluded.unchecked,"
+            " example = CASE example WHEN '' THEN excluded.example ELSE example END, newest = excluded.newest",
+            (more.device, model, more.number, *counts, now, now),
+        )
+        return next(row for row in self.all(more.device, model) if row.number == more.number)
+
+    def all(self, device: DeviceId | None = None, model: ModelName | None = None) -> list[SkewRow]:
+        """By device, model and number, of one or of all."""
+        rows = self._db.execute(
+            "SELECT * FROM skew WHERE (? IS NULL OR device = ?) AND (? IS NULL OR model = ?)"
+            " ORDER BY device, model, number",
+            (device, device, model, model),
+        )
+        return [SkewRow(DeviceId(row[0]), ModelName(row[1]), *row[2:]) for row in map(tuple, rows)]
