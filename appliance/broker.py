@@ -208,7 +208,8 @@ class Broker:
         write_private(path, config.encode())
         self._child = spawn([program, "-c", str(path)], self._log.path, outlive=self._outlive)
         write_private(self._pid_file, str(self._child.pid).encode())
-        if not wait_for_port(self.host, self.port, self._child):
+        # It listens before it handles signals, and one to reload that came in between would end it.
+        if not wait_for_port(self.host, self.port, self._child, signals=(signal.SIGHUP, signal.SIGUSR1)):
             self.stop()
             raise NoBroker(f"Mosquitto does not start:\n{tail(self._log.path)}")
 

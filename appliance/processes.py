@@ -123,14 +123,24 @@ def check_port_free(host: str, port: int, setting: str) -> None:
             ) from error
 
 
-def wait_for_port(host: str, port: int, child: subprocess.Popen[bytes], patience: float = 10.0) -> bool:
-    """Whether the child listens, waiting at most `patience` seconds and not for a child that ended."""
+def wait_for_port(
+    host: str, port: int, child: subprocess.Popen[bytes], patience: float = 10.0, signals: tuple[int, ...] = ()
+) -> bool:
+    """Whether the child listens and handles these signals, waiting at most `patience` seconds and not for a child that
+    ended."""
     end = time.monotonic() + patience
     while time.monotonic() < end and child.poll() is None:
-        if listens(host, port):
+        if listens(host, port) and all(_handles(child.pid, number) for number in signals):
             return True
         time.sleep(0.05)
     return False
+
+
+def _handles(pid: int, number: int) -> bool:
+    """Whether a process has a handler for the signal (Linux, proc(5): SigCgt): without one most signals end it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:")).split()[1]
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def hold(folder: Path) -> IO[bytes]:

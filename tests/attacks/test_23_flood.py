@@ -4,9 +4,9 @@ hold: what it says beyond them is not even read, and the words of every other de
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
@@ -68,7 +68,7 @@ def test_23_what_is_planted_beyond_the_quota_is_cleared_all_the_same(alone: Worl
         ("up/event", False),
         ("reported", True),
     ):
-        message = replace(device.message(path, NONSENSE), retained=retained)
+        message = msgspec.structs.replace(device.message(path, NONSENSE), retained=retained)
         sent = [(one.message.topic, one.message.payload, one.message.retain) for one in alone.hear(message)]
         cleared = retained and path != "reported"
         assert sent == ([(message.topic, b"", True)] if cleared else [])
