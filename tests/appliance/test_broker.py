@@ -156,26 +156,6 @@ def test_a_taken_port_names_the_setting(local: Broker, tmp_path: Path) -> None:
 
 
 @pytest.mark.broker
-def test_what_is_said_to_a_broker_as_soon_as_it_runs_does_not_end_it(tmp_path: Path) -> None:
-    for number, port in enumerate(free_ports(5)):
-        folder = tmp_path / str(number)
-        write_passwords(folder, USERS)
-        broker = Broker(folder, "127.0.0.1", port, "[local_broker] port in edge.toml")
-        broker.start(local_config(folder, port))
-        try:
-            broker.reload()
-            broker.persist()
-            password = (folder / "app.password").read_text()
-            link = MqttLink(At("127.0.0.1", port, "asks", user="app", password=password))
-            link.start(lambda message: None, lambda up, reason: None)
-            assert link.wait_until_up(PATIENCE), "it answers"
-            link.stop()
-            assert broker.alive()
-        finally:
-            broker.stop()
-
-
-@pytest.mark.broker
 def test_a_broker_that_does_not_start_says_why(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     broker = Broker(tmp_path, "127.0.0.1", port, "x")

@@ -86,6 +86,27 @@ def test_nobody_waits_for_the_port_of_a_child_that_ended(tmp_path: Path) -> None
     assert not wait_for_port("127.0.0.1", port, child, patience=60)
 
 
+def test_a_child_that_listens_and_does_not_heed_a_signal_yet_is_waited_for(tmp_path: Path) -> None:
+    """As brokers begin: a word that came in between would end it."""
+    (port,), word = free_ports(1), tmp_path / "word"
+    program = f"""
+        import pathlib, signal, socket, time
+        door = socket.create_server(("127.0.0.1", {port}))
+        while not pathlib.Path({str(word)!r}).exists():
+            time.sleep(0.01)
+        signal.signal(signal.SIGHUP, lambda *_: None)
+        time.sleep(600)
+    """
+    child = spawn([sys.executable, "-c", textwrap.dedent(program)], tmp_path / "log")
+    try:
+        assert wait_for_port("127.0.0.1", port, child, patience=20)
+        assert not wait_for_port("127.0.0.1", port, child, patience=0.2, signals=(signal.SIGHUP,))
+        word.touch()
+        assert wait_for_port("127.0.0.1", port, child, patience=20, signals=(signal.SIGHUP,))
+    finally:
+        stop(child)
+
+
 def test_the_end_of_a_log_goes_into_the_message(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"1\n2\n\xff3\n4\n")
     assert tail(tmp_path / "log", 2) == "�3\n4"
