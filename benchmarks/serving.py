@@ -41,8 +41,8 @@ import onnxruntime as ort
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from appliance.broker import Broker, local_config, write_passwords
-from appliance.edge_node import TICK
-from appliance.edge_rooms import CHECKPOINT
+from appliance.edge.node import TICK
+from appliance.edge.rooms import CHECKPOINT
 from benchmarks.results import put
 from benchmarks.rivals import graphs, ours
 from benchmarks.rivals.asker import Asker

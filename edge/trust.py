@@ -71,9 +71,11 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """The releases that were revoked, the root now trusted, and the whole high-water mark from now on."""
+    """The releases that were revoked, the models of which no verdict is due, for metadata of theirs alone has expired
+    (what did), the root now trusted, and the whole high-water mark from now on."""
 
     revoked: tuple[tuple[ModelName, int], ...]
+    expired: dict[ModelName, str]
     root: bytes
     versions: dict[str, int]
 
@@ -81,11 +83,12 @@ class Standing(msgspec.Struct, frozen=True):
 @dataclass(frozen=True)
 class _Current:
     """The metadata tuf's client holds after a refresh, the signed digest of each release that was asked for (None: not
-    signed), the mark."""
+    signed), the mark; releases for which metadata of their model alone has expired are in `expired`, with what did."""
 
     found: dict[str, bytes]
     digests: dict[tuple[ModelName, int], str | None]
     mark: dict[str, int]
+    expired: dict[tuple[ModelName, int], str]
 
 
 class _Collected(FetcherInterface):
@@ -135,6 +138,8 @@ def accept(
     model's role.
     """
     current = _refreshed(folder, root, files, floor, [(model, number)], now)
+    if current.expired:
+        raise Expired(current.expired[model, number])
     found = current.found
     if current.digests[model, number] != digest or role_of(model) not in found:
         raise Untrusted(f"{model} {number} with digest {digest[:12]} is not among the signed releases")
@@ -156,11 +161,13 @@ def revoked(
 ) -> Standing:
     """Which of the releases `held` here (model and number -> manifest) are not among the signed ones any more.
 
-    Runs tuf's client as `accept` does, and raises the same.
+    Runs tuf's client as `accept` does, and raises the same; but each release is judged by itself, so that one whose
+    metadata has expired keeps no revocation of another from being heard.
     """
     current = _refreshed(folder, root, files, floor, held, now)
-    gone = tuple(sorted(one for one, digest in held.items() if current.digests[one] != digest))
-    return Standing(gone, current.found["root"], current.mark)
+    gone = (one for one, signed in current.digests.items() if signed != held[one])
+    late = {model: why for (model, _), why in current.expired.items()}
+    return Standing(tuple(sorted(gone)), late, current.found["root"], current.mark)
 
 
 def _refreshed(
@@ -172,17 +179,24 @@ def _refreshed(
     now: float,
 ) -> _Current:
     """tuf's client over `files`; raises Incomplete (DiskRefused, Expired) or Untrusted."""
-    asked = tuple(releases)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         updater = Updater(
             str(folder), "trust:/", str(folder), "trust:/", _Collected(files), CONFIG, bootstrap=root,
         )  # fmt: skip
         updater.refresh()
-        digests = {one: _digest(updater.get_targetinfo(target_path(*one))) for one in asked}
-        found = _kept(folder, {role for one in asked for role in _looked_into(folder, *one)})
+        found = {name: (folder / f"{name}.json").read_bytes() for name in _TOP}
         _check_current(found, now)
-        return _Current(found, digests, _raised(_under(folder, root, found["root"], floor), found))
+        digests, expired = dict[tuple[ModelName, int], str | None](), dict[tuple[ModelName, int], str]()
+        for one in releases:
+            try:
+                signed = _digest(updater.get_targetinfo(target_path(*one)))
+                _check_current(roles := _kept(folder, _looked_into(folder, *one)), now)
+                digests[one], found = signed, found | roles
+            except (ExpiredMetadataError, Expired) as error:
+                expired[one] = f"release {one[1]} of {one[0]}: {error}"
+        mark = _raised(_under(folder, root, found["root"], floor), found)
+        return _Current(found, digests, mark, expired)
     except (RepositoryError, DownloadLengthMismatchError, ValueError) as error:
         # What has expired may be renewed in place; a file of the wrong length must be dropped to be asked for again.
         kind = Expired if isinstance(error, ExpiredMetadataError) else Untrusted
@@ -198,9 +212,8 @@ def _digest(target: TargetFile | None) -> str | None:
 
 
 def _kept(folder: Path, roles: Iterable[str]) -> dict[str, bytes]:
-    """The metadata tuf's client keeps after a refresh; of the models' roles those that are one."""
-    models = [role for role in roles if (folder / f"{role}.json").exists()]
-    return {name: (folder / f"{name}.json").read_bytes() for name in (*_TOP, *models)}
+    """The metadata that tuf's client keeps of the models' roles, of those that are one."""
+    return {role: path.read_bytes() for role in roles if (path := folder / f"{role}.json").exists()}
 
 
 def _looked_into(folder: Path, model: ModelName, number: int) -> Iterator[str]:

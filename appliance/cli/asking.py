@@ -28,7 +28,7 @@ from sync.errors import SyncError
 from sync.names import DeviceId, ModelName
 
 if TYPE_CHECKING:
-    from appliance.opening import Opening
+    from appliance.core.opening import Opening
 
 PATIENCE = 60.0  # seconds that a device which is online has for its answer
 PAUSE = 0.2
@@ -141,8 +141,8 @@ def _bundled(folder: Path | None, come: Come, out: Path | None, as_json: bool) -
 
 def opening(folder: Path | None) -> Opening:
     """What opens sealed files on the core of this state folder."""
-    from appliance.core_state import CoreFolder
-    from appliance.opening import Opening
+    from appliance.core.opening import Opening
+    from appliance.core.state import CoreFolder
     from appliance.settings import CoreSettings, load, state_folder
 
     root = state_folder("core", folder)

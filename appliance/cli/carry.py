@@ -11,8 +11,8 @@ import msgspec
 
 from appliance.cli.clients import api
 from appliance.cli.options import DEVICE, core_dir, json_option, progress_line, show
-from appliance.core_state import CoreFolder
-from appliance.core_trips import Told, Trip, trip
+from appliance.core.state import CoreFolder
+from appliance.core.trips import Told, Trip, trip
 from appliance.settings import state_folder
 from appliance.stick import Stick
 from core.release.registry import BlobStore

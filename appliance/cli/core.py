@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from appliance.cli.options import core_dir, json_option, show
-from appliance.core_state import CoreFolder
+from appliance.core.state import CoreFolder
 from appliance.errors import Trouble
 from appliance.processes import close_to_others
 from appliance.settings import CoreSettings, load, state_folder
@@ -23,7 +23,7 @@ def core() -> None:
 @core_dir
 def run(folder: Path | None) -> None:
     """Run the core in the foreground: broker, steward, console, enrolment listener."""
-    from appliance.core_node import CoreNode
+    from appliance.core.node import CoreNode
 
     close_to_others()
     place, settings = _open(folder)
@@ -53,7 +53,7 @@ def link(folder: Path | None, as_json: bool) -> None:
 @core_dir
 def steward(folder: Path | None) -> None:
     """The steward's process."""
-    from appliance.steward_node import StewardNode
+    from appliance.core.steward import StewardNode
 
     StewardNode(*_open(folder)).run()
 
@@ -62,7 +62,7 @@ def steward(folder: Path | None) -> None:
 @core_dir
 def console(folder: Path | None) -> None:
     """The console's process; reads the catalog key from standard input."""
-    from appliance.console_node import run_console
+    from appliance.core.console import run_console
 
     run_console(*_open(folder))
 
@@ -71,7 +71,7 @@ def console(folder: Path | None) -> None:
 @core_dir
 def enrolment(folder: Path | None) -> None:
     """The enrolment listener's process."""
-    from appliance.console_node import run_enrolment
+    from appliance.core.console import run_enrolment
 
     run_enrolment(*_open(folder))
 
@@ -80,7 +80,7 @@ def enrolment(folder: Path | None) -> None:
 @core_dir
 def job(folder: Path | None) -> None:
     """The process of one job; reads its order from standard input."""
-    from appliance.job_node import run as run_job
+    from appliance.core.jobs import run as run_job
 
     sys.exit(run_job(_open(folder)[0]))
 

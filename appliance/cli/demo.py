@@ -71,7 +71,7 @@ def demo(keep: bool, home: Path, speed: float, as_json: bool) -> None:
 
 def _wait(machines: object) -> None:
     from appliance.cli.core import console_address
-    from appliance.core_state import CoreFolder
+    from appliance.core.state import CoreFolder
     from appliance.demo.fleet import Machines
     from appliance.settings import CoreSettings, Ports
     from sync.names import DEFAULT_TENANT

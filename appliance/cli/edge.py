@@ -24,7 +24,7 @@ from appliance.processes import close_to_others
 from appliance.settings import EdgeSettings, load, state_folder
 
 if TYPE_CHECKING:
-    from appliance.edge_state import EdgeFolder
+    from appliance.edge.state import EdgeFolder
     from sync.names import Serial
 
 LONGEST_WAIT = 30.0  # seconds between two tries to join: half of what the service's watchdog allows
@@ -66,9 +66,9 @@ def enrol(
     With a site's token the box says who it is by its serial number: --serial, else the file `serial` in its folder,
     else what the maker left (DMI, device tree).
     """
-    from appliance.edge_state import EdgeFolder
-    from appliance.enrolling import enrol as join
-    from appliance.enrolling import find_serial, read_token
+    from appliance.edge.enrolling import enrol as join
+    from appliance.edge.enrolling import find_serial, read_token
+    from appliance.edge.state import EdgeFolder
 
     text = token_file.read() if token_file is not None else token
     if not text:
@@ -88,7 +88,7 @@ def enrol(
 def _ask_by_folder(
     place: EdgeFolder, stick: Path, token: str, serial: Serial | None, *, again: bool, as_json: bool
 ) -> None:
-    from appliance.folder_enrolling import ask
+    from appliance.edge.folder_enrolling import ask
 
     told = ask(place, stick, token, clock.now(), serial, again=again)
     text = (
@@ -105,8 +105,8 @@ def _ask_by_folder(
 @edge_dir
 def run(token_file: Path | None, serial: str | None, folder: Path | None) -> None:
     """Run the agent in the foreground; one that was never enrolled joins first, if it finds a token."""
-    from appliance.edge_node import EdgeNode
-    from appliance.edge_state import EdgeFolder
+    from appliance.edge.node import EdgeNode
+    from appliance.edge.state import EdgeFolder
 
     close_to_others()
     root = state_folder("edge", folder)
@@ -125,7 +125,7 @@ def run(token_file: Path | None, serial: str | None, folder: Path | None) -> Non
 
 def _join_first(place: EdgeFolder, token_file: Path | None, serial: str | None) -> None:
     """A golden image comes without an identity: its token lies in a file, and goes once it has been used."""
-    from appliance.enrolling import find_serial, first_boot
+    from appliance.edge.enrolling import find_serial, first_boot
     from appliance.notify import notify
 
     path = token_file or place.token
@@ -155,7 +155,7 @@ def status(folder: Path | None, as_json: bool) -> None:
     from http.client import HTTPConnection, HTTPException
 
     from appliance.api import UnixConnection
-    from appliance.edge_state import EdgeFolder
+    from appliance.edge.state import EdgeFolder
 
     root = state_folder("edge", folder)
     own = EdgeFolder(root).enrolment()
@@ -219,7 +219,7 @@ def _line(line: dict[str, Any]) -> str:
 @click.confirmation_option(prompt="Everything in this agent's folder goes, its identity first. Erase it?")
 def erase(folder: Path | None, as_json: bool) -> None:
     """Destroy this agent's keys, then all it has: for a box that leaves. Stop it first; revoke it on the core, too."""
-    from appliance.erasing import erase as destroy
+    from appliance.edge.erasing import erase as destroy
 
     root = state_folder("edge", folder)
     if not root.is_dir():
@@ -234,6 +234,6 @@ def erase(folder: Path | None, as_json: bool) -> None:
 @click.option("--print", "only_print", is_flag=True, help="Print the unit and the steps, change nothing.")
 def install(user: str, only_print: bool) -> None:
     """Install the agent as a systemd service: user, folders, unit."""
-    from appliance.install import install_edge
+    from appliance.edge.install import install_edge
 
     sys.exit(install_edge(user, only_print))

@@ -10,8 +10,8 @@ import click
 from appliance import clock
 from appliance.cli import telling
 from appliance.cli.options import at_options, edge_dir, json_option, show, wanted
+from appliance.edge.log_tail import LINES
 from appliance.errors import Trouble
-from appliance.log_tail import LINES
 from appliance.processes import tail
 from appliance.settings import EdgeSettings, load, state_folder
 from sync import codec
@@ -21,7 +21,7 @@ from sync.durable import write_private
 from sync.names import ModelName
 
 if TYPE_CHECKING:
-    from appliance.edge_state import EdgeFolder
+    from appliance.edge.state import EdgeFolder
 
 
 @click.command()
@@ -34,9 +34,9 @@ def predictions(
     at: str, window: str, model: ModelName | None, save: Path | None, folder: Path | None, as_json: bool
 ) -> None:
     """What this agent said at a time: "why did it say FAULT at 03:12?"."""
-    from appliance.agent_door import agent_of, ask
-    from appliance.answering import Asked
-    from appliance.edge_state import EdgeFolder
+    from appliance.edge.agent_door import agent_of, ask
+    from appliance.edge.answering import Asked
+    from appliance.edge.state import EdgeFolder
 
     own = EdgeFolder(state_folder("edge", folder))
     own.enrolment()
@@ -59,9 +59,9 @@ def predictions(
 @json_option
 def bundle(out: Path | None, folder: Path | None, as_json: bool) -> None:
     """A support bundle: versions, status, last events and log lines of this box; no reading, no key."""
-    from appliance.agent_door import agent_of, ask
-    from appliance.answering import Asked
-    from appliance.edge_state import EdgeFolder
+    from appliance.edge.agent_door import agent_of, ask
+    from appliance.edge.answering import Asked
+    from appliance.edge.state import EdgeFolder
 
     own = EdgeFolder(state_folder("edge", folder))
     if not own.root.is_dir():
@@ -84,7 +84,7 @@ def bundle(out: Path | None, folder: Path | None, as_json: bool) -> None:
 def _from_outside(own: EdgeFolder, trouble: str) -> bytes:
     import platform
 
-    from appliance import support
+    from appliance.edge import support
     from edge.runtime import cpu_flags
     from sync.remembered import cpu_class
 

@@ -14,8 +14,8 @@ from appliance.errors import Trouble
 from appliance.settings import state_folder
 
 if TYPE_CHECKING:
-    from appliance.edge_state import EdgeFolder
-    from appliance.edge_trips import Visited
+    from appliance.edge.state import EdgeFolder
+    from appliance.edge.trips import Visited
     from appliance.stick import Stick
 
 
@@ -29,9 +29,9 @@ def sync(place: Path, folder: Path | None, as_json: bool) -> None:
     A running agent does it; where none runs, one is started for as long as it takes. A request to join that was left
     with `falaj edge enrol --folder` is completed first. Run it as often as you like.
     """
-    from appliance.agent_door import agent_of, runs
-    from appliance.edge_state import EdgeFolder
-    from appliance.edge_trips import visit
+    from appliance.edge.agent_door import agent_of, runs
+    from appliance.edge.state import EdgeFolder
+    from appliance.edge.trips import visit
     from appliance.stick import Stick
     from sync.names import DeviceId, TenantId
 
@@ -53,8 +53,8 @@ def sync(place: Path, folder: Path | None, as_json: bool) -> None:
 
 def _join(own: EdgeFolder, place: Path, as_json: bool) -> bool:
     """Whether an identity came; raises Trouble where one is waited for and nothing else can be done."""
-    from appliance.edge_state import NotEnrolled
-    from appliance.folder_enrolling import asks, complete
+    from appliance.edge.folder_enrolling import asks, complete
+    from appliance.edge.state import NotEnrolled
 
     if not asks(own):
         return False

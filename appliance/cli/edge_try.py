@@ -62,9 +62,9 @@ def try_(
     It is served as an agent serves its releases, on loopback alone, until Ctrl-C; then nothing is left. Lines to copy
     are printed. Refused on a box that belongs to a core.
     """
+    from appliance.edge.install import STATE
     from appliance.first_hour.node import look_at, refuse_enrolled, running
     from appliance.first_hour.planning import Wishes
-    from appliance.install import STATE
 
     close_to_others()
     refuse_enrolled(state_folder("edge", folder), STATE)

@@ -12,7 +12,7 @@ import msgspec
 from appliance.api import CoreAway
 from appliance.cli.clients import api
 from appliance.cli.options import core_dir, dir_words, json_option, show
-from appliance.project_file import read_project
+from appliance.core.project_file import read_project
 from core.breaking import declared
 from core.project import Config, Model, Project, View
 from core.rollout.power import Needs, needs, refuse

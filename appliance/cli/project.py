@@ -13,7 +13,7 @@ from appliance.cli import screens
 from appliance.cli.clients import api
 from appliance.cli.options import MODEL, actor, core_dir, dir_words, json_option, show
 from appliance.cli.progress import following
-from appliance.project_file import read_project
+from appliance.core.project_file import read_project
 from core.orders import ApplyProject, Ingest, Train
 from sync.names import ModelName
 

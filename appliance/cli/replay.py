@@ -37,7 +37,7 @@ def replay(file: Path, folder: Path | None, as_json: bool) -> None:
     FILE comes from `falaj device predictions --save` or `falaj edge predictions --save`. Exit code 0: every prediction
     that has its inputs is equal or within the golden tolerance; 4: one is different, or none could be made again.
     """
-    from appliance.opening import cpu
+    from appliance.core.opening import cpu
 
     place = opening(folder)
     try:

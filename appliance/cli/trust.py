@@ -8,14 +8,15 @@ from typing import Any, TypeVar
 
 import click
 
-from appliance import automatic, clock, owner
+from appliance import clock
 from appliance.cli import screens
 from appliance.cli.authority import authority
 from appliance.cli.clients import api
 from appliance.cli.options import MODEL, actor, core_dir, dir_words, json_option, reason_option, show
+from appliance.core import automatic, owner
+from appliance.core.key_ring import KeyRing
+from appliance.core.owner import Changed
 from appliance.errors import Trouble
-from appliance.key_ring import KeyRing
-from appliance.owner import Changed
 from appliance.screen import visible
 from appliance.settings import owner_folder
 from core.release.layout import ONLINE, Quorum
@@ -115,11 +116,12 @@ def approve(release: str, folder: Path | None, keys: Path | None, as_json: bool)
     signed = owner.approve(api(folder), _folder(keys), model, number, actor(), clock.now())
     document = {"model": signed.model, "number": signed.number, "manifest": signed.digest, "keyid": signed.key,
                 "metrics": signed.metrics, "needs": signed.needs, "override": signed.override,
-                "lacks": signed.lacks}  # fmt: skip
+                "lacks": signed.lacks, "auto": signed.auto}  # fmt: skip
     figures = ", ".join(f"{name} {value:.4g}" for name, value in signed.metrics.items())
     text = f"signed {model} release {number}, manifest {signed.digest[:12]} ({figures})"
     told = f"\n  against a gate's word, by {signed.override}" if signed.override else ""
     told += f"\n  {signed.needs['text']}" if signed.needs else ""
+    told += f"\n  {signed.auto}" if signed.auto else ""
     rest = f"  its rollout: `falaj rollout show {model}{dir_words(folder)}`"
     if signed.lacks:
         rest = f"  not published yet, it lacks {'; '.join(signed.lacks)}"

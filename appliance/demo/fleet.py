@@ -16,7 +16,7 @@ from typing import Any
 
 from appliance.api import Api
 from appliance.broker import Broker
-from appliance.edge_state import EdgeFolder
+from appliance.edge.state import EdgeFolder
 from appliance.errors import Trouble
 from appliance.processes import spawn, stop, tail
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from appliance import clock, owner
+from appliance import clock
+from appliance.core import owner
+from appliance.core.project_file import read_project
 from appliance.demo.fleet import Machines, StoryFailed, wait_until
 from appliance.demo.people import Wearer
 from appliance.demo.story import ACTOR, MODEL, Cast
 from appliance.demo.summary import Story
-from appliance.project_file import read_project
 from core.handoffs import ROLLOUT_ENDED
 from core.orders import ApplyProject
 

@@ -14,14 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from appliance import clock, owner
+from appliance import clock
+from appliance.core import owner
+from appliance.core.project_file import read_project
 from appliance.demo import recordings as data
 from appliance.demo.field import Watch
 from appliance.demo.fleet import Device, Machines, StoryFailed, wait_until
 from appliance.demo.recordings import Recording
 from appliance.demo.summary import Step, Story
-from appliance.enrolling import enrol, read_token
-from appliance.project_file import read_project
+from appliance.edge.enrolling import enrol, read_token
 from core.orders import ApplyProject, Ingest, IssueToken, Train
 from sync.names import DeviceId, ModelName
 

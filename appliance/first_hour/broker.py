@@ -14,10 +14,10 @@ from pathlib import Path
 
 from appliance import clock
 from appliance.broker import Broker, NoBroker, local_config, write_passwords
+from appliance.edge.local_session import let_go
 from appliance.first_hour.overheard import look
 from appliance.first_hour.planning import DEVICE, Tryout
 from appliance.first_hour.rhythm import FEW, Rhythm
-from appliance.local_session import let_go
 from appliance.pump import Pump
 from appliance.screen import visible
 from edge.bindings import Bindings, Requests

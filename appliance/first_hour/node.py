@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from appliance import clock
-from appliance.edge_state import EdgeFolder
+from appliance.edge.state import EdgeFolder
 from appliance.errors import Trouble
 from appliance.first_hour.broker import TryoutBroker
 from appliance.first_hour.measuring import Unmeasured, Wish, measure, read_model

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from appliance import clock
-from appliance.edge_node import TICK, UNACKED
-from appliance.edge_rooms import CHECKPOINT, Rooms, open_rooms
-from appliance.edge_state import EdgeFolder
+from appliance.edge.local_session import LocalSession
+from appliance.edge.node import TICK, UNACKED
+from appliance.edge.rooms import CHECKPOINT, Rooms, open_rooms
+from appliance.edge.state import EdgeFolder
 from appliance.keys import tenant_keys
-from appliance.local_session import LocalSession
 from appliance.pump import Pump, breathe
 from appliance.settings import LocalBroker
 from edge.agent import Identity

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from core.catalog.performance import RELEASES
 from core.handoffs import Skew
 from sync.names import DeviceId, ModelName
 
@@ -26,10 +27,10 @@ class SkewRow(msgspec.Struct, frozen=True):
 
 
 class SkewShelf:
-    """Shelf of such counts. Only releases that there are are compared, so a device fills a row for each at most."""
+    """Shelf of such counts: of a device the `releases` that were newest made again, as its own tallies are kept."""
 
-    def __init__(self, db: Any) -> None:
-        self._db = db
+    def __init__(self, db: Any, releases: int = RELEASES) -> None:
+        self._db, self._releases = db, releases
 
     def add(self, model: ModelName, more: Skew, now: float) -> SkewRow:
         """The sum with what was found before. In a transaction."""
@@ -41,7 +42,17 @@ class SkewShelf:
             " example = CASE example WHEN '' THEN excluded.example ELSE example END, newest = excluded.newest",
             (more.device, model, more.number, *counts, now, now),
         )
-        return next(row for row in self.all(more.device, model) if row.number == more.number)
+        self._trim(more.device)
+        key = (more.device, model, more.number)
+        row = self._db.execute("SELECT * FROM skew WHERE device = ? AND model = ? AND number = ?", key).fetchone()
+        return _row(row)
+
+    def _trim(self, device: DeviceId) -> None:
+        self._db.execute(
+            "DELETE FROM skew WHERE device = ? AND newest <"
+            " (SELECT newest FROM skew WHERE device = ? ORDER BY newest DESC LIMIT 1 OFFSET ?)",
+            (device, device, self._releases - 1),
+        )
 
     def all(self, device: DeviceId | None = None, model: ModelName | None = None) -> list[SkewRow]:
         """By device, model and number, of one or of all."""
@@ -50,4 +61,9 @@ class SkewShelf:
             " ORDER BY device, model, number",
             (device, device, model, model),
         )
-        return [SkewRow(DeviceId(row[0]), ModelName(row[1]), *row[2:]) for row in map(tuple, rows)]
+        return list(map(_row, rows))
+
+
+def _row(row: Any) -> SkewRow:
+    device, model, *rest = row
+    return SkewRow(DeviceId(device), ModelName(model), *rest)

@@ -103,7 +103,8 @@ def trust_state(files: Mapping[str, bytes], proposals: Iterable[Proposal] = ()) 
         f"root needs {own.threshold} of {len(own.keyids)} keys, a release {releases.threshold} of "
         f"{len(releases.keyids)}"
     )
-    models = sorted({n.partition(".")[2].removesuffix(".json") for n in files if f".{MODEL_ROLE}" in n})
+    named = (n.partition(".")[2] for n in files)
+    models = sorted({role.removesuffix(".json") for role in named if role.startswith(MODEL_ROLE)})
     return TrustState(
         initialised=True,
         profile="single-owner" if single else "organisation",

@@ -15,8 +15,9 @@ each device up to which number all is done.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -39,18 +40,20 @@ from sync.samples import Batch, Sample, unseal
 OPTIONAL = ("release", "value", "arrived")
 DAYS = 40  # of event time that one device fills in a run: each is a file of its own in the lake
 OF_A_BATCH = 4  # samples that are set aside ...
-OF_A_DEVICE = 64  # ... and of a device in one run: none uses up the time for all ...
-IN_ALL = 512  # ... which is this many predictions
+OF_A_DEVICE = 64  # ... and of a device in one run ...
+IN_ALL = 512  # ... and of all: each device has the same share of them
 WORD = 200  # characters of a sample's texts: the longest ones that sensors and classes have stay far below
 
 
 @dataclass(frozen=True)
 class Box:
-    """What it takes to open samples: the spool, and the private half of the tenant's key (32 raw bytes)."""
+    """What it takes to open samples: the spool, and the private half of the tenant's key (32 raw bytes). `job` is the
+    number of the job that opens them."""
 
     tenant: TenantId
     spool: Spool
     private_key: bytes
+    job: int
 
 
 class SampleFeed:
@@ -62,7 +65,7 @@ class SampleFeed:
         known = {time, *SAMPLE_COLUMNS, *(name for name in OPTIONAL if name not in window.channels)}
         self._channels = [name for name in contract.columns if name not in known]
         self._aside: list[tuple[Entry, Sample]] = []
-        self._of_device: Counter[DeviceId] = Counter()
+        self._room: Counter[DeviceId] = Counter()  # for how many more that are set aside
 
     def count(self) -> int:
         return len(self._box.spool.entries(self._model))
@@ -70,7 +73,10 @@ class SampleFeed:
     def units(self, position: Mapping[str, str]) -> Iterator[Unit | None]:
         days: dict[DeviceId, set[float]] = {}
         later: set[DeviceId] = set()  # whose other batches are for another run
-        for entry in self._box.spool.entries(self._model):
+        entries = self._box.spool.entries(self._model)
+        new = {entry.device for entry in entries if entry.n > reached(position.get(entry.origin))}
+        self._room = Counter(shares(new, self._box.job))
+        for entry in entries:
             if entry.n <= reached(position.get(entry.origin)) or entry.device in later:
                 yield None
                 continue
@@ -93,9 +99,9 @@ class SampleFeed:
 
     def _set_aside(self, entry: Entry, samples: tuple[Sample, ...]) -> None:
         """Evenly over the batch."""
-        room = min(OF_A_BATCH, OF_A_DEVICE - self._of_device[entry.device], IN_ALL - len(self._aside), len(samples))
+        room = min(OF_A_BATCH, self._room[entry.device], len(samples))
         self._aside += [(entry, samples[i * len(samples) // room]) for i in range(room)]
-        self._of_device[entry.device] += max(room, 0)
+        self._room[entry.device] -= room
 
     def _open(self, entry: Entry) -> pa.Table | Rejection:
         try:
@@ -160,6 +166,13 @@ class SampleFeed:
                 columns[name] = pa.array(repeated, kind)
         columns[SAMPLE_BATCH] = pa.array([entry.order] * (size * len(samples)), pa.int64())
         return pa.table(columns)
+
+
+def shares(devices: Collection[DeviceId], job: int) -> dict[DeviceId, int]:
+    """How many samples of each of these devices are set aside in one run. Where there are more devices than samples in
+    all, the job's number decides whose turn it is, not their names."""
+    turn = sorted(devices, key=lambda device: hashlib.sha256(f"{job} {device}".encode()).digest())[:IN_ALL]
+    return dict.fromkeys(turn, min(OF_A_DEVICE, IN_ALL // max(len(turn), 1)))
 
 
 def _days(rows: pa.Table, time: str) -> set[float]:

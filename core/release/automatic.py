@@ -20,11 +20,12 @@ from tuf.api.metadata import DelegatedRole, Delegations, Metadata, TargetFile, T
 
 from core.release.metadata import Files, later, newest, parse, target_roles, write
 from sync.errors import Untrusted
-from sync.manifest import auto_role_of, role_of, target_path
+from sync.manifest import auto_role_of, role_of, target_path, terms_of
 from sync.names import Digest, ModelName
 from sync.roles import TERMS_FIELD
 
 LIFE = timedelta(days=28)  # of what the core signs; half of it before the end it signs anew
+ROLE_BYTES = 256_000  # of the core's role, about 2,000 releases: half of what a device takes
 MODEL = "model."  # in front of a model's name: the role that people sign
 AUTO = "auto."  # and the one that the core signs
 
@@ -41,7 +42,9 @@ class Allowed:
 
 
 def opting_in(files: Files, model: ModelName, key: Key, terms: Digest, until: datetime) -> dict[str, bytes]:
-    """The model's next role, which lets `key` sign releases on these terms; it takes the place of a key before it."""
+    """The model's next role, which lets `key` sign releases on these terms; it takes the place of a key before it.
+    Raises as `check_terms` does."""
+    check_terms(files, model, terms)
     role = _next(files, model, until)
     name = auto_role_of(model)
     handed = DelegatedRole(
@@ -49,6 +52,30 @@ def opting_in(files: Files, model: ModelName, key: Key, terms: Digest, until: da
     )
     role.delegations = Delegations({key.keyid: key}, {name: handed})
     return {role_of(model): write(Metadata(role))}
+
+
+def check_terms(files: Files, model: ModelName, terms: Digest) -> None:
+    """Raises Untrusted where releases that the core alone signed are in force on other terms: devices hold all of its
+    role to those of one delegation, and could not install them any more."""
+    found = allowed(files, model)
+    if found is None or found.terms == terms:
+        return
+    if alone := sorted(number for named, number in by_core(files) if named == model):
+        numbers = ", ".join(map(str, alone))
+        raise Untrusted(f"the core alone signed {numbers} of {model}, on other terms than these: approve what shall "
+                        f"stay (`falaj trust approve {model}@{alone[-1]}`), then `falaj trust auto {model} --off`, "
+                        "which revokes the rest, then --on")  # fmt: skip
+
+
+def on_other_terms(files: Files, model: ModelName, number: int, manifest: bytes) -> str:
+    """What whoever signs this release is told where the core may sign on other terms: their signature ends nothing."""
+    found = allowed(files, model)
+    if found is None or found.terms == terms_of(manifest):
+        return ""
+    return (f"honest word: people let the core sign releases of {model} by itself, on other terms than those of "
+            f"release {number}. Once this is in force it signs none; but who has its key ({found.key.keyid[:12]}) can "
+            f"do so on the old terms until you sign `falaj trust auto {model} --on` (these terms, another key) or "
+            "--off")  # fmt: skip
 
 
 def opting_out(files: Files, model: ModelName, until: datetime) -> dict[str, bytes]:
@@ -158,9 +185,14 @@ def begun(files: Files, model: ModelName, signer: Signer, now: float) -> dict[st
 def released(
     files: Files, model: ModelName, number: int, manifest: bytes, signer: Signer, now: float
 ) -> dict[str, bytes]:
-    """The core's role with one release more."""
+    """The core's role with one release more. Raises Untrusted where it has grown too large, well before devices would
+    refuse the file, and with it all that it names."""
     path = target_path(model, number)
-    return _signed(files, model, signer, now, {path: TargetFile.from_data(path, manifest, ["sha256"])})
+    fresh = _signed(files, model, signer, now, {path: TargetFile.from_data(path, manifest, ["sha256"])})
+    if max(map(len, fresh.values())) > ROLE_BYTES:
+        raise Untrusted(f"{auto_role_of(model)} names as many releases as it may: approve what shall stay (`falaj "
+                        f"trust approve`), then `falaj trust auto {model} --off`, and --on begins it anew")  # fmt: skip
+    return fresh
 
 
 def renewed(files: Files, signers: Mapping[ModelName, Signer], now: float) -> dict[str, bytes]:

@@ -79,12 +79,12 @@ _UNOPENED = (*_ORT_REFUSALS, ort_errors.InvalidGraph, ort_errors.InvalidProtobuf
 
 
 class Replay:
-    """Makes predictions again one by one; a graph is opened once. `manifests` gives the signed manifest of a release,
-    `contents` what the core keeps of it."""
+    """Makes predictions again one by one; a graph is opened once, also one that does not open. `manifests` gives the
+    signed manifest of a release, `contents` what the core keeps of it."""
 
     def __init__(self, manifests: Manifests, contents: Contents) -> None:
         self._manifests, self._contents = manifests, contents
-        self._opened: dict[tuple[ModelName, int, str], _Graph] = {}
+        self._opened: dict[tuple[ModelName, int, str], _Graph | Unreplayable] = {}
 
     def all(self, found: Sequence[Remembered]) -> list[Replayed]:
         """Each of them, in order, with the rows that were asked together beside one another."""
@@ -108,15 +108,32 @@ class Replay:
         except Unreplayable as error:
             return msgspec.structs.replace(told, outcome=error.outcome, text=str(error))
 
+    def opens(self, one: Remembered) -> bool:
+        """Whether what served it is here and opens; the graph is not run."""
+        try:
+            self._graph(one)
+        except Unreplayable:
+            return False
+        return True
+
     def _graph(self, one: Remembered) -> _Graph:
         said = one.prediction
         place = said.model, said.release or 0, one.basis.artifact
         if place not in self._opened:
-            manifest = self._manifests(said.model, said.release or 0)
-            if manifest is None:
-                raise Unreplayable(Outcome.NOT_HERE, f"there is no release {said.model} {said.release} on this core")
-            self._opened[place] = _open(manifest, one.basis.artifact, self._contents)
-        return self._opened[place]
+            self._opened[place] = self._look(*place)
+        found = self._opened[place]
+        if isinstance(found, Unreplayable):
+            raise Unreplayable(found.outcome, str(found))  # a new one: a traceback grows each time it is raised
+        return found
+
+    def _look(self, model: ModelName, number: int, artifact: str) -> _Graph | Unreplayable:
+        manifest = self._manifests(model, number)
+        if manifest is None:
+            return Unreplayable(Outcome.NOT_HERE, f"there is no release {model} {number} on this core")
+        try:
+            return _open(manifest, artifact, self._contents)
+        except Unreplayable as error:
+            return Unreplayable(error.outcome, str(error))  # without the frames that hold the files
 
 
 def _open(manifest: Manifest, artifact: str, contents: Contents) -> _Graph:
@@ -209,6 +226,10 @@ class _Graph:
     def _inputs(self, one: Remembered, beside: Mapping[int, Remembered]) -> Arrays:
         """The graph's inputs, as the device gave them."""
         row, rows = one.basis.row, one.basis.rows
+        untold = {lookup.name for lookup in self._manifest.lookups} - one.basis.lookups.keys() - one.inputs.keys()
+        if untold and not one.basis.artifact:
+            text = f"an older agent remembered it, without what its tables gave: {', '.join(sorted(untold))}"
+            raise Unreplayable(Outcome.NO_INPUTS, text)
         try:
             own = given(one, self._manifest.inputs)
             if rows == 1:

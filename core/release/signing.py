@@ -73,14 +73,15 @@ def approval(files: Files, model: ModelName, number: int, manifest: bytes, until
 
 
 def revocation(files: Files, model: ModelName, number: int, until: datetime) -> dict[str, bytes]:
-    """One release less in the role of its model; raises Untrusted if it is not signed. In the place of one that the
-    core signed stands a target that is no manifest: people's word of a number comes before the core's."""
+    """One release less in the role of its model; raises Untrusted if it is not signed. Where the core may sign releases
+    as well, a target that is no manifest stands in its place: people's word of a number comes before the core's, and
+    devices hear it although the core's role may have expired."""
     role, path = newest(files, role_of(model), Targets).signed, target_path(model, number)
     gone = role.targets.pop(path, None)
-    if automatic.signed_by_core(files, model, number):
-        role.targets[path] = TargetFile.from_data(path, b"", ["sha256"])
-    elif gone is None:
+    if gone is None and not automatic.signed_by_core(files, model, number):
         raise Untrusted(f"release {number} of {model} is not among the signed releases: there is nothing to revoke")
+    if automatic.allowed(files, model) is not None:
+        role.targets[path] = TargetFile.from_data(path, b"", ["sha256"])
     _next(role, until)
     return {role_of(model): _draft(role)}
 

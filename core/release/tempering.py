@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-_TEMPERED = "scores_tempered"
+# With an underscore, which no lookup has: its name is one of an input.
+_TEMPERATURE, _TEMPERED = "scores_temperature", "scores_tempered"
 
 
 def ends_in_softmax(model: bytes) -> bool:
@@ -21,8 +22,8 @@ def temper(graph: onnx.GraphProto, temperature: float) -> None:
         raise ValueError("a graph that does not end in a Softmax has no scores for a temperature")
     last = graph.node[place]
     scores, last.input[0] = last.input[0], _TEMPERED
-    graph.initializer.append(numpy_helper.from_array(np.array(temperature, np.float32), "temperature"))
-    graph.node.insert(place, helper.make_node("Div", [scores, "temperature"], [_TEMPERED], name="temper"))
+    graph.initializer.append(numpy_helper.from_array(np.array(temperature, np.float32), _TEMPERATURE))
+    graph.node.insert(place, helper.make_node("Div", [scores, _TEMPERATURE], [_TEMPERED], name="temper"))
 
 
 def _last_softmax(graph: onnx.GraphProto) -> int | None:

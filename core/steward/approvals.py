@@ -4,7 +4,7 @@ may sign itself: `core.steward.automatic`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -105,7 +105,7 @@ def revoke(house: House, order: orders.RevokeRelease, now: float) -> dict[str, A
         return trust.waiting(house, subject)
     trust.put_in_force(house, signing.as_files(signed), now)
     house.catalog.releases.set_state(order.model, order.number, "revoked")
-    devices = leave(house, order.model, order.number, reason, now)
+    devices = leave(house, order.model, [order.number], reason, now)
     house.actions.append(PersistBroker())
     house.event(
         now, "release-revoked", f"release {order.number} by {order.actor}: {reason}", model=order.model,
@@ -114,26 +114,29 @@ def revoke(house: House, order: orders.RevokeRelease, now: float) -> dict[str, A
     return {"revoked": f"{order.model}@{order.number}", "devices": devices}
 
 
-def leave(house: House, model: ModelName, number: int, reason: str, now: float) -> list[str]:
-    """Nobody is told to run it any more, and nobody to go back to it; which devices were."""
+def leave(house: House, model: ModelName, numbers: Collection[int], reason: str, now: float) -> list[str]:
+    """Nobody is told to run these any more, and nobody to go back to them; which devices were."""
     approved = [r.number for r in house.catalog.releases.releases(ALL) if (r.model, r.state) == (model, "approved")]
     past = [r for _, r in house.catalog.fleet.rollouts(active=False, limit=ALL) if r.model == model]
     fleet = house.catalog.fleet.devices()
     wanted = {d.device: house.catalog.fleet.wanted(d.device) for d in fleet}
-    on_it = [d for d in fleet if any(w.model == model and number in w.numbers for w in wanted[d.device])]
+    told = {d.device: {n for w in wanted[d.device] if w.model == model for n in w.numbers} for d in fleet}
+    on_it = [d for d in fleet if not told[d.device].isdisjoint(numbers)]
     for key, rollout in house.catalog.fleet.rollouts(limit=ALL):
-        if rollout.model != model or number not in (rollout.number, rollout.previous):
+        if rollout.model != model or not {rollout.number, rollout.previous} & {*numbers}:
             continue
         left = replace(rollout, previous=fallback(rollout.number, approved, past))
-        if rollout.number == number and rollout.state is not RolloutState.SUPERSEDED:
+        if rollout.number in numbers and rollout.state is not RolloutState.SUPERSEDED:
             left = replace(left, state=RolloutState.REVERSED, since=now, reason=f"revoked: {reason}")
         elif _beside(rollout):
             left = replace(left, state=RolloutState.PAUSED, since=now, reason=f"its incumbent was revoked: {reason}")
             rounds.take_back(house, left, [d for d in fleet if d.device in left.assigned and d not in on_it], now)
         house.catalog.fleet.put_rollout(key, left)  # also of one that is complete: who enrols later follows it
-    own = next((r for r in past if r.number == number), None)
-    if own is not None:
-        rounds.take_back(house, replace(own, previous=fallback(number, approved, past)), on_it, now)
+    for number in sorted({n for d in on_it for n in told[d.device]} & {*numbers}):
+        own = next((r for r in past if r.number == number), None)
+        if own is not None:
+            back = replace(own, previous=fallback(number, approved, past))
+            rounds.take_back(house, back, [d for d in on_it if number in told[d.device]], now)
     return [d.device for d in on_it]
 
 

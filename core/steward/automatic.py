@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from core import orders
+from core.catalog.fleet import ALL
 from core.catalog.releases import Proposal, ReleaseRow
 from core.handoffs import Candidate
-from core.release import automatic, checking, signing
+from core.release import automatic, checking, gates, signing
 from core.release.automatic import Allowed
 from core.steward import approvals, retained, trust
 from core.steward.house import House, PersistBroker
 from core.steward.refusals import Refusal, declared_model
 from sync import roles
-from sync.errors import SyncError, Untrusted
+from sync.errors import Damaged, SyncError, Untrusted
 from sync.manifest import auto_role_of, role_of, terms_of
 from sync.names import Digest, ModelName
 
@@ -73,15 +74,15 @@ def change(house: House, order: orders.Automatic, now: float) -> dict[str, Any]:
 
 
 def _end(house: House, model: ModelName, alone: list[int], actor: str, now: float) -> list[str]:
-    """Nothing falls back to one of them, so all are revoked before the first is left."""
-    reason = "the core signs no release of this model by itself any more"
+    """Nothing falls back to one of them, so all are revoked before any is left."""
+    reason, numbers = "the core signs no release of this model by itself any more", ", ".join(map(str, alone))
     for number in alone:
         house.catalog.releases.set_state(model, number, "revoked")
-    for number in alone:
-        approvals.leave(house, model, number, reason, now)
+    if alone:
+        approvals.leave(house, model, alone, reason, now)
         house.event(
-            now, "release-revoked", f"release {number} by {actor}: {reason}", model=model, severity="alarm",
-            number=str(number), actor=actor, reason=reason,
+            now, "release-revoked", f"release {numbers} by {actor}: {reason}", model=model, severity="alarm",
+            number=numbers, actor=actor, reason=reason,
         )  # fmt: skip
     return [f"{model}@{number}" for number in alone]
 
@@ -108,14 +109,36 @@ def release(house: House, candidate: Candidate, number: int, now: float) -> dict
 
 
 def renew(house: House, now: float) -> None:
-    """The roles that the core signs by itself, signed anew when half their life is over."""
-    files = house.catalog.releases.trust()
-    held = {model: _held(house, model, found) for model, found in automatic.all_allowed(files).items()}
-    signers = {model: roles.signer(pem) for model, pem in held.items() if pem is not None}
-    if fresh := automatic.renewed(files, signers, now):
+    """The roles that the core signs by itself, signed anew when half their life is over; of a model whose key is not
+    here that is told, and the others go on."""
+    fresh = automatic.renewed(house.catalog.releases.trust(), signers(house, now), now)
+    if not fresh:
+        return
+    try:
         with house.catalog.transaction():
             trust.put_in_force(house, fresh, now)
             house.event(now, "trust-renewed", f"{', '.join(sorted(fresh))} signed anew")
+    except Untrusted:
+        return  # the key of snapshot or timestamp is not here, which was told at the start
+
+
+def signers(house: House, now: float) -> dict[ModelName, roles.CryptoSigner]:
+    """By which the core signs releases by itself, as far as they are here. One that is not is told once: without it
+    what the core signed ends within `automatic.LIFE`."""
+    found = {}
+    for model, said in automatic.all_allowed(house.catalog.releases.trust()).items():
+        try:
+            pem, why = _held(house, model, said), _missing(model)
+        except Damaged as error:
+            pem, why = None, f"{error}; then `falaj trust auto {model} --on` brings another"
+        if pem is not None:
+            found[model] = roles.signer(pem)
+            house.memory.keyless.discard(model)
+        elif model not in house.memory.keyless:
+            house.memory.keyless.add(model)
+            with house.catalog.transaction():
+                house.event(now, "online-key-missing", why, model=model, severity="alarm")
+    return found
 
 
 def _sign(house: House, candidate: Candidate, number: int, found: Allowed, now: float) -> None:
@@ -127,8 +150,7 @@ def _sign(house: House, candidate: Candidate, number: int, found: Allowed, now: 
     _refuse(house, candidate, row, payload, found)
     pem = _held(house, row.model, found)
     if pem is None:
-        text = f"the key of {auto_role_of(row.model)} is not here: `falaj trust auto {row.model} --on` brings another"
-        raise Refusal("online-key-missing", text)
+        raise Refusal("online-key-missing", _missing(row.model))
     rollout = approvals.planned(house, row, now)
     retained.check_room(house, house.catalog.releases.keys(row.model, number))
     files = house.catalog.releases.trust()
@@ -138,13 +160,31 @@ def _sign(house: House, candidate: Candidate, number: int, found: Allowed, now: 
 
 def _refuse(house: House, candidate: Candidate, row: ReleaseRow, payload: bytes, found: Allowed) -> None:
     """Raises Refusal for what a person must look at."""
+    if silent := sorted(set(gates.NEEDED) - {verdict.gate for verdict in candidate.verdicts}):
+        raise Refusal("gates-silent", f"{', '.join(silent)} said nothing of it")
     if doubts := [verdict.gate for verdict in candidate.verdicts if verdict.outcome != "pass"]:
         raise Refusal("gates-inconclusive", f"{', '.join(doubts)} did not pass it without a doubt")
     if terms_of(payload) != found.terms:
         text = "it says more than was learned anew (bindings, uplink, classes ...), and people allowed other terms"
         raise Refusal("auto-terms", f"{text}: `falaj trust approve`, then `falaj trust auto {row.model} --on` again")
+    _refuse_widening(house, row.model, found)
     if moving := [r.number for _, r in approvals.under_way(house, row.model)]:
         raise Refusal("rollout-under-way", f"the rollout of release {moving[0]} has not ended")
+
+
+def _refuse_widening(house: House, model: ModelName, found: Allowed) -> None:
+    """Raises Refusal where the newest release that people signed, or the one rolled out last, is on other terms than
+    the delegation: to go on would take back, without a signature, what people changed."""
+    if _terms(house, model) != found.terms:
+        number, _ = automatic.model_release(house.catalog.releases.trust(), model)
+        text = f"people signed release {number} since, on other terms than those they allowed the core"
+        raise Refusal("auto-terms", f"{text}: `falaj trust auto {model} --on` allows it these")
+    past = house.catalog.fleet.rollouts(active=False, limit=ALL)
+    last = next((rollout.number for _, rollout in past if rollout.model == model), None)
+    kept = house.catalog.releases.release(model, last) if last is not None else None
+    if kept is not None and kept[0].state == "approved" and terms_of(kept[1]) != found.terms:
+        text = f"release {last} was rolled out last, on other terms than people allowed the core"
+        raise Refusal("auto-terms", f"{text}: `falaj trust approve` this one, then `falaj trust auto {model} --on`")
 
 
 def _terms(house: House, model: ModelName) -> Digest:
@@ -157,6 +197,11 @@ def _terms(house: House, model: ModelName) -> Digest:
 
 
 # --- keys -------------------------------------------------------------------------------------------------------
+
+
+def _missing(model: ModelName) -> str:
+    return (f"the key of {auto_role_of(model)} is not here: put the folder `keys` of the last backup back, or "
+            f"`falaj trust auto {model} --on` brings another")  # fmt: skip
 
 
 def _awaited(house: House, model: ModelName) -> bytes | None:

@@ -120,6 +120,7 @@ class Memory:
     crowded: bool = False  # there was no room on the broker
     dropping: set[DeviceId] = field(default_factory=set)  # whose samples are being dropped
     damaged: set[Digest] = field(default_factory=set)  # blobs that this disk did not keep
+    keyless: set[ModelName] = field(default_factory=set)  # that the core may release, and whose key is not here
     broken: set[str] = field(default_factory=set)  # where our code broke on a message
     refused: dict[ModelName, float] = field(default_factory=dict)  # models that cannot learn by themselves, told when
 

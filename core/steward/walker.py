@@ -34,6 +34,7 @@ class Steward:
         if missing := trust.settle(house):
             with house.catalog.transaction():
                 trust.tell_missing(house, missing, now)
+        automatic.signers(house, now)
         lots.keep(house)
         learning.sweep(house)
         devices.access(house, now)

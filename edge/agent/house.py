@@ -244,7 +244,7 @@ class House:
         if self._is_news(error):
             self.complain(now, f"refused-{error.code}", str(error), model, "alarm", **facts)
 
-    def files_expired(self, error: SyncError, now: float, model: ModelName) -> None:
+    def files_expired(self, error: SyncError, now: float, model: ModelName | None = None) -> None:
         """Trust files whose time is over: no verdict, but somebody may keep newer ones back; told once as well."""
         if self._is_news(error):
             self.complain(now, "trust-expired", str(error), model)

@@ -2,7 +2,8 @@
 tried and is never gone back to, whatever the assignment says, also offline from then on.
 
 The newest signed metadata is looked at whenever some has come. Bad or missing files are no verdict: they are asked for
-again, and what serves goes on.
+again, and what serves goes on. What has expired is told, for a revocation could not be heard meanwhile; where that is
+of one model alone, the others are judged.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ def look_after(house: House, now: float) -> None:
     except trust.DiskRefused:
         news.unread, news.again = True, now + fetching.RETRY
         return
+    except trust.Expired as error:
+        house.files_expired(error, now)
+        return
     except trust.Incomplete:
         return  # whatever comes next is news again
     except SyncError as error:
@@ -50,6 +54,8 @@ def look_after(house: House, now: float) -> None:
     if standing.versions != house.journal.high_water():
         news.refused.clear()
         house.journal.raise_mark(standing.versions)
+    for model, why in standing.expired.items():
+        house.files_expired(trust.Expired(why), now, model)
     for model, number in standing.revoked:
         _revoke(house, model, number, held[model, number], now)
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from appliance import clock, owner
+from appliance import clock
+from appliance.core import owner
 from appliance.demo.fleet import Machines
 from tests.appliance.running import RunningCore
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from appliance import clock
-from appliance.core_node import CoreNode
-from appliance.core_state import CoreFolder, open_keys, prepare
+from appliance.core.node import CoreNode
+from appliance.core.state import CoreFolder, open_keys, prepare
+from appliance.core.steward import StewardNode
 from appliance.demo.fleet import free_ports
 from appliance.settings import CoreSettings, Ports
-from appliance.steward_node import StewardNode
 from sync.names import DEFAULT_TENANT
 
 

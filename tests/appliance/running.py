@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.api import Api
-from appliance.core_state import CoreFolder
+from appliance.core.state import CoreFolder
 from appliance.demo.fleet import Machines
 from sync.names import DEFAULT_TENANT
 

@@ -32,7 +32,7 @@ TOLD = Predictions(
 
 
 class Place:
-    """Opens files with the tenant's key, as `appliance.opening.Opening` does with the core's folder."""
+    """Opens files with the tenant's key, as `appliance.core.opening.Opening` does with the core's folder."""
 
     def read(self, content: bytes, wanted: type[Any]) -> Any:
         keys: roles.Keys = [roles.signer(SIGNING).public_key]

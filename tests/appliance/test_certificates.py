@@ -15,8 +15,8 @@ import pytest
 
 from appliance import certificates, clock
 from appliance.certificates import Certificate, WrongCertificate, check_successor, ends_of
-from appliance.core_state import CoreFolder, authority_folder, open_keys, prepare, renew_servers
-from appliance.edge_state import EdgeFolder, identity, install, keep
+from appliance.core.state import CoreFolder, authority_folder, open_keys, prepare, renew_servers
+from appliance.edge.state import EdgeFolder, identity, install, keep
 from appliance.keys import DeviceKeys, new_device_keys
 from appliance.pump import BACKLOG
 from appliance.settings import CoreSettings

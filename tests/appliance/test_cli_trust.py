@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from appliance.cli import screens
-from appliance.core_state import OnlineFiles
+from appliance.core.state import OnlineFiles
 from appliance.demo.fleet import Machines
 from appliance.keys import tenant_keys
 from sync import roles
+from sync.errors import Damaged
 from sync.names import DEFAULT_TENANT
 from tests.appliance.running import RunningCore, falaj
 
@@ -73,6 +74,23 @@ def test_the_key_by_which_the_core_releases_a_model_lies_sealed(tmp_path: Path) 
     assert set(kept.held("auto.pump")) == {second, third} and kept.held("auto.valve") == ()
     for path in home.iterdir():
         assert b"PRIVATE KEY" not in path.read_bytes() and path.stat().st_mode & 0o077 == 0
+
+
+def test_a_key_file_that_was_moved_away_leaves_the_other_in_its_place(tmp_path: Path) -> None:
+    """As is advised of one that does not open: the further key goes where none is, and the one in force stays."""
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = OnlineFiles(home, tenant_keys(tmp_path / "kek", tmp_path / "wrapped", DEFAULT_TENANT))
+    first, second, third = (roles.new_signing_key() for _ in range(3))
+    kept.bring("auto.pump", first, b"")
+    kept.bring("auto.pump", second, first)
+    (home / "auto.pump").write_bytes(b"")
+    with pytest.raises(Damaged, match="put it back from the backup, or move it away"):
+        kept.held("auto.pump")
+    (home / "auto.pump").rename(tmp_path / "away")
+    assert kept.held("auto.pump") == (second,)
+    kept.bring("auto.pump", third, second)
+    assert set(kept.held("auto.pump")) == {second, third}
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from appliance.demo.field import Away, Watch
 from appliance.demo.fleet import Device, StoryFailed, free_ports
 from appliance.demo.people import Wearer
 from appliance.demo.recordings import Recording
-from appliance.edge_state import EdgeFolder
+from appliance.edge.state import EdgeFolder
 from sync.messages import Prediction
 from sync.names import ModelName
 from tests.hosting import hosting

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from appliance.broker import Broker, local_config, write_passwords
 from appliance.cli.heard import lines, tried_by
+from appliance.core.project_file import read_project
 from appliance.demo.fleet import free_ports
 from appliance.first_hour.listening import NoAnswer, overhear
 from appliance.first_hour.overheard import LARGEST, Look, look
 from appliance.first_hour.planning import Wishes
 from appliance.first_hour.suggesting import MOST, Overheard, Suggestion, patterns, suggestions, toml, window_toml
-from appliance.project_file import read_project
 from appliance.screen import visible
 from appliance.settings import convert
 from edge.bindings.payloads import read

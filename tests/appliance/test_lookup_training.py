@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from appliance.ingest_job import run as ingest
-from appliance.prover import bless
-from appliance.training_job import run as train
+from appliance.core.ingest_job import run as ingest
+from appliance.core.prover import bless
+from appliance.core.training_job import run as train
 from core.features import views
 from core.features.lookups import Joined
 from core.handoffs import Candidate, LakeFile

@@ -167,8 +167,7 @@ def codes() -> set[str]:
     for file in ERRORS:
         found |= _declared(ROOT / file)
     found |= _declared(ROOT / "edge" / "outbox.py", "POISONED = ")
-    shells = (f for part in ("edge_*.py", "local_*.py", "visits.py") for f in (ROOT / "appliance").glob(part))
-    for file in (*shells, *(f for package in ("core", "edge") for f in (ROOT / package).rglob("*.py"))):
+    for file in (f for package in ("core", "edge", "appliance/edge") for f in (ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and _called(node) in CALLS:
                 found |= {text for text in _literals(node.args[:2])[:1] if re.fullmatch(r"[a-z]+(-[a-z]+)*", text)}
@@ -179,7 +178,7 @@ def codes() -> set[str]:
 
 def _kept() -> set[str]:
     """What rooms of the edge keep sealed files for; one that is lost is told as `<purpose>-state-lost`."""
-    trees = [ast.parse(file.read_text()) for file in (ROOT / "appliance").glob("edge_*.py")]
+    trees = [ast.parse(file.read_text()) for file in (ROOT / "appliance" / "edge").glob("*.py")]
     calls = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call) and _called(n) == "Kept"]
     return {text for call in calls for text in _literals(call.args[3:4])}
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from appliance.core_state import CoreFolder
+from appliance.core.job_logs import KEPT, job_log
+from appliance.core.jobs import _Progress
+from appliance.core.state import CoreFolder
 from appliance.demo.fleet import free_ports
-from appliance.job_logs import KEPT, job_log
-from appliance.job_node import _Progress
 from appliance.processes import (
     PortTaken,
     check_port_free,

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from appliance.project_file import read_project
+from appliance.core.project_file import read_project
 from appliance.settings import (
     BadSettings,
     CoreSettings,

@@ -10,26 +10,30 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from appliance import core_state, job_node
 from appliance.cli import metrics, screens
-from appliance.core_state import CoreFolder
+from appliance.core import jobs
+from appliance.core import state as core_state
+from appliance.core.state import CoreFolder
 from appliance.settings import CoreSettings
 from core import orders
+from core.catalog.performance import RELEASES
 from core.console.facts import gather
 from core.console.pages import compose
 from core.handoffs import JobSpec, Landed, Skew
+from core.ingest.samples import IN_ALL, OF_A_DEVICE, shares
 from core.ingest.spool import Entry, Spool
 from core.orders import CommitRows
 from core.release.registry import ArtifactStore
 from core.release.replay import Replay
-from core.release.skew import compare
+from core.release.skew import ROWS, compare
 from edge.ring import Waiting
 from edge.road import sample
 from sync import golden
 from sync.chunks import describe
+from sync.errors import Damaged
 from sync.features import WindowSpec
 from sync.manifest import Manifest, Variant
-from sync.names import DeviceId
+from sync.names import DeviceId, Digest
 from sync.remembered import NO_BASIS, Basis
 from sync.samples import Batch, Sample, seal
 from tests.appliance.test_replay import DEVICE, Field
@@ -108,8 +112,32 @@ def test_a_sample_of_an_older_agent_is_taken_by_its_only_variant(field: Field) -
     one = samples(field)[0]
     lean = replace(one, basis=Basis(lookups=one.basis.lookups))
     assert counts(field, lean).mismatching == 0
-    without = counts(field, replace(one, basis=NO_BASIS))
-    assert (without.cells, without.mismatching) == (1, 1), "without its table it is no input of the release"
+    assert counts(field, replace(one, basis=NO_BASIS)) == Skew(DEVICE, 1, unchecked=1), "its table did not travel"
+    alarmed = counts(field, replace(one, basis=replace(one.basis, lookups={})))
+    assert (alarmed.cells, alarmed.mismatching) == (1, 1), "an agent that names its variant names its tables"
+
+
+def test_a_request_of_many_rows_is_not_run_for_a_sample_of_it(field: Field) -> None:
+    one = samples(field)[0]
+    assert counts(field, replace(one, basis=replace(one.basis, rows=ROWS))).cells == 4
+    assert counts(field, replace(one, basis=replace(one.basis, rows=ROWS + 1))) == Skew(DEVICE, 1, unchecked=1)
+    replay = Replay(lambda model, number: field.manifests.get(number), field.content)
+    elsewhere = replace(one, release=9, basis=replace(one.basis, rows=ROWS + 1))
+    assert compare(graphs.MODEL, [(DEVICE, elsewhere)], replay) == ()
+
+
+def test_files_that_are_damaged_are_read_once(field: Field) -> None:
+    read: list[Digest] = []
+
+    def damaged(plain: Digest) -> bytes:
+        read.append(plain)
+        raise Damaged("a bit has flipped")
+
+    replay = Replay(lambda model, number: field.manifests.get(number), damaged)
+    served = field.file().predictions
+    assert len(served) == 10
+    texts = {one.text for one in replay.all(served)}
+    assert len(read) == 1 and texts == {"its files are not whole on this core: a bit has flipped"}
 
 
 # --- where samples land -----------------------------------------------------------------------------------------
@@ -149,7 +177,7 @@ class Landing:
 
     def run(self, position: dict[str, str]) -> tuple[Skew, ...]:
         spec = JobSpec(1, "ingest", "field", PROJECT, ".", position, released=(self.manifest,))
-        order = job_node.work(self.folder, self.keys, spec, lambda _stage, _done: None)
+        order = jobs.work(self.folder, self.keys, spec, lambda _stage, _done: None)
         assert isinstance(order, CommitRows) and order.landed.rows
         return order.landed.skew
 
@@ -166,6 +194,24 @@ def test_the_job_that_lands_samples_makes_some_of_each_batch_again(tmp_path: Pat
         landing.send(TWO, 4)
     (found,) = landing.run({"watch-1/1": "1", "watch-2/1": "2"})
     assert found == Skew(TWO, 1, 64, 256), "no device takes all of a run"
+
+
+def test_a_device_whose_name_sorts_last_is_looked_at_as_well(tmp_path: Path) -> None:
+    landing = Landing(tmp_path)
+    for i in range(10):
+        for _ in range(13):
+            landing.send(DeviceId(f"watch-{i}"), 4)
+    landing.send(DeviceId("zebra"), 4, off=0.1)
+    found = {one.device: one.predictions for one in landing.run({})}
+    assert found == {**{DeviceId(f"watch-{i}"): 46 for i in range(10)}, DeviceId("zebra"): 4}
+
+
+def test_more_devices_than_a_run_makes_again_take_turns() -> None:
+    devices = [DeviceId(f"watch-{i:04}") for i in range(IN_ALL + 100)]
+    runs = [shares(devices, job) for job in range(10)]
+    assert all(len(run) == IN_ALL and set(run.values()) == {1} for run in runs)
+    assert set().union(*runs) == set(devices) and runs[0] == shares(devices[::-1], 0)
+    assert shares(devices[:3], 0) == dict.fromkeys(devices[:3], OF_A_DEVICE) and shares([], 0) == {}
 
 
 # --- what is told -----------------------------------------------------------------------------------------------
@@ -199,6 +245,17 @@ def test_the_counts_add_up_and_the_first_mismatch_is_one_alarm(learner: Learner)
     assert (row.predictions, row.cells, row.mismatching, row.unchecked, row.example) == (20, 80, 6, 2, "p7")
     commit(learner, Skew(ONE, number, 1, 4, 4, 0, "p9"))
     assert world.codes().count("skew-found") == 1, "told once, also after a restart"
+
+
+def test_a_device_keeps_no_more_releases_than_its_own_tallies_have(learner: Learner) -> None:
+    catalog = learner.world.catalog
+    with catalog.transaction():
+        for number in range(1, RELEASES + 11):
+            told = catalog.skew.add(MOTION, Skew(ONE, number, 1, 4), float(number))
+            assert (told.device, told.number, told.cells) == (ONE, number, 4)
+        catalog.skew.add(MOTION, Skew(TWO, 1, 1, 4), 1.0)
+    assert [row.number for row in catalog.skew.all(ONE)] == list(range(11, RELEASES + 11))
+    assert [row.number for row in catalog.skew.all(TWO)] == [1]
 
 
 def test_the_number_is_in_metrics_in_status_and_on_the_console(learner: Learner) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from appliance.cli.carry import _lines as carried
 from appliance.cli.edge_sync import _lines as synced
-from appliance.core_trips import Told, Trip
-from appliance.edge_trips import Visited
+from appliance.core.trips import Told, Trip
+from appliance.edge.trips import Visited
 from appliance.stick import Stick, StickFailed
 from sync.names import DeviceId, TenantId
 

@@ -12,8 +12,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from appliance import owner
-from appliance.key_ring import KeyRing
+from appliance.core import owner
+from appliance.core.key_ring import KeyRing
 from core import orders
 from core.handoffs import Artifact, Candidate, Score, Scorecard, Verdict
 from core.project import Model, ModelGates, Project, Rollout

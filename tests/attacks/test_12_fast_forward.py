@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, Timestamp
 
-from appliance import owner
+from appliance.core import owner
 from core.orders import OnlineRole
 from core.release.metadata import write
 from sync import roles

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from appliance import owner
+from appliance.core import owner
 from core.release import metadata, signing
 from edge.states import Phase
 from sync import roles
@@ -17,7 +18,7 @@ from tests.attacks.estate import Estate
 from tests.core.world import MODEL as NAME
 from tests.edge.device import committed, new_device
 from tests.edge.power import Fuse, PowerCut
-from tests.edge.world import MODEL, Core, Shipped
+from tests.edge.world import DAY, MODEL, Core, Shipped
 
 
 class Field:
@@ -88,6 +89,26 @@ def test_20_what_serves_and_was_revoked_stops_at_once(field: Field) -> None:
     field.revoke(3)
     assert field.device.answering == 2 and field.held() == [2, 1]
     assert field.device.state.phase is Phase.STEADY and "release-revoked" in field.device.codes()
+
+
+@pytest.mark.parametrize("whose", ["timestamp", "model"])
+def test_20_metadata_that_has_expired_is_told_for_no_revocation_is_heard_by_it(field: Field, whose: str) -> None:
+    """Somebody keeps newer ones back, or whoever signs them has lost the key. Told once, and what serves goes on."""
+    core = field.core
+    if whose == "model":
+        drafts = signing.revocation(core.files, MODEL, 3, metadata.later(core.now, timedelta(days=-1)))
+        core.files |= signing.as_files(signing.sign(core.files, drafts, [roles.signer(core.owner)]))
+    core.renew(core.now - (30 * DAY if whose == "timestamp" else 0))
+    for _ in range(3):
+        core.publish_trust()
+        field.device.settle(8, ask=0)
+    (event,) = field.device.events()
+    assert (event.code, event.severity) == ("trust-expired", "alarm") and field.device.answering == 3
+    assert event.model == (MODEL if whose == "model" else None)
+    if whose == "timestamp":
+        core.renew()
+        field.revoke(3)
+        assert field.device.answering == 2
 
 
 def test_20_a_disk_that_refuses_just_then_only_delays_the_revocation(field: Field) -> None:

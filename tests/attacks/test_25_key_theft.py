@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
-from appliance import owner
-from appliance.key_ring import KeyRing
+from appliance.core import owner
+from appliance.core.key_ring import KeyRing
 from core.fleet import enrolment
 from core.orders import OnlineRole, Revoke
 from core.release import metadata

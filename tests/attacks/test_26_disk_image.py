@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from appliance.cli import falaj
-from appliance.edge_state import EdgeFolder, NotEnrolled, identity, keep
-from appliance.erasing import erase
+from appliance.edge.erasing import erase
+from appliance.edge.state import EdgeFolder, NotEnrolled, identity, keep
 from appliance.keys import KeyUnsafe, TenantKeys, new_device_keys, tenant_keys
 from appliance.processes import FolderTaken, hold
 from sync.durable import write_private

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance import install
+from appliance.edge import install
 
 HARDENED = """
 CapabilityBoundingSet= LockPersonality=yes NoNewPrivileges=yes PrivateDevices=yes PrivateTmp=yes ProtectClock=yes

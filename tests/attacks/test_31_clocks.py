@@ -88,7 +88,7 @@ def test_31_years_ahead_it_serves_and_recovers_when_the_clock_is_right(core: Cor
     core.assign(core.ship(2), device.identity)
     device.settle(12, ask=0)
     assert committed(device, 1) and device.house.journal.counter("desired_seq") == before
-    assert device.codes() == ["refused-untrusted"]
+    assert device.codes() == ["refused-untrusted", "trust-expired"], "it hears no revocation either"
     device.now = NOW + 60
     device.settle(14, ask=0)
     assert committed(device, 2), "nobody had to send the order once more"

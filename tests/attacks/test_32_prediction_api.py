@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from appliance.api import UnixConnection
-from appliance.edge_doors import TOKEN, Doors
+from appliance.edge.doors import TOKEN, Doors
 from appliance.keys import KeyUnsafe
 from appliance.settings import BadSettings, EdgeSettings, Network, convert
 from core.fleet import enrolment

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import log as ln
 from pathlib import Path
 
-from appliance.project_file import read_project
+from appliance.core.project_file import read_project
 from core.catalog import Catalog
 from core.handoffs import Candidate, Rollout, RolloutState, Score, Scorecard, Verdict
 from core.project import Project

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from appliance import owner
-from appliance.key_ring import KeyRing
+from appliance.core import owner
+from appliance.core.key_ring import KeyRing
 from core import orders
 from core.release import layout as layouts
 from core.release import metadata

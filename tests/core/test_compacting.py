@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance import job_node
-from appliance.core_state import CoreFolder, open_keys
+from appliance.core import jobs
+from appliance.core.state import CoreFolder, open_keys
 from appliance.keys import TenantKeys
 from core import orders
 from core.catalog.datasets import AT_ONCE, MANY, MOST, SMALL, crowded
@@ -47,7 +47,7 @@ class Estate:
         """A run of the source up to what its job hands over; nothing of it is committed."""
         self.world.must(orders.Ingest(source="watches"))
         spec = self.world.jobs[-1]
-        return spec, job_node.work(self.core, self.keys, spec, lambda stage, done: None)
+        return spec, jobs.work(self.core, self.keys, spec, lambda stage, done: None)
 
     def run(self) -> JobSpec:
         spec, result = self.begin()

@@ -318,6 +318,12 @@ def test_the_profile_follows_the_roots_quorum() -> None:
         trust_state({"1.root.json": b"not metadata"})
 
 
+def test_a_model_of_any_name_stands_there_once() -> None:
+    role = json.dumps({"signed": {"version": 1, "expires": "2027-01-15T08:00:00Z"}}).encode()
+    files = dict.fromkeys(("1.root.json", "1.model.model.json", "1.auto.model.json"), role)
+    assert [*trust_state(files).models] == ["model"]
+
+
 def test_the_description_names_every_route_and_no_other(client: FlaskClient, steward: Steward) -> None:
     from core.console import create_enrolment
 

@@ -16,6 +16,8 @@ from core.release import export as ex
 from core.training.networks import build
 from core.training.recipes import network_for
 from sync.features import WindowSpec
+from sync.manifest import Lookup, LookupColumn
+from sync.names import LookupName
 
 WINDOW = WindowSpec(32, 16, 0.02, ("x", "y"))
 CLASSES = ("a", "b", "c")
@@ -65,6 +67,15 @@ def test_a_temperature_divides_the_scores_and_changes_no_class(fitted: Fitted, b
     np.testing.assert_array_equal(given.argmax(axis=1), said.argmax(axis=1))
     assert (given.max(axis=1) < said.max(axis=1)).all()
     assert [node.op_type for node in onnx.load_model_from_string(hot).graph.node][-2:] == ["Div", "Softmax"]
+
+
+def test_a_lookup_may_be_called_as_the_temperature(fitted: Fitted, bare: bytes) -> None:
+    lookups = [Lookup(LookupName("temperature"), (LookupColumn("y"),), 60.0)]
+    graph = ex.assemble(bare, fitted.mean, fitted.deviation, {}, lookups, 2.5)
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    x = ex.generated_windows(fitted, WINDOW, 5, np.random.default_rng(1), beside=1)
+    given = session.run([ex.OUTPUT], ex.feeds(session, x))[0]
+    np.testing.assert_allclose(given, ex.reference(fitted, x, 2.5), atol=1e-5)
 
 
 def test_the_graph_has_the_promised_face(fitted: Fitted, bare: bytes) -> None:

@@ -40,13 +40,13 @@ def candidate(world: World, *, accepted: bool = False) -> int:
 def test_a_refused_candidate_is_staged_with_who_and_why(world: World) -> None:
     key = candidate(world)
     result = world.must(orders.Override(candidate=key, reason=" the gate set  is stale ", actor="salma"))
-    assert result == {"model": MODEL, "number": 1, "failed": {"quality": "accuracy 0.9, wanted 0.95"}}
+    assert result == {"model": MODEL, "number": 1, "failed": {"G2": "accuracy 0.9, wanted 0.95"}}
     row, payload = world.catalog.releases.release(MODEL, 1) or pytest.fail("no release")
     assert (row.state, row.candidate) == ("staged", key), "its owner has still to sign it"
     assert codec.decode(Manifest, payload, LIMIT).lineage.override == "salma: the gate set is stale"
     event = next(e for e in world.catalog.events.newest() if e.code == "gates-overridden")
     assert (event.severity, event.model) == ("alarm", MODEL)
-    assert event.facts["gate quality"] == "accuracy 0.9, wanted 0.95" and event.facts["actor"] == "salma"
+    assert event.facts["gate G2"] == "accuracy 0.9, wanted 0.95" and event.facts["actor"] == "salma"
     world.must(world.approval(1))
     hint = refused(world, orders.Override(candidate=key, reason="again"), "candidate-staged").hint
     assert "falaj trust approve motion@1" in hint

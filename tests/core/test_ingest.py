@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.orders_socket import LINE_LIMIT
+from appliance.core.orders_socket import LINE_LIMIT
 from core.handoffs import Landed, Rejection
 from core.ingest.files import RACY, CsvFiles, parse
 from core.ingest.interface import Feed, SourceError, Unit

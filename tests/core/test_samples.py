@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from appliance import core_state, ingest_job, keys
-from appliance.core_state import CoreFolder
+from appliance import keys
+from appliance.core import ingest_job
+from appliance.core import state as core_state
+from appliance.core.state import CoreFolder
 from appliance.settings import CoreSettings
 from core.consistency import problems
 from core.features import field, views
@@ -98,7 +100,7 @@ class Field:
         return entry
 
     def run(self, project: Project = PROJECT) -> Landed:
-        box = Box(TENANT, self.spool, PRIVATE)
+        box = Box(TENANT, self.spool, PRIVATE, 1)
         landed = ingest_job.run(project, "field", Path("."), self.lake, self.position, lambda _done: None, lambda: box)
         self.position, self.files = {**self.position, **landed.position}, self.files + landed.files
         return landed
@@ -330,7 +332,7 @@ def test_what_was_done_one_after_the_other_is_both_learned_and_judged() -> None:
 def test_only_samples_of_batches_that_landed_are_set_aside(road: Field) -> None:
     road.send(*(sample(f"p{i}", 100.0 + i) for i in range(8)))
     road.send(sample("q", 200.0))
-    feed = SampleFeed(Box(TENANT, road.spool, PRIVATE), MODEL, FIELD, "ts", WINDOW)
+    feed = SampleFeed(Box(TENANT, road.spool, PRIVATE, 1), MODEL, FIELD, "ts", WINDOW)
     assert len(list(feed.units({}))) == 2
     assert [one.id for _, one in feed.taken({"watch-1/1": "1"})] == ["p0", "p2", "p4", "p6"], "q is for the next run"
     assert feed.taken({}) == []

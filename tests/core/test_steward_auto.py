@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import time
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
 from flask.testing import FlaskClient
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
-from appliance import automatic as opting
-from appliance import owner
 from appliance.api import Refused
+from appliance.core import automatic as opting
+from appliance.core import owner
+from appliance.core.key_ring import KeyRing
 from appliance.errors import Trouble
-from appliance.key_ring import KeyRing
 from core import orders
 from core.catalog import open_catalog
+from core.catalog.wanted import Wanted
 from core.console import create_pages
 from core.handoffs import Candidate, RolloutState, Verdict
-from core.release import automatic, metadata, publish, signing
-from edge import trust
+from core.release import automatic, gates, metadata, publish, signing
+from edge import roots, trust
 from edge.trust import Accepted
-from sync import chunks, codec, roles
+from sync import chunks, codec, messages, roles
 from sync.errors import Untrusted
 from sync.manifest import Binding, Manifest, Uplink, auto_role_of, role_of, target_path, terms_of
 from sync.names import Digest, ModelName
 from tests.core.desk import Desk
 from tests.core.doors import TOKEN
 from tests.core.office import Office
-from tests.core.world import CATALOG_KEY, DAY, MODEL, World, project
+from tests.core.world import CATALOG_KEY, DAY, MODEL, ONE, World, project
 
 OTHER = ModelName("other")
 AUTO = auto_role_of(MODEL)
+WIDE, NARROW = Uplink("sampled", asked=True), Uplink()
 NOW = float(int(time.time()))  # what tuf itself goes by
 
 
@@ -105,6 +109,19 @@ def trained(office: Office, model: bytes, candidate: Candidate | None = None) ->
     """What a training job hands in."""
     found = candidate or office.world.candidate(model)
     return office.world.must(orders.CommitCandidate(job=office.world.job(), candidate=found))
+
+
+def said(outcome: Literal["pass", "inconclusive"], *names: str) -> tuple[Verdict, ...]:
+    return tuple(Verdict(name, outcome, "") for name in names)
+
+
+def apply(office: Office, uplink: Uplink) -> None:
+    """The project, with another word on what may leave a device."""
+    changed = project()
+    model = msgspec.structs.replace(changed.models[MODEL], uplink=uplink)
+    office.world.must(
+        orders.ApplyProject(project=msgspec.structs.replace(changed, models={MODEL: model}), folder=str(office.home))
+    )
 
 
 def console_of(office: Office) -> FlaskClient:
@@ -277,11 +294,7 @@ def test_one_release_of_the_core_can_be_revoked_by_people_alone(office: Office, 
 def test_other_terms_than_people_signed_wait_for_them(office: Office) -> None:
     """The project is the core's to change: what may leave a device is not."""
     allow(office)
-    changed = project()
-    model = msgspec.structs.replace(changed.models[MODEL], uplink=Uplink("sampled", asked=True))
-    office.world.must(
-        orders.ApplyProject(project=msgspec.structs.replace(changed, models={MODEL: model}), folder=str(office.home))
-    )
+    apply(office, WIDE)
     assert "people allowed other terms" in trained(office, b"the second")["waits"]
     assert state_of(office, 2) == "staged" and "auto-release-waits" in office.world.codes()
     office.approve(2, "owner")
@@ -294,9 +307,9 @@ def test_other_terms_than_people_signed_wait_for_them(office: Office) -> None:
 def test_a_gate_in_doubt_and_a_rollout_under_way_wait_for_a_person(office: Office) -> None:
     allow(office)
     doubtful = msgspec.structs.replace(
-        office.world.candidate(b"the second"), verdicts=(Verdict("G2", "inconclusive", "few rows"),)
+        office.world.candidate(b"the second"), verdicts=said("inconclusive", *gates.NEEDED)
     )
-    assert trained(office, b"", doubtful)["waits"] == "G2 did not pass it without a doubt"
+    assert trained(office, b"", doubtful)["waits"] == "G2, G6, G7, G8, G9 did not pass it without a doubt"
     assert trained(office, b"the third")["automatic"] is True
     assert trained(office, b"the fourth")["waits"] == "the rollout of release 3 has not ended"
     assert [state_of(office, number) for number in (2, 3, 4)] == ["staged", "approved", "staged"]
@@ -308,6 +321,200 @@ def test_a_key_that_was_lost_is_said_and_another_is_brought(office: Office) -> N
     assert "falaj trust auto motion --on" in trained(office, b"the second")["waits"]
     allow(office)
     assert trained(office, b"the third")["automatic"] is True
+
+
+@pytest.mark.parametrize("names", [(), gates.NEEDED[1:]], ids=["none", "one less"])
+def test_where_a_gate_said_nothing_a_person_looks(office: Office, names: tuple[str, ...]) -> None:
+    """Whatever the job says that handed it in: it is what reads data of strangers."""
+    allow(office)
+    silent = msgspec.structs.replace(office.world.candidate(), verdicts=said("pass", *names), accepted=True)
+    lacking = ", ".join(sorted({*gates.NEEDED} - {*names}))
+    assert trained(office, b"", silent)["waits"] == f"{lacking} said nothing of it" and state_of(office, 2) == "staged"
+
+
+def test_what_people_tightened_is_not_widened_by_the_core(office: Office) -> None:
+    """They approve 3 on narrower terms, and the project is turned back: a person signs that, not the core."""
+    apply(office, WIDE)
+    trained(office, b"the second")
+    assert office.approve(2, "owner").auto == ""
+    arrived(office)
+    allow(office)
+    apply(office, NARROW)
+    trained(office, b"the third")
+    told = office.approve(3, "owner").auto
+    assert "on other terms than those of release 3" in told and "until you sign `falaj trust auto motion --on`" in told
+    arrived(office)
+    apply(office, WIDE)
+    assert "people signed release 3 since, on other terms" in trained(office, b"the fourth")["waits"]
+    apply(office, NARROW)
+    allow(office)
+    assert trained(office, b"the fifth")["automatic"] is True
+
+
+def test_a_release_of_before_that_people_roll_out_counts_as_well(office: Office) -> None:
+    """What was staged first and approved last has the lower number, and the word of people all the same."""
+    apply(office, WIDE)
+    trained(office, b"the second, wide")
+    apply(office, NARROW)
+    trained(office, b"the third")
+    office.approve(3, "owner")
+    arrived(office)
+    allow(office)
+    office.approve(2, "owner")
+    arrived(office)
+    assert "release 2 was rolled out last, on other terms" in trained(office, b"the fourth")["waits"]
+
+
+def test_other_terms_take_no_release_away_that_is_in_force(office: Office, device: Device) -> None:
+    """Devices hold all of the core's role to one delegation: under another, none could fetch what serves any more."""
+    allow(office)
+    trained(office, b"the second")
+    arrived(office)
+    apply(office, WIDE)
+    trained(office, b"the third")
+    office.approve(3, "owner")
+    arrived(office)
+    made = office.world.codes().count("online-key-made")
+    with pytest.raises(Untrusted, match=r"the core alone signed 2 of motion, on other terms.*approve motion@2"):
+        allow(office)
+    assert office.world.codes().count("online-key-made") == made, "and no key waits for it in vain"
+    assert device.accept(2).manifest.number == 2
+    office.approve(2, "owner")
+    allow(office)
+    assert device.accept(2).record.auto == b"" and device.revoked(1, 2, 3) == []
+
+
+def test_no_core_keeps_a_delegation_that_takes_releases_away(office: Office) -> None:
+    """Whatever program signed it."""
+    allow(office)
+    trained(office, b"the second")
+    arrived(office)
+    apply(office, WIDE)
+    trained(office, b"the third")
+    office.approve(3, "owner")
+    found = office.world.catalog.releases.release(MODEL, 3)
+    assert found is not None
+    role = metadata.newest(office.files(), role_of(MODEL), Targets)
+    role.signed.version += 1
+    role.signed.delegations.roles[AUTO].unrecognized_fields[roles.TERMS_FIELD] = terms_of(found[1])
+    texts = {role_of(MODEL): sign_anyhow(metadata.write(role), KeyRing(office.folder("owner")).signers())}
+    answer = office.world.order(orders.Automatic(model=MODEL, on=True, metadata=texts))
+    assert answer.code == "untrusted" and "the core alone signed 2 of motion" in answer.error
+
+
+def test_a_role_that_grew_too_large_for_devices_waits_for_a_person(office: Office, device: Device) -> None:
+    """Well before they refuse its file, and with it every revocation."""
+    allow(office)
+    trained(office, b"the second")
+    arrived(office)
+    role = metadata.newest(office.files(), AUTO, Targets)
+    for number in range(1000, 3100):
+        path = target_path(MODEL, number)
+        role.signed.targets[path] = TargetFile.from_data(path, str(number).encode(), ["sha256"])
+    role.signatures.clear()
+    role.sign(signer_of(office))
+    office.world.catalog.releases.put_trust({f"{role.signed.version}.{AUTO}.json": metadata.write(role)})
+    assert "names as many releases as it may" in trained(office, b"the third")["waits"]
+    assert len(metadata.write(role)) < roots.TRUST_FILE_LIMIT / 1.5 and device.accept(2).manifest.number == 2
+
+
+def test_all_that_ends_is_one_alarm(office: Office) -> None:
+    """Of many releases as of one; nobody goes back to one of them."""
+    allow(office)
+    for number in (2, 3, 4):
+        trained(office, str(number).encode())
+        arrived(office)
+    fleet = office.world.catalog.fleet
+    office.world.enrol(ONE)
+    fleet.want(ONE, Wanted(MODEL, 4, "live", messages.Gates(), 0))
+    told = office.world.codes(1000).count("release-revoked")
+    assert end(office).releases == tuple(f"{MODEL}@{number}" for number in (2, 3, 4))
+    assert office.world.codes(1000).count("release-revoked") == told + 1
+    event = next(e for e in office.world.catalog.events.newest() if e.code == "release-revoked")
+    assert event.facts["number"] == "2, 3, 4" and event.severity == "alarm"
+    assert fleet.wanted(ONE)[0].number == 1, "back to what people signed"
+    ((_, rollout),) = fleet.rollouts()
+    assert (rollout.number, rollout.previous, rollout.state) == (4, 1, RolloutState.REVERSED)
+
+
+# --- keys that are not here -------------------------------------------------------------------------------------
+
+
+def alarms(office: Office) -> list[str]:
+    found = office.world.catalog.events.newest(1000)
+    return [e.text for e in reversed(found) if e.code == "online-key-missing" and e.severity == "alarm"]
+
+
+def test_half_a_backup_ends_no_core(office: Office) -> None:
+    """The keys of snapshot and timestamp are another time's: what is due to be signed anew waits, as theirs does."""
+    allow(office)
+    trained(office, b"the second")
+    before, house = office.files(), office.world.house
+    house.keys = dataclasses.replace(house.keys, snapshot=roles.new_signing_key())
+    office.world.tick(20 * DAY)
+    assert office.files() == before and "trust-renewed" not in office.world.codes()
+    office.world.reopen()
+    office.world.tick()
+    assert metadata.newest(office.files(), AUTO, Targets).signed.version == 3, "signed anew once they are back"
+
+
+def test_a_damaged_key_is_said_once_and_the_others_go_on(office: Office) -> None:
+    allow(office)
+    office.world.online.damaged.add(AUTO)
+    office.world.reopen()
+    assert len(alarms(office)) == 1 and "move it away; then `falaj trust auto motion --on`" in alarms(office)[0]
+    for _ in range(3):
+        office.world.tick(10 * DAY)
+    assert len(alarms(office)) == 1
+    assert "does not open" in trained(office, b"the second")["waits"]
+    with pytest.raises(Refused, match="does not open"):
+        allow(office)
+    office.world.online.damaged.clear()
+    del office.world.online.kept[AUTO]
+    allow(office)
+    arrived(office)
+    assert trained(office, b"the third")["automatic"] is True
+
+
+def test_a_lost_key_is_an_alarm_before_anything_waits(office: Office) -> None:
+    allow(office)
+    office.world.tick(3600)
+    assert alarms(office) == []
+    office.world.online.kept.clear()
+    office.world.tick(3600)
+    office.world.tick(3600)
+    assert len(alarms(office)) == 1 and "the key of auto.motion is not here" in alarms(office)[0]
+    office.world.reopen()
+    assert len(alarms(office)) == 2, "and once in each start"
+
+
+@pytest.mark.parametrize("clock", ["ours", "tuf's"])
+def test_a_role_of_the_core_that_expired_keeps_no_revocation_away(office: Office, tmp_path: Path, clock: str) -> None:
+    """Its key was lost a month ago. People revoke a release of this model, and one of another."""
+    signer, now = KeyRing(office.folder("owner")).signers(), office.world.now
+    allow(office)
+    trained(office, b"the second")
+    files, manifest = office.files(), made_up(office, 1, model=OTHER)
+    until = metadata.later(now, signing.LIFE)
+    files |= signing.as_files(signing.sign(files, signing.approval(files, OTHER, 1, manifest, until), signer))
+    if clock == "ours":
+        now += 30 * DAY
+    else:
+        role = metadata.newest(files, AUTO, Targets)
+        role.signed.version, role.signed.expires = role.signed.version + 1, metadata.later(now, timedelta(days=-1))
+        role.sign(signer_of(office))
+        files[f"{role.signed.version}.{AUTO}.json"] = metadata.write(role)
+    held = {(MODEL, 1): digest_of(office, 1), (MODEL, 2): digest_of(office, 2), (OTHER, 1): chunks.digest(manifest)}
+
+    def standing() -> trust.Standing:
+        files.update(publish.renew(files, online(office), now))
+        return trust.revoked(tmp_path / "tuf", files["1.root.json"], files, {}, held, now)
+
+    assert standing().revoked == () and [*standing().expired] == [MODEL]
+    for model in (OTHER, MODEL):
+        files |= signing.as_files(signing.sign(files, signing.revocation(files, model, 1, until), signer))
+    found = standing()
+    assert found.revoked == ((MODEL, 1), (OTHER, 1)) and "expired" in found.expired[MODEL]
 
 
 def test_over_a_restart_and_a_month_the_core_goes_on(office: Office, device: Device) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from tuf.api.metadata import Metadata, Root, Targets
 
-from appliance import owner
 from appliance.api import Refused
+from appliance.core import owner
+from appliance.core.key_ring import KeyRing
 from appliance.errors import Trouble
-from appliance.key_ring import KeyRing
 from core import orders
 from core.console.trust_state import trust_state
 from core.fleet import enrolment

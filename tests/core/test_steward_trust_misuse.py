@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from securesystemslib.signer import Key
 
-from appliance import owner
 from appliance.api import Refused
+from appliance.core import owner
+from appliance.core.key_ring import KeyRing
 from appliance.errors import Trouble
-from appliance.key_ring import KeyRing
 from core import orders
 from core.console.trust_state import trust_state
 from core.release import layout as layouts

@@ -20,10 +20,12 @@ from core.ingest.spool import Spool
 from core.orders import Answer, AnyOrder
 from core.project import Column, Contract, Model, ModelGates, Project, Rollout, Source, View
 from core.release import metadata, signing
+from core.release.gates import NEEDED
 from core.release.registry import ArtifactStore, BlobStore
 from core.steward import Action, House, Keys, Send, SendBlob, StartJob, Steward
 from sync import codec, records, roles, topics
 from sync.enrolment import ENROLMENT_TYPE, EnrolRequest, Token
+from sync.errors import Damaged
 from sync.features import TensorSpec, WindowSpec
 from sync.link import Message, Publish
 from sync.messages import REPORTED_TYPE, SAMPLE, Record, Reported
@@ -102,15 +104,21 @@ def serving(manifest: Digest, number: int = 1, phase: str = "steady", **more: An
 
 
 class OnlineKeys:
-    """The steward's further online keys, in memory."""
+    """The steward's further online keys, in memory. A role without any has lost its files; those of a role among
+    `damaged` do not open."""
 
     def __init__(self) -> None:
         self.kept: dict[str, tuple[bytes, ...]] = {}
+        self.damaged: set[str] = set()
 
     def held(self, role: str) -> tuple[bytes, ...]:
+        if role in self.damaged:
+            raise Damaged(f"{role} does not open with this tenant's key: put it back from the backup, or move it away")
         return self.kept.get(role, ())
 
     def bring(self, role: str, pem: bytes, keep: bytes) -> None:
+        if keep:
+            self.held(role)
         self.kept[role] = (keep, pem) if keep else (pem,)
 
 
@@ -234,11 +242,12 @@ class World:
         store = self.house.artifacts
         artifact = Artifact("fp32", (), store.put(model), len(model))
         card = Scorecard(200, (Score("fp32", 0.9, 1.0, 50.0, 80.0, len(model)),), "fp32", "it is the best", 1e-7)
-        verdict = Verdict("quality", "pass" if accepted else "fail", "accuracy 0.9, wanted 0.95")
+        verdict = Verdict("G2", "pass" if accepted else "fail", "accuracy 0.9, wanted 0.95")
+        others = tuple(Verdict(gate, "pass", "") for gate in NEEDED if gate != "G2")
         return Candidate(
             MODEL, "s1", "v1", Digest("4" * 64), "cnn1d", 7, ("rest", "walk", "run"), WINDOW,
             (TensorSpec("window", "FP32", (-1, 4, 2)),), (TensorSpec("probabilities", "FP32", (-1, 3)),),
-            (artifact,), store.put(golden), card, (verdict,), accepted,
+            (artifact,), store.put(golden), card, (verdict, *others), accepted,
         )  # fmt: skip
 
     def job(self) -> int:

@@ -19,7 +19,7 @@ from edge import roots, trust
 from edge.trust import Accepted, Incomplete, Record
 from sync import codec, roles
 from sync.errors import Malformed, SyncError, Untrusted
-from sync.manifest import Manifest
+from sync.manifest import Manifest, terms_of
 from sync.messages import ASSIGNMENT_TYPE, Assignment
 from sync.names import Digest, ModelName
 from tests.edge.world import DAY, DEVICE, MODEL, NOW, Core, Shipped, new_identity
@@ -188,6 +188,15 @@ def test_a_record_is_verified_offline_after_everything_expired(tmp_path: Path) -
     assert trust.verify(record, MODEL, 1).number == 1
     with pytest.raises(Incomplete, match="expired"):
         Client(tmp_path / "trust", core.root, {}).accept(core.files, shipped)
+
+
+def test_a_record_of_what_the_core_signed_is_believed_by_every_later_agent() -> None:
+    """Frozen: at each start a device works out anew on which terms a release is. An agent that does so otherwise than
+    the one that accepted it would take all that a core signed by itself off at its first start."""
+    kept = json.loads((Path(__file__).parent / "frozen" / "auto_record.json").read_text())
+    record = Record(**{name: text.encode() for name, text in kept.items()})
+    assert terms_of(record.manifest) == "9db0127d9582e06c1523a990925bc895c522928e433971ae16cb03995ac19f2a"
+    assert trust.verify(record, MODEL, 2).lineage.snapshot == "s2"
 
 
 def test_swapped_manifest_bytes_are_refused(core: Core, client: Client) -> None:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from appliance.edge_state import EdgeFolder, keep
-from appliance.guard import crash_folder
+from appliance.edge.guard import crash_folder
+from appliance.edge.state import EdgeFolder, keep
 from appliance.keys import DeviceKeys
 from appliance.processes import stop
 from core.fleet import enrolment

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from sqlcipher3 import dbapi2 as sqlcipher
 
-from appliance.edge_state import EdgeFolder, keep
+from appliance.edge.state import EdgeFolder, keep
 from appliance.keys import DeviceKeys
 from core import orders
 from core.catalog import open_catalog

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance import owner
+from appliance.core import owner
 from core.orders import OnlineRole
 from tests.attacks.estate import Estate
 from tests.core.world import MODEL

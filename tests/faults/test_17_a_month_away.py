@@ -2,7 +2,7 @@
 while, installs nothing, says why, and goes on after it has joined anew.
 
 Here the agent is given what joining leaves behind; the command itself, with a real core, is in
-`tests/appliance/test_joining.py`.
+`tests/appliance/edge/test_joining.py`.
 """
 
 from __future__ import annotations

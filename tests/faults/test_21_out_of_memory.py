@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from appliance import install
 from appliance.demo.fleet import free_ports
+from appliance.edge import install
 from edge import proving, runtime
 from edge.agent import resuming
 from edge.agent.leaving import TRIES, give_up

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from appliance.demo.fleet import free_ports
-from appliance.proofs import Proofs
+from appliance.edge.proofs import Proofs
 from edge import proving
 from edge.states import Failure, FailureClass, Phase, Proof, Prove, Proved
 from tests.edge.device import Device, committed

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from appliance import certificates, owner
-from appliance.core_state import authority_folder
-from appliance.key_ring import KeyRing
+from appliance import certificates
+from appliance.core import owner
+from appliance.core.key_ring import KeyRing
+from appliance.core.state import authority_folder
 from core.fleet import enrolment, renewal
 from core.orders import Authority, OnlineRole
 from core.release import layout

@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from appliance import certificates, folder_enrolling, owner
-from appliance.core_state import CoreFolder, catalog_key, open_keys, prepare
-from appliance.core_trips import Trip, trip
-from appliance.edge_rooms import open_house
-from appliance.edge_state import EdgeFolder, identity, install
-from appliance.edge_trips import Visited, visit
+from appliance import certificates
+from appliance.core import owner
+from appliance.core.state import CoreFolder, catalog_key, open_keys, prepare
+from appliance.core.steward import open_house as open_core
+from appliance.core.trips import Trip, trip
+from appliance.edge import folder_enrolling
+from appliance.edge.rooms import open_house
+from appliance.edge.state import EdgeFolder, identity, install
+from appliance.edge.trips import Visited, visit
+from appliance.edge.visits import Visits
 from appliance.settings import CoreSettings
-from appliance.steward_node import open_house as open_core
 from appliance.stick import Stick
-from appliance.visits import Visits
 from core.handoffs import Artifact, Candidate, Score, Scorecard, Verdict
 from core.orders import ApplyProject, CommitCandidate, CommitRows, Ingest, IssueToken, Train
 from core.project import Model, ModelGates, Project, Rollout

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from appliance.broker import Broker, uplink_config, write_access
-from appliance.core_state import CoreFolder
-from appliance.edge_state import EdgeFolder
+from appliance.core.state import CoreFolder
+from appliance.edge.state import EdgeFolder
 from edge.states import LinkChanged
 from sync import topics
 from sync.link import Publish, Receiver, Watcher

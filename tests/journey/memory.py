@@ -14,15 +14,15 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from appliance import job_node
-from appliance.answering import Answering
-from appliance.core_state import CoreFolder, catalog_key, open_keys, prepare
-from appliance.edge_rooms import open_house, open_rooms
-from appliance.edge_state import EdgeFolder, identity, install, keep
-from appliance.enrolling import read_token
+from appliance.core import jobs
+from appliance.core.state import CoreFolder, catalog_key, open_keys, prepare
+from appliance.core.steward import open_house as open_core
+from appliance.edge.answering import Answering
+from appliance.edge.enrolling import read_token
+from appliance.edge.rooms import open_house, open_rooms
+from appliance.edge.state import EdgeFolder, identity, install, keep
 from appliance.keys import new_device_keys, tenant_keys
 from appliance.settings import CoreSettings
-from appliance.steward_node import open_house as open_core
 from core.handoffs import JobSpec
 from core.orders import Enrol, IssueToken
 from core.steward import PersistBroker, Send, SendBlob, StartJob, Steward
@@ -272,6 +272,6 @@ class World(TwoVerbs):
                 case StartJob(spec) if self.held is not None:
                     self.held.append(spec)
                 case StartJob(spec):
-                    self._ask(job_node.work(self.core, self.keys, spec, lambda stage, done: None))
+                    self._ask(jobs.work(self.core, self.keys, spec, lambda stage, done: None))
                 case PersistBroker():
                     pass

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from rich.console import Console
 
-from appliance.core_state import CoreFolder, authority_folder, open_keys
+from appliance.core.state import CoreFolder, authority_folder, open_keys
 from appliance.demo.field import Watch
 from appliance.demo.fleet import Device, Machines
 from appliance.demo.recordings import Recording

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from appliance import owner
+from appliance.core import owner
+from appliance.core.project_file import read_project
 from appliance.demo.recordings import Recording, write_csv
-from appliance.project_file import read_project
 from core.orders import ApplyProject, Force, Ingest, Override, Train
 from sync.names import ModelName
 from tests.journey.memory import Box, World

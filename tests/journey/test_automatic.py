@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from appliance import automatic, owner
+from appliance.core import automatic, owner
+from appliance.core.project_file import read_project
 from appliance.demo.recordings import CHANNELS, write_csv
-from appliance.project_file import read_project
 from core.orders import ApplyProject, Ingest, Train
 from tests.journey.made_up import recordings
 from tests.journey.memory import Box, World

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from appliance.core_trips import Trip
-from appliance.edge_state import identity
-from appliance.edge_trips import Visited
+from appliance.core.trips import Trip
+from appliance.edge.state import identity
+from appliance.edge.trips import Visited
 from core.orders import ApplyProject
 from sync.messages import ALARM, EVENT
 from sync.names import DeviceId

@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from appliance import folder_enrolling
 from appliance.cli.carry import _day
-from appliance.core_trips import ESCAPED, trip
+from appliance.core.trips import ESCAPED, trip
+from appliance.edge import folder_enrolling
+from appliance.edge.visits import Turn
 from appliance.stick import Stick, StickFailed, StickFull
-from appliance.visits import Turn
 from core.console.api import BODY_LIMIT
 from core.orders import CarryIn
 from edge.agent.reporting import TRIES

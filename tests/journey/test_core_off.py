@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from appliance import owner
+from appliance.core import owner
+from appliance.core.project_file import read_project
 from appliance.demo.recordings import write_csv
-from appliance.project_file import read_project
 from core.orders import ApplyProject, Ingest, Train
 from core.release import publish
 from sync import topics

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from appliance import owner
 from appliance.cli import metrics
+from appliance.core import owner
+from appliance.core.opening import Opening
+from appliance.core.project_file import read_project
 from appliance.demo.recordings import CHANNELS, write_csv
-from appliance.opening import Opening
-from appliance.project_file import read_project
 from core.orders import ApplyProject, Ingest, Question, Train
 from core.release.replay import Outcome
 from edge.agent.reporting import RESEND

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.core_state import CoreFolder, catalog_key, open_keys
+from appliance.core.state import CoreFolder, catalog_key, open_keys
 from appliance.demo.fleet import Device
 from core.catalog import Catalog, open_catalog
 from core.handoffs import RolloutState

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from appliance.core_state import CoreFolder, catalog_key, open_keys, samples_key
+from appliance.core.state import CoreFolder, catalog_key, open_keys, samples_key
 from appliance.demo.fleet import Device
-from appliance.enrolling import enrol, read_token
+from appliance.edge.enrolling import enrol, read_token
 from core.catalog import open_catalog
 from core.orders import Ingest, IssueToken
 from core.release.registry import ArtifactStore

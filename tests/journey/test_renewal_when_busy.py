@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from appliance.demo.fleet import free_ports
-from appliance.edge_state import EdgeFolder, identity, keep
+from appliance.edge.state import EdgeFolder, identity, keep
 from appliance.keys import DeviceKeys, box_public, new_box_key, new_device_keys
 from appliance.processes import spawn, stop
 from core.fleet import enrolment

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from appliance.bootstrap import demo_wheel
+from appliance.core.project_file import read_project
 from appliance.demo import recordings as data
 from appliance.demo.recordings import Recording
-from appliance.project_file import read_project
 from core.orders import Ingest, Train
 from tests.journey.tale import MODEL, PROJECT, Tale, act_one, again
 

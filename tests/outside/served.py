@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from appliance.edge_rooms import open_rooms
-from appliance.edge_state import EdgeFolder
+from appliance.edge.rooms import open_rooms
+from appliance.edge.state import EdgeFolder
 from appliance.keys import TenantKeys
 from edge.agent import Identity
 from edge.buffers import Unheard

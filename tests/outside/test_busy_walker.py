@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.edge_node import UNACKED, EdgeNode
+from appliance.edge.node import UNACKED, EdgeNode
 from appliance.settings import EdgeSettings, load
 from tests.edge.world import DEVICE, MODEL
 from tests.journey.site import PATIENCE, Application, Site, open_site

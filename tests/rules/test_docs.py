@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from appliance import setup_plan
-from appliance.project_file import read_project
+from appliance.core.project_file import read_project
 from core.project import Column, LookupSource, Model, ModelGates, Retraining, Rollout, Source, Training, View, Word
 from sync import answers, carried, commands, enrolment, messages, performance, pieces, records, remembered, topics
 from sync.features import WindowSpec

@@ -85,9 +85,7 @@ def test_the_edge_command_loads_no_heavy_library(arguments: list[str]) -> None:
 
 
 def test_the_edge_node_loads_no_heavy_library() -> None:
-    if not (ROOT / "appliance" / "edge_node.py").exists() and not (ROOT / "appliance" / "edge_node").is_dir():
-        pytest.skip("the edge node is not built yet")
-    assert not loaded_by("import appliance.edge_node") & set(HEAVY)
+    assert not loaded_by("import appliance.edge.node") & set(HEAVY)
 
 
 def test_the_search_finds_what_is_there() -> None:
