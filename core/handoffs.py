@@ -261,6 +261,7 @@ class Rollout(msgspec.Struct, frozen=True):
     compared: dict[DeviceId, SplitReport] = {}  # what each device's keys said when they decided
     days: float = 0.0  # that a shadow or a split may take before it is paused; 0: any
     aside: tuple[DeviceId, ...] = ()  # whose verdicts a person called their own: neither counted nor waited for
+    barred: tuple[DeviceId, ...] = ()  # that a person was told of once: waited for in vain, then or now
 
 
 # --- who shall join ---------------------------------------------------------------------------------------------

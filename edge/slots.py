@@ -21,8 +21,16 @@ PINNED = 2  # committed releases kept on disk behind the one that serves
 def offer(d: Deployment, order: ModelOrder, now: float) -> Deployment:
     """A signed assignment names another release: start to fetch it. Who answers on trial meanwhile, because nothing
     else would (`edge.agent.standing`), still has its trial before it."""
-    serving = replace(d.serving, unsoaked=True) if d.serving and d.phase is Phase.PROBATION else d.serving
+    serving = d.serving
+    if serving is not None:
+        on_trial = serving.unsoaked or d.phase is Phase.PROBATION
+        serving = replace(serving, unsoaked=on_trial, retry=generation(d, serving))
     return _to(d, Event.OFFERED, now, order=order, candidate=None, reason="", serving=serving)
+
+
+def generation(d: Deployment, slot: Slot) -> int:
+    """The retry generation in which this release was ordered last: a verdict against it holds for that."""
+    return d.order.retry if d.order and d.order.manifest == slot.release.manifest else slot.retry
 
 
 def admit(d: Deployment, candidate: Slot) -> Deployment:

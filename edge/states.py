@@ -78,6 +78,7 @@ class Slot(msgspec.Struct, frozen=True):
     rss_mb: float = 0.0  # ... and the memory it took (MiB)
     crashes: tuple[float, ...] = ()  # when it ended the agent's process, the newest few
     refused: tuple[Digest, ...] = ()  # variants of it that failed their proof here, by plaintext digest
+    retry: int = 0  # the generation in which it was ordered last, once another one was
     unsoaked: bool = False  # it answers, or did, though its trial is not over: nothing else would have answered
 
 

@@ -43,9 +43,13 @@ class Quarantined(msgspec.Struct, frozen=True):
 
 
 def keep(db: sqlite3.Connection, model: ModelName, verdict: Quarantined) -> None:
-    """In a transaction of the journal's."""
+    """In a transaction of the journal's. A later verdict lifts nothing of one that stands."""
     row = (model, verdict.manifest, verdict.artifact, verdict.retry, verdict.reason)
-    db.execute("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)", row)
+    db.execute(
+        "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?) ON CONFLICT (model, manifest) DO UPDATE SET"
+        " artifact = excluded.artifact, retry = max(retry, excluded.retry), reason = excluded.reason",
+        row,
+    )
 
 
 def rows(found: list[tuple[str, str, int, str]]) -> tuple[Quarantined, ...]:

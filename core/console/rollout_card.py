@@ -11,7 +11,7 @@ from core.console.facts import Facts
 from core.console.why_card import newest_against
 from core.console.wording import Badge, Moment
 from core.handoffs import Rollout, RolloutState
-from core.rollout.controller import is_barred
+from core.rollout.waiting import barred_in, is_barred, waits_for
 from sync.names import DeviceId
 from sync.reports import ModelReport
 
@@ -74,6 +74,7 @@ def _card(facts: Facts, rollout: Rollout, now: float) -> RolloutCard:
     fleet = facts.reports(rollout.model)
     everyone = tuple(dict.fromkeys((*rollout.canary, *rollout.assigned, *fleet)))
     parts = tuple(_part(rollout, device, fleet) for device in everyone)
+    barred = barred_in(rollout, fleet)
     panel, keys = evidence(rollout, fleet), comparison(rollout, fleet)
     return RolloutCard(
         model=rollout.model,
@@ -83,7 +84,7 @@ def _card(facts: Facts, rollout: Rollout, now: float) -> RolloutCard:
         previous=str(rollout.previous) if rollout.previous is not None else "",
         state=wording.badge("rollout", rollout.state),
         since=wording.moment(rollout.since, now),
-        reason=rollout.reason,
+        reason=waits_for(barred) if barred and not rollout.held else rollout.reason,
         gates=_gates(rollout),
         stages=_stages(_track(rollout, panel), rollout.state),
         parts=parts,

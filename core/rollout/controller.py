@@ -12,7 +12,7 @@ devices or more keeps it from going on until a person speaks. Offline devices ar
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,15 +23,14 @@ from core.handoffs import RolloutState as State
 from core.quorum import quorum
 from core.rollout.arms import Comparison, compare
 from core.rollout.judge import Judgement, judge, pairs_decide
+from core.rollout.waiting import ON_ITS_WAY, Fleet, barred_in, named, runs
 from sync.evidence import Decision as Word
 from sync.messages import Gates
 from sync.names import DeviceId
-from sync.reports import ANY, ModelReport
+from sync.reports import ModelReport
 
 DAY = 86_400.0  # seconds
 MOST_TOLD = 300  # characters of a device's own reason
-_ON_ITS_WAY = (State.SHADOW, State.SPLIT, State.CANARY, State.RAMP)
-Fleet = Mapping[DeviceId, ModelReport | None]  # every device that belongs to the fleet, and its last word
 
 
 @dataclass(frozen=True)
@@ -61,15 +60,14 @@ def decide(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[Device
     of this rollout, for it may have done so before. One that has left the fleet is waited for no more.
     """
     harmed = _harmed(rollout, fleet)
-    if harmed and rollout.state in _ON_ITS_WAY:
+    if harmed and rollout.state in ON_ITS_WAY:
         return _against(rollout, fleet, harmed, now, behind)
     step = _step(replace(rollout, held=()), fleet, now, behind)
-    barred = tuple(d for d in rollout.assigned if d not in rollout.aside and is_barred(rollout, fleet.get(d)))
-    if not barred or step.rollout.state != rollout.state or rollout.state not in _ON_ITS_WAY:
+    barred = barred_in(rollout, fleet)
+    if not barred or step.rollout.state != rollout.state:
         return step
-    names = ", ".join(barred)
-    text = f"waits for a person: {names} cannot read one of its own verdicts, which may be against any release"
-    return dataclasses.replace(step, rollout=replace(step.rollout, reason=text), barred=barred)
+    told = tuple(dict.fromkeys((*rollout.barred, *barred)))
+    return dataclasses.replace(step, rollout=replace(step.rollout, barred=told), barred=barred)
 
 
 def _step(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[DeviceId]) -> Decision:
@@ -89,7 +87,7 @@ def _step(rollout: Rollout, fleet: Fleet, now: float, behind: Collection[DeviceI
             return _ramp(rollout, fleet, now, behind)
         case State.REVERSED:
             return _join(rollout, fleet, back=True)
-        case State.REVERSING if not any(_runs(rollout, fleet.get(d)) for d in rollout.assigned):
+        case State.REVERSING if not any(runs(rollout, fleet.get(d)) for d in rollout.assigned):
             return Decision(replace(rollout, state=State.REVERSED, since=now))
     return Decision(rollout)
 
@@ -106,7 +104,7 @@ def _against(
     """Devices gave a verdict. Too few of them take nobody back, and are a reason not to go on: they are back by
     themselves already. What ends a shadow or a split otherwise, harm, worse, or its days, ends it now too."""
     judgement = judge(rollout, fleet) if rollout.state is State.SHADOW else None
-    names, why = ", ".join(harmed), _reason(fleet.get(harmed[0]))
+    names, why = named(harmed), _reason(fleet.get(harmed[0]))
     wanted = quorum(_taking_part(rollout, fleet))
     if len(harmed) >= wanted:
         return _reverse(rollout, f"{names} gave a verdict against it: {why}", now, judgement, harmed)
@@ -264,22 +262,9 @@ def _committed(rollout: Rollout, report: ModelReport | None) -> bool:
     )
 
 
-def _runs(rollout: Rollout, report: ModelReport | None) -> bool:
-    arms = report.split.arms if report is not None and report.split is not None else ()
-    return report is not None and any(
-        r is not None and r.manifest == rollout.manifest for r in (report.serving, report.candidate, *arms)
-    )
-
-
 def _refused(rollout: Rollout, report: ModelReport | None) -> bool:
     """Whether the device gave a verdict in this generation: an older one is what a retry lifts."""
     return report is not None and report.quarantined.get(rollout.manifest, -1) >= rollout.retry
-
-
-def is_barred(rollout: Rollout, report: ModelReport | None) -> bool:
-    """Whether the device takes up nothing in this generation, for a verdict that rotted on its disk. That says nothing
-    against the release, and is no reason to take it back from anybody."""
-    return report is not None and report.quarantined.get(ANY, -1) >= rollout.retry and not _runs(rollout, report)
 
 
 def _reason(report: ModelReport | None) -> str:

@@ -15,6 +15,7 @@ from core.handoffs import Rollout, RolloutState
 from core.release import publish
 from core.rollout.controller import Decision, decide, spoken
 from core.rollout.plans import generation
+from core.rollout.waiting import waits_for
 from core.steward import certificates, pieces, retained
 from core.steward.house import House
 from sync import codec, roles, sealing, topics
@@ -86,8 +87,8 @@ def carry_out(
     elif set(decision.rollout.held) - set(rollout.held):
         text = f"release {rollout.number} is {decision.rollout.reason}"
         house.event(now, "rollout-held", text, model=rollout.model, severity="alarm", number=str(rollout.number))
-    elif decision.barred and decision.rollout.reason != rollout.reason:
-        text = f"release {rollout.number} {decision.rollout.reason}"
+    elif new := [device for device in decision.barred if device not in rollout.barred]:
+        text = f"release {rollout.number} {waits_for(new)}"
         house.event(now, "rollout-held", text, model=rollout.model, severity="alarm", number=str(rollout.number))
     _want(house, _wanted(house, rollout, decision), [devices[name] for name in decision.assign if name in devices], now)
     take_back(house, decision.rollout, [devices[name] for name in decision.take_back if name in devices], now)

@@ -4,6 +4,8 @@ What can be told is by how much the process grows. What grows while a release is
 of a device is; but an arm of a split may have grown meanwhile. Then the one that came last, the release on trial, is
 taken off without a verdict. The arms are looked at without it for as long as its trial lasted, and then it is tried
 again: what grows for a second time while it is here is its own.
+What is on trial while another one stands in (`edge.agent.standing`) is taken off without a verdict however often: that
+one's own growth counts where its trial goes on.
 
 Several releases answer for weeks in a split. So growth is held against an arm only while nothing else is under way
 on this device that takes memory: no proof, no trial, no release, table or config that came or went between two looks,
@@ -40,14 +42,26 @@ def on_trial(house: House, d: Deployment, slot: Slot, now: float) -> Failure | N
     if not text:
         return None
     place = _place(d.model, slot.release.manifest)
-    if house.blocked.times(place) or not any(house.serving.arms(one) for one in house.deployments):
+    arms = any(house.serving.arms(one) for one in house.deployments)
+    if not _stands_in(house, slot) and (house.blocked.times(place) or not arms):
         house.blocked.drop(place)
         return Failure(FailureClass.VERDICT, "guardrail", text)
     house.blocked.only(_place(d.model), {place})
     house.blocked.put_off(place, "memory-unclear", now)
     house.blocked.rest(place, now + min(abs(now - d.since), DAY))
-    text = f"{text}; it may have been an arm of a split: it is tried again after as long without it"
+    text = f"{text}; it may have been an arm of a split, or who stands in: it is tried again after as long without it"
     return Failure(FailureClass.ENVIRONMENT, "memory-unclear", text)
+
+
+def moving(house: House, d: Deployment) -> bool:
+    """Whether another model is under way in what takes memory."""
+    return any(other.phase in _MOVING for other in house.deployments.values() if other.model != d.model)
+
+
+def _stands_in(house: House, slot: Slot) -> bool:
+    """Whether another release than this one answers before its trial is over: it may be that one that grows."""
+    others = (d.serving for d in house.deployments.values() if d.serving is not None)
+    return any(other.unsoaked and other.release != slot.release for other in others)
 
 
 def rests(house: House, model: ModelName, manifest: Digest, now: float) -> bool:

@@ -101,7 +101,7 @@ def _verdict(d: Deployment, failure: Failure) -> Quarantined | None:
     manifest = tried.release.manifest if tried else d.order.manifest if d.order else None
     if manifest is None:
         return None
-    retry = d.order.retry if d.order and d.order.manifest == manifest else 0
+    retry = slots.generation(d, tried) if tried else d.order.retry if d.order else 0
     return Quarantined(tried.release.artifact if tried else manifest, manifest, retry, failure.text)
 
 

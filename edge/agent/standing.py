@@ -2,7 +2,7 @@
 
 It goes on answering until the one ordered instead is proved and begins its own trial, and then is the one to go back
 to. It never counts as committed by that: it is held to the hard guardrails in every phase (`watch`), and where it is
-gone back to its trial goes on (PROBATION). Memory is not held against it: another release may be on trial meanwhile.
+gone back to its trial goes on (PROBATION). Memory is held against it there alone: here another may be on trial.
 
 A committed release is watched as well while another is on its way, for one thing: that it crashes the agent.
 """
@@ -26,15 +26,21 @@ def stays(d: Deployment, order: ModelOrder) -> bool:
 
 
 def watch(house: House, d: Deployment, now: float) -> Deployment:
-    """Takes off who answers while another release is on its way, if it breaks a guardrail: with a verdict and its card.
-    Who is behind it answers, or nobody; what is on its way begins anew."""
+    """Takes off who answers while another release is on its way, if it breaks a guardrail: with a verdict and its card;
+    or, on trial, if the floor of the order was raised above it. Who is behind it answers, or nobody; what is on its way
+    begins anew."""
     slot = d.serving
     if slot is None or d.phase not in _UNDER_WAY:
         return d
+    if slot.unsoaked and d.order is not None and slot.release.number < d.order.floor:
+        text = f"release {slot.release.number} is below the floor, {d.order.floor}, and its trial is not over"
+        leaving.leave(house, d, slots.drop_serving(d, text, now), None, None, None)
+        return house.deployments[d.model]
     failure = _broken(house, d, slot, now)
     if failure is None:
         return d
-    verdict = Quarantined(slot.release.artifact, slot.release.manifest, 0, failure.text)
+    retry = slots.generation(d, slot)
+    verdict = Quarantined(slot.release.artifact, slot.release.manifest, retry, failure.text)
     facts = {**failure.facts, "manifest": str(slot.release.manifest)}
     says = house.happened(now, failure.code, failure.text, d.model, "alarm", **facts)
     card = why.of_answering(house, d, slot, failure, now)

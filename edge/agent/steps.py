@@ -34,10 +34,10 @@ from sync.messages import ModelOrder
 
 def advance(house: House, d: Deployment, now: float) -> bool:
     """Does what the phase asks for; True if the deployment is in another state now."""
-    d = standing.watch(house, splitting.tend(house, d, now), now)
+    d = standing.watch(house, _renewed(house, splitting.tend(house, d, now)), now)
     if house.blocked.holds(d.model, now):
         return False
-    return _STEPS[d.phase](house, _renewed(house, d), now)
+    return _STEPS[d.phase](house, d, now)
 
 
 def _renewed(house: House, d: Deployment) -> Deployment:
@@ -221,16 +221,20 @@ def take_proof(house: House, d: Deployment, outcome: Proof | Failure, now: float
 
 def probation(house: House, d: Deployment, now: float) -> bool:
     """A newer order ends the trial, unless nothing else would answer: then who is on trial stands in until the release
-    that is ordered has been proved, and goes on with its trial where that one may not even be fetched."""
+    that is ordered has been proved. Where that one was refused meanwhile it goes on with its trial; not where it was
+    refused before it was ordered: then whoever ordered it wants the one on trial no more."""
     order = newest(house, d)
-    if d.serving is None or order is None or not superseded(house, d):
+    if d.serving is None or order is None:
         return trying.probation(house, d, now)
-    if order.mode != "off" and order.manifest == d.serving.release.manifest:  # ... or it is wanted again
-        house.write(slots.renew(d, order))
+    anew = superseded(house, d)  # ... by what was not begun with as yet
+    if order.mode != "off" and order.manifest == d.serving.release.manifest:
+        if not anew:
+            return trying.probation(house, d, now)
+        house.write(slots.renew(d, order))  # it is wanted again
         return True
-    if not standing.stays(d, order):
+    if not standing.stays(d, order) or (anew and _refused_before(house, order, d)):
         return trying.make_way(house, d, now)
-    return _take_up(house, d, order, now) or trying.probation(house, d, now)
+    return _take_up(house, d, order, now) or trying.probation(house, d, now, commits=not anew)
 
 
 def _another(house: House, d: Deployment, failure: Failure, now: float) -> bool:

@@ -48,8 +48,9 @@ def shadow(house: House, d: Deployment, now: float) -> bool:
     return False
 
 
-def probation(house: House, d: Deployment, now: float) -> bool:
-    """Counts answers and breaches, and pairs where they are asked for; commits, or goes home at once."""
+def probation(house: House, d: Deployment, now: float, *, commits: bool = True) -> bool:
+    """Counts answers and breaches, and pairs where they are asked for; goes home at once, or commits, where it may: not
+    while another release is ordered that was not begun with."""
     if d.serving is None:
         return make_way(house, d, now)
     paired = _beside(house, d, now)
@@ -70,7 +71,7 @@ def probation(house: House, d: Deployment, now: float) -> bool:
         return True
     if event is None or slow is Pace.UNKNOWN:
         return False
-    if paired and house.trials.decision(d.model)[0] is not Decision.SAFE:
+    if not commits or (paired and house.trials.decision(d.model)[0] is not Decision.SAFE):
         _outlive(house, d, counted.answers)
         return False
     committed = house.happened(now, "release-committed", reason, d.model, number=d.serving.release.number)
@@ -90,8 +91,9 @@ def make_way(house: House, d: Deployment, now: float) -> bool:
 
 def _greedy(house: House, d: Deployment, slot: Slot, now: float) -> bool:
     """The guardrail of memory, before what was counted of the release on trial."""
-    if slot.unsoaked:
-        return False  # it is back on trial, perhaps beside another model's
+    if slot.unsoaked and growing.moving(house, d):
+        house.before.pop(d.model, None)  # it is back on trial beside another model's: counted anew once it is alone
+        return False
     failure = growing.on_trial(house, d, slot, now)
     if failure is not None:
         give_up(house, d, Event.DEGRADED, failure.text, now, failure)

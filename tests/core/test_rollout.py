@@ -11,6 +11,7 @@ from core.handoffs import Rollout, SplitPlan
 from core.handoffs import RolloutState as State
 from core.quorum import quorum
 from core.rollout.controller import Decision, decide
+from core.rollout.waiting import waits_for
 from sync.messages import Gates
 from sync.names import DeviceId, Digest, ModelName
 from sync.reports import ANY, ModelReport, Release, TrialReport
@@ -319,10 +320,18 @@ def test_one_that_may_be_against_any_release_is_told_to_a_person_and_takes_nobod
     fleet: Fleet = dict.fromkeys(assigned, COMMITTED) | {DEVICES[0]: BARRED}
     decision = decide(before, fleet, NOW)
     assert (decision.rollout.state, decision.take_back, decision.barred) == (state, (), DEVICES[:1])
-    assert decision.rollout.held == () and "waits for a person: d0 cannot read" in decision.rollout.reason
+    assert (decision.rollout.held, decision.rollout.reason) == ((), before.reason)
+    assert decision.rollout.barred == DEVICES[:1] and "waits for a person: d0 cannot read" in waits_for(DEVICES[:1])
     assert decide(decision.rollout, fleet, NOW) == decision, "it is said once"
+    read = decide(decision.rollout, fleet | {DEVICES[0]: says("steady", OLD)}, NOW)
+    assert read.barred == () and read.rollout.barred == DEVICES[:1], "waited for no more, and told once all the same"
     aside = replace(decision.rollout, aside=DEVICES[:1])
     assert decide(aside, fleet, NOW).barred == ()
+
+
+def test_what_is_told_of_a_large_fleet_has_an_end() -> None:
+    fleet = tuple(DeviceId(f"d{n}") for n in range(1000))
+    assert len(waits_for(fleet)) < 200 and "and 990 more" in waits_for(fleet)
 
 
 def test_one_that_may_be_against_any_is_not_against_what_runs_nor_against_a_higher_attempt() -> None:

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from core.handoffs import Rollout
 from core.handoffs import RolloutState as State
-from core.rollout.controller import Fleet, decide
+from core.rollout.controller import decide
+from core.rollout.waiting import Fleet
 from sync.messages import Gates
 from sync.names import DeviceId, Digest, ModelName
 from sync.reports import ModelReport, Release, TrialReport

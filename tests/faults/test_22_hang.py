@@ -35,6 +35,7 @@ def test_a_release_that_hangs_on_trial_is_stopped_and_leaves(tmp_path: Path) -> 
         assert box.answer(2) is None, "it hung, and was stopped: an error, no answer"
         box.until(lambda: box.answer() == 1.0, "the release before")
         assert box.answer(2) == 1.25 and box.process.pid == process
+        box.until(lambda: box.status()["why"] != [], "the card to be shown")
         (card,) = box.status()["why"]
         assert card["criterion"] == "guardrail" and "failed answers" in card["text"]
         assert box.status()["models"][MODEL]["phase"] == "steady"

@@ -203,7 +203,7 @@ def test_what_is_stopped_for_being_late_is_followed_by_a_pause_as_well(deadlines
     def works() -> float:
         """An eighth of a second of the processor between two looks: too little to be held against it."""
         asked.append(ticks.now)
-        worked.now += 0.1
+        worked.now += 0.125
         return worked.now
 
     probe = Probe(serving, deadlines, ticks, works)
