@@ -63,8 +63,9 @@ def local(tmp_path: Path) -> Iterator[Bound]:
 
 
 @pytest.fixture
-def box(tmp_path: Path) -> Iterator[Box]:
-    with small_disk(tmp_path / "disk", 2048) as disk:
+def box(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Box]:
+    """On a disk of 2 MiB, or of as many kilobytes as the test says."""
+    with small_disk(tmp_path / "disk", getattr(request, "param", 2048)) as disk:
         one, two, three = free_ports(3)
         found = new_box(disk, tmp_path, (one, two, three))
         yield found
