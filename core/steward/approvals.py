@@ -46,14 +46,10 @@ def approve(house: House, order: orders.Approve, now: float) -> dict[str, Any]:
         staging.refuse_breaking(house, order.model, manifest.classes, manifest.major)
     rollout = planned(house, row, now)
     retained.check_room(house, house.catalog.releases.keys(order.model, order.number))
-    drafts = {name: text.encode() for name, text in order.metadata.items()}
-    checking.check_approval(house.catalog.releases.trust(), order.model, order.number, payload, drafts)
-    subject = f"{order.model}@{order.number}"
-    told = (f"release {order.number} of {order.model} shall serve, manifest {row.digest[:12]}",)
-    signed = trust.collect(house, Proposal(subject, told, order.metadata, now, order.actor), now)
+    signed = _collected(house, order, payload, f"shall serve, manifest {row.digest[:12]}", now)
     if signed is None:
-        return {"digest": row.digest, **trust.waiting(house, subject)}
-    publish(house, row, payload, signing.as_files(signed), rollout, now)
+        return _waits(house, row)
+    publish(house, row, payload, signed, rollout, now)
     house.event(now, "release-approved", f"release {order.number} by {order.actor}", model=order.model)
     return {"digest": row.digest, "canary": list(rollout.canary), **needed(rollout)}
 
@@ -72,18 +68,31 @@ def publish(
 
 def _countersign(house: House, order: orders.Approve, row: ReleaseRow, payload: bytes, now: float) -> dict[str, Any]:
     """People approve what the core signed by itself: it stays when the core may not any more. Nothing is rolled out."""
-    drafts = {name: text.encode() for name, text in order.metadata.items()}
-    checking.check_approval(house.catalog.releases.trust(), order.model, order.number, payload, drafts)
-    subject = f"{order.model}@{order.number}"
-    told = (f"release {order.number} of {order.model}, which the core signed, shall stay, manifest {row.digest[:12]}",)
-    signed = trust.collect(house, Proposal(subject, told, order.metadata, now, order.actor), now)
+    told = f"(which the core signed) shall stay, manifest {row.digest[:12]}"
+    signed = _collected(house, order, payload, told, now)
     if signed is None:
-        return {"digest": row.digest, **trust.waiting(house, subject)}
-    trust.put_in_force(house, signing.as_files(signed), now)
+        return _waits(house, row)
+    trust.put_in_force(house, signed, now)
     house.actions.append(PersistBroker())
     text = f"release {order.number}, which the core had signed by itself, by {order.actor}"
     house.event(now, "release-approved", text, model=order.model)
     return {"digest": row.digest}
+
+
+def _collected(
+    house: House, order: orders.Approve, payload: bytes, what: str, now: float
+) -> Mapping[str, bytes] | None:
+    """The role that an approval signs, once all signatures that it needs are here; None while some lack. `what` is to
+    become of the release, for those who sign after."""
+    drafts = {name: text.encode() for name, text in order.metadata.items()}
+    checking.check_approval(house.catalog.releases.trust(), order.model, order.number, payload, drafts)
+    subject, told = f"{order.model}@{order.number}", f"release {order.number} of {order.model} {what}"
+    signed = trust.collect(house, Proposal(subject, (told,), order.metadata, now, order.actor), now)
+    return None if signed is None else signing.as_files(signed)
+
+
+def _waits(house: House, row: ReleaseRow) -> dict[str, Any]:
+    return {"digest": row.digest, **trust.waiting(house, f"{row.model}@{row.number}")}
 
 
 def revoke(house: House, order: orders.RevokeRelease, now: float) -> dict[str, Any]:
