@@ -144,16 +144,18 @@ def revoke(release: str, reason: str, folder: Path | None, keys: Path | None, as
 
 @trust.command()
 @click.argument("model", type=MODEL)
-@click.option("--on/--off", "allow", required=True, help="Let the core sign releases of MODEL by itself, or end that.")
+@click.option("--on/--off", "allow", default=None, help="Let the core sign releases of MODEL by itself, or end that.")
 @core_dir
 @keys_option
 @json_option
-def auto(model: ModelName, allow: bool, folder: Path | None, keys: Path | None, as_json: bool) -> None:
+def auto(model: ModelName, allow: bool | None, folder: Path | None, keys: Path | None, as_json: bool) -> None:
     """Let the core release MODEL by itself, on the terms of the newest release that people signed.
 
     A candidate that every gate passed, and that differs from that release in nothing but what was learned, is then
     rolled out without a person. --off revokes what the core alone had signed: approve before what shall stay.
     """
+    if allow is None:
+        raise click.UsageError("say --on or --off; `falaj trust status` names the models for which it is on")
     told = (automatic.allow if allow else automatic.end)(api(folder), _folder(keys), model, actor(), clock.now())
     document = {"model": model, "on": allow, "releases": told.releases, "lacks": told.lacks, "keyids": told.keys}
     show(as_json, document, [*told.text, _rest(told.lacks, folder)])

@@ -119,3 +119,9 @@ def test_from_one_owner_to_an_organisation_at_the_command_line(tmp_path: Path) -
         assert "profile organisation: root needs 2 of 3 keys, a release 2 of 2" in status
     finally:
         machines.stop()
+
+
+def test_whether_the_core_may_sign_is_said_in_so_many_words() -> None:
+    done = run_falaj("trust", "auto", "exercise")
+    assert done.returncode == 2
+    assert "say --on or --off; `falaj trust status` names the models for which it is on" in done.stderr

@@ -104,16 +104,22 @@ def test_10_without_the_shared_memory_beside_it_nothing_is_lost(made: Prepared, 
     tenant.close()
 
 
+def without_its_end(made: Prepared, folder: Path, damage: Damage) -> tuple[Tenant, Ledger, int]:
+    """A box that lived and starts anew, off the line, with an outbox damaged meanwhile; and the last number before."""
+    tenant, ledger = lived(made, folder)
+    before = tenant.box.house.outbox.last(EVENT)
+    killed(tenant.box)
+    damage(tenant.box.folder / "outbox.db")
+    tenant.box.boot(link=False)
+    return tenant, ledger, before
+
+
 @pytest.mark.parametrize("damage", [log_cut, log_turned])
 def test_10_an_outbox_whose_log_lost_its_end_gives_no_number_out_twice(
     made: Prepared, ram: Path, damage: Damage
 ) -> None:
     """The core has other records under the numbers that would come next, and would take new ones for repetitions."""
-    tenant, ledger = lived(made, ram / "life")
-    before = tenant.box.house.outbox.last(EVENT)
-    killed(tenant.box)
-    damage(tenant.box.folder / "outbox.db")
-    tenant.box.boot(link=False)
+    tenant, ledger, before = without_its_end(made, ram / "life", damage)
     assert tenant.box.house.outbox.last(EVENT) < before, "it reads well, and knows less"
     tell(tenant, "since 1", "since 2")
     ledger.serves()
@@ -133,11 +139,7 @@ def test_10_nor_does_one_that_wrote_more_than_it_lost_before_it_was_heard(
     made: Prepared, ram: Path, damage: Damage
 ) -> None:
     """Its numbers meet those that the core has: the core says which start it has them of. A cut in between, too."""
-    tenant, ledger = lived(made, ram / "life")
-    before = tenant.box.house.outbox.last(EVENT)
-    killed(tenant.box)
-    damage(tenant.box.folder / "outbox.db")
-    tenant.box.boot(link=False)
+    tenant, ledger, before = without_its_end(made, ram / "life", damage)
     said = [f"since {n}" for n in range(before + 5)]
     tell(tenant, *said)
     killed(tenant.box)
