@@ -2,8 +2,8 @@
 
     kek file (0600, random) --scrypt--> KEK --AES-GCM--> tenant key --HKDF--> one key a purpose
 
-`key_protection` of this provider is honestly `none`: whoever has the whole disk has the keys. systemd-creds, TPM 2
-and PKCS#11 are further providers with the same two functions.
+`key_protection` of it is honestly `none`: whoever has the whole disk has the keys. There is no other provider; one
+that binds the KEK to a TPM, a token or systemd-creds would take the place of the same two functions.
 """
 
 from __future__ import annotations

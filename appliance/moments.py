@@ -54,6 +54,14 @@ def spoken(ts: float, zone: tzinfo | None = None, *, day: bool = True) -> str:
     return f"{local:%Y-%m-%d %H:%M:%S} {_offset(local)}" if day else f"{local:%H:%M:%S}.{local.microsecond // 1000:03d}"
 
 
+def utc(ts: float) -> str:
+    """`2026-11-23 03:12:00Z`, as `moment` reads it back. Event times are a device's own and may be no date at all."""
+    try:
+        return f"{datetime.fromtimestamp(ts, UTC):%Y-%m-%d %H:%M:%S}Z"
+    except (ValueError, OverflowError, OSError):
+        return f"second {ts:g}"
+
+
 def _last(clock: time, now: float, zone: tzinfo | None) -> float:
     own = clock.tzinfo or zone
     local = datetime.fromtimestamp(now, UTC).astimezone(own)

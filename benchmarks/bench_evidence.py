@@ -1,19 +1,21 @@
 """Measures what sync/evidence.py and sync/detector.py promise: false rollbacks and false alarms, and what they find.
 
-    python benchmarks/bench_evidence.py [pairs] [made-up] [watch] [long] [demo]
+    .venv/bin/python benchmarks/bench_evidence.py [pairs] [made-up] [watch] [long] [demo] [--recordings FOLDER]
 
 `pairs`: a healthy and a harmful candidate whose disagreements come in bursts, judged row by row and by blocks.
-`made-up`: false alarms and delays of the drift detector on made-up streams. `watch`: the same on real smartwatches,
-if ../shared/data/watch_har (or the folder in FALAJ_WATCH) is there. `long`: how the alarm level and the length of the
-baseline keep a watch quiet that nobody moves, over hours. `demo`: the same on the stretches of the demo, if it was
-played here once. Without arguments all of them: about 17 minutes.
+`made-up`: false alarms and delays of the drift detector on made-up streams. `watch`: the same on real smartwatches, by
+their recordings in FOLDER (watch_samples.parquet, recordings.csv). `long`: how the alarm level and the length of the
+baseline keep a watch quiet that nobody moves, over hours; of the same recordings. `demo`: the same on the stretches of
+the demo, if it was played here once. Without arguments all that have what they need: about 17 minutes. What they print
+stands in docs/adr/0012 and 0013, with the decisions it led to; RESULTS.md points there.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -34,7 +36,6 @@ W = 50
 ALARM = 10_000.0  # of the tables by b
 LEVELS = (1e4, 1e6, 1e7, 1e8)
 NAMES = ("ax", "ay", "az", "wx", "wy", "wz")
-WATCH = Path(os.environ.get("FALAJ_WATCH", Path(__file__).parents[2] / "shared" / "data" / "watch_har"))
 
 
 def bursts(rng: np.random.Generator, rows: int, length: int, share: float, harm: float) -> npt.NDArray[np.int8]:
@@ -133,15 +134,15 @@ def made_up() -> None:
                 report(f"{label}, 2 of 6 moved by 1 sd", shifted)
 
 
-def recordings() -> dict[tuple[int, int], list[Array]]:
+def recordings(folder: Path) -> dict[tuple[int, int], list[Array]]:
     """(subject, right wrist) to its recordings, rows of 6 channels."""
     import pyarrow.csv
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(WATCH / "watch_samples.parquet").to_pydict()
+    table = pyarrow.parquet.read_table(folder / "watch_samples.parquet").to_pydict()
     rows = np.column_stack([table[name] for name in ("ax", "ay", "az", "wx", "wy", "wz")])
     of = np.array(table["recording"])
-    index = pyarrow.csv.read_csv(WATCH / "recordings.csv").to_pylist()
+    index = pyarrow.csv.read_csv(folder / "recordings.csv").to_pylist()
     found: dict[tuple[int, int], list[Array]] = {}
     for entry in index:
         key = (int(entry["subject"]), int(entry["right_side"]))
@@ -160,11 +161,11 @@ def stretches(rng: np.random.Generator, pool_: list[Array], windows: int, stretc
     return np.concatenate(parts)[: windows * W]
 
 
-def watches() -> None:
-    if not (WATCH / "watch_samples.parquet").exists():
-        print(f"watches: skipped, no recordings in {WATCH} (set FALAJ_WATCH)")
+def watches(folder: Path | None) -> None:
+    if folder is None:
+        print("watch: skipped, it needs --recordings")
         return
-    found = recordings()
+    found = recordings(folder)
     print(f"watches: 6 subjects x {RUNS // 2} runs, stretches of 12 windows of {W}, {LIVE} windows watched, A = 10,000")
     for baseline in (240, 480, 960, 1920):
         for turns in (1, 8, 16, None):
@@ -181,12 +182,12 @@ def watches() -> None:
             report(f"{label}, moved to the left wrist", moved)
 
 
-def long() -> None:
+def long(folder: Path | None) -> None:
     """Every stretch of 12 windows is one observation, not 12: a short baseline holds few, and the level cannot help."""
-    if not (WATCH / "watch_samples.parquet").exists():
-        print(f"long: skipped, no recordings in {WATCH} (set FALAJ_WATCH)")
+    if folder is None:
+        print("long: skipped, it needs --recordings")
         return
-    found = recordings()
+    found = recordings(folder)
     print(f"long: 10 subjects x {RUNS // 2} runs, stretches of 12 windows of {W}; {HOURS} windows stay, 600 moved")
     for baseline in (240, 480, 960, 1920):
         quiet, moved = [], []
@@ -247,14 +248,21 @@ def course(base: Array, live: Array, baseline: int) -> Array:
     return np.array([verdict.statistic for verdict in detector.push(live)])
 
 
-def main(chosen: list[str]) -> None:
-    parts: dict[str, Callable[[], None]] = {"pairs": pairs, "made-up": made_up, "watch": watches}
-    parts |= {"long": long, "demo": demo}
-    for name in chosen or list(parts):
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = ("pairs", "made-up", "watch", "long", "demo")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(names)}")
+    parser.add_argument("--recordings", type=Path, metavar="FOLDER", help="of smartwatches, for watch and long")
+    given = parser.parse_args()
+    if wrong := set(given.parts) - set(names):
+        parser.error(f"no such part: {', '.join(sorted(wrong))}")
+    parts: dict[str, Callable[[], None]] = {"pairs": pairs, "made-up": made_up, "demo": demo}
+    parts |= {"watch": partial(watches, given.recordings), "long": partial(long, given.recordings)}
+    for name in given.parts or names:
         begun = perf_counter()
         parts[name]()
         print(f"  ({perf_counter() - begun:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -25,6 +25,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from core.fleet import enrolment
 from edge.agent import House, Identity, fetching, intake
+from edge.agent.line import Line
+from edge.agent.news import Trust
+from edge.agent.ports import Box
 from edge.artifacts import Artifacts
 from edge.journal import Journal
 from edge.outbox import Outbox
@@ -58,10 +61,6 @@ class Cargo:
         digest = chunks.digest(plain)
         sealed = sealing.seal(plain, key, TENANT, digest)
         return cls(chunks.describe(sealed, digest), sealed, key)
-
-    @property
-    def count(self) -> int:
-        return len(self.blob.hashes)
 
 
 @dataclass
@@ -159,8 +158,8 @@ class Falaj(Client):
         self.house = House(
             identity=identity, journal=Journal.open(self.folder / "journal.db"),
             artifacts=Artifacts(self.folder / "artifacts"), outbox=Outbox(self.folder / "outbox.db", 1, "boot"),
-            trust_folder=self.folder / "trust", serving=Serving(), cpu_flags=frozenset(), boot="boot",
-            agent_version="0", deployments={}, link_up=True,
+            trust=Trust(self.folder / "trust"), serving=Serving(), box=Box("boot", "0"), deployments={},
+            line=Line(up=True),
         )  # fmt: skip
         self.context = sealing.wrap_context(TENANT, name, cargo.blob.sealed)
         self.wrapped = sealing.wrap(cargo.key, private.public_key().public_bytes_raw(), self.context)

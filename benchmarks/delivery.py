@@ -1,7 +1,6 @@
 """Measures delivery: releases as retained chunks against three other ways of carrying the same bytes.
 
-    python benchmarks/delivery.py [--quick] [--write] [--sizes 5,20] [--agents 1,10,40] [--runs 3] [--idle 150]
-                                  [--only near,far,cut,quiet]
+    .venv/bin/python benchmarks/delivery.py [--only near,far,cut,quiet] [--write]
 
 In one run, on one Mosquitto with TLS 1.3 and the access rules of a core; the HTTP server speaks TLS too:
 
@@ -14,33 +13,29 @@ In one run, on one Mosquitto with TLS 1.3 and the access rules of a core; the HT
 
 Agents are light (see `carriers.py`), and each is a process, as each device is: in one, many would wait for each other's
 Python. Times are from the moment all sessions are up until the last agent is done; HTTP connections are opened within
-them. The ways go
-in turn, so that a disturbance meets all alike. `near` is loopback, `far` 20 ms there and back (10 ms each way) through
-the proxy of tests/faults; `cut` is a whole agent whose line is cut every ten chunks, `quiet` one that has nothing to
-fetch. `--quick` takes about a minute and shows that it runs; `--write` puts the tables into benchmarks/RESULTS.md.
-Needs the development set-up.
+them. The ways go in turn, so that a disturbance meets all alike. `near` is loopback, `far` 20 ms there and back (10 ms
+each way) through the proxy of tests/faults; `cut` is a whole agent whose line is cut every ten chunks, `quiet` one that
+has nothing to fetch. Needs the development set-up and Mosquitto; takes about a quarter of an hour, `--quick` about a
+minute, which shows that it runs.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import multiprocessing
-import platform
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter, process_time
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.carriers import PATIENCE, Asking, Cargo, Client, Falaj, Plain, Site, Steward, Web, web
-from benchmarks.results import put
+from benchmarks.results import options, tell
 from edge import trust
 from sync import codec, topics
 from sync.chunks import CHUNK
@@ -293,20 +288,16 @@ def rest(device: Wired, seconds: float, ask: int | None) -> None:
     device.until(lambda: perf_counter() > over, "time to pass", ask=ask, patience=seconds + 60.0)
 
 
-def write(runs: int) -> None:
-    """The section of RESULTS.md, in place of the one before. Prose that stands below its tables goes with it."""
-    machine = f"{platform.machine()}, {platform.system()} {platform.release()}, CPython {platform.python_version()}"
-    lines = [
-        f"{TITLE} (`python benchmarks/delivery.py`), {datetime.now(UTC):%Y-%m-%d}, 2-core VM", "",
-        f"Medians of {runs} runs on {machine}. Each agent is a process, and opens what it received (unwraps, "
-        "unseals, checks the digest again);\nthe plain ways only hash, write and flush. The script says what each way "
-        "does.", "",
+def tables(runs: int) -> list[str]:
+    """What was found."""
+    return [
+        f"Medians of {runs} runs. Each agent is a process, and opens what it received (unwraps, unseals, checks the "
+        "digest again);\nthe plain ways only hash, write and flush. The script says what each way does.", "",
         "| seconds until the last agent is done | falaj | a: plain retained chunks | a': flushed once "
         "| b: asked for one by one | c: HTTPS | target: falaj / a <= 1.5, far: b / falaj >= 5 | CPU falaj / a |",
         "|---|---|---|---|---|---|---|---|", *FOUND.times, "",
-        "| figure | measured | target | |", "|---|---|---|---|", *FOUND.figures, "",
+        "| figure | measured | target | |", "|---|---|---|---|", *FOUND.figures,
     ]  # fmt: skip
-    put("\n".join(lines), TITLE)
 
 
 def numbers(text: str) -> list[int]:
@@ -314,16 +305,15 @@ def numbers(text: str) -> list[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--sizes", type=numbers, default=[5, 20], help="MB, with commas")
     parser.add_argument("--agents", type=numbers, default=[1, 10, 40], help="with commas")
     parser.add_argument("--runs", type=int, default=3, help="medians are over so many")
     parser.add_argument(
         "--idle", type=float, default=150.0, help="seconds of each idle measurement; two, of 60 s pings"
     )
-    parser.add_argument("--only", default="near,far,cut,quiet")
+    parser.add_argument("--only", default="near,far,cut,quiet", help="parts, with commas")
     parser.add_argument("--quick", action="store_true", help="5 MB, 1 and 10 agents, one run, a short idle time")
-    parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/RESULTS.md")
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.sizes, chosen.agents, chosen.runs, chosen.idle = [5], [1, 10], 1, 10.0
@@ -340,8 +330,7 @@ def main() -> None:
                     cut_often(site, size * 1_000_000)
             if "quiet" in chosen.only:
                 quiet(site, chosen.idle)
-            if chosen.write:
-                write(chosen.runs)
+            tell(TITLE, "delivery.py", tables(chosen.runs), chosen)
         finally:
             site.ground.broker.stop()
 

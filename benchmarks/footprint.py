@@ -7,12 +7,12 @@ beside it and everything on that it has in the field. Memory is its resident set
 imports onnxruntime, numpy, paho, cryptography, tuf and sqlite3 and holds a session. The first prediction counts from
 the start of the process. In the soak a new release comes every ten seconds, by the uplink, the proving child and a
 trial, while it is asked without a pause: memory and open files must stay flat. `--install` puts `falaj[edge]` into a
-fresh environment and weighs it (needs a package index).
+fresh environment and weighs it (needs a package index, and a few minutes more). Needs the development set-up and
+Mosquitto, and a minute beside the soak.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -20,12 +20,11 @@ import sys
 import tempfile
 import time
 import venv
-from datetime import UTC, datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.ground import Ground, answer, ground, program, start
-from benchmarks.results import put
+from benchmarks.results import options, tell
 from benchmarks.rivals import graphs
 from tests.edge.world import MODEL
 
@@ -149,15 +148,12 @@ def installed() -> list[str]:
     return [f"- `pip install falaj[edge]`: {total:.0f} MB without pip (target 240): {most}"]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def main() -> None:
+    parser = options(__doc__)
     parser.add_argument("--minutes", type=float, default=20.0, help="of the soak; 0 leaves it out")
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=5, help="starts of which memory and time are medians")
     parser.add_argument("--install", action="store_true", help="weigh a fresh installation as well")
-    parser.add_argument("--machine", default="2-core VM", help="as RESULTS.md calls it")
-    parser.add_argument("--write", action="store_true", help="put the figures into RESULTS.md")
     args = parser.parse_args()
-    title = f"{TITLE} (`python benchmarks/footprint.py`), {datetime.now(UTC):%Y-%m-%d}, {args.machine}"
     with tempfile.TemporaryDirectory() as home:
         rest, moving = Path(home) / "rest", Path(home) / "moving"
         rest.mkdir()
@@ -166,12 +162,8 @@ def main() -> int:
         lines = at_rest(rest, args.runs)
         lines += soak(moving, args.minutes) if args.minutes else []
     lines += installed() if args.install else []
-    section = "\n".join([title, "", *lines, ""])
-    print(section)
-    if args.write:
-        put(section, TITLE)
-    return 0
+    tell(TITLE, "footprint.py", lines, args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,8 +5,8 @@
 The agent has core 0 to itself, Mosquitto, the asker and the sensor core 1. In turn 16 questions to the MLP are under
 way, alone and with a sensor beside that sends so many readings a second with QoS 1: windows of the 1D-CNN (100 rows of
 6 channels, half of them new) are predicted, checkpointed and acknowledged all the while. Every reading must be answered
-for: as many predictions must come as windows were sent. `--write` puts the lines into RESULTS.md, `--quick` only looks
-whether it runs. Ends 1 if an answer is wrong or a prediction is lacking.
+for: as many predictions must come as windows were sent. `--quick` only looks whether it runs. Needs the development
+set-up, Mosquitto and 2 cores; takes half a minute. Ends 1 if an answer is wrong or a prediction is lacking.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -30,8 +29,9 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from appliance.demo.fleet import free_ports
 from benchmarks import serving
-from benchmarks.results import put
+from benchmarks.results import options, tell
 from benchmarks.rivals import graphs, ours
 from benchmarks.rivals.asker import Asker
 from benchmarks.rivals.client import Load
@@ -100,7 +100,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[str]:
     body = serving.question(serving.OURS, "mlp").partition(b"\r\n\r\n")[2]
     loads: dict[bool, list[Load]] = {False: [], True: []}
     with serving.broker() as place, Asker(int(place[0]), "app", Path(place[2]).with_name("app.password")) as asker:
-        command = [sys.executable, "-m", "benchmarks.rivals.ours", str(folder), str(serving.free_port()), *place]
+        command = [sys.executable, "-m", "benchmarks.rivals.ours", str(folder), str(free_ports(1)[0]), *place]
         with serving.running(serving.OURS, command, partial(serving.answers_mqtt, asker, TOPIC, body)):
             asker.drain()
             sensor = Sensor(int(place[0]), Path(place[2]).with_name("app.password"), args.readings)
@@ -125,13 +125,11 @@ def measure(args: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--readings", type=int, default=1000, help="of the sensor a second")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="medians are over so many")
     parser.add_argument("--quick", action="store_true", help="one short round")
-    parser.add_argument("--machine", default="2-core VM", help="as RESULTS.md calls it")
-    parser.add_argument("--write", action="store_true", help="put the lines into RESULTS.md")
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.seconds = 1, 0.5
@@ -145,13 +143,8 @@ def main() -> int:
         except serving.Failed as error:
             print(error, file=sys.stderr)
             return 1
-    today = f"{datetime.now(UTC):%Y-%m-%d}"
-    head = [f"{TITLE} (`python benchmarks/mqtt_beside.py`), {today}, {args.machine}", ""]
-    head.append(f"MLP, {UNDER_WAY} under way, QoS 0; the sensor's readings QoS 1. Medians of {args.rounds} rounds.")
-    section = "\n".join([*head, "", *lines, ""])
-    print(section)
-    if args.write:
-        put(section, TITLE)
+    what = f"MLP, {UNDER_WAY} under way, QoS 0; the sensor's readings QoS 1. Medians of {args.rounds} rounds."
+    tell(TITLE, "mqtt_beside.py", [what, "", *lines], args)
     return 0
 
 

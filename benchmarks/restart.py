@@ -1,24 +1,22 @@
 """How soon a device answers again after its agent was killed, at any point of an update.
 
-    python benchmarks/restart.py [--restarts 200] [--cold 20] [--seed 1] [--write]
+    .venv/bin/python benchmarks/restart.py [--restarts 200] [--cold 20] [--seed 1] [--write]
 
 A real agent process with a real uplink (Mosquitto, TLS 1.3): it fetches, proves in its child, tries and commits release
 after release while it is killed with SIGKILL at random moments. Time is from the start of the new process to the first
 HTTP answer, asked for every 5 ms; an answer counts if it is of a release that this device verified. `cold`: the same
-with no broker, no core and the clock at 1970. Needs the development set-up. Ends 1 where a target is missed.
+with no broker, no core and the clock at 1970. Needs the development set-up and Mosquitto; takes about seven minutes.
+Ends 1 where a target is missed.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import platform
 import sys
 import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
@@ -26,7 +24,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.ground import Ground, answer, ground, program, start
-from benchmarks.results import put
+from benchmarks.results import options, tell
 from edge.journal import Journal
 from tests.edge.world import MODEL
 from tests.faults.box import Box
@@ -128,26 +126,21 @@ def measure(folder: Path, restarts: int, colds: int, seed: int) -> tuple[Run, Ru
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--restarts", type=int, default=200)
-    parser.add_argument("--cold", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
+    parser = options(__doc__)
+    parser.add_argument("--restarts", type=int, default=200, help="at random moments of updates")
+    parser.add_argument("--cold", type=int, default=20, help="without a broker, a core or a clock")
+    parser.add_argument("--seed", type=int, default=1, help="of the moments")
     given = parser.parse_args()
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
     with tempfile.TemporaryDirectory() as place:
         moving, still = measure(Path(place), given.restarts, given.cold, given.seed)
-    table = "\n".join([
+    table = [
         "| start | restarts | p50 s | p99 s | worst s | target, p99 s | processor s |", "|---|---|---|---|---|---|---|",
         moving.line("killed at a random point of an update"), still.line("no broker, no core, clock at 1970"),
-    ])  # fmt: skip
+    ]  # fmt: skip
     phases = ", ".join(f"{name} {n}" for name, n in moving.phases.most_common())
-    text = f"{table}\n\nKilled in: {phases}. Releases that answered: {len(moving.answered)}.\n"
-    print(text)
-    if given.write:
-        day = datetime.now(UTC).strftime("%Y-%m-%d")
-        title = f"{TITLE} (`python benchmarks/restart.py`), {day}, {os.cpu_count()}-core {platform.machine()}"
-        put(f"{title}\n\n{text}", TITLE)
+    told = f"Killed in: {phases}. Releases that answered: {len(moving.answered)}."
+    tell(TITLE, "restart.py", [*table, "", told], given)
     return 0 if moving.met and still.met else 1
 
 

@@ -11,8 +11,8 @@ Rounds go over all servers in turn, so that a disturbance meets all alike; the t
 The agent has everything on that it has in the field: metrics, drift telemetry, the sealed ring of predictions, and a
 candidate in shadow whose pairs are counted. Then it is asked for 64 rows at a time as binary tensors, and over MQTT in
 turn with a minimal paho loop around the same ORT call (`--only` does one of these alone); what telemetry costs a
-prediction, checkpoints included, is timed in this process. `--write` puts all into RESULTS.md, `--quick` only looks
-whether it runs.
+prediction, checkpoints included, is timed in this process. `--quick` only looks whether it runs.
+Needs the development set-up, Mosquitto and 2 cores; takes about six minutes with all servers, two with ours alone.
 Ends 1 if a server did not start or answered wrongly.
 """
 
@@ -31,7 +31,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -41,9 +40,10 @@ import onnxruntime as ort
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from appliance.broker import Broker, local_config, write_passwords
+from appliance.demo.fleet import free_ports
 from appliance.edge.node import TICK
 from appliance.edge.rooms import CHECKPOINT
-from benchmarks.results import put
+from benchmarks.results import options, tell
 from benchmarks.rivals import graphs, ours
 from benchmarks.rivals.asker import Asker
 from benchmarks.rivals.client import Load, NoClient, load_test
@@ -81,8 +81,11 @@ def commands(rivals: Path | None, folder: Path, port: int) -> dict[str, list[str
 
 
 def prepare_mlserver(folder: Path, port: int) -> None:
-    quiet = {"debug": False, "parallel_workers": 0, "http_port": port, "grpc_port": free_port(), "host": "127.0.0.1"}
-    (folder / "settings.json").write_text(json.dumps({**quiet, "metrics_port": free_port()}))
+    grpc, metrics = free_ports(2)
+    ports = {"http_port": port, "grpc_port": grpc, "metrics_port": metrics}
+    (folder / "settings.json").write_text(
+        json.dumps({"debug": False, "parallel_workers": 0, "host": "127.0.0.1", **ports})
+    )
     for name in SHAPES:
         settings = {
             "name": name,
@@ -144,12 +147,6 @@ def answers(port: int, request: bytes) -> bool:
     return answer(port, request) is not None
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 # --- measuring --------------------------------------------------------------------------------------------------
 
 
@@ -201,7 +198,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[Row, list[Load
         for model in SHAPES:
             truth[model], rate = in_process(folder, model)
             bare.setdefault(model, []).append(rate)
-        port = free_port()
+        (port,) = free_ports(1)
         prepare_mlserver(folder, port)
         for name, command in commands(args.rivals, folder, port).items():
             with running(name, command, partial(answers, port, question(name, "mlp"))):
@@ -231,7 +228,7 @@ def batch(model: str) -> tuple[bytes, np.ndarray]:
 def batched(args: argparse.Namespace, folder: Path) -> list[str]:
     """Rows a second in batched requests, to the agent and to the least that Python can do, beside the graph's own."""
     rates: dict[tuple[str, int], dict[str, list[float]]] = {}
-    port = free_port()
+    (port,) = free_ports(1)
     for _, name in product(range(args.rounds), (OURS, GLUE)):
         with running(name, commands(None, folder, port)[name], partial(answers, port, question(name, "mlp"))):
             for model, connections in product(SHAPES, IN_BATCHES):
@@ -255,7 +252,7 @@ def batched(args: argparse.Namespace, folder: Path) -> list[str]:
 def broker() -> Iterator[tuple[str, str, str]]:
     """A device's own Mosquitto, on the client's core: port, user and password file."""
     with tempfile.TemporaryDirectory() as home:
-        folder, port = Path(home) / "broker", free_port()
+        folder, (port,) = Path(home) / "broker", free_ports(1)
         write_passwords(folder, ("falaj", "app"))
         found = Broker(folder, "127.0.0.1", port, "a free port")
         found.start(local_config(folder, port))
@@ -271,7 +268,7 @@ def mqtt(args: argparse.Namespace, folder: Path) -> list[str]:
     module = [sys.executable, "-m"]
     with broker() as place, Asker(int(place[0]), "app", Path(place[2]).with_name("app.password")) as asker:
         loops = {
-            OURS: [*module, "benchmarks.rivals.ours", str(folder), str(free_port()), *place],
+            OURS: [*module, "benchmarks.rivals.ours", str(folder), str(free_ports(1)[0]), *place],
             LOOP: [*module, "benchmarks.rivals.paho_loop", str(folder), *place],
         }
         bodies = {model: question(OURS, model).partition(b"\r\n\r\n")[2] for model in SHAPES}
@@ -361,15 +358,13 @@ def versions(rivals: Path | None) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--rivals", type=Path, help="Python of an environment with mlserver, litserve, uvicorn")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="medians are over so many")
     parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
     parser.add_argument("--quick", action="store_true", help="one short round with 16 connections")
     parser.add_argument("--only", choices=sorted(PARTS), help="this part alone, printed")
-    parser.add_argument("--machine", default="2-core VM", help="as RESULTS.md calls it")
-    parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md")
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.seconds, args.connections = 1, 0.5, [16]
@@ -387,17 +382,11 @@ def main() -> int:
         except (Failed, NoClient) as error:
             print(error, file=sys.stderr)
             return 1
-    today = f"{datetime.now(UTC):%Y-%m-%d}"
-    lines = [f"{TITLE} (`python benchmarks/serving.py --rivals ...`), {today}, {args.machine}", ""]
-    lines += ["One prediction a request, JSON in and out, keep-alive. Server on one core, client (wrk) on the other."]
+    lines = ["One prediction a request, JSON in and out, keep-alive. Server on one core, client (wrk) on the other."]
     lines += [f"Median of {args.rounds} rounds of {args.seconds:g} s each. {versions(args.rivals)}", ""]
     for model in SHAPES:
         lines += table(model, loads, bare)
-    lines += beside
-    section = "\n".join(lines)
-    print(section)
-    if args.write:
-        put(section, TITLE)
+    tell(TITLE, "serving.py --rivals ...", [*lines, *beside], args)
     return 0
 
 

@@ -6,7 +6,8 @@ The agent's door runs in a process of its own on core 0, this client and the bro
 and taken back every half second. Every answer is checked: 200, the id that was asked under, once. Figures: requests a
 second, the time of a switch (the assignment by which another session answers; golden vectors and load were done),
 p99 within 50 ms of a switch against p99 elsewhere, and from the decision, which is journalled (fsync) before it is
-acted on, to the first answer of the other release.
+acted on, to the first answer of the other release. Needs the development set-up, Mosquitto and 2 cores; takes half a
+minute.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import sys
 import tempfile
 import threading
 import time
-from datetime import UTC, datetime
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from appliance.broker import Broker, local_config, write_passwords
-from benchmarks import serving as bench
-from benchmarks.results import put
+from appliance.demo.fleet import free_ports
+from benchmarks.results import options, tell
 from benchmarks.rivals import graphs
 from sync.link import Message, Publish
 from sync.mqtt import Broker as At
@@ -97,7 +97,7 @@ def figures(args: argparse.Namespace) -> list[str]:
     """Runs it all; the lines of the report."""
     ended = threading.Event()
     with tempfile.TemporaryDirectory() as home:
-        folder, (http_port, mqtt_port) = Path(home), (bench.free_port(), bench.free_port())
+        folder, (http_port, mqtt_port) = Path(home), free_ports(2)
         for name, graph in (("mlp", graphs.mlp()), ("cnn", graphs.cnn())):
             (folder / f"{name}.onnx").write_bytes(graph)
         write_passwords(folder / "broker", ("falaj", "app"))
@@ -162,24 +162,17 @@ def told(
     ]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--connections", type=int, default=8)
-    parser.add_argument("--machine", default="2-core VM", help="as RESULTS.md calls it")
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0, help="under load")
+    parser.add_argument("--connections", type=int, default=8, help="over HTTP")
     parser.add_argument("--quick", action="store_true", help="4 s")
-    parser.add_argument("--write", action="store_true", help="put the figures into RESULTS.md")
     args = parser.parse_args()
     if args.quick:
         args.seconds = 4.0
     os.sched_setaffinity(0, {1})
-    title = f"{TITLE} (`python benchmarks/swap.py`), {datetime.now(UTC):%Y-%m-%d}, {args.machine}"
-    section = "\n".join([title, "", *figures(args)])
-    print(section)
-    if args.write:
-        put(section, TITLE)
-    return 0
+    tell(TITLE, "swap.py", figures(args), args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

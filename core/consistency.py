@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from core.project import SAMPLE_BATCH, SAMPLE_COLUMNS, LookupSource, Model, Project, Source, View, variables
-from sync.lookups import complaint
+from sync.bindings import complaint as unbindable
+from sync.lookups import Config, complaint, filled
 from sync.manifest import Binding
 from sync.names import BadName, LookupName, Name
 from sync.topics import matches
@@ -13,6 +14,7 @@ from sync.topics import matches
 _WORD = re.compile(r"\{(\w+)\}")
 
 _SAMPLE_TYPES = dict.fromkeys((*SAMPLE_COLUMNS, "value"), "string") | {"release": "int64", "arrived": "float64"}
+_TAKEN = ("window", "probabilities", "config")  # names of the graph's own input and output, and of what is no table
 
 
 def problems(project: Project) -> list[str]:
@@ -123,8 +125,8 @@ def _binding_problems(project: Project, name: str, model: Model) -> list[str]:
     place, found = f"models.{name}.bindings", []
     heard: dict[str, tuple[object, ...]] = {}
     for binding in model.bindings:
-        if binding.topic.split("/").count("{entity}") != 1:
-            found.append(f"{place}: topic {binding.topic!r} needs one level '{{entity}}'")
+        if why := unbindable(binding):
+            found.append(f"{place}: {why}")
         payload = (binding.format, binding.time_field, binding.fields, binding.columns, binding.units)
         if heard.setdefault(binding.topic, payload) != payload:
             found.append(f"{place}: two read {binding.topic!r}, each as another payload; they must agree on it")
@@ -215,8 +217,8 @@ def _lookup_problems(project: Project, name: LookupName, lookup: LookupSource) -
     place, found = f"lookups.{name}", []
     if name in project.sources:
         found.append(f"{place}: a source has that name too; `falaj ingest {name}` could mean either")
-    if name in ("window", "config") or any(name in view.window.channels for view in project.views.values()):
-        found.append(f"{place}: graph inputs and channels have that name; give the table another")
+    if name in _TAKEN or any(name in view.window.channels for view in project.views.values()):
+        found.append(f"{place}: graph inputs, outputs and channels have that name; give the table another")
     if lookup.key in lookup.columns:
         found.append(f"{place}.columns: {lookup.key!r} is the key; it is no number that a model is given")
     if lookup.default is not None and lookup.default.keys() != lookup.columns.keys():
@@ -249,6 +251,8 @@ def _config_problems(project: Project) -> list[str]:
         for model_name, model in project.models.items():
             said = [complaint(v, values[v.name]) for v in variables(model) if v.name in values]
             found += [f"config.{place}: {text} (models.{model_name}.variables)" for text in said if text]
+            bound = [filled(one, variables(model), Config(values)) for one in model.bindings if not unbindable(one)]
+            found += [f"config.{place}: models.{model_name}.bindings: {why}" for b in bound if (why := unbindable(b))]
     for model_name, model in project.models.items():
         place = f"models.{model_name}.variables"
         found += [f"{place}: {text}" for v in variables(model) if (text := complaint(v, v.default))]

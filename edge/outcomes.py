@@ -104,11 +104,6 @@ class Outcomes:
         """Whether a split of this model is followed; never waits."""
         return model in self._open
 
-    @property
-    def follows(self) -> bool:
-        """Whether any split is followed; never waits."""
-        return bool(self._open)
-
     def see(self, prediction: Prediction) -> None:
         """One answered prediction, with its key as `entity`."""
         with self._lock:

@@ -15,7 +15,7 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from sync.errors import Malformed, Untrusted
 from sync.names import TrustFile
-from sync.roles import DIRECTOR_FIELD, key_from_dict
+from sync.roles import DIRECTOR_FIELD, key_from_dict, material
 
 TRUST_FILE_LIMIT = 512_000  # bytes of any trust file; what tuf itself allows a root
 
@@ -92,14 +92,9 @@ def director_replaced(old: bytes, new: bytes) -> bool:
 
 def _directors(root: bytes) -> set[str]:
     try:
-        return {_material(key) for key in director_keys(root)}
+        return {material(key) for key in director_keys(root)}
     except Malformed:  # a root may name no director
         return set()
-
-
-def _material(key: Key) -> str:
-    """The public key itself, however it is spelt."""
-    return "".join(str(key.keyval).split()).lower()
 
 
 def parse(data: bytes, kind: type[Kind]) -> Metadata[Kind]:
@@ -121,7 +116,7 @@ def trusted(root: bytes) -> Root:
 def vouched(delegator: Root | Targets, role: str, metadata: Metadata[Any]) -> None:
     """Raises RepositoryError unless a threshold of *different* keys signed: one key under two ids is one."""
     result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
-    distinct = {_material(key) for key in result.signed.values()}
+    distinct = {material(key) for key in result.signed.values()}
     if len(distinct) < result.threshold:
         raise RepositoryError(f"{role} was signed by {len(distinct)}/{result.threshold} different keys")
 

@@ -150,7 +150,6 @@ class ProofRequest(msgspec.Struct, frozen=True):
     model: bytes
     golden: bytes
     precision: Precision  # which of the golden outputs this variant must give
-    p99_ms: float
     rss_mb: int
 
 

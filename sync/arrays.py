@@ -28,6 +28,11 @@ DTYPES: Mapping[Datatype, np.dtype[np.generic]] = {
 NAMES: Mapping[np.dtype[np.generic], Datatype] = {dtype: name for name, dtype in DTYPES.items()}
 
 
+def text_of(element: object) -> str:
+    """An element of BYTES as text. A graph may say what is no UTF-8: it is told as far as it is text."""
+    return element.decode(errors="replace") if isinstance(element, bytes) else str(element)
+
+
 def in_units(rows: npt.ArrayLike, channels: tuple[str, ...], units: Mapping[str, Unit]) -> npt.NDArray[np.float32]:
     """Rows (n, channels) in the model's units, float32; beyond what 32 bits hold a number is infinite.
 

@@ -11,9 +11,12 @@ from typing import Literal
 import msgspec
 
 from sync.features import Unit
+from sync.topics import DESCRIBED, SPOKEN, filter_complaint, overlap, topic_complaint
 
 Format = Literal["json", "rows", "csv", "scalar", "float32"]
 
+ENTITY = "{entity}"
+MOST = 1000  # bytes of a topic as it is written
 LONGEST = 100  # predictions that a condition may look back on
 
 
@@ -97,3 +100,33 @@ class Binding(msgspec.Struct, frozen=True):
     def laid_out(self, channels: tuple[str, ...]) -> tuple[str, ...]:
         """What stands in each column of a row."""
         return self.columns or ((self.time_field, *channels) if self.timed() else channels)
+
+
+def complaint(binding: Binding) -> str:
+    """Why no device can hear or say what this binding names, or must not; empty if it can. It is asked where a project
+    is applied, where a release or a config is taken up, and before it is bound, once its variables are filled in; not
+    where a document is read: what was stored before there was such a rule must open still."""
+    levels = binding.topic.split("/")
+    if levels.count(ENTITY) != 1:
+        return f"topic {binding.topic!r} needs one level '{ENTITY}'"
+    heard = "/".join("+" if level == ENTITY else level for level in levels)
+    said = "/".join("+" if ENTITY in level else level for level in binding.output.split("/"))
+    whole = f"{binding.output.replace(ENTITY, 'entity')}/error" if binding.output else ""
+    for name, text, pattern, why in (
+        ("topic", binding.topic, heard, filter_complaint(heard)),
+        ("output", binding.output, said, topic_complaint(whole)),
+    ):
+        reason = why or _taken(text, pattern)
+        if reason:
+            return f"{name} {text[:MOST]!r}: {reason}"
+    return ""
+
+
+def _taken(text: str, pattern: str) -> str:
+    if len(text.encode()) > MOST:
+        return f"it is longer than {MOST} bytes"
+    if text.startswith("$"):
+        return "topics that begin with $ are the broker's own"
+    if text.split("/")[0] == "falaj" or any(overlap(pattern, own) for own in (*SPOKEN, DESCRIBED)):
+        return "the agent itself speaks there; name topics of your own"
+    return ""

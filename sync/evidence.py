@@ -21,8 +21,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from sync.reports import Evidence
-
 BETS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)  # the grid of stakes, averaged, because the best one is unknown
 MAX_MARGIN = 0.4  # above 1/0.7 - 1 a bet could lose more than all
 ALPHA_HARM = 0.01
@@ -208,42 +206,3 @@ def pairs_needed(
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
-
-
-class Trial(msgspec.Struct, frozen=True):
-    """A planned rollout as far as its evidence goes. `rows` a device and hour that can be paired, `block` rows each."""
-
-    evidence: Evidence
-    margin: float
-    disagreement: float
-    block: int
-    devices: int
-    rows: float
-    hours: float
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """A plan that cannot end in a decision; blocks `needed` (None: no number suffices) and `available` in the time."""
-
-    code: str
-    text: str
-    needed: int | None
-    available: int
-    offers: tuple[Evidence, ...]
-
-
-def refuse(trial: Trial) -> Refusal | None:
-    """Why this plan is refused, or None. Only `labels` promises a decision, so only `labels` can be refused."""
-    if trial.evidence != "labels":
-        return None
-    available = trial.devices * int(trial.rows * trial.hours // trial.block)
-    needed = pairs_needed(trial.margin, trial.disagreement)
-    if needed is not None and needed <= available:
-        return None
-    offers: tuple[Evidence, ...] = ("agreement", "guardrails")
-    wanted = f"{needed} blocks" if needed is not None else "more blocks than can ever come"
-    text = (
-        f"a margin of {trial.margin:.1%} needs {wanted} of {trial.block} rows, the time box gives {available}: "
-        f"allow more hours, devices or margin, or choose evidence {' or '.join(repr(o) for o in offers)}"
-    )
-    return Refusal("too-few-pairs", text, needed, available, offers)

@@ -89,6 +89,15 @@ def check(found: Table, accepted: Lookup) -> None:
             raise Unfit(text)
 
 
+def takes(accepted: Lookup, found: Table) -> bool:
+    """Whether `check` has nothing against it."""
+    try:
+        check(found, accepted)
+    except Unfit:
+        return False
+    return True
+
+
 class Index:
     """A table by key, for quick questions."""
 

@@ -29,7 +29,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from sync.line import Line
 from sync.link import LinkDown, Message, Publish, Receiver, Watcher, pause
 from sync.packets import Client, properties
-from sync.topics import is_chunk
+from sync.topics import filter_complaint, is_chunk, topic_complaint
 
 KEEPALIVE = 60  # seconds
 IN_FLIGHT = 100  # QoS 1 messages under way at once
@@ -145,6 +145,10 @@ class MqttLink:
         self._line.start()
 
     def publish(self, message: Publish) -> None:
+        """As every link; a topic for which a broker would end the session, again after each reconnect, is refused."""
+        if why := topic_complaint(message.topic):
+            self._refused(f"a message was not sent, for its topic is none: {why}")
+            return
         if not self._queue and not self._up.is_set():
             return
         said = properties(message.expiry, message.correlation)
@@ -157,6 +161,9 @@ class MqttLink:
     def subscribe(self, *patterns: str, session: int | None = None) -> None:
         """As every link; retained chunks are sent only if they are asked for while the session is up. Those that were
         asked for in a `session` that has ended are not: who lost it asks again, for what it lacks in the next."""
+        for pattern in (bad := [p for p in patterns if filter_complaint(p)]):  # paho raises, or the broker hangs up
+            self._refused(f"the filter {pattern[:256]!r} was not asked for: {filter_complaint(pattern)}")
+        patterns = tuple(p for p in patterns if p not in bad)
         with self._lock:
             if session not in (None, self.session):
                 patterns = tuple(p for p in patterns if not is_chunk(p))
@@ -167,6 +174,7 @@ class MqttLink:
             self._subscribe(patterns)
 
     def unsubscribe(self, *patterns: str) -> None:
+        patterns = tuple(p for p in patterns if not filter_complaint(p))
         with self._lock:
             self._patterns = [p for p in self._patterns if p not in patterns]
             self._granted -= set(patterns)

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from sync.arrays import DTYPES, NAMES
+from sync.arrays import DTYPES, NAMES, text_of
 from sync.errors import Malformed
 from sync.features import Datatype, TensorSpec, check_shape
 from sync.golden import Arrays
@@ -93,7 +93,7 @@ def size(arrays: Mapping[str, _Array]) -> int:
     """Bytes of the elements."""
     total = 0
     for array in arrays.values():
-        total += array.nbytes if array.dtype.kind != "O" else sum(len(_text(one).encode()) for one in array.flat)
+        total += array.nbytes if array.dtype.kind != "O" else sum(len(text_of(one).encode()) for one in array.flat)
     return total
 
 
@@ -146,10 +146,5 @@ def _floats(name: str, raw: bytes, shape: tuple[int, ...]) -> _Array:
 
 def _bytes(array: _Array) -> bytes:
     if array.dtype.kind == "O":
-        return msgspec.msgpack.encode([_text(one) for one in array.flat])
+        return msgspec.msgpack.encode([text_of(one) for one in array.flat])
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-
-
-def _text(element: object) -> str:
-    """A graph may say what is no UTF-8: that is remembered as far as it is text."""
-    return element.decode(errors="replace") if isinstance(element, bytes) else str(element)

@@ -78,6 +78,11 @@ def key_from_dict(keyid: str, fields: dict[str, Any]) -> Key:
     return Key.from_dict(keyid, dict(fields))
 
 
+def material(key: Key) -> str:
+    """The public key itself, however it is spelt and whatever its id: one key under two ids is one."""
+    return "".join(str(key.keyval).split()).lower()
+
+
 def sign(document: object, kind: str, pem: bytes) -> bytes:
     """The DSSE envelope (JSON bytes) of a document under a media type."""
     envelope = Envelope(codec.encode(document), kind, {})

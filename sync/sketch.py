@@ -93,11 +93,6 @@ class Sketch(msgspec.Struct, frozen=True):
         return np.array(self.counts, np.int64).reshape(-1, COUNTERS)
 
 
-def code_of(category: str) -> float:
-    """The number by which a textual category travels in rows: 24 bits of its SHA-256, exact in float32."""
-    return float(int.from_bytes(hashlib.sha256(category.encode()).digest()[:3], "big"))
-
-
 def identity(bins: tuple[Bins, ...]) -> str:
     """A short name of these bins: 16 hex digits; equal bins have equal names on every machine."""
     return hashlib.sha256(pack(bins)).hexdigest()[:16]

@@ -6,6 +6,7 @@ refuse the same things (protocol.md, "Topics").
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +30,13 @@ DEVICE_RULES: tuple[tuple[Literal["read", "write"], str], ...] = (
 )
 
 LOCAL = "falaj/local"  # on the broker that a device shares with its applications; bindings name topics of their own
+
+# What an agent itself says and hears on that broker, questions, answers, its status; and what it tells Home Assistant.
+SPOKEN = (f"{LOCAL}/+/infer/+", f"{LOCAL}/+/reply/#", f"{LOCAL}/+/error", f"{LOCAL}/+/status")
+DESCRIBED = "homeassistant/+/+/+/config"
+
+LONGEST, LEVELS = 65_535, 200  # bytes by the standard; levels by Mosquitto
+_UNSAID = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")  # a broker ends the session
 
 INDEX_DIGITS = 9  # of a chunk's number: no blob has more chunks
 
@@ -165,6 +173,43 @@ def local_errors(device: DeviceId) -> str:
 def local_status(device: DeviceId) -> str:
     """Whether the agent is there: `online` or `offline`, retained; also the will of its session."""
     return f"{LOCAL}/{device}/status"
+
+
+def topic_complaint(topic: str) -> str:
+    """Why no broker takes a publish on this topic: by MQTT 5 (4.7) it ends the session. Empty if one does."""
+    if "+" in topic or "#" in topic:
+        return "a topic has no wildcard: no + and no #"
+    return _text_complaint(topic)
+
+
+def filter_complaint(pattern: str) -> str:
+    """Why no broker takes a subscription to this filter; empty if one does."""
+    levels = pattern.split("/")
+    if any(len(level) > 1 and ("+" in level or "#" in level) for level in levels) or "#" in levels[:-1]:
+        return "in a filter + and # are levels of their own, and # is the last"
+    return _text_complaint(pattern)
+
+
+def _text_complaint(text: str) -> str:
+    if not text:
+        return "it is empty"
+    if _UNSAID.search(text):
+        return "it has a control character, or one that is none"
+    if len(text.encode()) > LONGEST or text.count("/") >= LEVELS:
+        return f"it is longer than {LONGEST} bytes or {LEVELS} levels"
+    return ""
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether there is a topic that both filters match."""
+    left, right = one.split("/"), other.split("/")
+    for a, b in zip(left, right, strict=False):
+        if "#" in (a, b):
+            return True
+        if a != b and "+" not in (a, b):
+            return False
+    shorter, longer = sorted((left, right), key=len)
+    return len(left) == len(right) or longer[len(shorter)] == "#"
 
 
 def matches(pattern: str, topic: str) -> bool:

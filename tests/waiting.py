@@ -1,5 +1,5 @@
 """The one way to wait for another thread, another process or a broker: to look again until it has happened. And the one
-way to have something go on beside a test.
+way to have something go on beside a test, or not beside it.
 
 Nothing is measured by it: the patience only bounds how long a test that fails takes to say so.
 """
@@ -9,7 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import Any
 
 PATIENCE = 20.0  # seconds
 
@@ -38,3 +40,10 @@ def meanwhile(act: Callable[[], object], every: float = 0.0) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def at_once(call: Callable[[], Any]) -> Future[Any]:
+    """For who hands work to another thread: the one thread there is does it here and now."""
+    done: Future[Any] = Future()
+    done.set_result(call())
+    return done

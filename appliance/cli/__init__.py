@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ingest": ("appliance.cli.project", "Read a source of the project into the lake."),
     "train": ("appliance.cli.project", "Make a candidate of a model: train, export, quantize, judge."),
     "candidate": ("appliance.cli.candidate", "What was trained and judged: list, override."),
-    "status": ("appliance.cli.status", "What the core knows: devices, releases, rollouts, last events."),
+    "status": ("appliance.cli.status", "The core in one screen: what needs you, devices, releases, rollouts, events."),
     "trust": ("appliance.cli.trust", "Sign what may run: init, status, approve, revoke; and whose keys do."),
     "rollout": ("appliance.cli.rollout", "Releases on their way to the fleet: show, force, reverse, aside."),
     "why": ("appliance.cli.why", "Why devices refused a release: criterion, figures, evidence."),

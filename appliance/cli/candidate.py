@@ -8,11 +8,11 @@ import click
 
 from appliance.cli import screens, verdicts
 from appliance.cli.clients import api
-from appliance.cli.options import actor, core_dir, dir_words, json_option, reason_option, show
+from appliance.cli.options import Group, actor, core_dir, dir_words, json_option, reason_option, show
 from core.orders import Override
 
 
-@click.group()
+@click.group(cls=Group)
 def candidate() -> None:
     """Trained models and what the gates said of them."""
 

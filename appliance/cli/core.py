@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.options import core_dir, json_option, show
+from appliance.cli.options import Group, core_dir, json_option, show
 from appliance.core.state import CoreFolder
 from appliance.errors import Trouble
 from appliance.processes import close_to_others
 from appliance.settings import CoreSettings, load, state_folder
 
 
-@click.group()
+@click.group(cls=Group)
 def core() -> None:
     """The core node: ingests, trains, signs assignments, watches the fleet."""
 

@@ -11,7 +11,7 @@ from appliance.cli.asking import answer, bundle, predictions
 from appliance.cli.carry import carry
 from appliance.cli.clients import api
 from appliance.cli.metrics import metrics
-from appliance.cli.options import DEVICE, SITE, F, actor, core_dir, json_option, reason_option, show
+from appliance.cli.options import DEVICE, SITE, F, Group, actor, core_dir, json_option, reason_option, show
 from appliance.errors import Trouble
 from core.fleet import boxes
 from core.orders import Accept, ImportBoxes, IssueSiteToken, IssueToken, Replace, Revoke
@@ -27,7 +27,7 @@ def minutes_option(command: F) -> F:
     )
 
 
-@click.group()
+@click.group(cls=Group)
 def device() -> None:
     """Devices of the tenant."""
 

@@ -18,7 +18,7 @@ from appliance.cli.edge_bench import bench
 from appliance.cli.edge_listen import listen
 from appliance.cli.edge_sync import sync
 from appliance.cli.edge_try import try_
-from appliance.cli.options import dir_words, edge_dir, json_option, serial_option, show
+from appliance.cli.options import Group, dir_words, edge_dir, json_option, serial_option, show
 from appliance.errors import Trouble
 from appliance.processes import close_to_others
 from appliance.settings import EdgeSettings, load, state_folder
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LONGEST_WAIT = 30.0  # seconds between two tries to join: half of what the service's watchdog allows
 
 
-@click.group()
+@click.group(cls=Group)
 def edge() -> None:
     """An edge agent: proves releases, serves predictions, comes home by itself."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -12,6 +11,7 @@ import click
 
 from appliance.cli.clients import api
 from appliance.cli.options import DEVICE, MODEL, core_dir, json_option, show
+from appliance.moments import utc
 from sync.names import DeviceId, ModelName
 
 Document = Mapping[str, Any]
@@ -42,7 +42,7 @@ def device_lines(found: Document) -> list[str]:
         if strange:
             lines.append(f"  inputs unlike the baseline in the newest drift window: {', '.join(strange)}")
         lines.append(
-            f"  since {_moment(row['since'])}: {_figures(row['total'])}; {_accuracy(row['total'], row['calibrated'])}"
+            f"  since {utc(row['since'])}: {_figures(row['total'])}; {_accuracy(row['total'], row['calibrated'])}"
         )
         lines += [f"  {_skew(one)}" for one in found["skew"] if (one["model"], one["number"]) == key]
         own = [one for one in found["intervals"] if (one["model"], one["number"]) == key]
@@ -74,8 +74,9 @@ def _skew(row: Document) -> str:
 
 
 def _fleet_line(row: Document) -> str:
+    fleet = f"{row['devices']} device{'s' * (row['devices'] != 1)}"
     return (
-        f"{row['model']}@{row['number']}  on {row['devices']} devices: {_figures(row['total'])}; "
+        f"{row['model']}@{row['number']}  on {fleet}: {_figures(row['total'])}; "
         f"{_accuracy(row['total'], row['calibrated'])}"
     )
 
@@ -109,11 +110,4 @@ def _accuracy(figures: Document, calibrated: bool, row: Document | None = None) 
 
 
 def _span(until: float, span: float) -> str:
-    return f"{span / 60:.0f} min to {_moment(until)}"
-
-
-def _moment(ts: float) -> str:
-    try:
-        return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return str(ts)
+    return f"{span / 60:.0f} min to {utc(until)}"

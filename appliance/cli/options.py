@@ -35,6 +35,16 @@ class Named(click.ParamType):  # type: ignore[type-arg]  # generic in the newest
             self.fail(str(error), param, ctx)
 
 
+class Group(click.Group):
+    """A group whose list gives the first sentence of each command whole: click cuts it off at the end of the line."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        found = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        shown = [(name, command) for name, command in found.items() if command is not None and not command.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit=1000)) for name, command in shown])
+
+
 DEVICE, MODEL, SITE = Named(DeviceId), Named(ModelName), Named(SiteId)
 
 

@@ -8,13 +8,13 @@ import click
 
 from appliance.cli import verdicts
 from appliance.cli.clients import api
-from appliance.cli.options import DEVICE, MODEL, actor, core_dir, dir_words, json_option, reason_option, show
+from appliance.cli.options import DEVICE, MODEL, Group, actor, core_dir, dir_words, json_option, reason_option, show
 from appliance.errors import Trouble
 from core.orders import Force, Reverse, SetAside
 from sync.names import DeviceId, ModelName
 
 
-@click.group()
+@click.group(cls=Group)
 def rollout() -> None:
     """Releases on their way to the fleet."""
 

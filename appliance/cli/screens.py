@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from appliance.cli.verdicts import learning_lines
+from appliance.moments import utc
 
 Document = Mapping[str, Any]
 
@@ -20,7 +21,7 @@ def core(document: Document, now: float) -> list[str]:
     counts, versions = status["counts"], status["versions"]
     head = f"Falaj core, tenant {status['tenant']} (falaj {versions['falaj']}, protocol {versions['protocol']})"
     told = f"devices: {counts['devices']}, {counts['online']} online, {counts['validated']} validated"
-    parts = [head, *_section("FAILING", [_failing(row) for row in status["failing"]])]
+    parts = [head, *_concerns(document["concerns"])]
     parts += _section(told, device_lines(document["devices"]) or [NO_DEVICE])
     by_core = releases_by_core(status["trust"])
     releases = [_release(row, by_core) for row in document["releases"]]
@@ -31,7 +32,7 @@ def core(document: Document, now: float) -> list[str]:
     parts += _section("rows", [_source(name, row) for name, row in status["sources"].items()])
     parts += _section("turned away, newest first", [rejection(row) for row in document["rejections"]])
     parts += _section("trust", trust_lines(status["trust"], now))
-    parts += _section("last events", [_event(row) for row in document["events"]])
+    parts += _section("last events", event_lines(document["events"]))
     return parts
 
 
@@ -44,7 +45,8 @@ def device_lines(devices: Sequence[Document]) -> list[str]:
         models = [_model(name, model) for name, model in (report["models"] if report else {}).items()]
         first, *rest = models or ["nothing reported yet" if report is None else "no model assigned"]
         status = row["status"] if (state := row.get("state", "enrolled")) == "enrolled" else state
-        lines.append(f"{row['device']:<{width}}  {status or 'never seen':<10}  {first}")
+        since = f"since {utc(row['status_ts'])}; " if status in ("offline", "stopped") else ""
+        lines.append(f"{row['device']:<{width}}  {status or 'never seen':<10}  {since}{first}")
         lines += [f"{'':<{width}}  {'':<10}  {other}" for other in rest]
     return lines
 
@@ -150,17 +152,18 @@ def _release(row: Document, by_core: Collection[tuple[str, int]]) -> str:
     name = f"{row['model']}@{row['number']}"
     state = f"{row['state']}, signed automatically" if (row["model"], row["number"]) in by_core else row["state"]
     next_step = f"  sign it with `falaj trust approve {name}`" if row["state"] == "staged" else ""
-    return f"{name}  {state}  {_moment(row['ts'])}  manifest {row['digest'][:12]}{next_step}"
+    return f"{name}  {state}  {utc(row['ts'])}  manifest {row['digest'][:12]}{next_step}"
 
 
 def _rollout(row: Document) -> str:
     reason = f"  {row['reason']}" if row["reason"] else ""
     forced = f"  FORCED by {row['forced']}" if row["forced"] else ""
-    return f"{row['model']}@{row['number']}  {row['state']}  since {_moment(row['since'])}{reason}{forced}"
+    return f"{row['model']}@{row['number']}  {row['state']}  since {utc(row['since'])}{reason}{forced}"
 
 
 def _source(name: str, row: Document) -> str:
-    return f"{name}: {row['rows']:,} rows in {row['files']} files of the lake, {row['rejections']} turned away"
+    files = f"{row['files']} file{'s' * (row['files'] != 1)}"
+    return f"{name}: {row['rows']:,} rows in {files} of the lake, {row['rejections']} turned away"
 
 
 def _made_again(row: Document) -> str:
@@ -168,18 +171,26 @@ def _made_again(row: Document) -> str:
     return f"{row['model']}@{row['number']}: {what}"
 
 
-def _failing(row: Document) -> str:
-    since = f", since {_moment(row['since'])}" if row["since"] else ""
-    return f"{row['part']}{since}: {row['text']}"
+def _concerns(found: Sequence[Document]) -> list[str]:
+    """What needs a person, the worst first, each with what to do next."""
+    if not found:
+        return ["", "nothing needs you"]
+    lines = []
+    for row in found:
+        word = row["level"].upper() if row["level"] == "alarm" else row["level"]
+        lines.append(f"{word:<6}  {row['subject']} {row['text']}")
+        lines += [f"{'':<6}  {row['next']}"] if row["next"] else []
+    return _section("needs you", lines)
 
 
-def _event(row: Document) -> str:
-    model = f"{row['model']}: " if row["model"] else ""
-    return f"{_moment(row['ts'])}  {row['severity']:<6}  {row['source']:<10}  {row['code']:<18}  {model}{row['text']}"
-
-
-def _moment(ts: float) -> str:
-    return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M:%S")
+def event_lines(rows: Sequence[Document]) -> list[str]:
+    """A line for each event, source and code as wide as the longest."""
+    source, code = (max((len(row[key]) for row in rows), default=0) for key in ("source", "code"))
+    return [
+        f"{utc(row['ts'])}  {row['severity']:<6}  {row['source']:<{source}}  {row['code']:<{code}}  "
+        f"{row['model'] + ': ' if row['model'] else ''}{row['text']}"
+        for row in rows
+    ]
 
 
 def _day(ts: float) -> str:

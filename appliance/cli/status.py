@@ -16,10 +16,11 @@ from appliance.cli.options import core_dir, json_option, show
 @core_dir
 @json_option
 def status(folder: Path | None, as_json: bool) -> None:
-    """Show the core in one screen: devices, releases, rollouts, drift, rows, trust, events."""
+    """Show the core in one screen: what needs you, devices, releases, rollouts, drift, rows, trust, events."""
     core = api(folder)
     document = {
         "status": core.get("/v1/status"),
+        "concerns": core.get("/v1/concerns")["concerns"],
         "devices": core.get("/v1/devices")["devices"],
         "releases": core.get("/v1/releases?limit=5")["releases"],
         "rollouts": core.get("/v1/rollouts?limit=5")["rollouts"],

@@ -12,7 +12,7 @@ from appliance import clock
 from appliance.cli import screens
 from appliance.cli.authority import authority
 from appliance.cli.clients import api
-from appliance.cli.options import MODEL, actor, core_dir, dir_words, json_option, reason_option, show
+from appliance.cli.options import MODEL, Group, actor, core_dir, dir_words, json_option, reason_option, show
 from appliance.core import automatic, owner
 from appliance.core.key_ring import KeyRing
 from appliance.core.owner import Changed
@@ -42,7 +42,7 @@ def people_options(command: F) -> F:
     return command
 
 
-@click.group()
+@click.group(cls=Group)
 def trust() -> None:
     """Sign what may run on the tenant's devices."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
+
+from appliance.moments import utc
 
 Document = Mapping[str, Any]
 
@@ -21,7 +22,7 @@ def candidate_lines(
     lines = []
     for row in rows:
         word = "accepted" if row["accepted"] else "refused"
-        lines.append(f"{row['id']:>4}  {row['model']}  {word:<8}  {_moment(row['ts'])}{_figures(row['scorecard'])}")
+        lines.append(f"{row['id']:>4}  {row['model']}  {word:<8}  {utc(row['ts'])}{_figures(row['scorecard'])}")
         lines += [f"      {text}" for text in _calibration(row["scorecard"])]
         if row["accepted"] and (row["model"], staged.get(row["id"], 0)) in by_core:
             lines.append(f"      signed automatically, as release {row['model']}@{staged[row['id']]}")
@@ -38,7 +39,7 @@ def candidate_lines(
 def rollout_lines(row: Document) -> list[str]:
     """A rollout: its stage, who forced it, and the evidence with both thresholds."""
     reason = f": {row['reason']}" if row["reason"] else ""
-    lines = [f"{row['model']}@{row['number']}  {row['state']} since {_moment(row['since'])}{reason}"]
+    lines = [f"{row['model']}@{row['number']}  {row['state']} since {utc(row['since'])}{reason}"]
     lines.append(f"  canary {', '.join(row['canary'])}; assigned {', '.join(row['assigned']) or 'to nobody yet'}")
     if row["forced"]:
         lines.append(f"  FORCED past the shadow by {row['forced']}")
@@ -91,7 +92,7 @@ def _split_lines(row: Document) -> list[str]:
 def why_lines(row: Document) -> list[str]:
     """A why card: criterion, both releases in figures, the evidence, who answers now."""
     old = row["old"]
-    lines = [f"{row['device']} refused {row['model']}@{row['new']['number']} in {row['phase']}, {_moment(row['ts'])}"]
+    lines = [f"{row['device']} refused {row['model']}@{row['new']['number']} in {row['phase']}, {utc(row['ts'])}"]
     lines.append(f"  {row['criterion']}: {row['text']}")
     lines.append(f"  new: {_side(row['new'])}")
     lines.append(f"  old: {_side(old)}" if old else "  old: none")
@@ -107,7 +108,7 @@ def learning_lines(retraining: Mapping[str, Document], devices: Sequence[Documen
     drifted = dict(_drifted(devices))
     lines = []
     for model in sorted({*retraining, *drifted}):
-        alarmed = ", ".join(f"{device} since {_moment(since)}" for since, device in drifted.get(model, ()))
+        alarmed = ", ".join(f"{device} since {utc(since)}" for since, device in drifted.get(model, ()))
         told = [f"drifted: {alarmed}"] if alarmed else []
         told += [retraining[model]["reason"]] if model in retraining and retraining[model]["reason"] else []
         lines += [f"{model}: {'; '.join(told)}"] if told else []
@@ -162,11 +163,3 @@ def _side(side: Document) -> str:
     accuracy = f"right in {100 * side['accuracy']:.1f} %, " if side["accuracy"] is not None else ""
     pace = f", p99 {side['p99_ms']:.2g} ms" if side["p99_ms"] else ""
     return f"release {side['number']}, {accuracy}{side['answers']} answers, {side['errors']} errors{pace}"
-
-
-def _moment(ts: float) -> str:
-    """Event times are a device's own and may be no date at all."""
-    try:
-        return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return f"second {ts:g}"

@@ -10,9 +10,7 @@ from sync.manifest import Precision, Profile
 
 def bless(model: bytes, golden: bytes, precision: Precision, profile: Profile) -> Verdict:
     """Gate G8: the release proves itself on this machine exactly as it will on a device."""
-    request = ProofRequest(
-        model=model, golden=golden, precision=precision, p99_ms=profile.p99_ms, rss_mb=profile.rss_mb
-    )
+    request = ProofRequest(model=model, golden=golden, precision=precision, rss_mb=profile.rss_mb)
     outcome = proving.prove(request, proving.DEADLINE)
     failure = outcome if isinstance(outcome, Failure) else proving.judge(outcome, profile)
     if failure is not None:

@@ -66,7 +66,7 @@ class Answering:
         self._house, self._predictions, self._budget = house, predictions, budget
         self._folder, self._now, self._status, self._settings, self._log = folder, now, status, settings, log
         self._on_walker = on_walker
-        self._cpu = cpu_class(platform.machine(), house.cpu_flags)
+        self._cpu = cpu_class(platform.machine(), house.box.cpu_flags)
 
     def answer(self, ask: Ask, seq: int, now: float) -> Answered | str:
         """What goes to the core, which asked by command `seq`, or why nothing does."""
@@ -154,7 +154,7 @@ class Answering:
         own, (oldest, newest) = self._house.identity, self._predictions.span()
         withheld = told.withheld if ask.inputs else ()
         return answers.Predictions(
-            own.tenant, own.device, now, self._house.agent_version, self._cpu, ask.since, ask.until, oldest, newest,
+            own.tenant, own.device, now, self._house.box.agent_version, self._cpu, ask.since, ask.until, oldest, newest,
             told.predictions, more, withheld, seq,
         )  # fmt: skip
 
@@ -170,7 +170,7 @@ class Answering:
             "settings": codec.builtins(self._settings),
             "status": dict(self._status()),
             "journal": _journal(house),
-            "events": [_event(ts, event) for ts, event in house.recent],
+            "events": [_event(ts, event) for ts, event in house.events.recent],
         }
         return answers.Support(own.tenant, own.device, now, support.bundle(documents, self._log(), now), seq)
 

@@ -26,6 +26,7 @@ from appliance.notify import notify
 from appliance.processes import memory_meter
 from appliance.pump import Pump
 from edge.agent import House
+from edge.agent.ports import Guarded
 from edge.deadlines import Deadlines
 from edge.marks import SIZE, Marks
 from sync.names import Digest
@@ -60,9 +61,7 @@ class Guard:
         """Gives the walker what it judges releases on trial by; `answers` says whether we answered within so many
         seconds."""
         self._answers, self._probe = answers, Probe(house.serving, self.deadlines)
-        house.deadlines, house.room_mb, house.memory = self.deadlines, models_mb, memory_meter()
-        house.held = self._folder.hold.exists
-        house.crashed = self.blamed
+        house.guard = Guarded(self.deadlines, models_mb, memory_meter(), self._folder.hold.exists, self.blamed)
 
     def start(self) -> None:
         """From here on a fault of this process is written down."""

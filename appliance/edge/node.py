@@ -36,6 +36,7 @@ from appliance.reopening import Reopening
 from appliance.settings import EdgeSettings
 from edge import slots
 from edge.agent import Agent, accounting, renewing
+from edge.agent.ports import Outside
 from edge.bindings import Bindings, Requests
 from edge.buffers import Buffers
 from edge.http.metrics import Metrics
@@ -97,18 +98,16 @@ class EdgeNode:
         record, heard = self.rooms.recorder.record, self.bindings.subscriptions
         self.requests = Requests(own.device, self.serving, self.local.publish, clock.now, record, heard)
         self.local.listen(self.bindings, self.requests)
-        self.house = open_house(folder, own, self.serving, self.boot, self._rebind, self.rooms)
-        self.house.labels = all_labels(settings.labels, folder.enrolment().labels)
-        self.house.meter = Meter(settings.uplink.daily_bytes, settings.uplink.bytes_per_second, self.rooms.budget)
-        self.house.csr = lambda: certificates.request(own.device, own.signing_key)
+        labels = all_labels(settings.labels, folder.enrolment().labels)
+        self.house = open_house(folder, own, self.serving, self.boot, self._outside(), self.rooms, labels)
+        self.house.line.meter = Meter(settings.uplink.daily_bytes, settings.uplink.bytes_per_second, self.rooms.budget)
         self.agent = Agent(self.house)
         self.uplink = self._uplink()
-        self.house.unconfirmed = lambda: self.uplink.unconfirmed
         self.reopening = Reopening(self.pump, lambda: self.uplink.stop(), self._open_uplink)
         self._status: dict[str, object] = {}
         self._disk = ""  # what the disk said when it was last logged
         pages = Pages(
-            self.serving, self.metrics, self._document, self.house.agent_version, label=self.rooms.label,
+            self.serving, self.metrics, self._document, self.house.box.agent_version, label=self.rooms.label,
             record=record, predict=self.bindings.predict, said=self.rooms.predictions.said,
         )  # fmt: skip
         self.http = Doors(settings, folder.root, pages.handle, pages.handle_all, self._report)
@@ -117,7 +116,6 @@ class EdgeNode:
             self.house, self.rooms.predictions, self.rooms.budget, folder.root, clock.now, self._document, settings,
             self.log.lines, self.pump.submit,
         )  # fmt: skip
-        self.house.answer = self.answering.answer
         self.visits = Visits(
             self.house, lambda said: self._carry_out(self.agent.handle(said, clock.now())),
             self._uplink_stands, clock.now, clock.ticks, self._document, self.pump.submit,
@@ -167,6 +165,15 @@ class EdgeNode:
         self.local_broker.stop()
 
     # --- composing ---
+
+    def _outside(self) -> Outside:
+        own = self.identity
+        return Outside(
+            self._rebind,
+            lambda: self.uplink.unconfirmed,
+            lambda: certificates.request(own.device, own.signing_key),
+            lambda ask, seq, now: self.answering.answer(ask, seq, now),
+        )
 
     def _uplink(self) -> MqttLink:
         own, kept = self.identity, self.folder.enrolment()
@@ -269,7 +276,7 @@ class EdgeNode:
 
     def _report(self, code: str, text: str) -> None:
         log.warning("%s: %s", code, text)
-        self.pump.submit(lambda: self.house.event(self._now(), code, text, severity="notice"))
+        self.pump.submit(lambda: self.house.events.report(self._now(), code, text, severity="notice"))
 
     def _document(self) -> dict[str, object]:
         own, now = self.house.identity, self._now()

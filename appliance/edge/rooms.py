@@ -20,6 +20,8 @@ from appliance import clock
 from appliance.edge.state import EdgeFolder
 from appliance.keys import TenantKeys
 from edge.agent import House, Identity, accounting
+from edge.agent.news import Trust
+from edge.agent.ports import Box, Evidence, Outside
 from edge.artifacts import Artifacts
 from edge.budget import DAY, Budget
 from edge.database import obstacle
@@ -244,29 +246,30 @@ def open_house(
     own: Identity,
     serving: Serving,
     boot: str,
-    bindings_changed: Callable[[], None],
+    outside: Outside,
     rooms: Rooms | None = None,
+    labels: frozenset[str] = frozenset(),
 ) -> House:
     """What one agent's walker holds, from its folder; without `rooms` nothing is remembered of what is served."""
     folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     journal = Journal.open(folder.journal)
     house = House(
         identity=own,
+        box=Box(boot, importlib.metadata.version("falaj"), cpu_flags(), labels),
         journal=journal,
         artifacts=Artifacts(folder.artifacts),
         outbox=Outbox(folder.outbox, own.epoch, boot),
-        trust_folder=folder.trust,
         serving=serving,
-        cpu_flags=cpu_flags(),
-        boot=boot,
-        agent_version=importlib.metadata.version("falaj"),
         deployments=journal.deployments(),
-        bindings_changed=bindings_changed,
+        trust=Trust(folder.trust),
+        outside=outside,
     )
     if rooms is not None:
-        house.outcomes = rooms.outcomes
-        house.trials, house.drift, house.labelled = rooms.trials, rooms.telemetry.report, rooms.predictions.report
-        house.road, house.label, house.lookups = rooms.road.report, rooms.label, rooms.lookups
+        house.pieces.lookups = rooms.lookups
+        house.evidence = Evidence(
+            rooms.trials, rooms.outcomes, rooms.label, rooms.predictions.report, rooms.telemetry.report,
+            rooms.road.report,
+        )  # fmt: skip
     return house
 
 
@@ -290,7 +293,7 @@ def haul(house: House, road: Road, model: ModelName, now: float) -> None:
     beside = (*deployment.previous, *(lane.slot for lane in deployment.lanes))
     before = tuple(slot.manifest for slot in beside)
     manifest = deployment.serving.manifest
-    for batch in road.due(manifest, house.drift(model), assignment.tenant_key, now, before):
+    for batch in road.due(manifest, house.evidence.drift(model), assignment.tenant_key, now, before):
         if not house.outbox.add(SAMPLE, batch, now):  # it was paid for: the next one waits for the disk
             house.disk.refused(OSError("the outbox takes nothing"), now)
             return

@@ -149,13 +149,13 @@ class Visits:
             self._begin()
         for one in turn.brought:
             self._take(one, refused)
-        if self._held is not None and (turn.ends or self._held[1] != self._house.root):
+        if self._held is not None and (turn.ends or self._held[1] != self._house.trust.root):
             (held, _), self._held = self._held, None
             self._take(held, refused, last=turn.ends)
         want = self._link.wanted()
         if self._link.moves != before:
             self._moved = self._ticks()
-        settled = self._ticks() - self._moved >= QUIET and not self._house.proving
+        settled = self._ticks() - self._moved >= QUIET and not self._house.bench.proving
         if settled and self._tell_lacking():
             settled, self._moved = False, self._ticks()  # so that the word of it still goes along
         told, take = (self._troubles(), self._end()) if turn.ends else ((), ())
@@ -190,11 +190,11 @@ class Visits:
             self._link.bring(one.name, one.content)
         except SyncError as error:
             if one.name.endswith("/down") and not last:
-                self._held = one, house.root
+                self._held = one, house.trust.root
                 return
             refused[one.name] = str(error)
             text = f"in a folder: {error}"
-            house.complain(self._now(), f"refused-{error.code}", text, None, "alarm", **{_FILE: one.name})
+            house.events.complain(self._now(), f"refused-{error.code}", text, None, "alarm", **{_FILE: one.name})
         house.dirty = house.time.learn(self._link.since, self._machine()) or house.dirty
 
     def _troubles(self) -> tuple[str, ...]:
@@ -221,12 +221,12 @@ class Visits:
             return False
         names = ", ".join(sorted(lacks)[:3])
         text = f"{len(lacks)} files of what is assigned are not in the folder ({names}); nothing of it is installed"
-        self._told = house.event(self._now(), "folder-incomplete", text, fetched[0], "notice", files=len(lacks))
+        self._told = house.events.report(self._now(), "folder-incomplete", text, fetched[0], "notice", files=len(lacks))
         return self._told
 
     def _end(self) -> tuple[bytes, ...]:
         house, now = self._house, self._now()
-        will = Status("offline", now, house.boot, house.journal.counter("session"))
+        will = Status("offline", now, house.box.boot, house.journal.counter("session"))
         take = self._link.bundles(now, None if self._uplink().up else codec.encode(will))
         self._leave()
         return tuple(take)
@@ -244,4 +244,4 @@ class Visits:
         return self._house.time.at(self._machine())
 
     def _directors(self) -> roles.Keys:
-        return roots.director_keys(self._house.root)
+        return roots.director_keys(self._house.trust.root)

@@ -19,7 +19,8 @@ from core import orders
 from core.catalog import Catalog
 from core.catalog.schema import VERSION as SCHEMA
 from core.console import evidence
-from core.console.facts import active, counts, failing
+from core.console.concerns import concerns
+from core.console.facts import active, counts, failing, gather
 from core.console.replies import Ask, Refusal, document, json_errors, put_order
 from core.console.trust_state import trust_state
 from core.fleet import performance
@@ -77,10 +78,15 @@ def create_api(
     def status(shelves: Catalog) -> object:
         return _status(shelves, tenant, steward())
 
+    def needed(shelves: Catalog) -> object:
+        moment = now()
+        return {"concerns": concerns(gather(shelves, moment, steward=steward()), moment)}
+
     def retraining(shelves: Catalog) -> object:
         return {"retraining": hops(shelves, now())}
 
-    reads: dict[str, Callable[..., object]] = {"/v1/status": status, "/v1/retraining": retraining, **_READS}
+    own = {"/v1/status": status, "/v1/concerns": needed, "/v1/retraining": retraining}
+    reads: dict[str, Callable[..., object]] = {**own, **_READS}
     for rule, read in reads.items():
         app.add_url_rule(rule, rule, _reading(catalog, read))
     app.add_url_rule("/v1/orders", "orders", lambda: _order(ask), methods=["POST"])

@@ -294,6 +294,6 @@ def trust(state: TrustState, now: float) -> tuple[TrustLine, ...]:
 
 
 def _holders(role: TrustRole) -> str:
-    """`2 of amal, badr, carim`; nothing for keys without a name, which are the core's own."""
+    """`2 of amal, badr, carim`, or the one there is; nothing for keys without a name, which are the core's own."""
     names = [holder.name for holder in role.holders if holder.name]
-    return f"{role.threshold} of {', '.join(names)}" if names else ""
+    return f"{role.threshold} of {', '.join(names)}" if len(names) > 1 else "".join(names)

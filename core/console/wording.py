@@ -133,10 +133,6 @@ _PHASES: dict[str, Badge] = {
 
 _KEYS: dict[str, Badge] = {
     "none": Badge("notice", "keys unprotected"),
-    "file": Badge("plain", "keys in a file"),
-    "systemd-creds": Badge("ok", "keys by systemd"),
-    "tpm2": Badge("ok", "keys in TPM"),
-    "pkcs11": Badge("ok", "keys in token"),
 }
 
 _BARRED: dict[str, Badge] = {

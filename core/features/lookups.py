@@ -16,9 +16,8 @@ from msgspec.structs import replace
 
 from sync import codec
 from sync.chunks import digest
-from sync.errors import Unfit
 from sync.features import WindowSpec
-from sync.lookups import Index, Table, check, encode
+from sync.lookups import Index, Table, check, encode, takes
 from sync.manifest import Lookup
 from sync.names import LookupName
 
@@ -34,7 +33,7 @@ class Joined:
         self.accepted = accepted
         for one in accepted:
             check(tables[one.name][-1], one)
-        self._versions = {one.name: [Index(t) for t in tables[one.name] if _takes(one, t)] for one in accepted}
+        self._versions = {one.name: [Index(t) for t in tables[one.name] if takes(one, t)] for one in accepted}
 
     def snapshot(self, rows: str) -> str:
         """What names the rows and the tables together, `rows` naming the rows; without tables `rows` itself."""
@@ -70,11 +69,3 @@ class Joined:
         versions = self._versions[name]
         valid = [index for index in versions if index.table.valid_from <= at]
         return valid[-1] if valid else versions[0]
-
-
-def _takes(one: Lookup, table: Table) -> bool:
-    try:
-        check(table, one)
-    except Unfit:
-        return False
-    return True

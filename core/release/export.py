@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx.compose
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
@@ -34,7 +35,9 @@ IR_VERSION = 10  # what opset 20 came with; onnx would write its own newest, whi
 INPUT = "window"
 OUTPUT = "probabilities"
 
+# Values that are ours have a dot or an underscore in their names, which no lookup has: its name is one of an input.
 _JOINED, _NORMALISED = "window_joined", "window_normalised"
+_NETWORK = "network."  # before the names of the bare graph, for an exporter says `mean` or `linear` as it likes
 
 Exporter = Callable[[nn.Module, torch.Tensor], onnx.ModelProto]
 
@@ -218,7 +221,7 @@ def _beside(graph: onnx.GraphProto, lookups: Sequence[Lookup]) -> list[onnx.Node
     graph.initializer.append(numpy_helper.from_array(shape, "lookup_rows"))
     nodes, parts = [], [INPUT]
     for one in lookups:
-        row, rows = f"{one.name}_row", f"{one.name}_rows"
+        row, rows = f"row.{one.name}", f"rows.{one.name}"
         graph.input.append(helper.make_tensor_value_info(one.name, TensorProto.FLOAT, ["batch", len(one.columns)]))
         nodes.append(helper.make_node("Unsqueeze", [one.name, "lookup_axis"], [row], name=row))
         nodes.append(helper.make_node("Expand", [row, "lookup_rows"], [rows], name=rows))
@@ -235,6 +238,9 @@ def _finish(model: onnx.ModelProto, window: WindowSpec, classes: Sequence[str]) 
         shape: list[str | int | None] = ["batch", *spec.shape[1:]]
         what[0].CopyFrom(helper.make_tensor_value_info(spec.name, TensorProto.FLOAT, shape))
     del model.graph.value_info[:]
+    onnx.compose.add_prefix(
+        model, _NETWORK, rename_inputs=False, rename_outputs=False, rename_functions=False, inplace=True
+    )
     _forget_notes(model)
     _drop_unused_domains(model)
     model.ir_version = IR_VERSION

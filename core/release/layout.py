@@ -17,7 +17,7 @@ from tuf.api.metadata import Root
 
 from core.orders import OnlineRole
 from sync.errors import SyncError
-from sync.roles import DIRECTOR_FIELD, NAME_FIELD, key_from_dict, public_key_from_raw
+from sync.roles import DIRECTOR_FIELD, NAME_FIELD, key_from_dict, material, public_key_from_raw
 
 ONLINE: tuple[OnlineRole, ...] = ("snapshot", "timestamp", "director")
 
@@ -79,11 +79,6 @@ def name_of(key: Key) -> str:
     """Who holds a key, as the root says it; the beginning of its id if it says nothing."""
     name = key.unrecognized_fields.get(NAME_FIELD)
     return name if isinstance(name, str) and name else key.keyid[:12]
-
-
-def material(key: Key) -> str:
-    """The public key itself, whatever its id: one key under two ids is one."""
-    return "".join(str(key.keyval).split()).lower()
 
 
 def check_people(quorum: Quorum, what: str) -> None:

@@ -19,11 +19,12 @@ from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, TargetF
 
 from core.release import automatic
 from core.release import layout as layouts
-from core.release.layout import Layout, material
+from core.release.layout import Layout
 from core.release.metadata import Files, newest, parse, root_in_force, write
 from sync.errors import Untrusted
 from sync.manifest import role_of, target_path
 from sync.names import ModelName
+from sync.roles import material
 
 LIFE = timedelta(days=365)  # of what people sign
 

@@ -8,8 +8,9 @@ import msgspec
 
 from core.quorum import quorum
 from core.rollout.judge import pairs_decide
-from sync.evidence import MAX_MARGIN, Refusal, pairs_needed
+from sync.evidence import MAX_MARGIN, pairs_needed
 from sync.messages import Gates
+from sync.reports import Evidence
 
 DISPUTED = 0.1  # the share of blocks that are not equal in the second of the two answers
 
@@ -24,6 +25,14 @@ class Needs(msgspec.Struct, frozen=True):
     disputed_blocks: int | None
     disputed_windows: int | None
     text: str
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why gates can never decide: a stable code, words for people, and the evidence to choose instead."""
+
+    code: str
+    text: str
+    offers: tuple[Evidence, ...]
 
 
 def needs(gates: Gates, canary: int = 1) -> Needs | None:
@@ -59,7 +68,7 @@ def refuse(gates: Gates) -> Refusal | None:
         fault = f"block is {gates.block}: a block is at least 1 input window"
     elif pairs_needed(gates.margin) is None:
         fault = f"margin is {gates.margin:g}: so small a margin takes more blocks than can ever come"
-    return Refusal("never-decides", fault, None, 0, ("guardrails",)) if fault else None
+    return Refusal("never-decides", fault, ("guardrails",)) if fault else None
 
 
 def _many(blocks: int | None, windows: int | None) -> str:

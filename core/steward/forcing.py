@@ -128,7 +128,12 @@ def _reason(given: str) -> str:
 
 
 def _serves_everywhere(house: House, rollout: Rollout) -> bool:
+    """Whether every device serves it, and none was ordered another that it has not begun with."""
     devices = house.catalog.fleet.devices()
+    for row in devices:
+        ordered = next((w for w in house.catalog.fleet.wanted(row.device) if w.model == rollout.model), None)
+        if ordered is not None and (ordered.number, ordered.mode) != (rollout.number, "live"):
+            return False
     models = [row.report.models.get(rollout.model) if row.report else None for row in devices]
     return bool(models) and all(
         m is not None and m.phase == "steady" and m.serving is not None and m.serving.manifest == rollout.manifest

@@ -3,9 +3,12 @@
 `walker.Agent` has five verbs: `start`, `handle` and `tick` return actions, `stop` says that the end was asked for, and
 `overview` what people are shown. In the order of a message and what it leads to:
 
-- `house` is what the walker holds; `intake` reads messages, `commands` the questions among them, `renewing` looks after
-  the certificate, `timing` after a clock that is not set, `revoking` after what the owners took back.
-- `steps` is one function a phase: `fetching` gets a release here (`news`: what came of its trust files), `loading` is
+- `house` is what the walker holds: `ports` are what the process around it hands it, `line` its session with the broker,
+  `bench` what is in memory of releases on trial, `pieces` tables and config, `events` what the core is told.
+- `intake` reads messages, `commands` the questions among them, `trusting` the trust files (`news`: what came of them),
+  `revoking` hears what the owners took back; `renewing` looks after the certificate, `timing` after a clock that is not
+  set, `strangers` counts whom the broker is not.
+- `steps` is one function a phase: `fetching` gets a release here, `loading` is
   the only way a model gets into memory, `trying` are the phases of a trial (`pacing`: whom slow answers wait for),
   `standing` who answers before its trial is over, `splitting` several releases that answer at once (`growing`: their
   memory), `leaving` the way back.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 
+from edge.agent import trusting
 from edge.agent.house import House
 from sync import roles
 from sync.chunks import split
@@ -19,7 +20,7 @@ AHEAD = 86_400.0  # seconds by which that time may be ahead of a clock that is r
 def take(house: House, _: Address, payload: bytes, now: float) -> None:
     """Signature, addressee, order, expiry; then its number is journalled, and it is answered. A cut between the two
     costs the answer: it is asked again by whoever still wants to know."""
-    command = roles.verify(payload, COMMAND_TYPE, Command, house.directors())
+    command = roles.verify(payload, COMMAND_TYPE, Command, trusting.directors(house))
     identity = house.identity
     if not command.seq:
         raise Malformed("a command counts from 1")
@@ -36,10 +37,10 @@ def take(house: House, _: Address, payload: bytes, now: float) -> None:
     if command.ts * 1000 <= _unknown_until(house, now):
         _refuse(house, command, "this device has lost its memory of what it was asked before then: ask again", now)
         return
-    if 0 <= now - house.asked < PAUSE:
+    if 0 <= now - house.core.answered < PAUSE:
         _refuse(house, command, f"a command is answered every {PAUSE:.0f} seconds", now)
         return
-    house.asked = now
+    house.core.answered = now
     _answer(house, command, now)
 
 
@@ -54,7 +55,7 @@ def _unknown_until(house: House, now: float) -> int:
 
 
 def _answer(house: House, command: Command, now: float) -> None:
-    answer = house.answer(command.ask, command.seq, now)
+    answer = house.outside.answer(command.ask, command.seq, now)
     if isinstance(answer, str):
         _refuse(house, command, answer, now)
         return
@@ -65,8 +66,8 @@ def _answer(house: House, command: Command, now: float) -> None:
     for number, part in enumerate(parts):
         content = base64.b64encode(part).decode()
         house.outbox.add(ANSWER, AnswerPart(command.seq, number, len(parts), content), now)
-    house.event(now, "command-answered", answer.text, seq=command.seq, bytes=len(answer.file))
+    house.events.report(now, "command-answered", answer.text, seq=command.seq, bytes=len(answer.file))
 
 
 def _refuse(house: House, command: Command, why: str, now: float) -> None:
-    house.event(now, "command-refused", f"not answered: {why}", severity="notice", seq=command.seq)
+    house.events.report(now, "command-refused", f"not answered: {why}", severity="notice", seq=command.seq)

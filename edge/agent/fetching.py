@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from edge import slots, trust
-from edge.agent import intake, loading
+from edge.agent import loading, trusting
 from edge.agent.house import House
 from edge.agent.news import Hunt
 from edge.download import Download
@@ -35,11 +35,11 @@ def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
     """
     if house.clock_is_off(now):
         return wait(house, d, "nothing is installed before the clock is right: check this device's time", now + RETRY)
-    if not house.link_up or not _worth_reading(house, house.hunts.setdefault(d.model, Hunt(now)), order, now):
+    if not house.line.up or not _worth_reading(house, house.trust.hunts.setdefault(d.model, Hunt(now)), order, now):
         return False
     try:
         accepted = trust.accept(
-            house.trust_folder, house.root, house.files, house.journal.high_water(),
+            house.trust.folder, house.trust.root, house.trust.files, house.journal.high_water(),
             d.model, order.number, order.manifest, now,
         )  # fmt: skip
         if accepted.manifest.tenant != house.identity.tenant:
@@ -48,38 +48,41 @@ def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
         house.put_off(d.model, error.code, str(error), now, "alarm")
         return False
     except trust.Incomplete as error:
-        house.hunts[d.model] = Hunt(now, (order.manifest, house.news.came), now + UNCHANGED)
+        house.trust.hunts[d.model] = Hunt(now, (order.manifest, house.trust.news.came), now + UNCHANGED)
         if isinstance(error, trust.Expired):
-            house.files_expired(error, now, d.model)
+            trusting.expired(house, error, now, d.model)
         return wait(house, d, str(error), now + AGAIN)
     except SyncError as error:
-        house.files.clear()
-        house.news.asked.clear()
+        house.trust.forget()
         wait(house, d, str(error), now + RETRY)
-        house.refuse_files(error, now, d.model)
+        trusting.refuse(house, error, now, d.model)
         return False
-    house.news.refused.clear()
-    intake.adopt(house, accepted.record.root, now)  # before the mark: under a newer root it may be lower
+    house.trust.news.refused.clear()
+    trusting.adopt(house, accepted.record.root, now)  # before the mark: under a newer root it may be lower
     if house.assignment is None:
         # The order was of a director that this very root replaces: the new one decides.
         return wait(house, d, "a new root names another director, whose order has not come", now + RETRY)
     loading.check_addressee(house, accepted.manifest)
+    loading.check_bindings(accepted.manifest)
+    if why := loading.bindings_complaint(accepted.manifest, house.pieces.lookups.config):
+        house.put_off(d.model, "config-unfit", f"under the config in force release {order.number}: {why}", now, "alarm")
+        return False
     variant = loading.variant_of(house, accepted.manifest)
     house.journal.accept(d.model, order.number, accepted.record, accepted.versions)
-    intake.tidy(house)
+    trusting.tidy(house)
     release = Release(order.number, order.manifest, variant.blob.plain)
-    house.hunts.pop(d.model, None)
+    house.trust.hunts.pop(d.model, None)
     house.write(replace(slots.admit(d, Slot(release, accepted.manifest, order.keys)), reason=""))
-    house.bindings_changed()  # without a model the bindings answer `no_model`, and nothing is missed later
+    house.outside.bindings_changed()  # without a model the bindings answer `no_model`, and nothing is missed later
     return True
 
 
 def _worth_reading(house: House, hunt: Hunt, order: ModelOrder, now: float) -> bool:
     """Whether the files at hand may say something new of this release; those that lack are asked for. The index is but
     a hint, so a name in it that never comes is not waited for without end."""
-    wanted = trust.wanted(house.index, house.files, [order.manifest])
-    lacking = [name for name in wanted if name not in house.files]
-    if hunt.tried == (order.manifest, house.news.came):
+    wanted = trust.wanted(house.trust.index, house.trust.files, [order.manifest])
+    lacking = [name for name in wanted if name not in house.trust.files]
+    if hunt.tried == (order.manifest, house.trust.news.came):
         ask_for(house, wanted if now >= hunt.again else lacking, now)
         return now >= hunt.again
     ask_for(house, lacking, now)
@@ -88,9 +91,9 @@ def _worth_reading(house: House, hunt: Hunt, order: ModelOrder, now: float) -> b
 
 def ask_for(house: House, names: Iterable[TrustFile], now: float) -> None:
     """Has the broker send these trust files (again); each is asked for every RETRY seconds at most."""
-    asked = {name: at for name, at in house.news.asked.items() if now - at < RETRY}
+    asked = {name: at for name, at in house.trust.news.asked.items() if now - at < RETRY}
     due = [name for name in names if name not in asked]
-    house.news.asked = asked | dict.fromkeys(due, now)
+    house.trust.news.asked = asked | dict.fromkeys(due, now)
     house.listen(*(topics.trust(house.identity.tenant, name) for name in due))
 
 
@@ -113,7 +116,7 @@ def under_way(house: House, blob: Blob, now: float, model: ModelName | None = No
         del house.downloads[blob.sealed]
         house.artifacts.finish(blob)
         return True
-    if not house.link_up:
+    if not house.line.up:
         return False
     again = download.stalled(now, _room(house, blob, now))
     if again:
@@ -121,7 +124,7 @@ def under_way(house: House, blob: Blob, now: float, model: ModelName | None = No
         house.dirty = True  # `missing` asks the core to publish them again
         waiting = len(download.asked)
         if download.stalls == 1:  # told once, however long it lasts
-            house.event(now, "download-stalled", f"{waiting} chunks asked for have not come", model, "notice")
+            house.events.report(now, "download-stalled", f"{waiting} chunks asked for have not come", model, "notice")
     _ask(house, blob, download.ask(now, _room(house, blob, now)), now)
     return False
 
@@ -129,23 +132,24 @@ def under_way(house: House, blob: Blob, now: float, model: ModelName | None = No
 def _room(house: House, blob: Blob, now: float) -> int:
     """How many chunks the line has room for; that it has none today is told once a day, and when it has again. What a
     folder brings is no line's."""
-    if house.keeps:
+    if house.line.keeps:
         return len(blob.hashes)
-    waited = house.meter.waits
-    room = house.meter.room(blob.chunk, now)
-    if waited != house.meter.waits:
+    meter = house.line.meter
+    waited = meter.waits
+    room = meter.room(blob.chunk, now)
+    if waited != meter.waits:
         house.dirty = True
-        if house.meter.waits and not house.meter.told(now):
-            text = f"the rest of what is fetched waits for tomorrow: {house.meter.daily} bytes a day may come"
-            if house.meter.daily < blob.chunk:
-                text = f"nothing can be fetched: a chunk has {blob.chunk} bytes, daily_bytes is {house.meter.daily}"
-            house.event(now, "download-budget-spent", text, severity="notice")
+        if meter.waits and not meter.told(now):
+            text = f"the rest of what is fetched waits for tomorrow: {meter.daily} bytes a day may come"
+            if meter.daily < blob.chunk:
+                text = f"nothing can be fetched: a chunk has {blob.chunk} bytes, daily_bytes is {meter.daily}"
+            house.events.report(now, "download-budget-spent", text, severity="notice")
     return room
 
 
 def _ask(house: House, blob: Blob, indices: tuple[int, ...], now: float) -> None:
     """Subscribes to chunks, once they are paid for; what could not be is asked for after a stall."""
-    if indices and (house.keeps or house.meter.pay(sum(chunks.span(blob, i)[1] for i in indices), now)):
+    if indices and (house.line.keeps or house.line.meter.pay(sum(chunks.span(blob, i)[1] for i in indices), now)):
         house.listen(*(topics.blob(house.identity.tenant, blob.sealed, i) for i in indices))
 
 
@@ -161,13 +165,26 @@ def abandon(house: House, d: Deployment) -> None:
     if d.candidate is None:
         return
     others = [o.candidate for o in house.deployments.values() if o.model != d.model and o.phase is Phase.FETCHING]
-    wanted = {sealed for slot in others if slot is not None for sealed in _sealed(slot)} | house.gathers
+    wanted = {sealed for slot in others if slot is not None for sealed in _sealed(slot)} | house.pieces.gathers
     for sealed in _sealed(d.candidate) - wanted:
         drop(house, sealed)
 
 
 def _sealed(slot: Slot) -> set[Digest]:
     return {slot.manifest.golden.sealed, *(v.blob.sealed for v in slot.manifest.variants)}
+
+
+def prune(house: House) -> None:
+    """Rids the disk of blobs that nothing here may still need."""
+    keep = set(house.downloads)
+    for d in house.deployments.values():
+        arms = (lane.slot for lane in d.lanes if not lane.fallen)
+        for slot in (d.serving, d.candidate, *d.previous[: slots.PINNED], *arms):
+            keep |= _sealed(slot) if slot is not None else set()
+    pieces = (piece for held in house.pieces.held.values() for piece in (held.current, held.previous))
+    keep.update(piece.blob.sealed for piece in pieces if piece is not None)
+    keep.update(turned.piece.blob.sealed for turned in house.pieces.turned.values())
+    house.artifacts.prune(keep)
 
 
 def blobs(house: House, slot: Slot) -> tuple[Blob, Blob]:

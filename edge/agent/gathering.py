@@ -9,11 +9,12 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from edge.agent import fetching, loading
-from edge.agent.house import House, Turned
+from edge.agent.house import House
+from edge.agent.pieces import Turned
 from edge.artifacts import Rotten
 from edge.states import HeldPiece
 from sync.errors import SyncError, Unfit
-from sync.lookups import LIMIT, Config, Table, check, check_config, decode, decode_config
+from sync.lookups import LIMIT, Config, Table, check, check_config, decode, decode_config, takes
 from sync.manifest import Lookup, Manifest
 from sync.messages import Assignment
 from sync.names import LookupName
@@ -26,13 +27,13 @@ SEALED = 2 * LIMIT  # bytes of a sealed one: more than sealing adds. The directo
 def resume(house: House, now: float) -> None:
     """What was in force before the restart is in force again, opened and checked anew; else the version before it."""
     for name, held in house.journal.pieces().items():
-        house.pieces[name] = held
+        house.pieces.held[name] = held
         try:
             if held.current is not None:
                 _put_in_force(house, name, held)
         except SyncError as error:
-            house.event(now, "piece-lost", f"{_called(name)}: {error}; it is fetched anew", severity="alarm")
-            house.pieces[name] = HeldPiece(None, held.previous)
+            house.events.report(now, "piece-lost", f"{_called(name)}: {error}; it is fetched anew", severity="alarm")
+            house.pieces.held[name] = HeldPiece(None, held.previous)
             _fall_back(house, name, held.previous, now)
 
 
@@ -42,15 +43,15 @@ def gather(house: House, now: float) -> None:
     if assignment is None:
         return
     wanted = _wanted(assignment)
-    for sealed in house.gathers - {piece.blob.sealed for piece in wanted.values()}:
+    for sealed in house.pieces.gathers - {piece.blob.sealed for piece in wanted.values()}:
         fetching.drop(house, sealed)
-        house.gathers.discard(sealed)
-    house.turned = {name: turned for name, turned in house.turned.items() if name in wanted}
-    for name in [*house.pieces.keys() - wanted.keys()]:
+        house.pieces.gathers.discard(sealed)
+    house.pieces.turned = {name: turned for name, turned in house.pieces.turned.items() if name in wanted}
+    for name in [*house.pieces.held.keys() - wanted.keys()]:
         if not _asked_for(house, name):
             _forget(house, name)
     for name, piece in wanted.items():
-        held = house.pieces.get(name, HeldPiece())
+        held = house.pieces.held.get(name, HeldPiece())
         if held.current is not None and held.current.blob.sealed == piece.blob.sealed:
             _confirm(house, name, held, piece)
         elif now <= assignment.expires and not house.clock_is_off(now):
@@ -60,9 +61,9 @@ def gather(house: House, now: float) -> None:
 def reports(house: House) -> tuple[dict[LookupName, PieceReport], PieceReport | None]:
     """What the core is told: of the tables, and of the config."""
     found = {}
-    for name in sorted(house.pieces.keys() | house.turned.keys()):
-        current = house.pieces.get(name, HeldPiece()).current
-        refused = house.turned[name].reason if name in house.turned else ""
+    for name in sorted(house.pieces.held.keys() | house.pieces.turned.keys()):
+        current = house.pieces.held.get(name, HeldPiece()).current
+        refused = house.pieces.turned[name].reason if name in house.pieces.turned else ""
         found[name] = PieceReport(current.version, current.as_of, refused) if current else PieceReport(0, 0.0, refused)
     config = found.pop(CONFIG, None)
     return {LookupName(name): report for name, report in found.items()}, config
@@ -79,44 +80,44 @@ def _called(name: str) -> str:
 
 def _confirm(house: House, name: str, held: HeldPiece, piece: Piece) -> None:
     """The same bytes again: perhaps looked at more recently, or wrapped anew."""
-    house.turned.pop(name, None)
+    house.pieces.turned.pop(name, None)
     if piece == held.current:
         return
     _write(house, name, replace(held, current=piece))
     if name != CONFIG:
-        house.lookups.confirm(LookupName(name), piece.as_of)
+        house.pieces.lookups.confirm(LookupName(name), piece.as_of)
 
 
 def _advance(house: House, name: str, held: HeldPiece, piece: Piece, now: float) -> None:
     """1. bytes; 2. open and check; 3. journal; 4. in force. A release that comes later may accept what was refused."""
-    turned, here = house.turned.get(name), frozenset((m.model, m.number) for m in _manifests(house))
+    turned, here = house.pieces.turned.get(name), frozenset((m.model, m.number) for m in _manifests(house))
     refused_before = turned is not None and (turned.piece, turned.here) == (piece, here)
-    if refused_before or house.waits.holds(name, now):
+    if refused_before or house.pieces.waits.holds(name, now):
         return
     try:
         if piece.blob.length > SEALED:
             raise Unfit(f"it has {piece.blob.length} bytes, {SEALED} are allowed")
         if not house.artifacts.complete(piece.blob):
-            house.gathers.add(piece.blob.sealed)
+            house.pieces.gathers.add(piece.blob.sealed)
             fetching.under_way(house, piece.blob, now)
             if not house.artifacts.complete(piece.blob):
                 return
-        house.gathers.discard(piece.blob.sealed)
+        house.pieces.gathers.discard(piece.blob.sealed)
         _take_up(house, name, held, piece, now)
     except OSError as error:
         _put_off(house, name, "disk-refused", f"{_called(name)} is not kept: {error.strerror}", now)
     except Rotten as error:  # what rotted is gone: it is lacking at the next try
         _put_off(house, name, error.code, f"{_called(name)}: {error}", now)
     except SyncError as error:
-        house.turned[name] = Turned(piece, here, str(error))
+        house.pieces.turned[name] = Turned(piece, here, str(error))
         house.dirty = True
         text = f"{_called(name)} {piece.version}: {error}; version {held.current.version if held.current else 0} stays"
-        house.event(now, f"refused-{error.code}", text, severity="alarm")
+        house.events.report(now, f"refused-{error.code}", text, severity="alarm")
 
 
 def _put_off(house: House, name: str, code: str, text: str, now: float) -> None:
-    if house.waits.put_off(name, code, now):
-        house.event(now, code, text, severity="alarm")
+    if house.pieces.waits.put_off(name, code, now):
+        house.events.report(now, code, text, severity="alarm")
 
 
 def _take_up(house: House, name: str, held: HeldPiece, piece: Piece, now: float) -> None:
@@ -126,13 +127,13 @@ def _take_up(house: House, name: str, held: HeldPiece, piece: Piece, now: float)
     after = HeldPiece(piece, _beside(house, name, held, content))
     _write(house, name, after)
     _put_in_force(house, name, after, content)
-    house.turned.pop(name, None)
-    house.waits.drop(name)
-    house.artifacts.prune(house.kept())
+    house.pieces.turned.pop(name, None)
+    house.pieces.waits.drop(name)
+    fetching.prune(house)
     if name == CONFIG:
-        house.event(now, "config-applied", f"config {piece.version} is in force", version=piece.version)
+        house.events.report(now, "config-applied", f"config {piece.version} is in force", version=piece.version)
     else:
-        house.event(now, "lookup-applied", f"lookup {name} {piece.version} is in force", version=piece.version)
+        house.events.report(now, "lookup-applied", f"lookup {name} {piece.version} is in force", version=piece.version)
 
 
 def _beside(house: House, name: str, held: HeldPiece, content: Table | Config) -> Piece | None:
@@ -141,19 +142,11 @@ def _beside(house: House, name: str, held: HeldPiece, content: Table | Config) -
     if isinstance(content, Config):
         return held.current or held.previous
     tables = [(piece, _before(house, name, piece)) for piece in (held.current, held.previous)]
-    for lookup in (one for one in _declared(house) if one.name == name and not _takes(one, content)):
+    for lookup in (one for one in _declared(house) if one.name == name and not takes(one, content)):
         for piece, found in tables:
-            if found is not None and _takes(lookup, found[0]):
+            if found is not None and takes(lookup, found[0]):
                 return piece
     return held.current or held.previous
-
-
-def _takes(lookup: Lookup, table: Table) -> bool:
-    try:
-        check(table, lookup)
-    except Unfit:
-        return False
-    return True
 
 
 def _opened(house: House, name: str, piece: Piece) -> Table | Config:
@@ -172,6 +165,8 @@ def _check(house: House, name: str, content: Table | Config) -> None:
     if isinstance(content, Config):
         for manifest in manifests:
             check_config(content, manifest.variables)
+            if why := loading.bindings_complaint(manifest, content):
+                raise Unfit(f"bindings of {manifest.model} cannot be under it: {why}")
         return
     said = []
     for lookup in (one for one in _declared(house) if one.name == name):
@@ -188,11 +183,11 @@ def _put_in_force(house: House, name: str, held: HeldPiece, content: Table | Con
     assert held.current is not None
     content = _opened(house, name, held.current) if content is None else content
     if isinstance(content, Config):
-        house.lookups.config, house.lookups.config_version = content, held.current.version
-        house.bindings_changed()
+        house.pieces.lookups.config, house.pieces.lookups.config_version = content, held.current.version
+        house.outside.bindings_changed()
     else:
         numbers = held.current.version, held.previous.version if held.previous is not None else 0
-        house.lookups.put(content, held.current.as_of, _before(house, name, held.previous), numbers)
+        house.pieces.lookups.put(content, held.current.as_of, _before(house, name, held.previous), numbers)
 
 
 def _before(house: House, name: str, previous: Piece | None) -> tuple[Table, float] | None:
@@ -209,7 +204,8 @@ def _fall_back(house: House, name: str, previous: Piece | None, now: float) -> N
         if previous is not None:
             _put_in_force(house, name, HeldPiece(previous))
     except SyncError as error:
-        house.event(now, "piece-lost", f"{_called(name)} {previous and previous.version}: {error}", severity="alarm")
+        text = f"{_called(name)} {previous and previous.version}: {error}"
+        house.events.report(now, "piece-lost", text, severity="alarm")
 
 
 def _asked_for(house: House, name: str) -> bool:
@@ -221,19 +217,19 @@ def _asked_for(house: House, name: str) -> bool:
 def _forget(house: House, name: str) -> None:
     """The newest assignment names it no more, and nobody here asks for it."""
     house.journal.put_piece(name, None)
-    del house.pieces[name]
+    del house.pieces.held[name]
     if name == CONFIG:
-        house.lookups.config, house.lookups.config_version = Config({}), 0
-        house.bindings_changed()
+        house.pieces.lookups.config, house.pieces.lookups.config_version = Config({}), 0
+        house.outside.bindings_changed()
     else:
-        house.lookups.drop(LookupName(name))
+        house.pieces.lookups.drop(LookupName(name))
     house.dirty = True
 
 
 def _write(house: House, name: str, held: HeldPiece) -> None:
     """Journal first."""
     house.journal.put_piece(name, held)
-    house.pieces[name] = held
+    house.pieces.held[name] = held
     house.dirty = True
 
 

@@ -31,14 +31,14 @@ _MOVING = frozenset({Phase.PROVING, Phase.SHADOW, Phase.PROBATION, Phase.REVERTI
 def look(house: House, now: float) -> None:
     """Takes note of what this process holds now; once in every walk."""
     arms = [(d.model, number) for d in house.deployments.values() for number in house.serving.arms(d.model)]
-    if arms or house.growth.arms:
-        house.growth = grow(house.growth, arms, _beside(house, now), house.memory())
+    if arms or house.bench.growth.arms:
+        house.bench.growth = grow(house.bench.growth, arms, _beside(house, now), house.guard.memory())
 
 
 def on_trial(house: House, d: Deployment, slot: Slot, now: float) -> Failure | None:
     """Why the release on trial has to go for the growth of this process since it came in; None while it stays."""
-    now_mb = house.memory()
-    text = health.greedy(now_mb - house.before.setdefault(d.model, now_mb), slot.manifest.profile.rss_mb)
+    now_mb = house.guard.memory()
+    text = health.greedy(now_mb - house.bench.before.setdefault(d.model, now_mb), slot.manifest.profile.rss_mb)
     if not text:
         return None
     place = _place(d.model, slot.release.manifest)
@@ -81,7 +81,7 @@ def _place(model: ModelName, manifest: str = "") -> str:
 
 def greedy(house: House, model: ModelName, number: int, share_mb: float) -> str:
     """A reason if it is this arm that falls for the growth of the process, else empty."""
-    growth = house.growth
+    growth = house.bench.growth
     if not growth.arms or growth.arms[-1] != (model, number) or growth.grown_mb <= share_mb:
         return ""
     return (
@@ -92,10 +92,10 @@ def greedy(house: House, model: ModelName, number: int, share_mb: float) -> str:
 
 def _warming(house: House, now: float) -> bool:
     """Whether the first answers of what the start has loaded may still take memory for good."""
-    if abs(now - house.begun) >= WARM_S:
+    if abs(now - house.bench.begun) >= WARM_S:
         return False
     for d in house.deployments.values():
-        if d.since >= house.begun or house.serving.incumbent(d.model) is None:
+        if d.since >= house.bench.begun or house.serving.incumbent(d.model) is None:
             continue  # what has moved since was proved and tried in this process
         answering = (None, *house.serving.arms(d.model))
         if any(house.serving.health(d.model, one).answers < gates_of(d).soak_answers for one in answering):
@@ -108,4 +108,5 @@ def _beside(house: House, now: float) -> object:
     known = tuple((d.model, d.phase, d.since, d.serving and d.serving.release) for d in house.deployments.values())
     if any(phase in _MOVING for _, phase, _, _ in known) or _warming(house, now):
         return object()  # is never what it was
-    return known, tuple((name, held.current) for name, held in house.pieces.items()), frozenset(house.gathers)
+    pieces = tuple((name, held.current) for name, held in house.pieces.held.items())
+    return known, pieces, frozenset(house.pieces.gathers)

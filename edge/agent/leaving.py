@@ -79,7 +79,7 @@ def give_up(house: House, d: Deployment, event: Event, reason: str, now: float, 
     says = None
     if failure is not None:
         facts = failure.facts | ({"manifest": str(verdict.manifest)} if verdict else {})
-        says = house.happened(now, failure.code, failure.text, d.model, "alarm", **facts)
+        says = house.events.happened(now, failure.code, failure.text, d.model, "alarm", **facts)
     leave(house, d, slots.give_up(d, event, reason, now), verdict, card, says)
 
 
@@ -89,8 +89,8 @@ def leave(
 ) -> None:  # fmt: skip
     """Writes how `d` is `left`, what was said against it in the same write, and forgets what was under way."""
     house.write(left, verdict, card, says)
-    house.shadows.pop(d.model, None)
-    house.hunts.pop(d.model, None)
+    house.bench.shadows.pop(d.model, None)
+    house.trust.hunts.pop(d.model, None)
     house.blocked.drop(d.model)
     incoming.abandon(house, d)
 
@@ -107,8 +107,8 @@ def _verdict(d: Deployment, failure: Failure) -> Quarantined | None:
 
 def reverting(house: House, d: Deployment, now: float) -> bool:
     """Settles who answers now: the warm session, else the previous release from disk, else nobody, declared."""
-    house.trials.close(d.model)
-    warm = house.warm.pop(d.model, None)
+    house.evidence.trials.close(d.model)
+    warm = house.bench.warm.pop(d.model, None)
     current = house.serving.incumbent(d.model)
     validated: Validated | None = None
     while d.serving is not None:
@@ -125,7 +125,7 @@ def reverting(house: House, d: Deployment, now: float) -> bool:
             if current is not None:  # who was left answers no more, and what it holds may be what lacks
                 current = None
                 house.serving.take_away(d.model)
-                house.bindings_changed()
+                house.outside.bindings_changed()
                 continue
             house.put_off(d.model, error.code, str(error), now, "alarm")  # later: it did nothing wrong
             if house.blocked.times(d.model) < TRIES:
@@ -136,22 +136,22 @@ def reverting(house: House, d: Deployment, now: float) -> bool:
             d = _without(house, d, error, now)
             continue
         house.serving.put(d.model, loaded)
-        house.before.clear()  # what this process grew by now is of none that is on trial
+        house.bench.before.clear()  # what this process grew by now is of none that is on trial
         break
     if d.serving is None:
         house.serving.take_away(d.model)
     d = slots.returned(d, validated, now)
     if d.phase is Phase.PROBATION:
-        house.before.pop(d.model, None)  # what it holds is counted from here on
+        house.bench.before.pop(d.model, None)  # what it holds is counted from here on
     who = f"release {d.serving.release.number} answers again" if d.serving else "no model answers, declared"
-    house.write(d, says=house.happened(now, "returned", f"{who}: {d.reason}", d.model, "notice"))
+    house.write(d, says=house.events.happened(now, "returned", f"{who}: {d.reason}", d.model, "notice"))
     house.blocked.drop(d.model)
-    house.bindings_changed()
+    house.outside.bindings_changed()
     return True
 
 
 def _without(house: House, d: Deployment, error: SyncError | runtime.ModelError, now: float) -> Deployment:
     """The release to go back to does not load: the one before it is next."""
     house.blocked.drop(d.model)
-    failed = house.happened(now, "return-failed", str(error), d.model, "alarm")
+    failed = house.events.happened(now, "return-failed", str(error), d.model, "alarm")
     return house.write(slots.drop_previous(d), says=failed)

@@ -11,9 +11,11 @@ from edge.artifacts import Rotten
 from edge.serving import Loaded
 from edge.states import Failure, FailureClass, Slot
 from edge.trust import Unrecorded
+from sync import bindings
 from sync import golden as vectors
 from sync.errors import Damaged, Malformed, SyncError
 from sync.golden import Arrays
+from sync.lookups import Config, filled
 from sync.manifest import Blob, Manifest, Variant, choose, unfit
 from sync.names import Digest
 from sync.reports import Validated
@@ -56,9 +58,27 @@ class Misdirected(Unsuited):
     code = "wrong-device"
 
 
+class Misbound(Unsuited):
+    """A release with a binding that no device can hear or say."""
+
+    code = "bad-binding"
+
+
+def check_bindings(manifest: Manifest) -> None:
+    """Raises Misbound for a binding that cannot be, its variables at their defaults."""
+    if why := bindings_complaint(manifest, Config({})):
+        raise Misbound(f"release {manifest.number} cannot be bound: {why}; correct its bindings and publish it anew")
+
+
+def bindings_complaint(manifest: Manifest, config: Config) -> str:
+    """What cannot be of a release's bindings once this config has filled them; empty if all can."""
+    every = (bindings.complaint(filled(one, manifest.variables, config)) for one in manifest.bindings)
+    return next((why for why in every if why), "")
+
+
 def check_addressee(house: House, manifest: Manifest) -> None:
     """Raises Misdirected unless this device is what the signed manifest requires, whatever an assignment says."""
-    reason = unfit(manifest.requires, house.labels, house.agent_version)
+    reason = unfit(manifest.requires, house.box.labels, house.box.agent_version)
     if reason:
         raise Misdirected(f"release {manifest.number} is not for this device: {reason}")
 
@@ -66,7 +86,7 @@ def check_addressee(house: House, manifest: Manifest) -> None:
 def variant_of(house: House, manifest: Manifest, refused: tuple[Digest, ...] = ()) -> Variant:
     """What this device is to fetch of a release, without what it refused before; raises Unsuited."""
     try:
-        return choose(manifest, house.cpu_flags, refused)
+        return choose(manifest, house.box.cpu_flags, refused)
     except ValueError as error:
         raise Unsuited(f"{error}; publish it with a variant that needs nothing") from error
 
@@ -107,7 +127,7 @@ def load(house: House, slot: Slot, now: float) -> tuple[Loaded, Validated]:
     """
     manifest = _recorded(house, slot)
     opened = _reopened(house, slot)
-    session = runtime.load(opened.model, deadlines=house.deadlines, profile=manifest.profile)
+    session = runtime.load(opened.model, deadlines=house.guard.deadlines, profile=manifest.profile)
     inputs = check_golden(session, opened)
     rows = batching.height(session, inputs) if slot.p99_ms <= STACKED_MS else 1
     sample = {name: array[:1].copy() for name, array in inputs.items() if array.ndim}

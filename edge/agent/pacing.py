@@ -15,18 +15,18 @@ AT_ONCE = 2  # runs of each in one walk: a slow release must not hold up the wal
 
 def begin(house: House, model: ModelName) -> None:
     """Another release is on trial: what was known of the one before says nothing of it."""
-    house.paces.pop(model, None)
-    house.host_slow.discard(model)
+    house.bench.paces.pop(model, None)
+    house.bench.host_slow.discard(model)
 
 
 def slowed(house: House, d: Deployment, slot: Slot, counted: Health, now: float) -> tuple[Pace | None, str]:
     """Whom the answers of the release on trial wait for, and in words; None while they are quick enough, or there is no
     release to run beside it."""
-    allowed, warm = slot.manifest.profile.p99_ms, house.warm.get(d.model)
+    allowed, warm = slot.manifest.profile.p99_ms, house.bench.warm.get(d.model)
     if counted.p99_ms <= allowed or warm is None:
-        house.paces.pop(d.model, None)
+        house.bench.paces.pop(d.model, None)
         return None, ""
-    new, old = house.paces.setdefault(d.model, ([], []))
+    new, old = house.bench.paces.setdefault(d.model, ([], []))
     for known, more in zip((new, old), house.serving.beside(d.model, warm, AT_ONCE), strict=True):
         if not more:
             return None, ""
@@ -36,7 +36,7 @@ def slowed(house: House, d: Deployment, slot: Slot, counted: Health, now: float)
     text = f"p99 is {counted.p99_ms:.2f} ms, the profile allows {allowed:g} ms"
     if found is Pace.HOST:
         text += f"; release {warm.slot.release.number} beside it took up to {max(old):.2f} ms: this host is busy"
-        if d.model not in house.host_slow:
-            house.host_slow.add(d.model)
-            house.event(now, "host-slow", text, d.model, "alarm", p99_ms=counted.p99_ms, beside_ms=max(old))
+        if d.model not in house.bench.host_slow:
+            house.bench.host_slow.add(d.model)
+            house.events.report(now, "host-slow", text, d.model, "alarm", p99_ms=counted.p99_ms, beside_ms=max(old))
     return found, text

@@ -56,9 +56,9 @@ def look_after(house: House, now: float) -> None:
             return
     standing = state(own, now)
     if standing == "ended" and not house.renewal.told:
-        house.renewal.told = house.event(now, "certificate-ended", words(own, now), severity="alarm")
-    if standing == "ends-soon" and house.csr is not None and abs(now - house.renewal.asked) >= AGAIN:
-        _ask(house, house.csr(), now)
+        house.renewal.told = house.events.report(now, "certificate-ended", words(own, now), severity="alarm")
+    if standing == "ends-soon" and house.outside.csr is not None and abs(now - house.renewal.asked) >= AGAIN:
+        _ask(house, house.outside.csr(), now)
 
 
 def _ask(house: House, csr: str, now: float) -> None:
@@ -76,7 +76,7 @@ def refused(house: House, why: str, now: float, *, again: bool = False) -> None:
     once more in some hours: the core sends no other."""
     if again:
         house.renewal.put_off = now
-    house.event(now, "certificate-refused", why, severity="alarm")
+    house.events.report(now, "certificate-refused", why, severity="alarm")
 
 
 def installed(house: House, identity: Identity, now: float) -> None:
@@ -86,6 +86,6 @@ def installed(house: House, identity: Identity, now: float) -> None:
     house.dirty = True
     if identity.authorities != before.authorities:
         count = len(identity.authorities)
-        house.event(now, "authorities-installed", f"{count} may be the broker's from now on", severity="notice")
+        house.events.report(now, "authorities-installed", f"{count} may be the broker's from now on", severity="notice")
     if identity.certificate != before.certificate:
-        house.event(now, "certificate-installed", words(identity, now))
+        house.events.report(now, "certificate-installed", words(identity, now))

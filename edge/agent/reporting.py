@@ -31,7 +31,8 @@ class Reporter:
     def __init__(self) -> None:
         self._sent: dict[tuple[Kind, int], float] = {}
         self._vain: dict[Kind, tuple[int, int]] = {}  # the oldest record of a kind, and how often it was sent in vain
-        self._told = float("-inf")  # when the state was last sent
+        self._told = float("-inf")  # when the state was last sent ...
+        self._progress: dict[ModelName, tuple[object, ...]] = {}  # ... and how far each model was
         self._unsaid: int | None = -1  # the session in which it could not be
         self._said: tuple[int, int] | None = None  # the outbox as it was when all of it that was due had been sent ...
         self._looked = self._due = float("-inf")  # ... when that was, and when the first of it is due again
@@ -41,7 +42,7 @@ class Reporter:
         """Status and the whole state, anew: the broker may have lost both."""
         identity = house.identity
         session = house.journal.next("session")
-        status = Status("online", now, house.boot, session)
+        status = Status("online", now, house.box.boot, session)
         house.send(topics.status(identity.tenant, identity.device), codec.encode(status), retain=True)
         self._sent.clear()
         self._said = None
@@ -50,13 +51,13 @@ class Reporter:
     def tell(self, house: House, now: float) -> None:
         """Sends what is due; nothing while the link is down, or has not got rid of what it was given: behind that it
         would wait all the same, again and again, in memory, and a slow line would carry the same records for ever."""
-        if not house.link_up or (not house.keeps and house.unconfirmed() >= IN_FLIGHT):
+        if not house.line.up or (not house.line.keeps and house.outside.unconfirmed() >= IN_FLIGHT):
             return
-        progress = self._progress(house)
-        if house.dirty or (progress != house.told and abs(now - self._told) >= PAUSE):
+        progress = _progress(house)
+        if house.dirty or (progress != self._progress and abs(now - self._told) >= PAUSE):
             identity, self._told = house.identity, now
             envelope = roles.sign(reported(house, now), REPORTED_TYPE, identity.signing_key)
-            house.told, house.dirty = progress, False
+            self._progress, house.dirty = progress, False
             if house.time.unset and house.time.signed:
                 house.journal.set_counter("time", math.ceil(now))  # a later start must not report an earlier time
             self._state(house, topics.reported(identity.tenant, identity.device), envelope, now)
@@ -64,18 +65,19 @@ class Reporter:
 
     def _state(self, house: House, topic: str, envelope: bytes, now: float) -> None:
         """What the broker does not take is told once in a session, by a record, which is smaller."""
-        if house.fits(topic, envelope):
+        line = house.line
+        if line.fits(topic, envelope):
             house.send(topic, envelope, retain=True)
-        elif self._unsaid != house.session:
-            self._unsaid = house.session
-            text = f"the report has {len(envelope)} bytes and is not sent: the broker takes packets of {house.limit}"
-            house.event(now, "report-too-large", text, severity="alarm")
+        elif self._unsaid != line.session:
+            self._unsaid = line.session
+            text = f"the report has {len(envelope)} bytes and is not sent: the broker takes packets of {line.limit}"
+            house.events.report(now, "report-too-large", text, severity="alarm")
 
     def _forward(self, house: House, now: float) -> None:
         mark, unsaid = house.outbox.mark(), False
-        if mark == self._said and (house.keeps or self._rests(house, now)):
+        if mark == self._said and (house.line.keeps or self._rests(house, now)):
             return  # thousands of records need not be read for each chunk that comes
-        pending = house.outbox.pending(CAPACITY if house.keeps else IN_FLIGHT)
+        pending = house.outbox.pending(CAPACITY if house.line.keeps else IN_FLIGHT)
         self._sent = {(k, n): self._sent[k, n] for k, n, _ in pending if (k, n) in self._sent}
         oldest = {kind: n for kind, n, _ in reversed(pending)}
         for kind in oldest.keys() - {k for k, (n, _) in self._vain.items() if oldest.get(k) == n}:
@@ -85,7 +87,8 @@ class Reporter:
             last = self._sent.get((kind, n))
             pause = _pause(kind)
             # A clock that was set back keeps nothing waiting.
-            under_way = kind in LARGE and house.unconfirmed()  # a slow line still carries it to the core that is back
+            # A slow line still carries it to the core that is back.
+            under_way = kind in LARGE and house.outside.unconfirmed()
             first = n < oldest[kind] + FEW
             lost = last is not None and not under_way and first and house.core.again(last, now)
             early = last is not None and 0 <= now - last < pause and not lost
@@ -102,8 +105,8 @@ class Reporter:
                 unsaid = True
                 continue  # nobody could read it yet; an assignment brings the key
             topic = topics.up(house.identity.tenant, house.identity.device, kind)
-            if not house.fits(topic, sealed):
-                house.outbox.quarantine(kind, n, f"the broker takes packets of {house.limit} bytes at most", now)
+            if not house.line.fits(topic, sealed):
+                house.outbox.quarantine(kind, n, f"the broker takes packets of {house.line.limit} bytes at most", now)
                 continue
             self._sent[kind, n] = now
             house.send(topic, sealed)
@@ -127,17 +130,18 @@ class Reporter:
         del self._vain[kind]
         return True
 
-    def _progress(self, house: House) -> dict[ModelName, tuple[object, ...]]:
-        """Coarse progress, so that `reported` is not rewritten with every answer (by powers of two), label or pair."""
-        found: dict[ModelName, tuple[object, ...]] = {}
-        for model, d in house.deployments.items():
-            answers = house.serving.health(model).answers.bit_length()
-            told = house.labelled(model, d.serving.release.number) if d.serving else None
-            labels = (told.labels // 50, round(10 * told.right / told.labels)) if told else ()
-            trial = house.trials.report(model)
-            blocks = (trial.manifest, trial.retry, trial.metric, trial.plus, trial.zero, trial.minus) if trial else ()
-            found[model] = (answers, labels, blocks, splitting.progress(house, d))
-        return found
+
+def _progress(house: House) -> dict[ModelName, tuple[object, ...]]:
+    """Coarse progress, so that `reported` is not rewritten with every answer (by powers of two), label or pair."""
+    found: dict[ModelName, tuple[object, ...]] = {}
+    for model, d in house.deployments.items():
+        answers = house.serving.health(model).answers.bit_length()
+        told = house.evidence.labelled(model, d.serving.release.number) if d.serving else None
+        labels = (told.labels // 50, round(10 * told.right / told.labels)) if told else ()
+        trial = house.evidence.trials.report(model)
+        blocks = (trial.manifest, trial.retry, trial.metric, trial.plus, trial.zero, trial.minus) if trial else ()
+        found[model] = (answers, labels, blocks, splitting.progress(house, d))
+    return found
 
 
 def _pause(kind: Kind) -> float:
@@ -173,18 +177,18 @@ def reported(house: House, now: float) -> Reported:
         epoch=identity.epoch,
         seq=house.journal.next("reported_seq"),
         ts=now,
-        boot=house.boot,
+        boot=house.box.boot,
         seen=seen,
         models={m: _model(house, d) for m, d in house.deployments.items()},
         have=house.artifacts.have(),
         missing=missing,
-        agent=house.agent_version,
+        agent=house.box.agent_version,
         key_protection=identity.key_protection,
         clock="unset" if house.time.unset or house.clock_is_off(now) else "set",
         trust=house.journal.high_water(),
         lookups=lookups,
         config=config,
-        line=house.meter.report(now),
+        line=house.line.meter.report(now),
         certificate=identity.fingerprint,
     )
 
@@ -193,19 +197,20 @@ def overview(house: House) -> dict[str, object]:
     """The state as plain values, for people on this device (`/v1/status`); costs no number."""
     identity = house.identity
     lookups, config = gathering.reports(house)
+    variables = dict(house.pieces.lookups.config.variables)
     return {
         "tenant": identity.tenant,
         "device": identity.device,
-        "agent": house.agent_version,
-        "boot": house.boot,
-        "uplink": "up" if house.link_up else "down",
+        "agent": house.box.agent_version,
+        "boot": house.box.boot,
+        "uplink": "up" if house.line.up else "down",
         "assignment": house.journal.counter("desired_seq"),
         "key_protection": identity.key_protection,
-        "labels": sorted(house.labels),
+        "labels": sorted(house.box.labels),
         "outbox": {"dropped": house.outbox.dropped(), "quarantined": house.outbox.aside()},
         "why": codec.builtins(house.journal.why()),
         "lookups": codec.builtins(lookups),
-        "config": {"variables": dict(house.lookups.config.variables), **(codec.builtins(config) if config else {})},
+        "config": {"variables": variables, **(codec.builtins(config) if config else {})},
         "models": {str(m): codec.builtins(_model(house, d)) for m, d in house.deployments.items()},
     }
 
@@ -223,11 +228,11 @@ def _model(house: House, d: Deployment) -> ModelReport:
         errors=health.errors,
         reason=d.reason,
         wanted=Digest(d.order.manifest) if d.order else None,
-        drift=house.drift(d.model),
-        labelled=house.labelled(d.model, d.serving.release.number) if d.serving else None,
-        trial=house.trials.report(d.model),
+        drift=house.evidence.drift(d.model),
+        labelled=house.evidence.labelled(d.model, d.serving.release.number) if d.serving else None,
+        trial=house.evidence.trials.report(d.model),
         split=splitting.report(house, d),
-        road=house.road(d.model),
+        road=house.evidence.road(d.model),
         quarantined={q.manifest: q.retry for q in house.journal.quarantined(d.model)},
     )
 

@@ -21,13 +21,13 @@ def count(house: House, model: ModelName, now: float, *, stopped: bool = False) 
     before = d = house.deployments[model]
     if d.phase not in AT_REST:
         d = slots.prove_again(d) if stopped else slots.resumed(d)
-    for artifact in house.crashed:
+    for artifact in house.guard.crashed:
         d = slots.crashed(d, artifact, now)
     says = None
     for slot in (d.serving, d.candidate, *(lane.slot for lane in d.lanes)):
-        if slot is not None and slot.release.artifact in house.crashed:
+        if slot is not None and slot.release.artifact in house.guard.crashed:
             text = f"the agent ended of a fault while release {slot.release.number} was asked"
-            says = house.happened(now, "agent-crashed", text, model, "alarm", number=slot.release.number)
+            says = house.events.happened(now, "agent-crashed", text, model, "alarm", number=slot.release.number)
     if d != before:
         house.write(d, says=says)
 
@@ -37,9 +37,9 @@ def resume(house: House, model: ModelName, now: float) -> bool:
     if this host has no memory for it now: it did nothing wrong, and is loaded later."""
     d = standing.watch(house, house.deployments[model], now)  # before it is loaded: that may be what crashes
     if d.phase in AT_REST:
-        house.trials.close(model)  # a cut between the end of a trial and this leaves its books behind
+        house.evidence.trials.close(model)  # a cut between the end of a trial and this leaves its books behind
     if d.serving is None and slots.bound(d) is not None:
-        house.bindings_changed()  # nothing answers, and what its bindings say of that goes on
+        house.outside.bindings_changed()  # nothing answers, and what its bindings say of that goes on
     looping = _looping(d, now)
     if looping:
         failure = Failure(FailureClass.VERDICT, "crash-loop", looping)
@@ -53,11 +53,11 @@ def resume(house: House, model: ModelName, now: float) -> bool:
             else:
                 loaded, validated = loading.load(house, d.serving, now)
                 house.serving.put(d.model, loaded)
-                house.before.clear()  # what this process grew by now is of none that is on trial
-                house.bindings_changed()
+                house.bench.before.clear()  # what this process grew by now is of none that is on trial
+                house.outside.bindings_changed()
         except runtime.NoMemory as error:
             if house.blocked.put_off(place(model), error.code, now):
-                house.event(now, error.code, str(error), model, "alarm")
+                house.events.report(now, error.code, str(error), model, "alarm")
             if answers is None:
                 _first(house, model, slots.fallbacks(d), now)
             return False
@@ -111,17 +111,17 @@ def meanwhile(house: House, model: ModelName, now: float) -> None:
 
 def _first(house: House, model: ModelName, releases: Iterable[Slot], now: float) -> None:
     """The first of these that loads answers."""
-    warm = house.warm.get(model)
+    warm = house.bench.warm.get(model)
     for slot in releases:
         try:
             held = warm is not None and warm.slot.release == slot.release
             loaded = warm if held and warm is not None else loading.load(house, slot, now)[0]
         except (SyncError, runtime.ModelError) as error:
             if not isinstance(error, runtime.NoMemory):  # which is told of who should answer
-                house.event(now, "load-failed", str(error), model, "alarm")
+                house.events.report(now, "load-failed", str(error), model, "alarm")
             continue
         house.serving.put(model, loaded)
-        house.bindings_changed()
+        house.outside.bindings_changed()
         return
 
 
@@ -129,7 +129,9 @@ def _cannot_serve(house: House, d: Deployment, error: SyncError | runtime.ModelE
     """The release that answered before does not load any more: the last good one must."""
     if d.phase in (Phase.PROBATION, Phase.STEADY):
         leaving.give_up(house, d, Event.DEGRADED, str(error), now, loading.failure(error))
-        house.event(now, "load-failed", str(error), d.model, "alarm")  # who answers no more; why is told by then
+        # Who answers no more; why is told by then.
+        house.events.report(now, "load-failed", str(error), d.model, "alarm")
     else:  # a candidate is under way; what is behind it must answer meanwhile
-        house.write(slots.drop_previous(d), says=house.happened(now, "load-failed", str(error), d.model, "alarm"))
+        failed = house.events.happened(now, "load-failed", str(error), d.model, "alarm")
+        house.write(slots.drop_previous(d), says=failed)
     return house.deployments[d.model]

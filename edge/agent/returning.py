@@ -20,6 +20,7 @@ class CoreWord:
     word: tuple[str, float] | None = None  # its state, and when it said so
     came: float = -math.inf  # when this device heard that it is back ...
     due: float = -math.inf  # ... and when it says again what it had said before
+    answered: float = -math.inf  # when a command of it was answered last
 
     def heard(self, status: CoreStatus, device: DeviceId, now: float) -> None:
         """A status of the core. The first one, and the same one again in another session, tells nothing new."""

@@ -9,7 +9,7 @@ of one model alone, the others are judged.
 from __future__ import annotations
 
 from edge import roots, slots, trust
-from edge.agent import fetching, intake
+from edge.agent import fetching, trusting
 from edge.agent.house import House
 from edge.agent.leaving import give_up
 from edge.states import Deployment, Event, Phase
@@ -22,40 +22,40 @@ _ON_TRIAL = frozenset({Phase.FETCHING, Phase.STAGED, Phase.PROVING, Phase.SHADOW
 
 def look_after(house: House, now: float) -> None:
     """Judges all releases held here, once for each news. Nothing while the clock is off: tuf could not tell."""
-    news, held = house.news, _held(house)
+    known, held = house.trust, _held(house)
+    news = known.news
     if not news.unread or now < news.again or not held or house.clock_is_off(now):
         return
-    if roots.behind(house.root, house.index):
+    if roots.behind(known.root, known.index):
         return  # roots are followed one by one; under an older one, newer metadata would seem to be somebody else's
-    wanted = (name for name in trust.wanted(house.index, house.files, ()) if not name.endswith(".root.json"))
-    lacking = [name for name in wanted if name not in house.files]
+    wanted = (name for name in trust.wanted(known.index, known.files, ()) if not name.endswith(".root.json"))
+    lacking = [name for name in wanted if name not in known.files]
     if lacking:
         fetching.ask_for(house, lacking, now)
         return
     news.unread = False
     try:
-        standing = trust.revoked(house.trust_folder, house.root, house.files, house.journal.high_water(), held, now)
+        standing = trust.revoked(known.folder, known.root, known.files, house.journal.high_water(), held, now)
     except trust.DiskRefused:
         news.unread, news.again = True, now + fetching.RETRY
         return
     except trust.Expired as error:
-        house.files_expired(error, now)
+        trusting.expired(house, error, now)
         return
     except trust.Incomplete:
         return  # whatever comes next is news again
     except SyncError as error:
-        house.files.clear()
-        news.asked.clear()
+        known.forget()
         news.unread, news.again = True, now + fetching.RETRY
-        house.refuse_files(error, now)
+        trusting.refuse(house, error, now)
         return
-    intake.adopt(house, standing.root, now)  # before the mark: under a newer root it may be lower
-    intake.tidy(house)
+    trusting.adopt(house, standing.root, now)  # before the mark: under a newer root it may be lower
+    trusting.tidy(house)
     if standing.versions != house.journal.high_water():
         news.refused.clear()
         house.journal.raise_mark(standing.versions)
     for model, why in standing.expired.items():
-        house.files_expired(trust.Expired(why), now, model)
+        trusting.expired(house, trust.Expired(why), now, model)
     for model, number in standing.revoked:
         _revoke(house, model, number, held[model, number], now)
 
@@ -73,13 +73,15 @@ def _revoke(house: House, model: ModelName, number: int, manifest: Digest, now: 
     house.journal.forget(model, number)
     artifact = next(slot.release.artifact for slot in d.slots() if slot.release.number == number)
     left = slots.forget(d, number)
-    revoked = house.happened(now, "release-revoked", reason, model, "alarm", number=number, manifest=str(manifest))
+    told: dict[str, str | int | float] = {"number": number, "manifest": str(manifest)}
+    revoked = house.events.happened(now, "release-revoked", reason, model, "alarm", **told)
     d = house.write(left, Quarantined(artifact, manifest, FOR_GOOD, reason), says=revoked)
-    warm, shadow = house.warm.get(model), house.shadows.get(model)
+    bench = house.bench
+    warm, shadow = bench.warm.get(model), bench.shadows.get(model)
     if warm is not None and warm.slot.release.number == number:
-        house.warm.pop(model)
+        bench.warm.pop(model)
     if shadow is not None and shadow[0].slot.release.number == number:
-        house.shadows.pop(model)
+        bench.shadows.pop(model)
     house.blocked.drop(model)
     _settle(house, d, number, reason, now)
 

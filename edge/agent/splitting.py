@@ -32,9 +32,11 @@ def tend(house: House, d: Deployment, now: float) -> Deployment:
     if not d.lanes:
         if house.serving.arms(d.model):
             house.serving.split(d.model, slots.routes(d), {})
-            house.lane_paces = {place: known for place, known in house.lane_paces.items() if place[0] != d.model}
-        if house.outcomes.asks(d.model):
-            house.outcomes.close(d.model)
+            house.bench.lane_paces = {
+                place: known for place, known in house.bench.lane_paces.items() if place[0] != d.model
+            }
+        if house.evidence.outcomes.asks(d.model):
+            house.evidence.outcomes.close(d.model)
         return d
     for lane in d.lanes:
         if not lane.fallen and (failure := _broken(house, d, lane, now)) is not None:
@@ -44,7 +46,7 @@ def tend(house: House, d: Deployment, now: float) -> Deployment:
     if house.serving.routes(d.model) != routes or house.serving.arms(d.model) != arms:
         house.serving.split(d.model, routes, arms)
     if slots.in_force(d) and d.phase is Phase.LIVE_SPLIT and d.serving is not None:
-        house.outcomes.open(about(d), routes, d.per_key, now)
+        house.evidence.outcomes.open(about(d), routes, d.per_key, now)
     return d
 
 
@@ -56,7 +58,7 @@ def _loaded(house: House, d: Deployment, now: float) -> tuple[dict[int, Loaded],
         place = _place(d, lane)
         if lane.fallen or house.blocked.holds(place, now):
             continue
-        joined = house.shadows.get(d.model)
+        joined = house.bench.shadows.get(d.model)
         if number in held and held[number].slot.release == lane.slot.release:
             arms[number] = held[number]
         elif joined is not None and joined[0].slot.release == lane.slot.release:
@@ -67,11 +69,11 @@ def _loaded(house: House, d: Deployment, now: float) -> tuple[dict[int, Loaded],
                 house.blocked.drop(place)
             except runtime.NoMemory as error:  # the incumbent answers its keys meanwhile
                 if house.blocked.put_off(place, error.code, now):
-                    house.event(now, error.code, str(error), d.model, "alarm", number=number)
+                    house.events.report(now, error.code, str(error), d.model, "alarm", number=number)
             except (SyncError, runtime.ModelError) as error:
                 d = _fall(house, d, lane, loading.failure(error), now)
     if d.candidate is None:
-        house.shadows.pop(d.model, None)
+        house.bench.shadows.pop(d.model, None)
     return arms, d
 
 
@@ -93,7 +95,7 @@ def _broken(house: House, d: Deployment, lane: Lane, now: float) -> Failure | No
         return Failure(FailureClass.VERDICT, "guardrail", greedy or reason)
     if counted.p99_ms > lane.slot.manifest.profile.p99_ms:
         return _slow(house, d.model, lane, counted.p99_ms)
-    house.lane_paces.pop((d.model, number), None)
+    house.bench.lane_paces.pop((d.model, number), None)
     return None
 
 
@@ -103,7 +105,7 @@ def _slow(house: House, model: ModelName, lane: Lane, p99_ms: float) -> Failure 
     arm = house.serving.arms(model).get(number)
     if arm is None:
         return None
-    old, new = house.lane_paces.setdefault((model, number), ([], []))
+    old, new = house.bench.lane_paces.setdefault((model, number), ([], []))
     for known, more in zip((old, new), house.serving.beside(model, arm, AT_ONCE), strict=True):
         known += more
         del known[:-PACED]
@@ -122,25 +124,25 @@ def _fall(house: House, d: Deployment, lane: Lane, failure: Failure, now: float)
         verdict = Quarantined(release.artifact, release.manifest, lane.retry, failure.text)
     text = f"release {release.number} fell out of the split, its keys are answered by the incumbent: {failure.text}"
     facts = {**failure.facts, "criterion": failure.code, "number": release.number, "manifest": str(release.manifest)}
-    says = house.happened(now, "arm-fell", text, d.model, "alarm", **facts)
+    says = house.events.happened(now, "arm-fell", text, d.model, "alarm", **facts)
     card = why.of_arm(house, d, lane.slot, failure, now) if verdict is not None else None
     return house.write(slots.fall(d, release.number), verdict, card, says)
 
 
 def shadow(house: House, d: Deployment, now: float) -> bool:
     """An arm needs no shadow: once it is in memory it joins the release that serves. All others go the usual way."""
-    held, order = house.shadows.get(d.model), d.order
+    held, order = house.bench.shadows.get(d.model), d.order
     if order is None or order.mode != "split" or d.candidate is None:
         return trying.shadow(house, d, now)
     if d.serving is None:
         return withdraw(house, d, now)
     if held is None or held[0].slot.release != d.candidate.release or superseded(house, d):
         return trying.shadow(house, d, now)
-    if house.held():
+    if house.guard.held():
         return False
     number = d.candidate.release.number
     text = f"release {number} is proven, an arm beside release {d.serving.release.number}"
-    house.write(slots.join(d, now), says=house.happened(now, "arm-joined", text, d.model, number=number))
+    house.write(slots.join(d, now), says=house.events.happened(now, "arm-joined", text, d.model, number=number))
     return True
 
 
@@ -176,7 +178,7 @@ def reconcile(house: House, d: Deployment, order: ModelOrder, now: float) -> boo
     if begun == d:
         return False
     shares = ", ".join(f"release {lane.slot.release.number} {lane.share / 100:g} %" for lane in lanes)
-    house.write(begun, says=house.happened(now, "split-begun", f"by entity or key: {shares}", d.model))
+    house.write(begun, says=house.events.happened(now, "split-begun", f"by entity or key: {shares}", d.model))
     return True
 
 
@@ -189,7 +191,7 @@ def end(house: House, d: Deployment, order: ModelOrder, now: float, *, may_begin
     if lane is None or arm is None or order.mode != "live" or incumbent is None:
         give_up(house, d, Event.WITHDRAWN, "a newer assignment ends the split", now)
         return True
-    if house.held() or not may_begin:
+    if house.guard.held() or not may_begin:
         return False
     validated = Validated(lane.slot.release.artifact, now, lane.slot.p99_ms)
     return trying.answer(house, slots.crown(d, lane, order), arm, validated, incumbent, now)
@@ -208,7 +210,7 @@ def progress(house: House, d: Deployment) -> tuple[object, ...]:
     """How far a split is, coarsely (by powers of two, and tens of keys): what is worth a new report."""
     if not slots.in_force(d):
         return ()
-    found, _ = house.outcomes.found(d.model)
+    found, _ = house.evidence.outcomes.found(d.model)
     counted = (house.serving.health(d.model, lane.slot.release.number) for lane in d.lanes)
     words = tuple((known.keys // 10, sum(known.losses) // 10) for known in found.values())
     return (*((one.answers.bit_length(), one.errors) for one in counted), *words)
@@ -218,7 +220,7 @@ def report(house: House, d: Deployment) -> SplitReport | None:
     """What the arms in force did; None while none is."""
     if d.serving is None or not slots.in_force(d):
         return None
-    found, full = house.outcomes.found(d.model)
+    found, full = house.evidence.outcomes.found(d.model)
     left = SHARES - sum(lane.share for lane in d.lanes)
     retry = d.order.retry if d.order else 0
     arms = [Lane(d.serving, 0, left, retry), *d.lanes]

@@ -42,7 +42,7 @@ def watch(house: House, d: Deployment, now: float) -> Deployment:
     retry = slots.generation(d, slot)
     verdict = Quarantined(slot.release.artifact, slot.release.manifest, retry, failure.text)
     facts = {**failure.facts, "manifest": str(slot.release.manifest)}
-    says = house.happened(now, failure.code, failure.text, d.model, "alarm", **facts)
+    says = house.events.happened(now, failure.code, failure.text, d.model, "alarm", **facts)
     card = why.of_answering(house, d, slot, failure, now)
     leaving.leave(house, d, slots.drop_serving(d, failure.text, now), verdict, card, says)
     return house.deployments[d.model]

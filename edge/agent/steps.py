@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from edge import health, slots
 from edge.agent import fetching as incoming
 from edge.agent import growing, loading, splitting, standing, trying
-from edge.agent.house import HELD, House
+from edge.agent.house import House
 from edge.agent.leaving import gates_of, give_up, newest, of_incumbent, refuse, reverting, superseded, withdraw
 from edge.artifacts import Rotten
 from edge.lifecycle import AT_REST
@@ -30,6 +30,8 @@ from edge.states import (
 )
 from sync.errors import Damaged
 from sync.messages import ModelOrder
+
+HELD = "a person holds this device (the file `hold` in its folder); what serves goes on"
 
 
 def advance(house: House, d: Deployment, now: float) -> bool:
@@ -60,7 +62,7 @@ def at_rest(house: House, d: Deployment, now: float) -> bool:
             house.serving.forget(d.model)  # nobody waits for it
             return _unbind(house, d)
         house.write(slots.take_off(d, "withdrawn by the assignment", now))
-        house.artifacts.prune(house.kept())  # what it may not run any more it does not keep
+        incoming.prune(house)  # what it may not run any more it does not keep
         return True
     if d.lanes:
         house.write(slots.rejoin(d, now))
@@ -112,7 +114,7 @@ def _unbind(house: House, d: Deployment) -> bool:
     """A model that is off, and answers nothing, hears nothing either."""
     if d.bound is not None:
         house.write(slots.unbind(d))
-        house.bindings_changed()
+        house.outside.bindings_changed()
     return False
 
 
@@ -120,7 +122,7 @@ def _take_up(house: House, d: Deployment, order: ModelOrder, now: float) -> bool
     if not _may_begin(house, d, order, now) or growing.rests(house, d.model, order.manifest, now):
         return False
     text = f"release {order.number} is assigned"
-    offered = house.happened(now, "release-offered", text, d.model, number=order.number)
+    offered = house.events.happened(now, "release-offered", text, d.model, number=order.number)
     house.write(slots.offer(d, order, now), says=offered)
     return True
 
@@ -165,7 +167,7 @@ def staged(house: House, d: Deployment, now: float) -> bool:
     looping = health.looping(d.starts, gates_of(d))
     if looping:
         return refuse(house, d, Failure(FailureClass.VERDICT, "crash-loop", looping), now)
-    if house.held():
+    if house.guard.held():
         return incoming.wait(house, _outlive(house, d), HELD, now + incoming.RETRY)
     if (holder := _holder(house, d, now)) is not None:
         return _wait_for(house, _outlive(house, d), holder, now)
@@ -176,8 +178,8 @@ def staged(house: House, d: Deployment, now: float) -> bool:
         return True
     profile = d.candidate.manifest.profile
     house.write(slots.begin_proving(d, now))
-    request = ProofRequest(opened.model, opened.golden, opened.variant.precision, profile.p99_ms, profile.rss_mb)
-    house.proving[d.model] = opened.variant.blob.plain
+    request = ProofRequest(opened.model, opened.golden, opened.variant.precision, profile.rss_mb)
+    house.bench.proving[d.model] = opened.variant.blob.plain
     house.actions.append(Prove(d.model, opened.variant.blob.plain, request))
     return True
 
@@ -186,7 +188,7 @@ def _wait_for(house: House, d: Deployment, holder: Deployment, now: float) -> bo
     """Whose turn it is is told once, for that may take weeks."""
     text = f"{holder.model} is being proved or tried, one model of a device at a time"
     if d.reason != text:
-        waits = house.happened(now, "waits-its-turn", text, d.model, "notice", holder=str(holder.model))
+        waits = house.events.happened(now, "waits-its-turn", text, d.model, "notice", holder=str(holder.model))
         house.write(replace(d, reason=text), says=waits)
     return False
 
@@ -211,7 +213,7 @@ def take_proof(house: House, d: Deployment, outcome: Proof | Failure, now: float
         if outcome.kind is not FailureClass.VERDICT or not _another(house, d, outcome, now):
             refuse(house, d, outcome, now)
         return
-    proved = house.happened(
+    proved = house.events.happened(
         now, "release-proved", f"golden vectors passed, p99 {outcome.p99_ms:.2f} ms", d.model,
         p99_ms=outcome.p99_ms, rss_mb=outcome.rss_mb, worst=outcome.worst,
     )  # fmt: skip
@@ -247,7 +249,7 @@ def _another(house: House, d: Deployment, failure: Failure, now: float) -> bool:
         return False
     text = f"{tried.precision} does not do here, {variant.precision} is tried: {failure.text}"
     facts = {"criterion": failure.code, "artifact": str(tried.blob.plain)}
-    refused = house.happened(now, "variant-refused", text, d.model, "notice", **facts)
+    refused = house.events.happened(now, "variant-refused", text, d.model, "notice", **facts)
     house.write(slots.unfit(d, variant.blob.plain, now), says=refused)
     return True
 
@@ -258,9 +260,9 @@ def _room(house: House, d: Deployment, proof: Proof) -> Failure | None:
     if d.order is not None and d.order.mode == "split":
         stay += [d.serving, *_arms(d)]
     others = sum(slot.rss_mb for slot in stay if slot is not None)
-    if others + proof.rss_mb <= house.room_mb:
+    if others + proof.rss_mb <= house.guard.room_mb:
         return None
-    text = f"it takes {proof.rss_mb:.0f} MiB, the others {others:.0f}, and {house.room_mb:.0f} are for all models"
+    text = f"it takes {proof.rss_mb:.0f} MiB, the others {others:.0f}, and {house.guard.room_mb:.0f} are for all models"
     return Failure(FailureClass.ENVIRONMENT, "no-room", f"{text}: raise models_mb in edge.toml, or take a model away")
 
 

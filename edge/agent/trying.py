@@ -7,7 +7,7 @@ safe is the core's word in shadow (an order in mode `live`), and in probation th
 from __future__ import annotations
 
 from edge import health, runtime, slots
-from edge.agent import growing, loading, pacing, why
+from edge.agent import fetching, growing, loading, pacing, why
 from edge.agent.house import House
 from edge.agent.leaving import gates_of, give_up, superseded, withdraw
 from edge.health import Pace
@@ -25,19 +25,19 @@ def shadow(house: House, d: Deployment, now: float) -> bool:
         return withdraw(house, d, now)
     if superseded(house, d):
         return make_way(house, d, now)
-    held = house.shadows.get(d.model)
+    held = house.bench.shadows.get(d.model)
     if held is None or held[0].slot.release != d.candidate.release:
         return _load(house, d, now)
     incumbent = house.serving.incumbent(d.model)
     if incumbent is None or d.order.mode != "shadow":
-        if not house.held():
+        if not house.guard.held():
             return answer(house, d, *held, incumbent, now)
         if incumbent is None:
             return False
-    house.trials.open(d.model, held[0], incumbent, gates_of(d), d.order.retry)
+    house.evidence.trials.open(d.model, held[0], incumbent, gates_of(d), d.order.retry)
     if _greedy(house, d, d.candidate, now):
         return True
-    counted = house.trials.health(d.model)
+    counted = house.evidence.trials.health(d.model)
     event, reason = health.judge(counted, gates_of(d))
     if event is Event.DEGRADED:
         give_up(house, d, event, reason, now, Failure(FailureClass.VERDICT, "guardrail", reason))
@@ -63,7 +63,7 @@ def probation(house: House, d: Deployment, now: float, *, commits: bool = True) 
         return True
     if _harmed(house, d, now):
         return True
-    if counted.p99_ms > d.serving.manifest.profile.p99_ms and d.model not in house.warm:
+    if counted.p99_ms > d.serving.manifest.profile.p99_ms and d.model not in house.bench.warm:
         _warm_after_restart(house, d, now)
     slow, text = pacing.slowed(house, d, d.serving, counted, now)
     if slow is Pace.RELEASE:
@@ -71,15 +71,15 @@ def probation(house: House, d: Deployment, now: float, *, commits: bool = True) 
         return True
     if event is None or slow is Pace.UNKNOWN:
         return False
-    if not commits or (paired and house.trials.decision(d.model)[0] is not Decision.SAFE):
+    if not commits or (paired and house.evidence.trials.decision(d.model)[0] is not Decision.SAFE):
         _outlive(house, d, counted.answers)
         return False
-    committed = house.happened(now, "release-committed", reason, d.model, number=d.serving.release.number)
+    committed = house.events.happened(now, "release-committed", reason, d.model, number=d.serving.release.number)
     house.write(slots.mark_good(d, now), says=committed)
     growing.cleared(house, d.model)
-    house.warm.pop(d.model, None)
-    house.trials.close(d.model)
-    house.artifacts.prune(house.kept())
+    house.bench.warm.pop(d.model, None)
+    house.evidence.trials.close(d.model)
+    fetching.prune(house)
     return True
 
 
@@ -92,7 +92,8 @@ def make_way(house: House, d: Deployment, now: float) -> bool:
 def _greedy(house: House, d: Deployment, slot: Slot, now: float) -> bool:
     """The guardrail of memory, before what was counted of the release on trial."""
     if slot.unsoaked and growing.moving(house, d):
-        house.before.pop(d.model, None)  # it is back on trial beside another model's: counted anew once it is alone
+        # It is back on trial beside another model's: counted anew once it is alone.
+        house.bench.before.pop(d.model, None)
         return False
     failure = growing.on_trial(house, d, slot, now)
     if failure is not None:
@@ -109,9 +110,9 @@ def _load(house: House, d: Deployment, now: float) -> bool:
         failure = Failure(FailureClass.VERDICT, "crash-loop", looping)
         give_up(house, d, Event.DEGRADED, looping, now, failure)
         return True
-    house.before[d.model] = house.memory()
+    house.bench.before[d.model] = house.guard.memory()
     try:
-        house.shadows[d.model] = loading.load(house, d.candidate, now)
+        house.bench.shadows[d.model] = loading.load(house, d.candidate, now)
     except runtime.NoMemory as error:
         house.put_off(d.model, error.code, str(error), now)
         return False
@@ -121,7 +122,7 @@ def _load(house: House, d: Deployment, now: float) -> bool:
     house.blocked.drop(d.model)
     if d.order.mode == "shadow" and d.starts == 0 and house.serving.incumbent(d.model) is not None:
         text = f"release {d.candidate.release.number} runs beside the one that answers"
-        house.event(now, "shadow-begun", text, d.model, number=d.candidate.release.number)
+        house.events.report(now, "shadow-begun", text, d.model, number=d.candidate.release.number)
     return True
 
 
@@ -131,12 +132,12 @@ def answer(
     """The candidate answers from now on; who answered stays warm."""
     pacing.begin(house, d.model)
     if incumbent is not None:
-        house.warm[d.model] = incumbent
+        house.bench.warm[d.model] = incumbent
     text = f"release {loaded.slot.release.number} answers, on trial"
-    house.write(slots.begin_trial(d, validated, now), says=house.happened(now, "probation-begun", text, d.model))
-    house.shadows.pop(d.model, None)
+    house.write(slots.begin_trial(d, validated, now), says=house.events.happened(now, "probation-begun", text, d.model))
+    house.bench.shadows.pop(d.model, None)
     house.serving.put(d.model, loaded)
-    house.bindings_changed()
+    house.outside.bindings_changed()
     return True
 
 
@@ -146,15 +147,15 @@ def _beside(house: House, d: Deployment, now: float) -> bool:
     if d.order is None or live is None:
         return False
     if d.order.gates.evidence == "guardrails":
-        if house.trials.report(d.model) is not None:
-            house.trials.close(d.model)  # the pairs have spoken
+        if house.evidence.trials.report(d.model) is not None:
+            house.evidence.trials.close(d.model)  # the pairs have spoken
         return False
-    if d.model not in house.warm:
-        house.warm[d.model] = _warm_again(house, d, now)
-    warm = house.warm[d.model]
+    if d.model not in house.bench.warm:
+        house.bench.warm[d.model] = _warm_again(house, d, now)
+    warm = house.bench.warm[d.model]
     if warm is None:
         return False
-    house.trials.open(d.model, live, warm, d.order.gates, d.order.retry)
+    house.evidence.trials.open(d.model, live, warm, d.order.gates, d.order.retry)
     return True
 
 
@@ -167,20 +168,21 @@ def _warm_again(house: House, d: Deployment, now: float) -> Loaded | None:
     try:
         return loading.load(house, behind[0], now)[0]
     except (SyncError, runtime.ModelError) as error:
-        house.event(now, "no-incumbent", f"nothing to compare with, only guardrails judge: {error}", d.model, "notice")
+        text = f"nothing to compare with, only guardrails judge: {error}"
+        house.events.report(now, "no-incumbent", text, d.model, "notice")
         return None
 
 
 def _warm_after_restart(house: House, d: Deployment, now: float) -> None:
     """Loads the release that shows whether this host is slow; what that takes is not held against the one on trial."""
-    held = house.memory()
-    house.warm[d.model] = _warm_again(house, d, now)
-    house.before[d.model] = house.before.get(d.model, held) + house.memory() - held
+    held = house.guard.memory()
+    house.bench.warm[d.model] = _warm_again(house, d, now)
+    house.bench.before[d.model] = house.bench.before.get(d.model, held) + house.guard.memory() - held
 
 
 def _harmed(house: House, d: Deployment, now: float) -> bool:
-    decision, log_harm, _ = house.trials.decision(d.model)
-    trial = house.trials.report(d.model)
+    decision, log_harm, _ = house.evidence.trials.decision(d.model)
+    trial = house.evidence.trials.report(d.model)
     if decision is not Decision.HARM or trial is None:
         return False
     failure = why.worse(trial, log_harm)

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from functools import partial
 
 from edge import roots
-from edge.agent import gathering, growing, intake, renewing, reporting, resuming, revoking, steps
+from edge.agent import gathering, growing, intake, renewing, reporting, resuming, revoking, steps, trusting
 from edge.agent.house import House
-from edge.agent.news import News
 from edge.agent.reporting import Reporter
 from edge.aside import FOLLOWS
 from edge.database import obstacle
@@ -48,10 +47,10 @@ class Agent:
     def start(self, now: float) -> list[Action]:
         """Serves again what served before, verified anew; resumes what was under way."""
         house = self.house
-        house.root = house.root or house.identity.root
+        house.trust.root = house.trust.root or house.identity.root
         self._attempt(lambda: house.time.learn(float(house.journal.counter("time")), now), now)
-        house.begun = house.time.at(now)
-        return self._walk(house.begun)
+        house.bench.begun = house.time.at(now)
+        return self._walk(house.bench.begun)
 
     def handle(self, happened: Happened, now: float) -> list[Action]:
         """One message, job result or change of the link."""
@@ -79,7 +78,7 @@ class Agent:
             if not obstacle(error):
                 raise
             disk = disk or str(error)
-        line = codec.builtins(self.house.meter.report(self._latest))
+        line = codec.builtins(self.house.line.meter.report(self._latest))
         return {**self._overview, "disk": disk or "works", "line": line}
 
     def _attempt(self, work: Callable[[], object], now: float) -> bool:
@@ -109,11 +108,9 @@ class Agent:
         expired is asked for again."""
         house = self.house
         house.blocked.clear()
-        house.waits.clear()
-        house.news = News(unread=True)
-        house.hunts.clear()
-        if house.untold is not None:
-            house.untold = 0.0
+        house.pieces.waits.clear()
+        house.trust.look_anew()
+        house.events.hurry()
         house.listen(topics.desired(house.identity.tenant, house.identity.device))
 
     def _get_by(self, now: float) -> None:
@@ -147,7 +144,7 @@ class Agent:
                 raise RuntimeError(f"{model} moved {ROUNDS} times at once: {house.deployments[model].phase}")
         gathering.gather(house, now)
         renewing.look_after(house, now)
-        house.tell(now)
+        house.events.hand_over(now)
         self._reporter.tell(house, now)
         if refused:
             self._recovered(now)
@@ -176,21 +173,21 @@ class Agent:
         self._stopped = bool(house.journal.counter("stopped"))
         if self._stopped:
             house.journal.set_counter("stopped", 0)
-        house.root = intake.known_root(house)
+        house.trust.root = trusting.known_root(house)
         self._tell_aside(now)
         envelope = house.journal.assignment()
         if house.journal.put_aside is not None:
             text = f"the journal was unreadable and put aside as {house.journal.put_aside.name}"
-            house.event(now, "journal-unreadable", text, severity="alarm")
+            house.events.report(now, "journal-unreadable", text, severity="alarm")
         if house.outbox.put_aside is not None:
             text = f"the outbox was unreadable and put aside as {house.outbox.put_aside.name}: what it held is not told"
-            house.event(now, "outbox-unreadable", text, severity="alarm")
+            house.events.report(now, "outbox-unreadable", text, severity="alarm")
         if envelope is not None:
             try:
                 house.assignment = intake.read_assignment(house, envelope)
                 house.outbox.alarms_apart = house.assignment.alarms
             except SyncError as error:
-                house.event(now, f"refused-{error.code}", f"stored assignment: {error}", severity="alarm")
+                house.events.report(now, f"refused-{error.code}", f"stored assignment: {error}", severity="alarm")
         gathering.resume(house, now)
 
     def _tell_aside(self, now: float) -> None:
@@ -199,14 +196,16 @@ class Agent:
         for lost in house.journal.aside():
             text = f"{lost.place} {lost.name} of the journal cannot be read and was put aside in it: {lost.reason}"
             text = f"{text}; {FOLLOWS.get(lost.place, 'it counts no more')}"
-            says = house.happened(now, "journal-row-unreadable", text, lost.model, "alarm", table=lost.place)
+            says = house.events.happened(now, "journal-row-unreadable", text, lost.model, "alarm", table=lost.place)
             house.journal.tell_aside(lost.id, says)
 
     def _recovered(self, now: float) -> None:
-        """Tells once, when all that had waited is done, that the disk refused."""
-        disk = self.house.disk
+        """Tells once, when all that had waited is done, that the disk refused. The order is asked for again: of those
+        that came meanwhile the last is kept, and a broker may have said an older one again after the newest."""
+        disk, identity = self.house.disk, self.house.identity
+        self.house.listen(topics.desired(identity.tenant, identity.device))
         text = f"the disk refused for {max(0.0, now - disk.since):.0f} s: {disk.reason}; what had waited is done"
-        if self.house.event(now, "disk-works-again", text, severity="alarm"):
+        if self.house.events.report(now, "disk-works-again", text, severity="alarm"):
             disk.works()
         else:
             disk.refused(OSError("the outbox takes nothing"), now)
@@ -217,50 +216,49 @@ class Agent:
             case Message():
                 intake.take(house, happened, now)
             case Proved(model, artifact, outcome):
-                if house.proving.get(model) == artifact:  # also when nobody waits for it any more
-                    del house.proving[model]
+                if house.bench.proving.get(model) == artifact:  # also when nobody waits for it any more
+                    del house.bench.proving[model]
                 deployment = house.deployments.get(model)
                 candidate = deployment.candidate if deployment else None
                 if deployment and candidate and candidate.release.artifact == artifact:
                     steps.take_proof(house, deployment, outcome, now)
-            case LinkChanged(up, keeps, session, limit, refused):
-                house.keeps, house.session, house.limit = keeps, session, limit
-                if refused:
-                    house.strangers.met(refused, now)
-                self._link(up, now)
+            case LinkChanged():
+                self._link(happened, now)
             case Drifted(model, report):
                 self._drifted(model, report, now)
 
-    def _link(self, up: bool, now: float) -> None:
+    def _link(self, link: LinkChanged, now: float) -> None:
         house = self.house
-        house.link_up = up
-        if not up:
+        house.line.changed(link)
+        if link.refused:
+            house.line.strangers.met(link.refused, now)
+        if not link.up:
             return
         identity = house.identity
         house.listen(
             *topics.device_subscriptions(identity.tenant, identity.device),
-            topics.trust(identity.tenant, roots.next_root(house.root)),
+            topics.trust(identity.tenant, roots.next_root(house.trust.root)),
         )
         for download in house.downloads.values():  # the session may be new: ask again for what is under way
             download.asked.clear()
-        house.news.asked.clear()
+        house.trust.news.asked.clear()
         self._tell_strangers(now)
         self._reporter.session_opened(house, now)
 
     def _tell_strangers(self, now: float) -> None:
         """That somebody stood in the broker's place; the first link after it carries the word."""
-        met = self.house.strangers
+        met = self.house.line.strangers
         if not met.times:
             return
         text = f"what answered in the broker's place was turned away {met.times} times and told nothing: {met.why}"
-        if self.house.event(now, "broker-refused", text, severity="alarm", times=met.times, since=met.since):
+        if self.house.events.report(now, "broker-refused", text, severity="alarm", times=met.times, since=met.since):
             met.told()
 
     def _drifted(self, model: ModelName, report: DriftReport, now: float) -> None:
         """Drift alarms and asks for retraining; it never rolls back: the release before would see the same inputs."""
         text = f"the inputs have changed since the commit: {', '.join(report.streams)}"
         facts = {"windows": report.windows, "statistic": report.statistic, "since": report.since or 0.0}
-        self.house.event(now, "drift-alarm", text, model, "alarm", **facts)
+        self.house.events.report(now, "drift-alarm", text, model, "alarm", **facts)
         self.house.dirty = True
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from edge import slots
-from edge.agent.house import TEXT, House
+from edge.agent.events import TEXT
+from edge.agent.house import House
 from edge.states import Deployment, Failure, FailureClass, Health, Phase, Slot
 from sync.evidence import ALPHA_HARM, ALPHA_SAFE
 from sync.reports import Side, TrialReport, WhyCard
@@ -33,11 +34,11 @@ def worse(trial: TrialReport, log_harm: float) -> Failure:
 
 def card(house: House, d: Deployment, failure: Failure, now: float) -> WhyCard | None:
     """The card of a verdict against the release under way, from what is counted now; None if there is no release."""
-    trial = house.trials.report(d.model)
+    trial = house.evidence.trials.report(d.model)
     new = _new(house, d, trial)
     if new is None:
         return None
-    _, log_harm, log_safe = house.trials.decision(d.model)
+    _, log_harm, log_safe = house.evidence.trials.decision(d.model)
     decides = trial is not None and trial.metric != "guardrails"
     return WhyCard(
         model=d.model,
@@ -57,7 +58,7 @@ def card(house: House, d: Deployment, failure: Failure, now: float) -> WhyCard |
 
 def of_arm(house: House, d: Deployment, slot: Slot, failure: Failure, now: float) -> WhyCard:
     """The card of a verdict against an arm of a split, beside the release that answers its keys from now on."""
-    known, _ = house.outcomes.found(d.model)
+    known, _ = house.evidence.outcomes.found(d.model)
 
     def side(one: Slot, health: Health) -> Side:
         told = known.get(one.release.number)
@@ -81,7 +82,7 @@ def _new(house: House, d: Deployment, trial: TrialReport | None) -> Side | None:
     if slot is None:
         return Side(d.order.number, d.order.manifest) if d.order else None
     served = d.phase in SERVED and _answers(house, slot)
-    health = house.serving.health(d.model) if served else house.trials.health(d.model)
+    health = house.serving.health(d.model) if served else house.evidence.trials.health(d.model)
     return _side(slot, health, trial.right if trial else 0, trial.labels if trial else 0)
 
 

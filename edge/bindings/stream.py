@@ -22,6 +22,7 @@ from edge.buffers import Buffers, Unheard
 from edge.lookups import Lookups
 from edge.serving import Loaded, ModelError, NoModel, Serving
 from edge.states import CLOCK_FLOOR
+from sync.bindings import complaint
 from sync.link import Publish
 from sync.lookups import filled
 from sync.manifest import Manifest
@@ -88,6 +89,7 @@ class Bindings:
         variables are filled by the config of now."""
         spec = manifest.window
         bindings = [filled(one, manifest.variables, self._lookups.config) for one in manifest.bindings]
+        bindings = [one for one in bindings if not complaint(one)]  # of an older agent: one must not cost all others
         self._bound[manifest.model] = tuple(
             Bound(manifest.model, binding, spec, manifest.classes) for binding in bindings if spec is not None
         )

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.runtime import BadInput
-from sync.arrays import DTYPES
+from sync.arrays import DTYPES, text_of
 from sync.features import TensorSpec
 
 Array = npt.NDArray[np.generic]
@@ -107,7 +107,7 @@ def from_list(spec: TensorSpec, data: object) -> Array:
 def to_json(array: Array) -> list[object]:
     """The elements, flat, row-major."""
     if array.dtype.kind == "O":
-        return [_text(element) for element in array.ravel().tolist()]
+        return [text_of(element) for element in array.ravel().tolist()]
     flat: list[object] = array.ravel().tolist()
     return flat
 
@@ -115,7 +115,7 @@ def to_json(array: Array) -> list[object]:
 def to_binary(array: Array) -> bytes:
     """The bytes of a binary tensor."""
     if array.dtype.kind == "O":
-        parts = [_text(element).encode() for element in array.ravel().tolist()]
+        parts = [text_of(element).encode() for element in array.ravel().tolist()]
         return b"".join(struct.pack("<I", len(part)) + part for part in parts)
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
 
@@ -177,7 +177,3 @@ def _unpack_strings(name: str, data: bytes) -> list[str]:
             raise BadInput(f"input {name!r}: a string is not UTF-8") from error
         at += length
     return strings
-
-
-def _text(element: object) -> str:
-    return element.decode(errors="replace") if isinstance(element, bytes) else str(element)

@@ -354,7 +354,8 @@ def test_the_status_screen_has_its_parts_in_order(core: RunningCore) -> None:
     titles = [line for line in lines[1:] if line and not line.startswith(" ")]
     wanted = ["releases", "trust", "last events"]
     assert [t for t in titles if t in wanted] == wanted
-    assert titles[0].startswith("devices: ")
+    assert titles[0] in ("needs you", "nothing needs you")
+    assert titles[1].startswith("devices: ")
     assert not re.search(r"[{}]|None", "\n".join(lines)), "a screen for people, not a document"
     assert any(re.match(r"  timestamp  version \d+ +until 20\d\d-\d\d-\d\d \(\d+ days left\)", line) for line in lines)
 
@@ -482,7 +483,7 @@ CARD = {
 
 def test_a_rollout_says_its_evidence_with_both_thresholds() -> None:
     text = "\n".join(verdicts.rollout_lines(ROLLOUT))
-    assert "m@3  shadow since 1970-01-01 00:00:00" in text
+    assert "m@3  shadow since 1970-01-01 00:00:00Z" in text
     assert "worse in 1, equal in 16, better in 3 of 20 blocks of 20 input windows" in text
     assert "harm   -0.72, decides at 4.61" in text
     assert "safe    0.64, decides at 3.00, at best 37 more blocks" in text
@@ -499,7 +500,7 @@ def test_a_rollout_says_its_evidence_with_both_thresholds() -> None:
 
 def test_a_why_card_says_both_sides_and_who_answers() -> None:
     text = "\n".join(verdicts.why_lines(CARD))
-    assert "w-1 refused m@3 in probation, 1970-01-01 00:00:00\n  worse-than-incumbent: why" in text
+    assert "w-1 refused m@3 in probation, 1970-01-01 00:00:00Z\n  worse-than-incumbent: why" in text
     assert "new: release 3, right in 31.0 %, 300 answers, 2 errors, p99 2.9 ms" in text
     assert "harm    5.93, decides at 4.61" in text
     assert text.endswith("old: none\n  harm    5.93, decides at 4.61\n  nobody answers there now")
@@ -513,7 +514,7 @@ def test_candidates_show_what_refused_them_and_the_way_past() -> None:
     verdict = {"gate": "quality", "outcome": "fail", "text": "accuracy 0.61, wanted 0.9"}
     row = {"id": 4, "model": "m", "accepted": False, "ts": 0.0, "scorecard": card, "verdicts": [verdict]}
     assert verdicts.candidate_lines([row], {}) == [
-        "   4  m  refused   1970-01-01 00:00:00  accuracy 0.610 of 266 rows",
+        "   4  m  refused   1970-01-01 00:00:00Z  accuracy 0.610 of 266 rows",
         "      quality: accuracy 0.61, wanted 0.9",
         "      stage it all the same: `falaj candidate override 4 --reason TEXT`",
     ]
@@ -542,7 +543,7 @@ def test_drift_and_the_reason_are_one_line_a_model() -> None:
     silent = {"report": None, "device": "w-1"}
     retraining = {"m": {"kind": "none", "reason": "140 of 200 labelled samples are here"}, "o": {"reason": "no road"}}
     assert verdicts.learning_lines(retraining, [silent, drifted, odd]) == [
-        "m: drifted: w-2 since 1970-01-01 00:01:00, w-3 since second 1e+300; 140 of 200 labelled samples are here",
+        "m: drifted: w-2 since 1970-01-01 00:01:00Z, w-3 since second 1e+300; 140 of 200 labelled samples are here",
         "o: no road",
     ]
     assert verdicts.learning_lines({}, [silent]) == []
@@ -552,7 +553,10 @@ def test_drift_and_the_reason_are_one_line_a_model() -> None:
     ("row", "line"),
     [
         ({"report": None, "status": ""}, "w  never seen  nothing reported yet"),
-        ({"report": {"models": {}}, "status": "offline"}, "w  offline     no model assigned"),
+        (
+            {"report": {"models": {}}, "status": "offline", "status_ts": 60.0},
+            "w  offline     since 1970-01-01 00:01:00Z; no model assigned",
+        ),
         (
             {"report": {"models": {"m": MODEL}}, "status": "online"},
             "w  online      m: steady, release 2 validated, 7 answers, 1 errors",
@@ -569,6 +573,37 @@ def test_drift_and_the_reason_are_one_line_a_model() -> None:
 )
 def test_a_device_is_one_line(row: dict[str, Any], line: str) -> None:
     assert screens.device_lines([{"device": "w", **row}]) == [line]
+
+
+def test_the_status_screen_begins_with_what_needs_a_person_and_what_to_do() -> None:
+    status = {
+        "tenant": "t", "versions": {"falaj": "1", "protocol": 1}, "trust": {"initialised": False}, "skew": [],
+        "counts": {"devices": 0, "online": 0, "validated": 0}, "sources": {},
+    }  # fmt: skip
+    lists = ("devices", "releases", "rollouts", "rejections", "events")
+    document = {"status": status, "retraining": {}, **dict.fromkeys(lists, ())}
+    gone = {"level": "alarm", "subject": "w-1", "text": "went offline 20 min ago", "next": "Check its power"}
+    waits = {"level": "notice", "subject": "release m 2", "text": "waits", "next": ""}
+    shown = screens.core({**document, "concerns": [gone, waits]}, 0.0)
+    assert shown[1:7] == [
+        "", "needs you", "  ALARM   w-1 went offline 20 min ago", "          Check its power",
+        "  notice  release m 2 waits", "",
+    ]  # fmt: skip
+    assert screens.core({**document, "concerns": []}, 0.0)[1:3] == ["", "nothing needs you"]
+
+
+def test_events_stand_in_columns_whatever_their_codes() -> None:
+    event = {"ts": 0.0, "severity": "info", "source": "core", "code": "short", "model": None, "text": "one"}
+    odd = {**event, "source": "a-device-of-long-name", "code": "worse-than-incumbent", "text": "two"}
+    lines = screens.event_lines([event, odd])
+    assert lines[0].index("one") == lines[1].index("two") and lines[0].startswith("1970-01-01 00:00:00Z  info")
+
+
+@pytest.mark.parametrize("path", [path for path, command in ALL.items() if isinstance(command, click.Group)])
+def test_the_list_of_a_group_cuts_no_sentence_off(path: str) -> None:
+    shown = CliRunner().invoke(falaj, [*path.split(), "--help"], terminal_width=80).output
+    listed = shown.partition("Commands:")[2]
+    assert listed and "..." not in listed
 
 
 def test_trust_that_is_not_set_up_or_has_ended_says_so() -> None:

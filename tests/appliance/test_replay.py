@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -145,17 +146,22 @@ def test_whatever_was_served_is_made_again_to_the_last_bit(data: st.DataObject) 
             assert one.basis.artifact and one.basis.lookups[MACHINES].version > 0
 
 
-@pytest.fixture
-def field(tmp_path: Path) -> Iterator[Field]:
+@contextmanager
+def felt(folder: Path) -> Iterator[Field]:
     """Ten windows of two entities, one of which the table knows."""
-    spec = WindowSpec(4, 4, 1.0, ("x", "y"), 1.5)
-    made = Field(tmp_path, spec)
+    made = Field(folder, WindowSpec(4, 4, 1.0, ("x", "y"), 1.5))
     made.table(3, 2.0)
     chance = np.random.default_rng(3)
     for entity in ("w1", "w9"):
         made.feel(entity, [(float(t), *map(float, chance.normal(size=2))) for t in range(20)])
     yield made
     made.ring.close()
+
+
+@pytest.fixture
+def field(tmp_path: Path) -> Iterator[Field]:
+    with felt(tmp_path) as made:
+        yield made
 
 
 def test_what_a_table_gave_is_remembered_with_its_version_or_as_the_default(field: Field) -> None:

@@ -26,7 +26,7 @@ WHY = {
 @pytest.mark.parametrize(
     "told",
     [
-        pytest.param([screens._event(EVENT)], id="events"),
+        pytest.param(screens.event_lines([EVENT]), id="events"),
         pytest.param([screens.rejection({"origin": HOSTILE, "row": 1, "text": HOSTILE})], id="rows turned away"),
         pytest.param(verdicts.why_lines(WHY), id="why cards"),
     ],

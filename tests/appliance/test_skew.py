@@ -31,12 +31,11 @@ from edge.road import sample
 from sync import golden
 from sync.chunks import describe
 from sync.errors import Damaged
-from sync.features import WindowSpec
 from sync.manifest import Manifest, Variant
 from sync.names import DeviceId, Digest
 from sync.remembered import NO_BASIS, Basis
 from sync.samples import Batch, Sample, seal
-from tests.appliance.test_replay import DEVICE, Field
+from tests.appliance.test_replay import DEVICE, Field, felt
 from tests.core.desk import TwoVerbs
 from tests.core.test_retraining import Learner
 from tests.core.test_samples import MODEL, PROJECT, TENANT, TWO
@@ -49,14 +48,9 @@ from tests.edge import graphs
 
 @pytest.fixture
 def field(tmp_path: Path) -> Iterator[Field]:
-    """Windows of two entities, through real bindings, with a table beside them."""
-    made = Field(tmp_path, WindowSpec(4, 4, 1.0, ("x", "y"), 1.5))
-    made.table(3, 2.0)
-    chance = np.random.default_rng(3)
-    for entity in ("w1", "w9"):
-        made.feel(entity, [(float(t), *map(float, chance.normal(size=2))) for t in range(20)])
-    yield made
-    made.ring.close()
+    """Through real bindings, with a table beside them."""
+    with felt(tmp_path) as made:
+        yield made
 
 
 def samples(field: Field) -> list[Sample]:
@@ -270,7 +264,8 @@ def test_the_number_is_in_metrics_in_status_and_on_the_console(learner: Learner)
     assert metrics.fleet_lines(found["fleet"], found["made_again"]) == [f"{MOTION}@{number}  {said}"]
     status = desk.get("/v1/status")
     assert status["skew"] == found["made_again"]
-    empty = {"releases": (), "rollouts": (), "retraining": {}, "rejections": (), "events": (), "devices": ()}
+    lists = ("concerns", "devices", "releases", "rollouts", "rejections", "events")
+    empty = {"retraining": {}, **dict.fromkeys(lists, ())}
     shown = screens.core({**empty, "status": status}, world.now)
     assert f"  {MOTION}@{number}: 0 of 40 cells differ, of 10 served predictions" in shown
     (release,) = compose(gather(world.catalog, world.now), world.now).releases

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from tuf.api.metadata import Metadata
 
 from appliance.core import owner
 from appliance.core.key_ring import KeyRing
@@ -19,7 +20,8 @@ from core.handoffs import Artifact, Candidate, Score, Scorecard, Verdict
 from core.project import Model, ModelGates, Project, Rollout
 from core.release import publish
 from core.release.layout import Quorum
-from sync import codec, golden, topics
+from core.release.metadata import write
+from sync import codec, golden, roles, topics
 from sync.features import TensorSpec
 from sync.link import Publish
 from sync.messages import DeviceEvent, Record, TrustIndex
@@ -213,3 +215,10 @@ class Estate:
 
     def say(self, topic: str, payload: bytes) -> None:
         self.world.link.publish(Publish(topic, payload, retain=True))
+
+
+def signed(metadata: Metadata[Any], key: bytes) -> bytes:
+    """The file of what somebody made of it, by this key alone (PEM)."""
+    metadata.signatures.clear()
+    metadata.sign(roles.signer(key))
+    return write(metadata)

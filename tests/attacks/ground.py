@@ -17,6 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from appliance import broker as brokers
 from appliance.broker import Broker, BrokerFiles, NoBroker, end_session, uplink_acl, uplink_config, write_access
+from appliance.demo.fleet import free_ports
 from appliance.keys import new_device_keys
 from core.fleet import enrolment
 from core.fleet.enrolment import Pair
@@ -169,12 +170,6 @@ class OldSession:
         self._client.loop_stop()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def start(folder: Path, authority: Pair, server: Pair, now: float) -> Ground:
     """A broker in `folder` with this server certificate, believing `authority`."""
     try:
@@ -188,7 +183,7 @@ def start(folder: Path, authority: Pair, server: Pair, now: float) -> Ground:
     write_private(files.revocations, enrolment.empty_revocations(authority, now))
     place = folder / "broker"
     write_private(place / "acl", uplink_acl(TENANT).encode())
-    broker = Broker(place, "127.0.0.1", free_port(), "a port of the test")
+    broker = Broker(place, "127.0.0.1", free_ports(1)[0], "a port of the test")
     broker.start(uplink_config(place, "127.0.0.1", broker.port, files))
     return Ground(folder, authority, broker, now)
 

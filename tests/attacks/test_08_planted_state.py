@@ -9,7 +9,7 @@ from sync import topics
 from sync.messages import EVENT, DeviceEvent
 from sync.names import Kind
 from tests.attacks.ground import Ground, Session
-from tests.core.world import ONE, START, TENANT, Device, World
+from tests.core.world import ONE, START, TENANT, TWO, Device, World
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -49,7 +49,8 @@ def plant(ground: Ground, device: Device) -> None:
 
 
 def test_08_what_is_planted_is_ignored_told_and_cleared(own_ground: Ground, world: World) -> None:
-    device = world.enrol(ONE)
+    device, other = world.enrol(ONE), world.enrol(TWO)
+    serving = own_ground.session(own_ground.tls(other.certificate, other.keys.signing), TWO)
     plant(own_ground, device)
     before, events = world.catalog.fleet.devices(), len(world.codes())
     core = own_ground.core()
@@ -63,6 +64,10 @@ def test_08_what_is_planted_is_ignored_told_and_cleared(own_ground: Ground, worl
     assert "release-committed" not in world.codes()
     walk(world, core, 3)  # its own clearings come back, and say nothing
     assert len(world.codes()) == events + 4
+    serving.say(topics.up(TENANT, TWO, EVENT), other.record(DeviceEvent("all-well", "x"), 1).payload)
+    walk(world, core, 1)
+    assert world.catalog.fleet.received(TWO, other.epoch, "event") == 1, "a device beside is heard all the while"
+    assert serving.changes == [True] and core.changes == [True]
     own_ground.close_sessions()
 
     late = own_ground.core()

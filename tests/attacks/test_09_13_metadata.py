@@ -68,8 +68,8 @@ def comes_after_all(field: Field, shipped: Shipped) -> None:
     assert committed(field.device, 3)
 
 
-def alarms(field: Field) -> set[str]:
-    return {event.code for event in field.device.events() if event.severity == "alarm"}
+def alarms(field: Field) -> list[str]:
+    return [event.code for event in field.device.events() if event.severity == "alarm"]
 
 
 @pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets", "model.motion", "manifest"])
@@ -77,11 +77,11 @@ def test_09_other_bytes_for_metadata_are_refused(field: Field, role: str) -> Non
     """With the device's own files lost, so that it needs each of them anew."""
     mark = field.device.house.journal.high_water()
     shipped = kept_back(field)
-    shutil.rmtree(field.device.house.trust_folder)
+    shutil.rmtree(field.device.house.trust.folder)
     name = f"{shipped.digest}.manifest" if role == "manifest" else newest(field.core, role)
     field.core.hub.retained[trust(name)] = JUNK
     on_again(field, shipped)
-    assert serves_the_second(field) and alarms(field) == {"refused-untrusted"}
+    assert serves_the_second(field) and alarms(field) == ["refused-untrusted"]
     seen = field.device.house.journal.high_water()
     assert seen == mark if role != "manifest" else all(seen[name] >= version for name, version in mark.items())
     comes_after_all(field, shipped)
@@ -94,7 +94,7 @@ def test_09_other_bytes_for_chunks_are_refused(field: Field) -> None:
             field.core.hub.retained[topic] = JUNK
     on_again(field, shipped)
     assert serves_the_second(field)
-    assert alarms(field) == {"chunk-damaged"}
+    assert len(shipped.sealed) == 2 and alarms(field) == ["chunk-damaged"] * 2, "one of each file, however many chunks"
     comes_after_all(field, shipped)
 
 
@@ -108,10 +108,10 @@ def test_10_older_metadata_is_refused(field: Field, lost: bool) -> None:
         core.hub.retained[trust(name)] = field.before[name]
     core.hub.retained[trust("index")] = codec.encode(TrustIndex(names))
     if lost:
-        shutil.rmtree(device.house.trust_folder)
+        shutil.rmtree(device.house.trust.folder)
     on_again(field, shipped)
     held(field, mark)
-    assert alarms(field) == {"refused-untrusted"}
+    assert alarms(field) == ["refused-untrusted"]
     comes_after_all(field, shipped)
 
 
@@ -139,7 +139,7 @@ def test_10_whoever_wipes_a_device_takes_it_back_a_week_and_no_more(
         for path in device.folder.glob("journal.db*"):
             path.unlink()
     if "trust" in wiped:
-        shutil.rmtree(device.house.trust_folder)
+        shutil.rmtree(device.house.trust.folder)
     if "metadata" in replayed:
         for name in (names := publish.current(field.before)):
             core.hub.retained[trust(name)] = field.before[name]
@@ -148,8 +148,8 @@ def test_10_whoever_wipes_a_device_takes_it_back_a_week_and_no_more(
     device.now += days * DAY
     device.boot().settle(12, ask=0)
     assert device.answering == answers
-    if answers != 1:
-        assert alarms(field) == {"refused-untrusted"}
+    if answers != 1:  # with the journal there the order is refused as well: two documents, one event each
+        assert alarms(field) == ["refused-untrusted"] * (1 if "journal" in wiped else 2)
 
 
 def test_11_while_time_stands_still_nothing_is_installed(field: Field) -> None:
@@ -162,7 +162,7 @@ def test_11_while_time_stands_still_nothing_is_installed(field: Field) -> None:
     on_again(field, shipped)
     held(field, mark)
     assert "expired" in device.reported().models[MODEL].reason
-    assert alarms(field) == {"trust-expired"} and device.codes().count("trust-expired") == 1
+    assert alarms(field) == ["trust-expired"]
     comes_after_all(field, shipped)
 
 
@@ -176,5 +176,5 @@ def test_13_files_of_different_days_are_refused(field: Field, role: str) -> None
     field.core.hub.retained[trust(name)] = field.before[old]
     on_again(field, shipped)
     held(field, mark)
-    assert alarms(field) == {"refused-untrusted"}
+    assert alarms(field) == ["refused-untrusted"]
     comes_after_all(field, shipped)

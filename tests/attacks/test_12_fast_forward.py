@@ -4,17 +4,14 @@ can follow. Recovered from by the commands alone, without touching a device."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, Timestamp
 
 from appliance.core import owner
 from core.orders import OnlineRole
-from core.release.metadata import write
-from sync import roles
 from sync.names import LAST
-from tests.attacks.estate import Estate
+from tests.attacks.estate import Estate, signed
 from tests.core.world import MODEL
 
 BOXES = ("press-1", "press-2")
@@ -49,12 +46,6 @@ def counted_up(estate: Estate, *stolen: OnlineRole) -> dict[str, bytes]:
         timestamp.signed.snapshot_meta = MetaFile.from_data(LAST, data, ["sha256"])
     timestamp.signed.version = LAST
     return forged | {"timestamp.json": signed(timestamp, estate.stolen("timestamp"))}
-
-
-def signed(metadata: Metadata[Any], key: bytes) -> bytes:
-    metadata.signatures.clear()
-    metadata.sign(roles.signer(key))
-    return write(metadata)
 
 
 STOLEN: list[tuple[OnlineRole, ...]] = [("timestamp",), ("snapshot", "timestamp")]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.agent.intake import TRUST_BYTES, TRUST_FILES
+from edge.agent.trusting import TRUST_BYTES, TRUST_FILES
 from edge.roots import TRUST_FILE_LIMIT
 from edge.states import Listen
 from sync import topics
@@ -83,10 +83,11 @@ def test_14_metadata_beyond_every_limit_is_not_held(field: Field, core: Core) ->
     device = field.device
     before = device.house.journal.high_water()
     say(field, topics.trust(TENANT, TrustFile("9.snapshot.json")), b"{" + b" " * TRUST_FILE_LIMIT)
-    assert device.codes() == ["refused-untrusted"] and "9.snapshot.json" not in device.house.files
+    assert device.codes() == ["refused-untrusted"] and "9.snapshot.json" not in device.house.trust.files
     for n in range(TRUST_FILES + FLOOD):
         say(field, topics.trust(TENANT, TrustFile(f"{n}.x.json")), b"y" * 20_000)
-        assert sum(map(len, device.house.files.values())) <= TRUST_BYTES and len(device.house.files) <= TRUST_FILES
+        files = device.house.trust.files
+        assert sum(map(len, files.values())) <= TRUST_BYTES and len(files) <= TRUST_FILES
     assert set(device.codes()) == {"refused-untrusted"} and device.house.journal.high_water() == before
     assert device.answering == 2
 

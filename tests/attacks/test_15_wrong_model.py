@@ -3,6 +3,7 @@ one that its owner signed for another name, tenant, kind of device, agent or sch
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ def test_15_a_release_of_another_model_does_not_pass_under_this_name(field: Fiel
     ids=["class", "one of two labels", "agent"],
 )
 def test_15_a_release_for_other_devices_or_newer_agents_is_refused(field: Field, requires: Requires) -> None:
-    field.device.house.labels = frozenset({"class=watch"})
+    field.device.house.box = replace(field.device.house.box, labels=frozenset({"class=watch"}))
     sent(field, field.signed_as(field.core.ship(3), requires=requires), "wrong-device", known=True)
 
 
@@ -60,7 +61,7 @@ def test_15_the_core_cannot_say_what_a_device_is(field: Field) -> None:
     """Labels are the device's own settings, and what it joined as; nothing in an assignment changes them."""
     wanted = field.signed_as(field.core.ship(3), requires=Requires(labels=("class=watch",)))
     sent(field, wanted, "wrong-device", known=True)
-    field.device.house.labels = frozenset({"class=watch"})
+    field.device.house.box = replace(field.device.house.box, labels=frozenset({"class=watch"}))
     field.core.assign(wanted, field.device.identity, retry=1)
     field.device.settle(8, ask=0)
     assert committed(field.device, 3), "the same release, on a device that it was signed for"

@@ -91,13 +91,13 @@ SPOILT = [a_link, an_absolute_link_to_a_device, a_pipe, a_folder, an_endless_fil
 def test_16_at_the_device_only_plain_files_of_their_size_are_read(
     field: Field, name: str, spoil: Callable[[Field, Path], None]
 ) -> None:
-    before, happened = dict(field.box.house.deployments), list(field.box.house.recent)
+    before, happened = dict(field.box.house.deployments), list(field.box.house.events.recent)
     field.file(name).unlink()
     spoil(field, field.file(name))
     done = field.box.visit(field.stick)
     assert name in done.refused and name in done.lacking
     assert field.box.house.deployments == before
-    assert list(field.box.house.recent) == happened, (
+    assert list(field.box.house.events.recent) == happened, (
         "the command did not open it, so no walker saw it: its screen tells of it"
     )
 
@@ -156,7 +156,7 @@ def forged(words: list[Word], key: bytes, device: DeviceId = VICTIM) -> bytes:
 
 def test_16_an_acknowledgement_that_the_core_never_gave_deletes_nothing(field: Field) -> None:
     box = field.box
-    box.house.event(box.house.time.at(box.clock), "test-word", "the core must hear this")
+    box.house.events.report(box.house.time.at(box.clock), "test-word", "the core must hear this")
     waiting = box.house.outbox.pending()
     word = Word("ack/event", _raw(Ack(1, 10_000)))
     for told, key in enumerate((roles.new_signing_key(), box.house.identity.signing_key), start=1):

@@ -87,7 +87,7 @@ def test_17_words_of_which_a_part_was_withheld_are_not_acknowledged(
     stick.mkdir()
     core.trip(stick, FAR)
     for i in range(4):
-        box.house.event(box.house.time.at(box.clock), f"word-{i}", "one of four")
+        box.house.events.report(box.house.time.at(box.clock), f"word-{i}", "one of four")
     box.visit(stick)
     place = stick / "falaj" / "1" / DEFAULT_TENANT / "d" / FAR / "up"
     own = box.house.identity

@@ -113,7 +113,7 @@ def test_20_metadata_that_has_expired_is_told_for_no_revocation_is_heard_by_it(f
 
 def test_20_a_disk_that_refuses_just_then_only_delays_the_revocation(field: Field) -> None:
     """Whoever can fill the disk must not be able to keep a revocation from being read."""
-    place = field.device.house.trust_folder
+    place = field.device.house.trust.folder
     shutil.rmtree(place)
     place.write_bytes(b"no folder can be made here")
     field.revoke(3)

@@ -18,7 +18,7 @@ from core.catalog.fleet import ACTIVE
 from core.console.facts import gather
 from core.console.pages import compose
 from core.fleet.floods import Floods
-from edge.agent.intake import TRUST_BYTES, TRUST_FILES
+from edge.agent.trusting import TRUST_BYTES, TRUST_FILES
 from edge.roots import TRUST_FILE_LIMIT
 from sync import codec, roles, topics
 from sync.link import Message
@@ -142,8 +142,9 @@ def test_24_nothing_a_broker_can_send_stops_the_agent(field: Field, count: int) 
             told |= set(device.codes())
             device.acknowledge(10**6)
     assert resident() - before < GROWTH
-    assert len(device.house.files) <= TRUST_FILES and sum(map(len, device.house.files.values())) <= TRUST_BYTES
-    assert max(map(len, device.house.files.values()), default=0) <= TRUST_FILE_LIMIT
+    files = device.house.trust.files
+    assert len(files) <= TRUST_FILES and sum(map(len, files.values())) <= TRUST_BYTES
+    assert max(map(len, files.values()), default=0) <= TRUST_FILE_LIMIT
     assert committed(device, 2), "it serves what it served"
     assert {"refused-untrusted", "refused-malformed"} <= told | set(device.codes())
 
@@ -168,7 +169,8 @@ def test_24_trust_files_without_end_are_not_kept(field: Field) -> None:
         payload = large if n % 64 == 0 else b"{}"
         message = Message(f"{root}/trust/{n}.made-up.json", payload, 1, retained=True)
         device.carry_out(device.agent.handle(message, device.now))
-        assert len(device.house.files) <= TRUST_FILES and sum(map(len, device.house.files.values())) <= TRUST_BYTES
+        files = device.house.trust.files
+        assert len(files) <= TRUST_FILES and sum(map(len, files.values())) <= TRUST_BYTES
     assert committed(device, 2) and "refused-untrusted" in device.codes()
 
 

@@ -20,14 +20,14 @@ from appliance.core.key_ring import KeyRing
 from core.fleet import enrolment
 from core.orders import OnlineRole, Revoke
 from core.release import metadata
-from core.release.metadata import newest, newest_root, write
+from core.release.metadata import newest, newest_root
 from sync import codec, roles, sealing, topics
 from sync.errors import Damaged
 from sync.link import Message
 from sync.manifest import role_of, target_path
 from sync.messages import ASSIGNMENT_TYPE, REPORTED_TYPE, Assignment, Reported
 from sync.names import DEFAULT_TENANT, DeviceId, Digest
-from tests.attacks.estate import Estate, Holders
+from tests.attacks.estate import Estate, Holders, signed
 from tests.core.world import MODEL
 
 BOXES = ("press-1", "press-2")
@@ -105,14 +105,14 @@ class Scene:
         snapshot: Metadata[Snapshot] = newest(files, "snapshot", Snapshot)
         snapshot.signed.version += 1
         snapshot.signed.meta[f"{role_of(MODEL)}.json"] = MetaFile(role.signed.version)
-        data = _signed(snapshot, stolen.get("snapshot", own))
+        data = signed(snapshot, stolen.get("snapshot", own))
         timestamp.signed.version += 1
         timestamp.signed.snapshot_meta = MetaFile.from_data(snapshot.signed.version, data, ["sha256"])
         return {
-            f"{role.signed.version}.{role_of(MODEL)}.json": _signed(role, stolen.get("release", own)),
+            f"{role.signed.version}.{role_of(MODEL)}.json": signed(role, stolen.get("release", own)),
             f"{snapshot.signed.version}.snapshot.json": data,
             f"{hashlib.sha256(self.manifest).hexdigest()}.manifest": self.manifest,
-            "timestamp.json": _signed(timestamp, stolen.get("timestamp", own)),
+            "timestamp.json": signed(timestamp, stolen.get("timestamp", own)),
         }
 
     def order(self, key: bytes, envelope: bytes | None = None, name: str = "press-1", **changes: Any) -> None:
@@ -170,7 +170,7 @@ def test_25_one_of_three_root_keys_changes_no_root(scene: Scene) -> None:
     for role in ("root", "targets"):
         root.signed.roles[role].keyids[:], root.signed.roles[role].threshold = [thief.public_key.keyid], 1
     root.signed.keys[thief.public_key.keyid] = thief.public_key
-    estate.plant({f"{root.signed.version}.root.json": _signed(root, (scene.folder("amal") / "amal.key").read_bytes())})
+    estate.plant({f"{root.signed.version}.root.json": signed(root, (scene.folder("amal") / "amal.key").read_bytes())})
     scene.unmoved("refused-untrusted")
     KeyRing(scene.folder("badr")).make("amal2", "amal, again")
     owner.rotate(estate.api, scene.folder("badr"), "amal", "amal2", "badr", estate.world.now)
@@ -258,9 +258,3 @@ def _report_as(estate: Estate, name: str, key: bytes) -> None:
 def _slots(estate: Estate, name: str) -> list[Any]:
     d = estate.box(name).agent.house.deployments[MODEL]
     return [slot for slot in (d.serving, d.candidate, *d.previous) if slot is not None]
-
-
-def _signed(document: Metadata[Any], key: bytes) -> bytes:
-    document.signatures.clear()
-    document.sign(roles.signer(key))
-    return write(document)

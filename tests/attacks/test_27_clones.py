@@ -8,7 +8,7 @@ from core import orders
 from sync import topics
 from sync.messages import EVENT, DeviceEvent
 from tests.attacks.ground import Ground, Session, greet, obey
-from tests.core.world import ONE, TENANT, Device, World
+from tests.core.world import ONE, TENANT, TWO, Device, World
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -27,9 +27,10 @@ def report(core: Session, world: World, ground: Ground, device: Device, boot: st
 
 
 def test_27_two_boxes_with_one_identity_are_both_stopped(own_ground: Ground, world: World) -> None:
-    device = world.enrol(ONE)
+    device, other = world.enrol(ONE), world.enrol(TWO)
     core = own_ground.core()
-    core.listen(topics.reported(TENANT, ONE), topics.up(TENANT, ONE, EVENT))
+    core.listen(topics.reported(TENANT, ONE), topics.up(TENANT, ONE, EVENT), topics.up(TENANT, TWO, EVENT))
+    serving = own_ground.session(own_ground.tls(other.certificate, other.keys.signing), TWO)
     report(core, world, own_ground, device, "the box", 7)
     assert "device-cloned" not in world.codes()
     report(core, world, own_ground, device, "its copy", 7)
@@ -46,6 +47,10 @@ def test_27_two_boxes_with_one_identity_are_both_stopped(own_ground: Ground, wor
     assert len(core.heard) == said and "Not authorized" in late.refused[-1]
     world.hear(device.report(boot="the box", seq=8))
     assert world.codes()[-1] == "refused-barred"
+    serving.say(topics.up(TENANT, TWO, EVENT), other.record(DeviceEvent("all-well", "x"), 1).payload)
+    eventually(lambda: len(core.heard) > said, "the word of a device beside them")
+    world.hear(core.heard[-1])
+    assert world.catalog.fleet.received(TWO, other.epoch, "event") == 1 and serving.changes == [True]
 
 
 def test_27_a_new_box_under_the_name_is_heard_and_neither_of_the_two(own_ground: Ground, world: World) -> None:

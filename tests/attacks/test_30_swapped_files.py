@@ -35,7 +35,8 @@ def rewrite(field: Field, deployment: Deployment) -> None:
 
 
 def told(field: Field) -> Counter[str]:
-    """Alarms since release 2 was committed, by code; ticking on adds none."""
+    """Alarms since release 2 was committed, by code; ticking on adds none. There are two, once each: why the release
+    was given up (with its why card), and `load-failed`, that it answers no more."""
     device = field.device
     found = Counter(event.code for event in device.events() if event.severity == "alarm")
     device.settle(20, ask=0)

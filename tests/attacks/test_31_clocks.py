@@ -116,5 +116,5 @@ def test_31_another_director_may_count_time_anew(core: Core, device: Device) -> 
     device.settle(2)
     assert device.house.clock_is_off(device.now)
     assert isinstance(device.house.assignment, Assignment)
-    device.house.journal.adopt(device.house.root, device.house.journal.high_water(), orders_void=True)
+    device.house.journal.adopt(device.house.trust.root, device.house.journal.high_water(), orders_void=True)
     assert not device.house.clock_is_off(device.now) and device.state.model == MODEL

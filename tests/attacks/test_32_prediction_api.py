@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from appliance.api import UnixConnection
+from appliance.demo.fleet import free_ports
 from appliance.edge.doors import TOKEN, Doors
 from appliance.keys import KeyUnsafe
 from appliance.settings import BadSettings, EdgeSettings, Network, convert
@@ -22,7 +23,6 @@ from edge.http.doorkeeper import KNOWN, WRONG, Doorkeeper
 from edge.http.server import HttpServer
 from edge.http.wire import Request, Response
 from sync.durable import write_private
-from tests.attacks.ground import free_port
 from tests.core.world import TENANT
 
 NOW = time.time()  # TLS libraries read the machine's clock
@@ -45,7 +45,7 @@ def doors(tmp_path: Path, told: Told) -> Iterator[Doors]:
     pair = enrolment.issue_server(AUTHORITY, ("127.0.0.1",), NOW)
     write_private(tmp_path / "http.pem", pair.certificate)
     write_private(tmp_path / "http.key", pair.key)
-    ports = free_port(), free_port()
+    ports = free_ports(2)
     network = Network(listen="0.0.0.0", port=ports[1], certificate="http.pem", key="http.key")
     settings = EdgeSettings(http_port=ports[0], network=network)
     made = Doors(settings, tmp_path, echo, None, lambda code, text: told.append((code, text)))
@@ -76,7 +76,7 @@ def ask(peer: http.client.HTTPConnection, token: str = "", *, keep: bool = False
 
 
 def test_32_by_default_nothing_but_loopback_is_bound(tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     made = Doors(EdgeSettings(http_port=port), tmp_path, echo, None, lambda code, text: None)
     made.start()
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]

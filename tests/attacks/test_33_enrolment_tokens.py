@@ -53,15 +53,18 @@ def test_33_an_old_token_admits_nobody(world: World, client: FlaskClient) -> Non
     token = world.token(ONE, minutes=1)
     world.now += 61
     assert ask(client, token)[0] == 403
-    assert world.catalog.fleet.devices() == []
+    assert world.catalog.fleet.devices() == [] and world.codes().count("enrolment-refused") == 1
 
 
 def test_33_a_token_is_for_its_device_and_tenant(world: World, client: FlaskClient) -> None:
     token = world.token(ONE)
     world.token(TWO)
     assert ask(client, token, device=TWO)[0] == 403
+    assert world.codes().count("enrolment-refused") == 1
     assert ask(client, token, tenant="other")[0] == 403
+    assert world.codes().count("enrolment-refused") == 2, "one for each"
     assert world.catalog.fleet.devices() == []
+    assert ask(client, token)[0] == 200, "whose it is, is let in"
 
 
 def test_33_guessing_teaches_nothing_and_burns_nothing(world: World, client: FlaskClient) -> None:

@@ -80,7 +80,7 @@ def add_device(catalog: Catalog, name: str, models: dict[ModelName, ModelReport]
     device = DeviceId(name)
     catalog.fleet.put_device(device, 1, b"c", b"s" * 32, b"k" * 32, NOW - 86_400)
     catalog.fleet.put_status(device, Status(state, NOW, "b", 1), NOW - 3600)
-    report = Reported(TENANT, device, 1, 1, NOW, "b", 1, models, agent="0.1.0", key_protection="tpm2")
+    report = Reported(TENANT, device, 1, 1, NOW, "b", 1, models, agent="0.1.0")
     catalog.fleet.put_report(report, b"{}", NOW - 20)
 
 

@@ -120,6 +120,17 @@ def test_status_has_what_of_the_core_itself_fails(client: FlaskClient, catalog: 
     assert get(client, "/v1/status")["failing"] == [{"part": "certificates", "since": NOW, "text": "no key"}]
 
 
+def test_what_needs_a_person_is_what_the_page_opens_with(client: FlaskClient, catalog: Catalog) -> None:
+    fill(catalog)
+    catalog.failing.put({"certificates": "no key"}, NOW)
+    found = get(client, "/v1/concerns")["concerns"]
+    assert found[0] == {
+        "level": "alarm", "subject": "the core, certificates", "text": "began to fail just now: no key", "next": "",
+        "why": None,
+    }  # fmt: skip
+    assert [one["level"] for one in found] == sorted(one["level"] for one in found), "alarms first"
+
+
 def test_devices_say_what_they_report_and_what_is_wanted(client: FlaskClient, catalog: Catalog) -> None:
     fill(catalog)
     (device,) = get(client, "/v1/devices")["devices"]

@@ -159,7 +159,7 @@ def test_the_fleet_is_shown_with_what_each_device_validated(operator: FlaskClien
     text = words(html)
     assert f"3 {release(3).manifest[:10]} 2 h ago , p99 2.5 ms" in text.replace("ago,", "ago ,")
     assert "12\u202f408" in text
-    assert "keys in TPM" in text
+    assert "keys unprotected" in text
     assert "0.1.0" in text
     assert '<time datetime="2027-01-15T07:59:40Z"' in html
     assert "1 of 2 online" in text

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from core.release import export as ex
+from core.release.graphs import open_session
 from core.training.networks import build
 from core.training.recipes import network_for
 from sync.features import WindowSpec
@@ -69,13 +70,19 @@ def test_a_temperature_divides_the_scores_and_changes_no_class(fitted: Fitted, b
     assert [node.op_type for node in onnx.load_model_from_string(hot).graph.node][-2:] == ["Div", "Softmax"]
 
 
-def test_a_lookup_may_be_called_as_the_temperature(fitted: Fitted, bare: bytes) -> None:
-    lookups = [Lookup(LookupName("temperature"), (LookupColumn("y"),), 60.0)]
-    graph = ex.assemble(bare, fitted.mean, fitted.deviation, {}, lookups, 2.5)
-    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+@pytest.mark.parametrize("exporter", [ex.export_dynamo, ex.export_legacy])
+def test_a_lookup_may_bear_the_name_of_any_value_in_the_graph(fitted: Fitted, exporter: ex.Exporter) -> None:
+    """What exporters call their values nobody can know who names a lookup."""
+    bare = ex.export_bare(fitted.network, WINDOW, CLASSES, (exporter,))
+    inner = {name for node in onnx.load_model_from_string(bare).graph.node for name in (node.name, *node.output)}
+    parts = {part for name in inner for part in name.strip("/").lower().replace("_", "-").replace("/", ".").split(".")}
+    ours = {"temperature", "lookup", "network", "row", "rows", "scores", "mean", "linear", "view", "centre", "join"}
     x = ex.generated_windows(fitted, WINDOW, 5, np.random.default_rng(1), beside=1)
-    given = session.run([ex.OUTPUT], ex.feeds(session, x))[0]
-    np.testing.assert_allclose(given, ex.reference(fitted, x, 2.5), atol=1e-5)
+    for name in sorted(ours | {part for part in parts - {ex.INPUT, ex.OUTPUT} if LookupName.shape.fullmatch(part)}):
+        lookups = [Lookup(LookupName(name), (LookupColumn("y"),), 60.0)]
+        session = open_session(ex.assemble(bare, fitted.mean, fitted.deviation, {}, lookups, 2.5))
+        given = session.run([ex.OUTPUT], ex.feeds(session, x))[0]
+        np.testing.assert_allclose(given, ex.reference(fitted, x, 2.5), atol=1e-5, err_msg=name)
 
 
 def test_the_graph_has_the_promised_face(fitted: Fitted, bare: bytes) -> None:

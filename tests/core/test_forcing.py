@@ -142,6 +142,17 @@ def test_forcing_that_makes_no_sense_is_refused(fleet: Fleet) -> None:
     assert "never comes back" in refused(world, force(number), "not-approved").hint
 
 
+def test_what_serves_everywhere_can_be_forced_where_another_was_ordered(fleet: Fleet) -> None:
+    """Somebody who takes an order back must not be told that there is nothing to do, and see it carried out."""
+    world, (number, _) = fleet.world, fleet.old
+    new = world.release(b"new")
+    world.must(force(new[0]))
+    again = world.order(force(number))
+    assert again.ok, again
+    wanted = [world.catalog.fleet.wanted(row.device) for row in world.catalog.fleet.devices()]
+    assert {one.number for models in wanted for one in models} == {number}
+
+
 def test_a_forced_release_must_be_able_to_decide_too(fleet: Fleet) -> None:
     bad, _ = turned_back(fleet)
     fleet.world.must(orders.ApplyProject(project=paired(margin=0.0), folder=str(fleet.world.folder)))

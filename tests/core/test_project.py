@@ -293,6 +293,12 @@ def test_what_does_not_fit_is_told_with_its_place(made: Project, says: str) -> N
     assert len(found) == 1 and says in found[0], found
 
 
+@pytest.mark.parametrize("name", ["window", "probabilities", "config", "x"])
+def test_a_lookup_is_not_called_as_the_graph_calls_its_own(name: str) -> None:
+    place = f"lookups.{name}: graph inputs, outputs"
+    assert [text for text in problems(with_lookups(name=name)) if text.startswith(place)], name
+
+
 @pytest.mark.parametrize("words", ["{line}", "{place}"])
 def test_a_word_in_a_binding_must_be_declared(words: str) -> None:
     made = with_lookups()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,6 @@ class Device:
     keys: DeviceKeys
     certificate: bytes
     seq: int = 0
-    numbers: dict[str, int] = field(default_factory=dict)
 
     def report(self, models: dict[ModelName, ModelReport] | None = None, *, at: float = START, **other: Any) -> Message:
         """Its next `reported`, signed; `other` fields lie."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.edge.device import Device, serving_device
 from tests.edge.stage import Stage, new_stage
 from tests.edge.tuf_cases import Scene
 from tests.edge.world import Core
+from tests.faults.small_disk import SmallDisk, small_disk
 
 
 @pytest.fixture
@@ -27,6 +29,13 @@ def device(core: Core, ram: Path) -> Device:
 @pytest.fixture(scope="module")
 def stage(shared_ram: Path) -> Stage:
     return new_stage(shared_ram / "stage")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """Half a MiB."""
+    with small_disk(tmp_path / "disk", 512) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ import numpy as np
 
 from edge import proving, runtime
 from edge.agent import Agent, House, Identity
+from edge.agent.news import Trust
+from edge.agent.ports import Box, Evidence, Guarded
 from edge.answers import conclude
 from edge.artifacts import Artifacts
 from edge.journal import Journal
@@ -66,14 +68,15 @@ class Device:
         journal = self.journal_kind(self.folder / "journal.db")
         self.house = House(
             identity=self.identity, journal=journal, artifacts=self.artifacts_kind(self.folder / "artifacts"),
-            outbox=self.outbox_kind(self.folder / "outbox.db", EPOCH, boot), trust_folder=self.folder / "trust",
-            serving=Serving(clock=self.clock or (lambda: self.spent)), cpu_flags=self.flags, boot=boot,
-            agent_version="0",
+            outbox=self.outbox_kind(self.folder / "outbox.db", EPOCH, boot), trust=Trust(self.folder / "trust"),
+            serving=Serving(clock=self.clock or (lambda: self.spent)), box=Box(boot, "0", self.flags),
             deployments=journal.deployments(),
-            trials=Trials(Kept(self.folder / "trials", TENANT, bytes(32), "trial", token_bytes, self._complain)),
-            outcomes=Outcomes(Kept(self.folder / "splits", TENANT, bytes(32), "split", token_bytes, self._complain)),
+            evidence=Evidence(
+                Trials(Kept(self.folder / "trials", TENANT, bytes(32), "trial", token_bytes, self._complain)),
+                Outcomes(Kept(self.folder / "splits", TENANT, bytes(32), "split", token_bytes, self._complain)),
+            ),
+            guard=Guarded(crashed=self.found, held=lambda: self.held),
         )  # fmt: skip
-        self.house.crashed, self.house.held = self.found, lambda: self.held
         self.agent = Agent(self.house)
         self.jobs.clear()
         self.link: LoopbackLink = self.core.hub.connect(DEVICE)
@@ -153,9 +156,9 @@ class Device:
         value, _ = conclude(answer.outputs, CLASSES)
         number, ts = f"{entity}-{self.felt}", float(self.felt)
         said = Prediction(number, MODEL, ts, "ok", value, release=answer.release.number, entity=entity)
-        self.house.trials.see(said, np.full((1, 1), index, np.float32))
+        self.house.evidence.trials.see(said, np.full((1, 1), index, np.float32))
         if label is not None:
-            self.house.trials.label(number, label)
+            self.house.evidence.trials.label(number, label)
         return said
 
     def _complain(self, code: str, text: str) -> None:

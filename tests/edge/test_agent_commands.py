@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from edge.agent.ports import Outside
 from edge.states import Answered
 from sync import codec, roles, topics
 from sync.commands import ANSWER, COMMAND_TYPE, LIFE, PART, PARTS, PAUSE, AnswerPart, Ask, AskPredictions, Command
@@ -35,7 +36,7 @@ def answering(device: Device, file: bytes | str) -> list[Ask]:
         asked.append(ask)
         return file if isinstance(file, str) else Answered(file, "told")
 
-    device.house.answer = answer
+    device.house.outside = Outside(answer=answer)
     return asked
 
 
@@ -91,7 +92,7 @@ def test_a_number_that_no_file_holds_is_no_question(core: Core, device: Device, 
 
 
 def test_whoever_answers_is_told_the_number_of_the_question(core: Core, device: Device) -> None:
-    device.house.answer = lambda ask, seq, now: Answered(str(seq).encode(), "told")
+    device.house.outside = Outside(answer=lambda ask, seq, now: Answered(str(seq).encode(), "told"))
     say(core, device, 7)
     assert [base64.b64decode(one.content) for one in parts(device)] == [b"7"]
 

@@ -16,7 +16,7 @@ from edge.agent.disk import LONGEST, Disk
 from edge.journal import Journal
 from edge.states import Phase
 from sync import codec, topics
-from sync.link import Publish
+from sync.link import Message, Publish
 from sync.messages import Status
 from tests.edge.device import Device, committed
 from tests.edge.refusal import Refusal
@@ -124,6 +124,25 @@ def test_a_session_that_opened_while_the_disk_refused_is_announced_afterwards(st
     device.now += LONGEST
     device.settle(1)
     assert codec.decode(Status, stage.core.hub.retained[status]).state == "online"
+
+
+def test_an_order_said_again_while_the_disk_refuses_displaces_no_newer_one(stage: Stage, ram: Path) -> None:
+    """A broker delivers at least once, and what it says again may come after what it said last."""
+    device, refusal = stage.device(ram / "d"), Refusal()
+    device.journal_kind = refusal.journal()
+    device.boot()
+    stage.core.assign(stage.shipped[1], device.identity)
+    device.settle(12, ask=2)
+    place = topics.desired(TENANT, DEVICE)
+    older = stage.core.hub.retained[place]
+    refusal.now = True
+    stage.core.assign(stage.shipped[2], device.identity)
+    always_answered(device, 2)
+    device.carry_out(device.agent.handle(Message(place, older), device.now))
+    refusal.heal()
+    device.now += LONGEST
+    device.settle(12, ask=2)
+    assert committed(device, 2)
 
 
 @pytest.mark.parametrize("how", ["full", "read-only"])

@@ -41,9 +41,9 @@ class Patient(Device):
 
     def reads(self, seconds: float, step: float = TICK) -> bool:
         """Whether it reads the files that it has in this time; its folder is taken away for that."""
-        shutil.rmtree(self.house.trust_folder, ignore_errors=True)
+        shutil.rmtree(self.house.trust.folder, ignore_errors=True)
         self.wait(seconds, step)
-        return self.house.trust_folder.exists()
+        return self.house.trust.folder.exists()
 
 
 @pytest.fixture
@@ -67,10 +67,10 @@ def withhold(core: Core, device: Patient, shipped: Shipped) -> str:
     """The broker does not have the file that lists the newest release; the device is told to fetch it."""
     name = next(n for n in sorted(core.files, reverse=True) if n.endswith(".model.motion.json"))
     topic = topics.trust(TENANT, TrustFile(name))
-    device.house.files.pop(name, None)
+    device.house.trust.files.pop(name, None)
     core.hub.retained.pop(topic)
     core.hub.run()
-    device.house.files.pop(name, None)
+    device.house.trust.files.pop(name, None)
     core.assign(shipped, device.identity)
     core.hub.run()
     return topic
@@ -95,7 +95,7 @@ def test_a_name_that_an_index_invents_is_not_waited_for(core: Core, patient: Pat
     core.publish_trust()
     core.hub.retained.pop(topics.trust(TENANT, TrustFile("9.made-up.json")))
     core.hub.run()
-    patient.house.files.pop("9.made-up.json", None)
+    patient.house.trust.files.pop("9.made-up.json", None)
     core.assign(second, patient.identity)
     patient.settle(int(RETRY) + 8, ask=0)
     assert committed(patient, 2)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from edge.agent.ports import Outside
 from edge.lookups import NoLookup
 from edge.states import Phase
 from sync import chunks, sealing, topics
@@ -48,7 +49,7 @@ class Scene:
         """What the graph input of an entity is; None where there is none."""
         device = self.device
         try:
-            inputs, *_ = device.house.lookups.fill((ACCEPTED,), entity)
+            inputs, *_ = device.house.pieces.lookups.fill((ACCEPTED,), entity)
         except NoLookup:
             return None
         return [float(n) for n in inputs[MACHINES][0]]
@@ -144,7 +145,7 @@ def test_what_rots_on_the_disk_falls_back_and_is_fetched_anew(scene: Scene) -> N
 def test_the_same_table_confirmed_is_not_fetched_and_is_fresh_again(scene: Scene) -> None:
     scene.device.now = NOW + 2 * HOUR
     house = scene.device.house
-    house.lookups._now = lambda: scene.device.now
+    house.pieces.lookups._now = lambda: scene.device.now
     assert scene.vector() is None, "it is too old, and this release abstains"
     passed = len(scene.core.hub.passed)
     scene.assign(machines=scene.shelf.piece(FIRST, 1, NOW + 2 * HOUR, sent=False))
@@ -244,7 +245,7 @@ def test_a_release_with_other_columns_comes_with_its_table_and_the_one_before_ke
     scene.assign(machines=scene.shelf.piece(machines(w1=(8.0,)), 2), settle=4)
     assert scene.device.state.phase is Phase.PROVING and scene.held == (2, "")
     assert scene.vector() == [3.0, 1.0], "what serves keeps the table it knows"
-    inputs, *_ = scene.device.house.lookups.fill((one,), "w1")
+    inputs, *_ = scene.device.house.pieces.lookups.fill((one,), "w1")
     assert inputs[MACHINES].tolist() == [[8.0]]
 
 
@@ -254,7 +255,7 @@ def test_the_table_of_what_serves_outlives_any_number_of_versions_for_the_releas
     scene.device.prover = lambda job: None
     for version in (2, 3, 4):
         scene.assign(machines=scene.shelf.piece(machines(w1=(6.0 + version,)), version), settle=4)
-        inputs, *_ = scene.device.house.lookups.fill((one,), "w1")
+        inputs, *_ = scene.device.house.pieces.lookups.fill((one,), "w1")
         assert inputs[MACHINES].tolist() == [[6.0 + version]] and scene.vector() == [3.0, 1.0]
     scene.device.cut_power()
     scene.device.boot(link=False)
@@ -265,17 +266,17 @@ def test_the_table_of_what_serves_outlives_any_number_of_versions_for_the_releas
 def test_a_config_is_applied_reported_and_survives(scene: Scene, content: Config) -> None:
     changes: list[Config] = []
     house = scene.device.house
-    house.bindings_changed = lambda: changes.append(house.lookups.config)
+    house.outside = Outside(bindings_changed=lambda: changes.append(house.pieces.lookups.config))
     piece = scene.shelf.piece(FIRST)
     device = scene.assign(machines=piece, config=scene.shelf.piece(content, 4))
     assert changes[-1:] == [content] and device.codes().count("config-applied") == 1
     told = device.reported().config
     assert told is not None and (told.version, told.refused) == (4, "")
     device.cut_power()
-    assert device.boot(link=False).house.lookups.config == content
+    assert device.boot(link=False).house.pieces.lookups.config == content
     device.connect()
     scene.assign(machines=piece)
-    assert device.house.lookups.config == Config({}) and device.reported().config is None
+    assert device.house.pieces.lookups.config == Config({}) and device.reported().config is None
 
 
 @pytest.mark.parametrize("bad", [Config({"line": "#"}), Config({"line": 3.0}), FIRST, b"junk"])
@@ -283,7 +284,7 @@ def test_a_config_that_a_release_does_not_allow_leaves_the_old_one(scene: Scene,
     piece = scene.shelf.piece(FIRST)
     scene.assign(machines=piece, config=scene.shelf.piece(Config({"line": "seven"}), 4))
     device = scene.assign(machines=piece, config=scene.shelf.piece(bad, 5), settle=4)
-    assert device.house.lookups.config == Config({"line": "seven"})
+    assert device.house.pieces.lookups.config == Config({"line": "seven"})
     told = device.reported().config
     assert told is not None and told.version == 4 and told.refused
     assert sum(code.startswith("refused-") for code in device.codes()) == 1

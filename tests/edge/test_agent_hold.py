@@ -15,7 +15,7 @@ LONG = Gates(soak_answers=10_000)
 @pytest.fixture
 def device(device: Device) -> Device:
     """It is held while there is a file."""
-    device.house.held = (device.folder / "hold").exists
+    device.house.guard.held = (device.folder / "hold").exists
     return device
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge.agent import intake
+from edge.agent import trusting
 from edge.complaints import BURST
 from edge.overflow import CAPACITY
 from edge.roots import TRUST_FILE_LIMIT
@@ -102,14 +102,14 @@ def test_another_document_of_the_director_is_no_assignment(core: Core, device: D
 
 def test_a_flood_of_wrong_messages_is_told_a_few_times_and_counted(core: Core, device: Device) -> None:
     """Each of them as an event would push what really happened out of the outbox."""
-    device.house.event(device.now, "beat", "what really happened")
+    device.house.events.report(device.now, "beat", "what really happened")
     wrong = [
         Message(topics.desired(TENANT, DEVICE), b"{", 1),
         Message("falaj/1/acme/d/press-2/desired", b"{}", 1),
         Message("NO TOPIC", b"", 1),
         Message(topics.labels(TENANT, DEVICE), codec.encode(Labels({"x" * 32: "walk"})), 1),
     ]
-    device.house.label = lambda one, label: "unknown-prediction"
+    device.house.evidence.label = lambda one, label: "unknown-prediction"
     for n in range(4000):
         device.carry_out(device.agent.handle(wrong[n % 4], device.now))
     codes = device.codes()
@@ -252,7 +252,7 @@ def test_a_lying_index_cannot_bring_the_agent_down(core: Core, device: Device, n
 
 
 def test_a_flood_of_trust_files_delays_and_no_more(core: Core, device: Device) -> None:
-    for number in range(intake.TRUST_FILES + 1):
+    for number in range(trusting.TRUST_FILES + 1):
         deliver(device, f"{topics.tenant_root(TENANT)}/trust/{number}.junk", b"x")
     assert device.codes() == ["refused-untrusted"]
     core.assign(core.ship(2), device.identity)
@@ -262,11 +262,11 @@ def test_a_flood_of_trust_files_delays_and_no_more(core: Core, device: Device) -
 
 def test_a_file_that_grows_under_its_name_counts_as_what_it_is_now(core: Core, device: Device) -> None:
     """Small files first, then each again as large as one may be: that way 76 MiB were held where 8 are allowed."""
-    room = intake.TRUST_BYTES // TRUST_FILE_LIMIT
+    room = trusting.TRUST_BYTES // TRUST_FILE_LIMIT
     for size in (1, TRUST_FILE_LIMIT):
         for number in range(2 * room):
             deliver(device, f"{topics.tenant_root(TENANT)}/trust/{number}.junk", b"x" * size)
-            assert sum(map(len, device.house.files.values())) <= intake.TRUST_BYTES
+            assert sum(map(len, device.house.trust.files.values())) <= trusting.TRUST_BYTES
     assert "refused-untrusted" in device.codes()
     core.assign(core.ship(2), device.identity)
     device.settle(8, ask=0)
@@ -279,16 +279,16 @@ def test_metadata_that_is_named_no_more_is_not_held(core: Core, device: Device) 
     for number in range(2, 8):
         core.ship(number)
         device.settle(1)
-        sizes.add(len(device.house.files))
+        sizes.add(len(device.house.trust.files))
     assert len(sizes) == 1, "it does not grow"
-    named = {name for name in device.house.index if not name.endswith(".manifest")}
-    assert {name for name in device.house.files if not name.endswith(".manifest")} == named
-    assert len([name for name in device.house.files if name.endswith(".manifest")]) == 1, "of what is assigned"
+    named = {name for name in device.house.trust.index if not name.endswith(".manifest")}
+    assert {name for name in device.house.trust.files if not name.endswith(".manifest")} == named
+    assert len([name for name in device.house.trust.files if name.endswith(".manifest")]) == 1, "of what is assigned"
 
 
 def test_a_trust_file_too_large_for_any_is_not_held(core: Core, device: Device) -> None:
     deliver(device, f"{topics.tenant_root(TENANT)}/trust/9.root.json", b"x" * (TRUST_FILE_LIMIT + 1))
-    assert device.codes() == ["refused-untrusted"] and "9.root.json" not in device.house.files
+    assert device.codes() == ["refused-untrusted"] and "9.root.json" not in device.house.trust.files
 
 
 @pytest.mark.parametrize("name", ["timestamp.json", "snapshot", "role"])
@@ -323,8 +323,8 @@ def test_a_replayed_release_list_is_refused_by_the_mark_after_the_trust_folder_w
     core.assign(second, device.identity)
     device.settle(8, ask=0)
     assert committed(device, 2)
-    shutil.rmtree(device.house.trust_folder)
-    device.house.files.clear()
+    shutil.rmtree(device.house.trust.folder)
+    device.house.trust.files.clear()
     device.acknowledge(99)
     core.files = old
     core.publish_trust()
@@ -422,7 +422,7 @@ def listening(device: Device) -> dict[str, str]:
         kept[prediction_id] = text
         return None
 
-    device.house.label = label
+    device.house.evidence.label = label
     return kept
 
 

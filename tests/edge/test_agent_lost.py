@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.agent import trusting
 from edge.states import Phase
 from sync import roles, topics
 from sync.errors import Untrusted
@@ -131,7 +132,7 @@ def test_a_lost_root_is_found_again_in_what_was_accepted_under_it(core: Core, de
     device.commit(core.ship(2), 9)
     spoil(device, "UPDATE root SET document = ?", HALF)
     device.boot(link=False)
-    assert device.house.root == core.files["2.root.json"] and device.house.assignment is not None
+    assert device.house.trust.root == core.files["2.root.json"] and device.house.assignment is not None
     assert committed(device, 2) and device.codes()[-1] == CODE
 
 
@@ -148,12 +149,12 @@ def test_where_the_newest_root_is_lost_no_older_director_is_heard_before_it_come
     assert device.house.assignment is not None
     spoil(device, "UPDATE root SET document = ?", HALF)
     device.boot(link=False)
-    assert device.house.root == core.root and device.house.assignment is None
+    assert device.house.trust.root == core.root and device.house.assignment is None
     with pytest.raises(Untrusted, match="came again"):
-        device.house.directors()  # of commands as well
+        trusting.directors(device.house)  # of commands as well
     ordered(device, core.assignment(core.order(core.ship(3), device.identity), seq=99, by=old))
     assert device.house.assignment is None and committed(device, 2)
     device.connect()
     device.settle(3, ask=0)
-    assert device.house.root == core.files[TrustFile("2.root.json")]
+    assert device.house.trust.root == core.files[TrustFile("2.root.json")]
     assert device.house.assignment is not None and device.house.journal.counter("desired_seq") == seq

@@ -26,10 +26,10 @@ def on_trial(folder: Path, new: list[float], old: list[float], gates: Gates = SO
     device.settle(4)
     assert device.state.phase is Phase.PROBATION
     house = device.house
-    live, warm = house.serving.incumbent(MODEL), house.warm[MODEL]
+    live, warm = house.serving.incumbent(MODEL), house.bench.warm[MODEL]
     assert live is not None and warm is not None
     house.serving.put(MODEL, replace(live, session=Paced(live.session, device, cycle(new))))
-    house.warm[MODEL] = replace(warm, session=Paced(warm.session, device, cycle(old)))
+    house.bench.warm[MODEL] = replace(warm, session=Paced(warm.session, device, cycle(old)))
     return device
 
 
@@ -78,16 +78,16 @@ def test_after_a_restart_on_trial_it_is_told_apart_as_well(ram: Path, old: list[
     device.cut_power()
     device.boot().settle(1)
     house, held = device.house, [100.0]
-    house.memory = lambda: held[0]
+    house.guard.memory = lambda: held[0]
     live = house.serving.incumbent(MODEL)
-    assert device.state.phase is Phase.PROBATION and live is not None and MODEL not in house.warm
+    assert device.state.phase is Phase.PROBATION and live is not None and MODEL not in house.bench.warm
     house.serving.put(MODEL, replace(live, session=Paced(live.session, device, cycle([SLOW]))))
     ask(device, 30)
     device.settle(1)
-    warm = house.warm[MODEL]
+    warm = house.bench.warm[MODEL]
     assert warm is not None and warm.slot.release.number == 1
-    house.warm[MODEL] = replace(warm, session=Paced(warm.session, device, cycle(old)))
-    house.paces.clear()
+    house.bench.warm[MODEL] = replace(warm, session=Paced(warm.session, device, cycle(old)))
+    house.bench.paces.clear()
     device.settle(15)
     assert device.answering == (1 if home else 2)
     assert ("host-slow" in device.codes()) is not home and len(device.cards()) == home
@@ -105,4 +105,4 @@ def test_another_trial_on_a_busy_host_is_told_again(busy: Device) -> None:
     busy.settle(15)
     busy.core.assign(busy.core.ship(3), busy.identity, gates=SOAK)
     busy.settle(6)
-    assert busy.state.phase is Phase.PROBATION and MODEL not in busy.house.host_slow
+    assert busy.state.phase is Phase.PROBATION and MODEL not in busy.house.bench.host_slow

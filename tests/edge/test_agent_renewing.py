@@ -9,6 +9,7 @@ import pytest
 
 from appliance import certificates
 from edge.agent import renewing
+from edge.agent.ports import Outside
 from edge.states import CLOCK_FLOOR, Action, Install
 from sync import codec, roles
 from sync.enrolment import RENEWAL_TYPE, RenewalRequest
@@ -36,7 +37,7 @@ def start(tmp_path: Path, *, left: float, life: float = 90 * DAY) -> Papers:
     own = replace(made.identity, certificate="the first", begins=NOW + left - life, ends=NOW + left)
     device = Papers(core, made.folder, own)
     device.boot()
-    device.house.csr = lambda: certificates.request(DEVICE, own.signing_key)
+    device.house.outside = Outside(csr=lambda: certificates.request(DEVICE, own.signing_key))
     return device
 
 
@@ -67,7 +68,7 @@ def test_a_power_cut_neither_loses_nor_doubles_the_request(due: Papers) -> None:
     due.settle()
     due.cut_power()
     due.boot()
-    due.house.csr = lambda: certificates.request(DEVICE, due.identity.signing_key)
+    due.house.outside = Outside(csr=lambda: certificates.request(DEVICE, due.identity.signing_key))
     assert len(due.settle().requests()) == 1
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 
+from edge.agent.ports import Outside
 from edge.agent.reporting import FEW, IN_FLIGHT, RESEND, RESEND_LARGE
 from edge.agent.returning import SPREAD, CoreWord, share
 from edge.outbox import MOST, Outbox
@@ -70,13 +71,13 @@ def test_a_broker_that_confirms_nothing_is_given_no_more(heard: Heard) -> None:
     house = heard.device.house
     sent: list[str] = []
     heard.add(EVENT, 2 * IN_FLIGHT)
-    house.unconfirmed = lambda: len(sent)
+    house.outside = Outside(unconfirmed=lambda: len(sent))
     heard.core.link.start(lambda message: sent.append(message.topic), lambda *_: None)
     for _ in range(20):
         heard.after(RESEND)
         house.dirty = True
     assert IN_FLIGHT <= len(sent) <= IN_FLIGHT + 2, "the records at once, beside the state"
-    house.unconfirmed = lambda: 0
+    house.outside = Outside(unconfirmed=lambda: 0)
     heard.after(0.25)
     assert len(sent) > 2 * IN_FLIGHT, "as soon as it moves again"
 
@@ -91,7 +92,7 @@ def test_an_alarm_overtakes_every_notice_once_the_core_knows_its_kind(heard: Hea
     order: list[str] = []
     heard.core.link.start(lambda message: order.append(message.topic.rpartition("/up/")[2]), lambda *_: None)
     heard.add(EVENT, 2 * IN_FLIGHT)
-    heard.device.house.event(heard.device.now, "fire", "for a core of before", severity="alarm")
+    heard.device.house.events.report(heard.device.now, "fire", "for a core of before", severity="alarm")
     heard.after(0.25)
     assert {kind for kind in order if kind in (ALARM, EVENT)} == {EVENT}, "it would keep nothing of one"
     heard.core.desire(heard.core.assignment(alarms=True))
@@ -99,8 +100,8 @@ def test_an_alarm_overtakes_every_notice_once_the_core_knows_its_kind(heard: Hea
     heard.device.boot().settle(1)  # the journal's assignment says so, too
     assert order.count(EVENT) >= 2 * IN_FLIGHT, "a hundred were said in each session, and a hundred wait behind them"
     order.clear()
-    heard.device.house.event(heard.device.now, "fire", "behind two hundred", severity="alarm")
-    told = heard.device.house.happened(heard.device.now, "smoke", "with a change of state", MODEL, "alarm")
+    heard.device.house.events.report(heard.device.now, "fire", "behind two hundred", severity="alarm")
+    told = heard.device.house.events.happened(heard.device.now, "smoke", "with a change of state", MODEL, "alarm")
     heard.device.house.write(Deployment(MODEL), says=told)
     heard.after(0.25)
     assert [kind for kind in order if kind in (ALARM, EVENT)] == [ALARM, ALARM]
@@ -203,7 +204,7 @@ def test_records_that_wait_are_not_read_again_before_one_is_due(ram: Path) -> No
     device.boot().settle(1)
     box = device.house.outbox
     assert isinstance(box, Reads)
-    device.house.event(device.now, "lamp-on", "t")
+    device.house.events.report(device.now, "lamp-on", "t")
 
     def reads(seconds: float) -> int:
         before = box.count
@@ -235,7 +236,7 @@ def said(device: Device, passed: list[tuple[str, bytes]]) -> list[DeviceEvent]:
 def test_no_word_of_an_event_is_in_the_clear_on_the_line_or_kept_by_the_broker(tmp_path: Path) -> None:
     core = Core()
     device = new_device(core, tmp_path / "d").boot().settle(1)
-    device.house.event(device.now, "lamp-on", "the red lamp of hall seven", hall="the seventh")
+    device.house.events.report(device.now, "lamp-on", "the red lamp of hall seven", hall="the seventh")
     device.settle(1)
     assert "lamp-on" in [event.code for event in said(device, core.hub.passed)], "it was sent, and opens"
     stored = b"".join([*core.hub.retained.values(), *(payload for _, payload in core.hub.passed)])
@@ -251,7 +252,7 @@ def test_records_are_sealed_to_the_newest_key_that_is_one(tmp_path: Path, assign
     core.desire(core.assignment(reports_key=key))
     device.settle(1)
     core.hub.passed.clear()
-    device.house.event(device.now, "lamp-on", "x")
+    device.house.events.report(device.now, "lamp-on", "x")
     device.settle(1)
     payload = next(p for t, p in core.hub.passed if t.endswith("up/event"))
     private = newer if assigned == "newer" else REPORTS
@@ -264,7 +265,7 @@ def test_without_a_key_nothing_is_said_until_an_assignment_brings_one(tmp_path: 
     device = new_device(core, tmp_path / "d")
     key, device.identity = device.identity.reports_key, replace(device.identity, reports_key="")
     device.boot()
-    device.house.event(device.now, "lamp-on", "x")
+    device.house.events.report(device.now, "lamp-on", "x")
     device.settle(2)
     assert not [topic for topic, _ in core.hub.passed if "/up/" in topic] and "lamp-on" in device.codes()
     core.desire(core.assignment(reports_key=key))

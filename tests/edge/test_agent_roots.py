@@ -63,7 +63,7 @@ def test_the_old_director_is_nobody_after_a_restart_either(core: Core, device: D
     device.settle(2, ask=0)
     device.cut_power()
     device.boot(link=False)
-    assert device.house.root == core.files["2.root.json"]
+    assert device.house.trust.root == core.files["2.root.json"]
     order = core.order(core.ship(2), device.identity)
     replay = core.assignment(order, seq=99, by=old)
     device.carry_out(
@@ -77,12 +77,12 @@ def test_a_root_of_a_stranger_changes_nothing_and_the_right_one_is_still_heard(c
     name = next_root(core, signer=roles.new_signing_key())
     publish(core, name)
     device.settle(2, ask=0)
-    assert device.house.root == core.root and device.house.journal.root() is None
+    assert device.house.trust.root == core.root and device.house.journal.root() is None
     assert "refused-untrusted" in [event.code for event in device.events()]
     del core.files[name]
     publish(core, next_root(core))
     device.settle(2, ask=0)
-    assert device.house.root == core.files["2.root.json"] == device.house.journal.root()
+    assert device.house.trust.root == core.files["2.root.json"] == device.house.journal.root()
 
 
 def test_roots_are_followed_one_after_the_other_while_the_director_stays(core: Core, device: Device) -> None:
@@ -103,7 +103,7 @@ def test_a_device_that_was_away_finds_all_roots_at_once(core: Core, device: Devi
     core.assign(core.ship(2), device.identity)
     device.boot().settle(12, ask=0)
     assert committed(device, 2)
-    assert roots.next_root(device.house.root) == "4.root.json"
+    assert roots.next_root(device.house.trust.root) == "4.root.json"
     assert device.house.deployments[MODEL].serving is not None
 
 

@@ -77,9 +77,9 @@ def feel(device: Device, key: str, index: int = 0, truth: int | None = None) -> 
     prediction = Prediction(
         f"{key}-{device.felt}", MODEL, device.felt, "ok", said, entity=key, release=answer.release.number
     )
-    device.house.outcomes.see(prediction)
+    device.house.evidence.outcomes.see(prediction)
     if truth is not None:
-        device.house.outcomes.learn(prediction, device.now, good=said == CLASSES[truth])
+        device.house.evidence.outcomes.learn(prediction, device.now, good=said == CLASSES[truth])
     return answer.release.number
 
 
@@ -124,11 +124,11 @@ def test_both_releases_answer_by_key_and_are_reported(field: Field, device: Devi
 def test_the_split_is_the_same_after_a_restart_without_any_network(field: Field, device: Device) -> None:
     begun(field, device)
     before = answering(device)
-    device.house.outcomes.checkpoint()
+    device.house.evidence.outcomes.checkpoint()
     device.cut_power()
     device.boot(link=False)
     assert device.state.phase is Phase.LIVE_SPLIT and answering(device) == before
-    told = device.house.outcomes.found(MODEL)[0]
+    told = device.house.evidence.outcomes.found(MODEL)[0]
     assert sum(found.keys for found in told.values()) == len(KEYS), "and each of them was counted once"
     device.settle(3)
     assert answering(device) == before

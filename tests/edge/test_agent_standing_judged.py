@@ -64,7 +64,7 @@ class Memory:
     def __init__(self, device: Device) -> None:
         assert device.state.serving is not None
         self.held_mb, self.share_mb = 100.0, device.state.serving.manifest.profile.rss_mb
-        device.house.memory = lambda: self.held_mb
+        device.house.guard.memory = lambda: self.held_mb
 
     def grows(self) -> None:
         self.held_mb += self.share_mb + 1.0

@@ -11,9 +11,11 @@ from msgspec.structs import replace
 
 from edge import proving, slots
 from edge.agent import resuming
+from edge.agent.ports import Outside
 from edge.proving import judge
 from edge.states import Deployment, Failure, FailureClass, Phase, Proof, Prove, Proved
 from sync import golden, topics
+from sync.bindings import Binding
 from sync.chunks import digest
 from sync.manifest import Profile
 from sync.messages import Gates
@@ -89,6 +91,19 @@ def test_a_model_beyond_its_profile_is_refused(core: Core, device: Device) -> No
         assert committed(device, 1)
         assert device.codes()[-2:] == ["profile-exceeded", "returned"]
         assert judge(proof, profile) is not None
+
+
+@pytest.mark.parametrize(
+    "bad", [Binding("wat+ch/{entity}", "x"), Binding("w/{entity}", "said/+"), Binding("w/{entity}", "")]
+)
+def test_a_release_that_cannot_be_bound_is_refused_before_a_chunk_is_fetched(
+    core: Core, device: Device, bad: Binding
+) -> None:
+    second = core.ship(2, bindings=(bad,))
+    core.assign(second, device.identity)
+    device.settle(4)
+    assert committed(device, 1) and quarantined(device) == {second.digest}
+    assert device.codes()[-2:] == ["bad-binding", "returned"]
 
 
 def test_a_release_that_this_processor_cannot_run_is_refused(core: Core, device: Device) -> None:
@@ -192,7 +207,7 @@ def test_what_hears_goes_on_without_a_model_over_a_restart_and_ends_with_off(cor
     empty.cut_power()
     empty.boot(link=False)
     assert bound(empty) == 1
-    empty.house.bindings_changed = lambda: told.append(bound(empty))
+    empty.house.outside = Outside(bindings_changed=lambda: told.append(bound(empty)))
     resuming.resume(empty.house, MODEL, empty.now)
     assert told == [1], "a start binds what has no model"
     empty.connect()
@@ -213,14 +228,14 @@ def test_what_hears_a_first_release_that_an_older_agent_took_up_hears_it_after_t
     told: list[int | None] = []
     empty.cut_power()
     empty.boot(link=False)
-    empty.house.bindings_changed = lambda: told.append(bound(empty))
+    empty.house.outside = Outside(bindings_changed=lambda: told.append(bound(empty)))
     resuming.resume(empty.house, MODEL, empty.now)
     assert told == [1]
 
 
 def test_off_ends_what_hears_a_model_that_serves(core: Core, device: Device) -> None:
     told: list[int | None] = []
-    device.house.bindings_changed = lambda: told.append(bound(device))
+    device.house.outside = Outside(bindings_changed=lambda: told.append(bound(device)))
     assert bound(device) == 1
     core.assign(core.ship(2), device.identity, mode="off")
     device.settle(3)
@@ -278,9 +293,9 @@ def test_a_proof_that_nobody_waits_for_any_more_is_over_when_it_ends(core: Core,
     device.settle(3)
     core.assign(core.ship(1), device.identity)
     device.settle(3)
-    assert committed(device, 1) and device.house.proving, "the child is at it still"
+    assert committed(device, 1) and device.house.bench.proving, "the child is at it still"
     device.carry_out(device.agent.handle(Proved(MODEL, late[0].artifact, Proof(True, 0.0, 1.0, 1.0)), device.now))
-    assert device.house.proving == {} and committed(device, 1)
+    assert device.house.bench.proving == {} and committed(device, 1)
 
 
 def test_a_busy_host_is_asked_again_and_quarantines_nothing(core: Core, device: Device) -> None:
@@ -389,7 +404,7 @@ def test_a_breach_on_trial_brings_the_previous_back_at_once(
     core.assign(second, device.identity, gates=LONG)
     device.settle(3)
     assert device.state.phase is Phase.PROBATION and device.answering == 2
-    warm = device.house.warm[MODEL]
+    warm = device.house.bench.warm[MODEL]
     device.link.cut()  # going back needs nobody
     device.ask(question)
     device.settle(1)

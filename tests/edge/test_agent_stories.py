@@ -66,10 +66,11 @@ def test_whoever_was_committed_answers_and_a_trial_leaves_nothing_behind(
 def check(device: Device) -> None:
     house, phase = device.house, device.state.phase
     assert device.answering is not None and phase is not Phase.NO_MODEL
-    assert MODEL not in house.shadows or phase is Phase.SHADOW
+    assert MODEL not in house.bench.shadows or phase is Phase.SHADOW
     books = device.folder / "trials" / MODEL
     if phase in AT_REST:
-        assert not house.shadows and not house.warm and house.trials.report(MODEL) is None and not books.exists()
+        assert not house.bench.shadows and not house.bench.warm
+        assert house.evidence.trials.report(MODEL) is None and not books.exists()
     cards, verdicts = house.journal.why(), {q.manifest for q in house.journal.quarantined(MODEL)}
     assert {card.new.manifest for card in cards} == verdicts, "never one without the other"
     assert sorted(c.ts for c in device.cards()) == sorted(c.ts for c in cards), "told, and once"

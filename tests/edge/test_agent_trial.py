@@ -81,7 +81,7 @@ def test_harm_in_shadow_is_a_verdict_and_the_incumbent_never_stopped(field: Fiel
     device.link.cut()  # it decides by itself
     answered = live(device, 60)
     assert set(answered) == {1} and device.house.serving.incumbent(MODEL) is session
-    assert committed(device, 1) and device.house.trials.report(MODEL) is None
+    assert committed(device, 1) and device.house.evidence.trials.report(MODEL) is None
     (card,) = device.house.journal.why()
     device.connect()
     device.settle(2)
@@ -98,7 +98,7 @@ def test_harm_that_the_core_saw_first_is_still_this_devices_verdict(field: Field
     """Labels come between a look at the pairs and the report of them: the core decides on what was reported."""
     field.order(device, 3)
     device.settle(4)
-    while device.house.trials.decision(MODEL)[0] is not Decision.HARM:
+    while device.house.evidence.trials.decision(MODEL)[0] is not Decision.HARM:
         device.feel(0, TRUTH)
     field.order(device, 1, mode="live")
     device.settle(2)
@@ -139,10 +139,10 @@ def test_labels_that_come_late_decide_as_well(field: Field, device: Device) -> N
     live(device, 60, label=None)
     assert device.state.phase is Phase.SHADOW
     device.settle(1)
-    told = device.house.trials.report(MODEL)
+    told = device.house.evidence.trials.report(MODEL)
     assert told is not None and (told.waiting, told.plus) == (60, 0)
     for n in range(60):
-        device.house.trials.label(f"w1-{device.felt - n}", TRUTH)
+        device.house.evidence.trials.label(f"w1-{device.felt - n}", TRUTH)
     device.settle(1)
     assert committed(device, 1) and verdicts(device) == {field.shipped[3].digest: 0}
 
@@ -190,7 +190,7 @@ def test_a_forced_release_is_taken_back_by_the_device_within_its_first_blocks(fi
     field.order(device, 3, mode="live", retry=1)
     device.settle(4)
     assert device.state.phase is Phase.PROBATION and device.answering == 3
-    warm = device.house.warm[MODEL]
+    warm = device.house.bench.warm[MODEL]
     device.link.cut()
     answered = live(device, 60)
     assert None not in answered and answered[-1] == 1 and answered.count(3) < 40
@@ -209,7 +209,7 @@ def test_under_labels_a_release_is_committed_when_its_own_pairs_say_safe(field: 
     live(device, 10)
     assert device.state.phase is Phase.PROBATION, "the soak is over, the pairs have not spoken"
     live(device, 80)
-    assert committed(device, 2) and device.house.trials.report(MODEL) is None
+    assert committed(device, 2) and device.house.evidence.trials.report(MODEL) is None
 
 
 def test_the_pairs_of_the_shadow_go_on_in_probation_under_the_same_gates(field: Field, device: Device) -> None:
@@ -227,7 +227,7 @@ def test_after_a_restart_in_probation_the_one_before_is_there_to_be_compared_wit
     field.order(device, 3, mode="live")
     device.settle(4)
     live(device, 8)
-    device.house.trials.checkpoint()
+    device.house.evidence.trials.checkpoint()
     device.cut_power()
     device.boot().settle(1)
     assert device.state.phase is Phase.PROBATION and device.answering == 3
@@ -378,7 +378,7 @@ def test_a_trial_that_is_cut_again_and_again_counts_every_window_once(field: Fie
         live(device, 5)
         device.cut_power()
         device.boot().settle(1)
-    told = device.house.trials.report(MODEL)
+    told = device.house.evidence.trials.report(MODEL)
     assert told is not None and 24 <= told.pairs <= 30 and 2 * told.zero <= told.pairs
 
 

@@ -71,7 +71,7 @@ def test_words_that_were_too_many_to_keep_are_counted_and_told(stage: Stage, ram
     refusal.left = 0
     house, said = device.house, MOST + 7
     for n in range(said):
-        house.write(device.state, says=house.happened(device.now, "returned", f"word {n}", MODEL))
+        house.write(device.state, says=house.events.happened(device.now, "returned", f"word {n}", MODEL))
     assert len(house.journal.untold()) == MOST
     device.cut_power()
     refusal.heal()
@@ -166,7 +166,7 @@ def test_a_report_is_numbered_on_over_restarts_and_every_session_says_so(stage: 
 def test_nothing_is_sent_while_the_link_is_down_and_all_of_it_after(stage: Stage, ram: Path) -> None:
     device = stage.device(ram / "d").boot(link=False)
     before = len(stage.core.hub.passed)
-    device.house.event(device.now, "lamp-on", "somebody is here")
+    device.house.events.report(device.now, "lamp-on", "somebody is here")
     device.settle(5, ask=0)
     assert len(stage.core.hub.passed) == before
     device.connect()
@@ -205,7 +205,7 @@ def test_drift_alarms_and_never_rolls_back(stage: Stage, ram: Path) -> None:
     device = stage.device(ram / "d").boot().settle(2)
     device.acknowledge(999)
     found = DriftReport("alarm", 1000, 2e4, ("ax",), device.now)
-    device.house.drift = lambda model: found
+    device.house.evidence.drift = lambda model: found
     device.carry_out(device.agent.handle(Drifted(MODEL, found), device.now))
     device.settle(5, ask=0)
     (event,) = device.events()

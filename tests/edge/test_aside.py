@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from sync.errors import Malformed
 from sync.messages import DeviceEvent
 from sync.names import ModelName
 from sync.reports import ANY
-from tests.faults.small_disk import SmallDisk, small_disk
+from tests.faults.small_disk import SmallDisk
 
 A, B = ModelName("motion"), ModelName("other")
 RECORD = Record(b"root", b"targets", b"role", b"manifest")
@@ -61,12 +60,6 @@ def path(tmp_path: Path) -> Path:
     place = tmp_path / "journal.db"
     fill(place)
     return place
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    with small_disk(tmp_path / "disk", 512) as found:
-        yield found
 
 
 def fill(path: Path) -> None:

@@ -94,11 +94,11 @@ BROKEN: dict[str, tuple[dict[str, object], str]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_arm_falls_at_the_next_look_and_its_question_is_the_incumbents(plant: Plant, name: str) -> None:
     changes, reason = BROKEN[name]
-    plant.device.house.deadlines = Deadlines(time.monotonic)
+    plant.device.house.guard.deadlines = Deadlines(time.monotonic)
     bad = plant.add(2, **changes)
     plant.split({2: (0, 5000)})
     key, other = plant.key(2), plant.key(1)
-    with swept(plant.device.house.deadlines):
+    with swept(plant.device.house.guard.deadlines):
         assert (plant.who(key), plant.who(other)) == (2, 1)
         assert plant.who(key, BAD) == 1, "nothing is lost"
     plant.device.settle(1)
@@ -175,7 +175,7 @@ def test_whose_answers_are_all_the_same_is_told_by_its_keys_and_judged_by_the_co
 
 def test_an_arm_that_really_grows_falls_and_the_older_one_stays(plant: Plant) -> None:
     """By what the operating system says of this very process."""
-    plant.device.house.memory = memory_meter()
+    plant.device.house.guard.memory = memory_meter()
     plant.add(2, table=(2.0, 2.5, 2.25))
     bad = plant.add(3, graph=bad_graphs.grows(128), profile=Profile(rss_mb=64))
     plant.device.prover = lambda job: Proof(True, 0.0, 1.0, 1.0)
@@ -198,7 +198,7 @@ def test_an_arm_that_really_grows_falls_and_the_older_one_stays(plant: Plant) ->
 def held(plant: Plant) -> list[float]:
     """What the process holds, in MiB, as the test says; arms 2 and 3, the newer one, may take 64 each."""
     found = [100.0]
-    plant.device.house.memory = lambda: found[0]
+    plant.device.house.guard.memory = lambda: found[0]
     plant.device.prover = lambda job: Proof(True, 0.0, 1.0, 1.0)
     for number in (2, 3):
         plant.add(number, table=(number + 0.0, number + 0.5), profile=Profile(rss_mb=64))
@@ -316,8 +316,8 @@ def test_where_the_arm_grew_it_falls_meanwhile_and_who_was_on_trial_passes(
 def test_what_another_model_takes_when_it_arrives_is_not_held_against_an_arm(plant: Plant, held: list[float]) -> None:
     """A release is opened where its bytes are complete, and then a person's word may be waited for, for weeks."""
     device = plant.device
-    device.house.held = lambda: True
-    device.house.memory = lambda: held[0] + 100.0 * (phase() is Phase.STAGED)
+    device.house.guard.held = lambda: True
+    device.house.guard.memory = lambda: held[0] + 100.0 * (phase() is Phase.STAGED)
 
     def phase() -> Phase:
         return device.house.deployments[other].phase if other in device.house.deployments else Phase.NO_MODEL
@@ -342,7 +342,7 @@ def test_memory_that_is_given_back_is_no_credit(plant: Plant, held: list[float])
 def test_the_first_answers_after_a_start_are_held_against_no_arm(plant: Plant, held: list[float]) -> None:
     plant.device.cut_power()
     plant.device.boot().settle(2)
-    plant.device.house.memory = lambda: held[0]
+    plant.device.house.guard.memory = lambda: held[0]
     for _ in range(3):
         held[0] += 70.0
         plant.device.settle(1)
@@ -363,7 +363,7 @@ def test_an_arm_that_is_never_asked_keeps_growth_from_counting_for_minutes_only(
 ) -> None:
     plant.device.cut_power()
     plant.device.boot()
-    plant.device.house.memory = lambda: held[0]
+    plant.device.house.guard.memory = lambda: held[0]
     plant.device.now += 601.0
     plant.device.settle(2)
     held[0] += 70.0

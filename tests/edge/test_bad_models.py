@@ -107,10 +107,10 @@ def test_the_first_bad_answer_on_trial_brings_the_previous_back(device: Device, 
 
 
 def test_a_model_that_never_ends_is_stopped_and_leaves(device: Device) -> None:
-    device.house.deadlines = Deadlines(time.monotonic)
+    device.house.guard.deadlines = Deadlines(time.monotonic)
     digest = on_trial(device, graph=bad_graphs.ENDLESS)
     asked = threading.Thread(target=device.ask, args=(BAD,))
-    with swept(device.house.deadlines):
+    with swept(device.house.guard.deadlines):
         asked.start()
         asked.join(PATIENCE)
     assert not asked.is_alive()
@@ -121,11 +121,11 @@ def test_a_model_that_never_ends_is_stopped_and_leaves(device: Device) -> None:
 def test_a_single_long_operator_is_a_failure_while_it_goes_on(device: Device) -> None:
     """onnxruntime stops between operators alone: the verdict does not wait for that."""
     now = [0.0]
-    device.house.deadlines = Deadlines(lambda: now[0])
+    device.house.guard.deadlines = Deadlines(lambda: now[0])
     digest = on_trial(device)
     live = device.house.serving.incumbent(MODEL)
     assert live is not None
-    device.house.deadlines.begin(_Flag(), live.session, b"a" * 64, 1.0)
+    device.house.guard.deadlines.begin(_Flag(), live.session, b"a" * 64, 1.0)
     device.settle(1)
     assert device.state.phase is Phase.PROBATION
     now[0] = 1.0
@@ -139,7 +139,7 @@ class _Flag:
 
 def test_a_model_that_takes_more_than_its_share_of_memory_leaves(device: Device) -> None:
     held = [100.0]
-    device.house.memory = lambda: held[0]
+    device.house.guard.memory = lambda: held[0]
     digest = on_trial(device, profile=Profile(rss_mb=64))
     held[0] += 64.0
     device.settle(1)
@@ -151,13 +151,13 @@ def test_a_model_that_takes_more_than_its_share_of_memory_leaves(device: Device)
 
 
 def test_a_model_that_would_leave_no_room_for_the_others_waits_without_a_verdict(device: Device) -> None:
-    device.house.room_mb = 10.0
+    device.house.guard.room_mb = 10.0
     device.prover = lambda job: Proof(True, 0.0, 1.0, 11.0)
     device.core.assign(device.core.ship(2), device.identity)
     device.settle(4)
     assert device.state.phase is Phase.STAGED and device.answering == 1 and quarantined(device) == set()
     assert device.codes()[-1] == "no-room"
-    device.house.room_mb = 11.0
+    device.house.guard.room_mb = 11.0
     device.settle(10, ask=0)
     assert committed(device, 2)
 
@@ -167,7 +167,7 @@ def test_a_model_that_really_grows_on_trial_leaves(ram: Path, phase: Phase) -> N
     """By what the operating system says of this very process."""
     field = Field(ram)
     device = field.device()
-    device.house.memory = memory_meter()
+    device.house.guard.memory = memory_meter()
     greedy = bad_graphs.by_window(bad_graphs.grows(128))
     shipped = field.core.ship(4, bad_graphs.TABLE, says=GOOD, graph=greedy, profile=Profile(rss_mb=64))
     mode = "shadow" if phase is Phase.SHADOW else "live"
@@ -217,12 +217,12 @@ def test_the_first_bad_answer_in_shadow_ends_it_and_nobody_heard_it(ram: Path, n
     changes, reason = IN_SHADOW[name]
     field = Field(ram)
     device = field.device()
-    device.house.deadlines = Deadlines(time.monotonic)
+    device.house.guard.deadlines = Deadlines(time.monotonic)
     shipped = field.core.ship(4, **({"table": bad_graphs.TABLE, "says": GOOD} | changes))  # type: ignore[arg-type]
     device.prover = in_the_child  # type: ignore[assignment]
     field.core.assign(shipped, device.identity, mode="shadow", gates=LONG)
     device.settle(4)
-    with swept(device.house.deadlines):
+    with swept(device.house.guard.deadlines):
         for index in (0, BAD):
             assert device.state.phase is Phase.SHADOW, device.state.reason
             said = device.feel(index)

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from edge.database import Database, Schema, connect, last_written, obstacle, open_or_memory, put_aside
-from tests.faults.small_disk import SmallDisk, small_disk
+from tests.faults.small_disk import SmallDisk
 
 SCHEMA = Schema("CREATE TABLE IF NOT EXISTS word (text TEXT);")
 LARGE = "x" * 8192
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    with small_disk(tmp_path / "disk", 512) as found:
-        yield found
 
 
 def say(db: Database, text: str) -> None:

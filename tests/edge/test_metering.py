@@ -87,13 +87,13 @@ def test_a_release_larger_than_a_day_comes_over_days_and_alarms_go_all_the_while
     account = Budget(tmp_path / "budget.db", int(device.now // DAY), lambda code, text: None)
     core.assign(core.ship(1, (1.0, 1.5, *[0.0] * 600)), device.identity)
     device.boot()
-    device.house.meter = Meter(3 * CHUNK, 0, account)
+    device.house.line.meter = Meter(3 * CHUNK, 0, account)
     device.settle(5)
     assert any(download.have for download in device.house.downloads.values()) and not there(device)
     assert device.codes().count("download-budget-spent") == 1
     line = device.reported().line
     assert line == LineReport(line.bytes_today, 3 * CHUNK, 0, waits=True) and 0 < line.bytes_today <= 3 * CHUNK
-    assert device.house.event(device.now, "drift-alarm", "still told", MODEL, "alarm")
+    assert device.house.events.report(device.now, "drift-alarm", "still told", MODEL, "alarm")
     device.settle(2)
     assert device.codes()[-1] == "drift-alarm" and device.house.outbox.waiting(EVENT)
     for _ in range(12):

@@ -29,7 +29,7 @@ DEADLINE = 60.0  # far beyond what any of these takes; the endless one has its o
 
 def request(model: bytes, inputs: Arrays, outputs: Arrays, tolerance: float = 1e-4) -> ProofRequest:
     vectors = Golden(golden.pack(inputs), {"fp32": golden.Expected(golden.pack(outputs), tolerance)})
-    return ProofRequest(model, golden.encode(vectors), "fp32", PROFILE.p99_ms, PROFILE.rss_mb)
+    return ProofRequest(model, golden.encode(vectors), "fp32", PROFILE.rss_mb)
 
 
 def verdict(outcome: Proof | Failure) -> str:
@@ -140,7 +140,7 @@ def raises(error: Exception) -> Run:
     ],
 )
 def test_how_a_child_ends_has_a_class_and_a_code(run: Run, kind: FailureClass, code: str) -> None:
-    outcome = prove(ProofRequest(b"", b"", "fp32", 1, 1), 1.0, run)
+    outcome = prove(ProofRequest(b"", b"", "fp32", 1), 1.0, run)
     assert isinstance(outcome, Failure)
     assert (outcome.kind, outcome.code) == (kind, code)
 

@@ -78,8 +78,8 @@ def chain(name: str) -> Story:
             repo.next_root(*(f"root {one}" for one in link.by))
         line.publish(repo.files)
         line.device.boot()
-        line.hear(lambda: line.device.house.root == repo.files[f"{len(links) + 1}.root.json"], 7)
-        assert line.device.house.root == repo.files[f"{reached}.root.json"]
+        line.hear(lambda: line.device.house.trust.root == repo.files[f"{len(links) + 1}.root.json"], 7)
+        assert line.device.house.trust.root == repo.files[f"{reached}.root.json"]
         assert line.codes.count("refused-untrusted") == (reached <= len(links))
         if reached > len(links):
             line.order(3)
@@ -98,11 +98,11 @@ def bad_root(name: str) -> Story:
         line.publish({**repo.files, "2.root.json": root})
         line.device.boot()
         line.hear(lambda: "refused-untrusted" in line.codes)
-        assert line.device.house.root == good and line.codes.count("refused-untrusted") == 1
+        assert line.device.house.trust.root == good and line.codes.count("refused-untrusted") == 1
         repo.next_root()
         line.publish(repo.files)
         line.order(3)
-        assert line.takes_in(3) and line.device.house.root == repo.files["2.root.json"]
+        assert line.takes_in(3) and line.device.house.trust.root == repo.files["2.root.json"]
         line.off()
 
     return story

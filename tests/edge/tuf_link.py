@@ -81,7 +81,7 @@ class Line:
     @property
     def codes(self) -> list[str]:
         """What was told since the device was switched on."""
-        return [event.code for _, event in self.device.house.recent]
+        return [event.code for _, event in self.device.house.events.recent]
 
     @property
     def mark(self) -> dict[str, int]:

@@ -81,7 +81,7 @@ def tell(device: Wired, ears: Ears, after: Callable[[int], None]) -> None:
     def heard() -> bool:
         nonlocal told, seen
         if told < MANY and told < seen + 10:
-            assert device.house.event(device.now, "beat", "one record", beat=told)
+            assert device.house.events.report(device.now, "beat", "one record", beat=told)
             told += 1
         ears.listen()
         committed = ears.committed()

@@ -3,7 +3,8 @@ was acknowledged is lost or counted twice, and a download under way ends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -12,7 +13,7 @@ from sync import topics
 from sync.link import Publish
 from sync.mqtt import MqttLink
 from tests.core.world import World
-from tests.edge.world import DEVICE, TENANT
+from tests.edge.world import DEVICE, TENANT, Shipped
 from tests.faults.ears import MANY, SPEED, Ears, hearing, tell
 from tests.faults.field import Field, Wired, hurried
 from tests.faults.plain_broker import kill, restart, save, start, wipe
@@ -103,16 +104,23 @@ def saved_and_killed(broker: Broker) -> None:
     killed(broker)
 
 
+@contextmanager
+def under_way(field: Field) -> Iterator[tuple[Wired, Shipped]]:
+    """A device that has some chunks of the release it is to run."""
+    shipped = field.core.ship_large(1, SIZE)
+    with field.over() as (_, device):
+        device.clock = hurried(10.0)
+        field.core.assign(shipped, device.identity)
+        device.until(lambda: len(device.came) > 5, "some chunks")
+        yield device, shipped
+
+
 @pytest.mark.parametrize("blow", [restart, saved_and_killed], ids=["restarted", "killed-after-a-save"])
 def test_13_a_store_that_was_written_brings_a_download_to_its_end_without_the_core(
     open_field: Field, blow: Callable[[Broker], None]
 ) -> None:
     core, broker = open_field.core, open_field.broker
-    shipped = core.ship_large(1, SIZE)
-    with open_field.over() as (_, device):
-        device.clock = hurried(10.0)
-        core.assign(shipped, device.identity)
-        device.until(lambda: len(device.came) > 5, "some chunks")
+    with under_way(open_field) as (device, _):
         core.link.stop()  # whatever the broker has from here on it has kept
         blow(broker)
         device.until(lambda: device.has(1), "the release", ask=0)
@@ -130,11 +138,7 @@ def test_13_what_a_store_lost_under_a_download_is_fetched_when_the_core_publishe
 ) -> None:
     """The broker has nothing, so nothing comes; the core publishes all in its next session."""
     core, broker = open_field.core, open_field.broker
-    shipped = core.ship_large(1, SIZE)
-    with open_field.over() as (_, device):
-        device.clock = hurried(10.0)
-        core.assign(shipped, device.identity)
-        device.until(lambda: len(device.came) > 5, "some chunks")
+    with under_way(open_field) as (device, shipped):
         blow(broker)
         assert core.link.wait_until_up(30.0)  # type: ignore[attr-defined]
         device.until(lambda: "download-stalled" in device.codes(), "the silence to be told")

@@ -107,8 +107,8 @@ def test_15_a_line_that_is_half_open_is_found_out_by_its_silence(field: Field) -
         field.core.assign(shipped, device.identity)
         device.until(lambda: device.has(1), "the release", ask=0)
         line.freeze()
-        assert device.house.event(device.now, "beat", "said into the dark")
-        device.until(lambda: not device.house.link_up, "the loss to be found", ask=0, patience=3.0 * KEEPALIVE)
+        assert device.house.events.report(device.now, "beat", "said into the dark")
+        device.until(lambda: not device.house.line.up, "the loss to be found", ask=0, patience=3.0 * KEEPALIVE)
         assert device.answering == 1
         line.cut()
         line.thaw()
@@ -143,6 +143,6 @@ def test_15_a_device_whose_address_changed_takes_its_own_session_over(field: Fie
         device.until(lambda: device.sessions == 1, "a session")
         line.move()
         field.core.assign(shipped, device.identity)
-        assert device.house.event(device.now, "beat", "said into the dark")
+        assert device.house.events.report(device.now, "beat", "said into the dark")
         device.until(lambda: device.has(1), "the release in the next session", ask=0, patience=4.0 * KEEPALIVE)
         assert device.sessions == 2 and line.traffic.connections <= 1 + MOST and "beat" in device.codes()

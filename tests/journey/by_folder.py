@@ -5,7 +5,7 @@ Runtime. The core's clock is the story's; a box has none of its own and starts e
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from core.project import Model, ModelGates, Project, Rollout
 from core.steward import Steward
 from edge import proving, runtime
 from edge.agent import Agent, renewing
+from edge.agent.ports import Outside
 from edge.serving import Answer, Serving
 from edge.states import Action, Install, LinkChanged, Prove, Proved
 from sync import codec, golden
@@ -135,7 +136,6 @@ class FarBox:
     name: DeviceId
     clock: float = POWERED_ON  # its own idea of the time
     boots: int = 0
-    jobs: list[Prove] = field(default_factory=list)
 
     @property
     def folder(self) -> EdgeFolder:
@@ -155,8 +155,8 @@ class FarBox:
         self.clock = POWERED_ON
         self.serving = Serving()
         own = identity(self.folder)
-        self.house = open_house(self.folder, own, self.serving, f"boot-{self.boots}", lambda: None)
-        self.house.csr = lambda: certificates.request(own.device, own.signing_key)
+        outside = Outside(csr=lambda: certificates.request(own.device, own.signing_key))
+        self.house = open_house(self.folder, own, self.serving, f"boot-{self.boots}", outside)
         self.agent = Agent(self.house)
         self.visits = Visits(
             self.house, self._happened, lambda: LinkChanged(False), self._now, self._now, self.agent.overview

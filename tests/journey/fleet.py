@@ -18,6 +18,7 @@ from pathlib import Path
 
 from appliance.broker import Broker, uplink_config, write_access
 from appliance.core.state import CoreFolder
+from appliance.demo.fleet import free_ports
 from appliance.edge.state import EdgeFolder
 from edge.states import LinkChanged
 from sync import topics
@@ -26,7 +27,6 @@ from sync.loopback import Hub, LoopbackLink
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink, Tls
 from sync.names import DEFAULT_TENANT
-from tests.attacks.ground import free_port
 from tests.journey.memory import Box, World
 from tests.waiting import eventually
 
@@ -62,7 +62,7 @@ class Wires(Hub):
 
     core: CoreFolder = field(kw_only=True)
     home: Path = field(kw_only=True)
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=lambda: free_ports(1)[0])
     inbox: queue.SimpleQueue[Callable[[], None]] = field(default_factory=queue.SimpleQueue)
 
     def __post_init__(self) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from core.orders import Enrol, IssueToken
 from core.steward import PersistBroker, Send, SendBlob, StartJob, Steward
 from edge import proving, slots
 from edge.agent import Agent, renewing
+from edge.agent.ports import Outside
 from edge.bindings import Bindings
 from edge.buffers import Buffers
 from edge.http.metrics import Metrics
@@ -39,8 +39,9 @@ from sync.link import Message, Publish
 from sync.loopback import Hub
 from sync.messages import Prediction
 from sync.names import DEFAULT_TENANT, DeviceId, ModelName
-from sync.reports import DriftReport, TrialReport
+from sync.reports import DriftReport
 from tests.core.desk import TwoVerbs
+from tests.waiting import at_once
 
 STEP = 0.25  # seconds of story time between two rounds
 
@@ -86,13 +87,13 @@ class Box:
             own.tenant, own.device, self.serving, self.buffers, self._answered,
             observe=self.rooms.telemetry.observe, remember=self.rooms.remember, lookups=self.rooms.lookups,
         )  # fmt: skip
-        house = open_house(self.folder, own, self.serving, f"boot-{self.boots}", self._rebind, self.rooms)
+        outside = Outside(self._rebind, answer=lambda ask, seq, now: self.answering.answer(ask, seq, now))
+        house = open_house(self.folder, own, self.serving, f"boot-{self.boots}", outside, self.rooms)
         self.agent = Agent(house)
         self.answering = Answering(
             house, self.rooms.predictions, self.rooms.budget, self.folder.root, lambda: self.now, self.agent.overview,
-            on_walker=_at_once,
+            on_walker=at_once,
         )  # fmt: skip
-        house.answer = self.answering.answer
         self.link = self.hub.connect(own.device)
         self.carry_out(self.agent.start(now), now)
         self.link.start(lambda m: self.carry_out(self.agent.handle(m, self.now), self.now), lambda up, why: None)
@@ -147,9 +148,6 @@ class Box:
     def drift(self, model: str = "exercise") -> DriftReport | None:
         return self.rooms.telemetry.report(ModelName(model))
 
-    def trial(self, model: str = "exercise") -> TrialReport | None:
-        return self.rooms.trials.report(ModelName(model))
-
     def serves(self, model: str = "exercise") -> int | None:
         """The number of the release that answers."""
         loaded = self.serving.incumbent(ModelName(model))
@@ -179,13 +177,6 @@ class Box:
             self.errors.append(message.payload)
         else:
             self.answers.append(codec.decode(Prediction, message.payload))
-
-
-def _at_once(call: Callable[[], Any]) -> Future[Any]:
-    """The one thread is the walker's."""
-    done: Future[Any] = Future()
-    done.set_result(call())
-    return done
 
 
 class World(TwoVerbs):

@@ -129,8 +129,9 @@ class TappedAct(Act):
         self.tap = tap(self.machines)
 
 
-def play(home: Path) -> Stage:
-    """Act one on two devices; raises what the demo would raise."""
+@contextmanager
+def play(home: Path) -> Iterator[Stage]:
+    """Act one on two devices; raises what the demo would raise. All of it ends with the block."""
     everything = recordings((*SUBJECTS, 3), samples=1800)
     cast_recordings = tuple(r for r in everything if r.subject in SUBJECTS)
     cast = Cast(cast_recordings, SUBJECTS, windows(cast_recordings), 0.9, project(home), speed=8.0)
@@ -138,10 +139,10 @@ def play(home: Path) -> Stage:
     act = TappedAct(machines, Story(Console(quiet=True)), cast)
     try:
         act.run()
-    except BaseException:
+        yield Stage(machines, act, act.tap, everything)
+        act.tap.link.stop()
+    finally:
         machines.stop()
-        raise
-    return Stage(machines, act, act.tap, everything)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def test_what_a_folder_brings_is_no_lines(tenant: Tenant, tmp_path: Path) -> Non
     next_release(core, stick)
     day = int(core.now // DAY)
     budget = Budget(tmp_path / "budget.db", day, lambda code, text: None)
-    box.house.meter = Meter(daily_bytes=1, bytes_per_second=1, budget=budget)
+    box.house.line.meter = Meter(daily_bytes=1, bytes_per_second=1, budget=budget)
     box.visit(stick)
     assert box.house.deployments[MODEL].serving.release.number == 2
     assert not any(budget.spent("chunks down", one) for one in range(day - 2, day + 3))
@@ -178,7 +178,7 @@ def test_what_waits_is_not_read_again_for_each_file(tenant: Tenant) -> None:
     core, box, stick = tenant
     next_release(core, stick)
     box.house.outbox.close()
-    box.house.outbox = CountedOutbox(box.folder.outbox, box.house.identity.epoch, "boot-1")
+    box.house.outbox = box.house.events.outbox = CountedOutbox(box.folder.outbox, box.house.identity.epoch, "boot-1")
     done = box.visit(stick)
     events = box.house.outbox.last(Kind("event"))
     assert done.brought >= 8 and box.house.outbox.reads <= 8
@@ -191,15 +191,15 @@ def test_the_other_links_limit_holds_while_a_folder_is_here(tenant: Tenant) -> N
     _, box, _ = tenant
     box.visits._uplink = lambda: LinkChanged(True, session=3, limit=9000)
     box.visits.turn(Turn(begins=True))
-    assert box.house.keeps and box.house.limit == 9000
+    assert box.house.line.keeps and box.house.line.limit == 9000
     box.visits.turn(Turn(ends=True))
-    assert (box.house.keeps, box.house.limit, box.house.session) == (False, 9000, 3)
+    assert (box.house.line.keeps, box.house.line.limit, box.house.line.session) == (False, 9000, 3)
 
 
 def test_the_last_words_of_a_box_that_joins_anew_are_heard(tenant: Tenant) -> None:
     """They lie on the stick that brings its request, and nobody else will ever say them."""
     core, box, stick = tenant
-    box.house.event(box.house.time.at(box.clock), "last-word", "before it is set up anew")
+    box.house.events.report(box.house.time.at(box.clock), "last-word", "before it is set up anew")
     box.visit(stick)
     folder_enrolling.ask(box.folder, stick, core.token(FAR), box.clock, again=True)
     done = core.trip(stick)
@@ -210,7 +210,7 @@ def test_the_last_words_of_a_box_that_joins_anew_are_heard(tenant: Tenant) -> No
 def test_a_carrier_that_brings_answers_and_takes_no_words_along_costs_no_record(tenant: Tenant) -> None:
     """Without words the core stands where it stood: that is no sign of a record that it cannot take in."""
     core, box, stick = tenant
-    box.house.event(box.house.time.at(box.clock), "kept-back", "the core must hear this")
+    box.house.events.report(box.house.time.at(box.clock), "kept-back", "the core must hear this")
     for _ in range(2 * TRIES):
         box.visit(stick)
         withheld = shutil.copytree(stick, stick.with_name("withheld"), dirs_exist_ok=True)
@@ -226,7 +226,7 @@ def test_a_carrier_that_brings_answers_and_takes_no_words_along_costs_no_record(
 def test_a_record_that_the_core_heard_and_cannot_take_in_is_given_up_by_folder_too(tenant: Tenant) -> None:
     core, box, stick = tenant
     strange = base64.b64encode(public_half(bytes([7]) * 32)).decode()
-    box.house.event(box.house.time.at(box.clock), "word", "one of many")
+    box.house.events.report(box.house.time.at(box.clock), "word", "one of many")
     visits = 0
     while not box.house.outbox.quarantined():
         box.house.assignment = msgspec.structs.replace(box.house.assignment, reports_key=strange)

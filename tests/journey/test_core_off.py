@@ -219,4 +219,4 @@ def place(box: Box) -> int:
 
 def codes(box: Box) -> list[str]:
     """What happened since it was switched on, whether the core has it or not."""
-    return [event.code for _, event in box.agent.house.recent]
+    return [event.code for _, event in box.agent.house.events.recent]

@@ -43,10 +43,8 @@ OTHERS = frozenset({"release-refused", "renewal-refused"})  # events that come o
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    played = play(tmp_path_factory.mktemp("kills"))
-    yield played
-    played.tap.link.stop()
-    played.machines.stop()
+    with play(tmp_path_factory.mktemp("kills")) as played:
+        yield played
 
 
 class Books:

@@ -42,10 +42,8 @@ pytestmark = pytest.mark.broker
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    played = play(tmp_path_factory.mktemp("real"))
-    yield played
-    played.tap.link.stop()
-    played.machines.stop()
+    with play(tmp_path_factory.mktemp("real")) as played:
+        yield played
 
 
 def test_act_one_did_what_it_says(stage: Stage) -> None:
@@ -127,8 +125,11 @@ def test_no_file_or_log_of_core_or_edge_holds_a_canary(stage: Stage) -> None:
     assert post(device, "/v1/labels", {"labels": labels}) == {"kept": 3, "unknown": [], "refused": []}
     eventually(lambda: canary_went_up(stage, device), "a sample with the canary on the uplink", 60)
     brokers = [machines.core_folder, *(d.folder.root for d in machines.devices)]
+    store = CoreFolder(machines.core_folder, DEFAULT_TENANT).broker / "store" / "mosquitto.db"
+    before = store.stat().st_mtime_ns
     for pid_file in (p for root in brokers for p in root.rglob("mosquitto.pid")):
         os.kill(int(pid_file.read_text()), signal.SIGUSR1)  # each writes what it would write at its end
+    eventually(lambda: store.stat().st_mtime_ns > before, "the store, written anew", 30)
     roots = [machines.core_folder, machines.home / "core.log", *(d.folder.root for d in machines.devices)]
     eventually(lambda: b"canary" in b"".join(p.read_bytes() for p in recordings.glob("*.csv")), "the control", 1)
     assert sum(path.is_file() for root in roots for path in (root, *root.rglob("*"))) > 60

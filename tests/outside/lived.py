@@ -23,7 +23,7 @@ def status() -> dict[str, object]:
         field = Field(Path(folder))
         device = field.device()
         house = device.house
-        house.meter = Meter(1 << 20, 4096, None)
+        house.line.meter = Meter(1 << 20, 4096, None)
         field.order(device, 3)
         device.settle(4)
         live(device, 60)

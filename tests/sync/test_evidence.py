@@ -18,7 +18,6 @@ from sync.evidence import (
     Counters,
     Decision,
     OpenBlock,
-    Trial,
     block_length,
     burst_length,
     decide,
@@ -26,7 +25,6 @@ from sync.evidence import (
     log_safe,
     pairs_needed,
     pool,
-    refuse,
 )
 
 counts = st.builds(Counters, *[st.integers(0, 3000)] * 3)
@@ -166,19 +164,6 @@ def test_as_many_pairs_as_promised_suffice_as_often_as_promised() -> None:
     drawn = rng.multinomial(needed, [0.05, 0.9, 0.05], 400)
     safe = sum(decide(Counters(*map(int, row)), 0.05) is Decision.SAFE for row in drawn)
     assert 0.7 < safe / 400 < 0.9
-
-
-def test_a_plan_under_labels_is_refused_when_its_time_is_too_short() -> None:
-    plan = Trial("labels", margin=0.05, disagreement=0.1, block=50, devices=2, rows=200.0, hours=24.0)
-    refusal = refuse(plan)
-    assert refusal is not None
-    assert (refusal.code, refusal.needed, refusal.available) == ("too-few-pairs", pairs_needed(0.05, 0.1), 192)
-    assert "5.0%" in refusal.text and "'guardrails'" in refusal.text
-    assert refusal.offers == ("agreement", "guardrails")
-    assert refuse(Trial("labels", 0.05, 0.1, 50, 20, 200.0, 24.0)) is None
-    assert refuse(Trial("agreement", 0.05, 0.1, 50, 2, 200.0, 24.0)) is None
-    endless = refuse(Trial("labels", 0.0, 0.1, 50, 2, 200.0, 24.0))
-    assert endless is not None and endless.needed is None
 
 
 # --- bursts, seeded ---------------------------------------------------------------------------------------------

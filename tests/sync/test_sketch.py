@@ -22,7 +22,6 @@ from sync.sketch import (
     Sketch,
     Stream,
     WindowCounter,
-    code_of,
     count,
     count_windows,
     fit,
@@ -184,10 +183,6 @@ def test_bytes_that_are_no_sketch_are_malformed() -> None:
 def test_bins_have_one_name_everywhere() -> None:
     assert identity(FITTED) == identity(unpack(tuple[Bins, ...], pack(FITTED)))
     assert identity(FITTED) != identity(fit(STREAMS, REFERENCE + 1))
-
-
-def test_a_textual_category_travels_as_an_exact_number() -> None:
-    assert code_of("walking") == float(np.float32(code_of("walking"))) != code_of("running")
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.sampled_from([1.0, 0.0, 1e30]))

@@ -164,7 +164,7 @@ def test_keys_that_cannot_be_read_keep_no_other_part_from_going_on(own: Machines
     assert "cannot be renewed" in failing["text"] and " UTC, and then devices are kept out" in failing["text"]
     assert "tenant.key does not open" in failing["text"]
     shown = falaj("status", "--dir", str(own.core_folder)).stdout
-    assert shown.index("FAILING") < shown.index("certificates, since ") < shown.index("devices: ")
+    assert shown.index("needs you") < shown.index("the core, certificates began to fail") < shown.index("devices: ")
     os.kill(part(own.core.pid, "console"), signal.SIGKILL)
     eventually(lambda: answers(own), "the core to keep its other parts up")
     assert (own.core.pid, part(own.core.pid, "broker"), part(own.core.pid, "steward")) == before

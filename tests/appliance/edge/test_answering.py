@@ -10,9 +10,7 @@ import json
 import logging
 import tarfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +25,7 @@ from appliance.edge.state import EdgeFolder
 from appliance.keys import TenantKeys
 from appliance.settings import EdgeSettings, Network
 from edge.agent import Identity
+from edge.agent.ports import Outside
 from edge.budget import DAY
 from edge.disclosing import MOST
 from edge.http.wire import Request
@@ -43,6 +42,7 @@ from sync.names import DeviceId, Digest
 from sync.remembered import Basis, pack
 from tests.edge import graphs
 from tests.edge.graphs import CLASSES, MODEL, TENANT
+from tests.waiting import at_once
 
 SEQ = 7
 DEVICE, START = DeviceId("box-1"), 1_790_000_000.0
@@ -50,12 +50,6 @@ BOX, SIGNING = X25519PrivateKey.generate(), roles.new_signing_key()
 KEY = base64.b64encode(BOX.public_key().public_bytes_raw()).decode()
 READING = 61.72839455
 WHOLE = AskPredictions(START - 1e6, START + 1e6, inputs=True)
-
-
-def at_once(call: Callable[[], Any]) -> Future[Any]:
-    done: Future[Any] = Future()
-    done.set_result(call())
-    return done
 
 
 class Box:
@@ -67,7 +61,7 @@ class Box:
         self.rooms = open_rooms(
             self.folder, own, TenantKeys(TENANT, bytes(32)), lambda: self.now, lambda *_: None, lambda *_: None
         )
-        self.house = open_house(self.folder, own, Serving(), "boot-1", lambda: None, self.rooms)
+        self.house = open_house(self.folder, own, Serving(), "boot-1", Outside(), self.rooms)
         slot = graphs.slot(1, of=replace(graphs.manifest(1), uplink=uplink))
         keyed = replace(slot, keys={Digest("e" * 64): "d3JhcHBlZC1rZXk="})
         self.house.deployments[MODEL] = Deployment(MODEL, Phase.STEADY, START, serving=keyed)
@@ -225,7 +219,7 @@ def test_a_support_bundle_says_how_the_box_is_and_holds_no_reading_and_no_key(ma
                "broker/app.password": b"a-password-of-theirs"}  # fmt: skip
     for name, content in secrets.items():
         write_private(box.folder.root / name, content)
-    box.house.event(START, "drift-alarm", "the inputs have changed", MODEL, "alarm")
+    box.house.events.report(START, "drift-alarm", "the inputs have changed", MODEL, "alarm")
     logger = logging.getLogger("falaj.test-bundle")
     logger.addHandler(box.log)
     logger.warning("the uplink went away")

@@ -88,22 +88,18 @@ def test_what_killed_agents_left_goes_when_their_folder_is_gone(tmp_path: Path) 
 
 
 def test_the_watchdog_is_fed_while_we_answer_whether_or_not_the_walker_walks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, manager: socket.socket
 ) -> None:
     """A walker that loads a large model or waits for a slow disk is no reason to end who answers."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "manager"))
-        manager.settimeout(30)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "manager"))
-        guard, answering = Guard(EdgeFolder(tmp_path / "edge"), tmp_path), threading.Event()
-        guard.watch(new_device(Core(), tmp_path / "device").boot().house, 100, lambda within_s: answering.is_set())
-        guard.start()
-        manager.setblocking(False)
-        for _ in range(5):
-            guard._sweep()
-        with pytest.raises(BlockingIOError):
-            manager.recv(64)
-        answering.set()
-        manager.settimeout(30)
-        assert [manager.recv(64) for _ in range(2)] == [b"WATCHDOG=1"] * 2
-        guard.stop()
+    guard, answering = Guard(EdgeFolder(tmp_path / "edge"), tmp_path), threading.Event()
+    guard.watch(new_device(Core(), tmp_path / "device").boot().house, 100, lambda within_s: answering.is_set())
+    guard.start()
+    manager.setblocking(False)
+    for _ in range(5):
+        guard._sweep()
+    with pytest.raises(BlockingIOError):
+        manager.recv(64)
+    answering.set()
+    manager.settimeout(30)
+    assert [manager.recv(64) for _ in range(2)] == [b"WATCHDOG=1"] * 2
+    guard.stop()

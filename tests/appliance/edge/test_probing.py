@@ -234,33 +234,29 @@ def test_a_question_that_never_comes_back_is_no_answer(deadlines: Deadlines) -> 
 
 
 def test_the_service_manager_hears_nothing_of_a_silent_release_and_its_end_is_held_against_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, manager: socket.socket
 ) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "manager"))
-        manager.settimeout(30)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "manager"))
-        guard = Guard(EdgeFolder(tmp_path / "edge"), tmp_path)
-        house = new_device(Core(), tmp_path / "device").boot().house
-        loaded = serve(house.serving, ENDLESS, bad_graphs.ENDLESS, guard.deadlines)
-        guard.watch(house, 100, lambda within_s: True)
-        guard._probe = Probe(house.serving, guard.deadlines, after_a_pause(), WORKED)
-        guard._pump.start()
-        assert manager.recv(64) == b"WATCHDOG=1"
-        guard._ask()
-        breaks(loaded)
-        guard._ask()
-        manager.setblocking(False)
-        eventually(lambda: _dry(manager), "what was under way")
-        for _ in range(5):
-            guard._fed = clock.ticks() - 2.0  # seconds: it is due
-            guard._sweep()
-        assert _dry(manager)
-        # The service manager ends it: a fault on a thread that asked nobody.
-        guard._pump.stop()
-        said = "Fatal Python error: Aborted\n\nCurrent thread 0x0000000000000001 (most recent call first):"
-        (crash_folder(tmp_path / "edge", tmp_path) / "died").write_text(said)
-        assert Guard(EdgeFolder(tmp_path / "edge"), tmp_path).blamed == {ARTIFACT}
+    guard = Guard(EdgeFolder(tmp_path / "edge"), tmp_path)
+    house = new_device(Core(), tmp_path / "device").boot().house
+    loaded = serve(house.serving, ENDLESS, bad_graphs.ENDLESS, guard.deadlines)
+    guard.watch(house, 100, lambda within_s: True)
+    guard._probe = Probe(house.serving, guard.deadlines, after_a_pause(), WORKED)
+    guard._pump.start()
+    assert manager.recv(64) == b"WATCHDOG=1"
+    guard._ask()
+    breaks(loaded)
+    guard._ask()
+    manager.setblocking(False)
+    eventually(lambda: _dry(manager), "what was under way")
+    for _ in range(5):
+        guard._fed = clock.ticks() - 2.0  # seconds: it is due
+        guard._sweep()
+    assert _dry(manager)
+    # The service manager ends it: a fault on a thread that asked nobody.
+    guard._pump.stop()
+    said = "Fatal Python error: Aborted\n\nCurrent thread 0x0000000000000001 (most recent call first):"
+    (crash_folder(tmp_path / "edge", tmp_path) / "died").write_text(said)
+    assert Guard(EdgeFolder(tmp_path / "edge"), tmp_path).blamed == {ARTIFACT}
 
 
 def _dry(manager: socket.socket) -> bool:

@@ -20,6 +20,7 @@ from appliance.edge.rooms import BEHIND, CHECKPOINT, FORGET, SLICE, WAITING, Roo
 from appliance.edge.state import EdgeFolder
 from appliance.keys import TenantKeys
 from edge.agent import House, Identity
+from edge.agent.ports import Outside
 from edge.budget import DAY
 from edge.outbox import Outbox
 from edge.predictions import AGE, Choice, Predictions, Refusal
@@ -64,7 +65,7 @@ class Box:
             folder, OWN, keys, lambda: self.now, lambda *_: None, lambda code, text: self.told.append(code),
             ticks=lambda: self.now - self.ahead - self.slept, elapsed=lambda: self.now - self.ahead,
         )  # fmt: skip
-        self.house: House = open_house(folder, OWN, Serving(), "boot-1", lambda: None, self.rooms)
+        self.house: House = open_house(folder, OWN, Serving(), "boot-1", Outside(), self.rooms)
         self.serve(Phase.STEADY)
         self.house.assignment = Assignment(TENANT, DEVICE, 1, 1, START, START + 1e6, {}, KEY)
         return self
@@ -119,7 +120,7 @@ def test_labelled_predictions_reach_the_outbox_once_also_over_a_restart(box: Box
     box.open()
     box.tick()
     assert box.arrived() == [1] and box.told == []
-    road = box.house.road(MODEL)
+    road = box.house.evidence.road(MODEL)
     assert road is not None and (road.policy, road.sent, road.held_back) == ("labelled", 1, 0)
 
 
@@ -214,14 +215,14 @@ def test_a_label_reaches_ring_and_trial_and_a_typo_neither(box: Box) -> None:
     new, old = (Loaded(load(model), graphs.slot(number, model)) for number in (2, 1))
     box.rooms.trials.open(MODEL, new, old, Gates("labels"), 0)
     said = box.predict(1, label=None)
-    trial = box.house.trials.report(MODEL)
+    trial = box.house.evidence.trials.report(MODEL)
     assert trial is not None and trial.pairs == 1
-    assert box.house.label(said.id, "wlak") is Refusal.UNKNOWN_LABEL
-    assert box.house.label("f" * 32, CLASSES[0]) is Refusal.UNKNOWN_ID
-    trial = box.house.trials.report(MODEL)
-    assert trial is not None and trial.labels == 0 and box.house.labelled(MODEL, 1) is None
-    assert box.house.label(said.id, CLASSES[0]) is None
-    trial, ring = box.house.trials.report(MODEL), box.house.labelled(MODEL, 1)
+    assert box.house.evidence.label(said.id, "wlak") is Refusal.UNKNOWN_LABEL
+    assert box.house.evidence.label("f" * 32, CLASSES[0]) is Refusal.UNKNOWN_ID
+    trial = box.house.evidence.trials.report(MODEL)
+    assert trial is not None and trial.labels == 0 and box.house.evidence.labelled(MODEL, 1) is None
+    assert box.house.evidence.label(said.id, CLASSES[0]) is None
+    trial, ring = box.house.evidence.trials.report(MODEL), box.house.evidence.labelled(MODEL, 1)
     assert trial is not None and trial.labels == 1 and ring is not None and ring.labels == 1
 
 
@@ -231,11 +232,11 @@ def test_a_label_that_the_ring_forgot_is_still_taken_by_the_trial_that_waits_for
     box.rooms.trials.open(MODEL, new, old, Gates("labels"), 0)
     said = box.predict(1, label=None)
     box.rooms.predictions._db.execute("DELETE FROM prediction")
-    assert box.house.label(said.id, "wlak") is Refusal.UNKNOWN_ID
-    assert box.house.label(said.id, CLASSES[0]) is None
-    trial = box.house.trials.report(MODEL)
+    assert box.house.evidence.label(said.id, "wlak") is Refusal.UNKNOWN_ID
+    assert box.house.evidence.label(said.id, CLASSES[0]) is None
+    trial = box.house.evidence.trials.report(MODEL)
     assert trial is not None and (trial.labels, trial.waiting) == (1, 0)
-    assert box.house.label(said.id, CLASSES[0]) is Refusal.UNKNOWN_ID, "it has it, and nobody else wants it"
+    assert box.house.evidence.label(said.id, CLASSES[0]) is Refusal.UNKNOWN_ID, "it has it, and nobody else wants it"
 
 
 def test_whoever_answers_waits_for_no_release_beside_it_and_what_waits_is_bounded(box: Box) -> None:
@@ -248,11 +249,11 @@ def test_whoever_answers_waits_for_no_release_beside_it_and_what_waits_is_bounde
     box.rooms.trials.open(MODEL, new, old, Gates("labels", shadow_share=1.0), 0)  # on a busy machine, too
     for number in range(2, BEHIND + 5):
         box.predict(number)  # labelled at once, faster than it is paired
-    trial = box.house.trials.report(MODEL)
+    trial = box.house.evidence.trials.report(MODEL)
     assert trial is not None and trial.pairs == 0 and len(calls) == BEHIND and box.told == ["trial-behind"]
     for call in calls:
         call()
-    trial = box.house.trials.report(MODEL)
+    trial = box.house.evidence.trials.report(MODEL)
     assert trial is not None and trial.pairs == trial.labels == BEHIND
     box.predict(BEHIND + 5)
     assert len(calls) == BEHIND + 1, "there is room again"
@@ -381,7 +382,7 @@ def test_what_was_asked_with_several_inputs_is_labelled_and_neither_paired_nor_s
     box.tick()
     assert box.rooms.label(said, CLASSES[0]) is None and box.rooms.label(other, CLASSES[0]) is Refusal.UNKNOWN_LABEL
     box.tick()
-    trial, (books, _) = box.house.trials.report(MODEL), box.rooms.outcomes.found(MODEL)
+    trial, (books, _) = box.house.evidence.trials.report(MODEL), box.rooms.outcomes.found(MODEL)
     assert trial is not None and trial.pairs == 0 and box.arrived() == [] and box.told == []
     assert (books[1].keys, books[1].labels) == (1, 1), "who was told no class has no outcome"
 
@@ -399,7 +400,7 @@ def test_a_trial_is_written_down_now_and_then_and_at_the_end(box: Box) -> None:
     box.close()
     box.open()
     box.rooms.trials.open(MODEL, new, old, Gates("labels"), 0)
-    trial = box.house.trials.report(MODEL)
+    trial = box.house.evidence.trials.report(MODEL)
     assert trial is not None and (trial.pairs, trial.labels) == (2, 2)
 
 
@@ -439,16 +440,16 @@ def test_detectors_are_written_down_now_and_then(box: Box) -> None:
 def test_drift_is_watched_from_the_commit_on(box: Box) -> None:
     box.serve(Phase.PROBATION)
     box.rooms.watch(box.house)
-    assert box.house.drift(MODEL) is None
+    assert box.house.evidence.drift(MODEL) is None
     box.serve(Phase.STEADY)
     box.rooms.watch(box.house)
-    drift = box.house.drift(MODEL)
+    drift = box.house.evidence.drift(MODEL)
     assert drift is not None and drift.since is None
 
 
 def test_without_rooms_a_house_stands_too(tmp_path: Path) -> None:
-    house = open_house(EdgeFolder(tmp_path / "bare"), OWN, Serving(), "boot-1", lambda: None)
-    assert house.road(MODEL) is None and house.label("a", "b") is None
+    house = open_house(EdgeFolder(tmp_path / "bare"), OWN, Serving(), "boot-1", Outside())
+    assert house.evidence.road(MODEL) is None and house.evidence.label("a", "b") is None
     house.outbox.close()
     house.journal.close()
 
@@ -461,7 +462,7 @@ def test_what_http_was_answered_is_labelled_paired_and_sent_like_what_a_binding_
     said = box.rooms.recorder.record(asked, Answer(old.session.run(asked), old.slot))
     assert box.rooms.predictions.find(said) is None, "nobody waited for the disk"
     assert box.rooms.label(said, CLASSES[0]) is None, "its label may be faster than the disk"
-    trial, ring = box.house.trials.report(MODEL), box.house.labelled(MODEL, 1)
+    trial, ring = box.house.evidence.trials.report(MODEL), box.house.evidence.labelled(MODEL, 1)
     assert trial is not None and (trial.pairs, trial.agreed) == (1, 1) and ring is not None and ring.labels == 1
     second = box.rooms.recorder.record(asked, Answer(old.session.run(asked), old.slot))
     box.tick()

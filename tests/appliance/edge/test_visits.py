@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,6 +15,7 @@ from sync import codec
 from sync.messages import SAMPLE, SampleBatch
 from sync.names import DeviceId
 from tests.journey.by_folder import MODEL, FarBox, FarCore, far_tenant
+from tests.waiting import at_once
 
 FAR = DeviceId("far-1")
 
@@ -30,12 +28,6 @@ def tenant(tmp_path_factory: pytest.TempPathFactory) -> tuple[FarCore, FarBox, P
 @pytest.fixture
 def box(tenant: tuple[FarCore, FarBox, Path]) -> FarBox:
     return tenant[1]
-
-
-def at_once(call: Callable[[], Any]) -> Future[Any]:
-    done: Future[Any] = Future()
-    done.set_result(call())
-    return done
 
 
 @pytest.mark.parametrize(
@@ -75,13 +67,13 @@ def test_a_path_too_long_for_a_socket_ends_nothing(box: FarBox, tmp_path: Path) 
 
 def test_a_visitor_that_goes_without_a_word_is_forgotten(box: FarBox) -> None:
     box.visits.turn(Turn(begins=True))
-    assert box.visits.open and box.house.link_up and box.house.keeps
+    assert box.visits.open and box.house.line.up and box.house.line.keeps
     box.clock += FORGOTTEN
     box.visits.expire()
     assert box.visits.open
     box.clock += 1.0
     box.visits.expire()
-    assert not box.visits.open and not box.house.link_up and not box.house.keeps
+    assert not box.visits.open and not box.house.line.up and not box.house.line.keeps
 
 
 def test_the_uplink_may_come_and_go_meanwhile(box: FarBox) -> None:
@@ -97,7 +89,7 @@ def test_a_second_visitor_takes_the_place_of_one_that_broke_off(
 ) -> None:
     core, box, stick = tenant
     box.visits.turn(Turn(begins=True))
-    box.house.event(box._now(), "said-once", "heard once")
+    box.house.events.report(box._now(), "said-once", "heard once")
     core.now += 7200.0
     core.trip(stick)
     box.visit(stick)
@@ -109,7 +101,7 @@ def test_all_that_waits_goes_along_in_one_visit(tenant: tuple[FarCore, FarBox, P
     """On a line a hundred records are under way at once; here there is nobody to answer."""
     core, box, stick = tenant
     for i in range(150):
-        box.house.event(box._now(), "one-of-many", f"{i}")
+        box.house.events.report(box._now(), "one-of-many", f"{i}")
     core.now += 3600.0
     box.visit(stick)
     core.trip(stick)
@@ -122,7 +114,7 @@ def test_years_of_records_go_along_in_parts_that_a_small_box_can_hold(tenant: tu
     core, box, stick = tenant
     for _ in range(1 + MOST // 60_000):
         box.house.outbox.add(SAMPLE, SampleBatch(MODEL, "internal", "", "A" * 60_000), box._now())
-    box.house.event(box._now(), "said-last", "an alarm, which goes first")
+    box.house.events.report(box._now(), "said-last", "an alarm, which goes first")
     core.now += 3600.0
     done = box.visit(stick)
     assert "32 MiB of records go along in one trip" in done.told[-1]
@@ -142,7 +134,7 @@ def test_an_old_acknowledgement_brought_again_gives_no_record_up(
     core, box, stick = tenant
     core.now += 3600.0
     core.trip(stick)
-    box.house.event(box._now(), "patient", "waits for its trip")
+    box.house.events.report(box._now(), "patient", "waits for its trip")
     for _ in range(12):
         box.visit(stick)
     assert [kind for kind, _, _ in box.house.outbox.pending()] == ["event"]
