@@ -233,3 +233,30 @@ def test_a_link_is_settled_when_the_broker_has_confirmed_what_was_said(place: Pl
     eventually(lambda: not link.unconfirmed, "the last confirmation")
     link.publish(Publish("here/little", b"", qos=0))
     assert not link.unconfirmed
+
+
+NO_FILTERS = ("", "wat+ch/x", "plant/#/x", "a\x01", "a/" * 200 + "x")
+NO_TOPICS = ("", "said/+/x", "here/#", "here/x\x01", "a/" * 200 + "x")
+
+
+@pytest.mark.parametrize("bad", NO_FILTERS)
+def test_a_filter_that_is_none_costs_nobody_the_session(place: Place, bad: str) -> None:
+    """Asked for in a session and carried into the next: paho would raise, or the broker hang up, each time."""
+    party = place.join("one", "here/work")
+    party.link.subscribe(bad, "here/more")
+    eventually(lambda: party.link.listening == {"here/work", "here/more"}, "the good one")
+    assert len(party.refused) == 1 and "was not asked for" in party.refused[0]
+    party.link.publish(Publish("here/more", b"heard"))
+    eventually(lambda: party.got(b"heard"), "what was said after it")
+    party.link.unsubscribe(bad)
+    assert party.states == [True]
+
+
+@pytest.mark.parametrize("bad", NO_TOPICS)
+def test_a_topic_that_is_none_costs_nobody_the_session(place: Place, bad: str) -> None:
+    party = place.join("one", "here/work")
+    party.link.publish(Publish(bad, b"lost"))
+    party.link.publish(Publish("here/work", b"heard"))
+    eventually(lambda: party.got(b"heard"), "what was said after it")
+    assert len(party.refused) == 1 and "its topic is none" in party.refused[0]
+    assert party.states == [True] and [m.payload for m in party.came] == [b"heard"]
