@@ -57,6 +57,9 @@ def obstacle(error: BaseException) -> bool:
     return isinstance(error, OSError)
 
 
+CACHE_KB = 256  # of pages of one file that stay in memory, where SQLite would keep 2 MB of each
+
+
 def code(error: sqlite3.Error) -> int:
     """SQLite's primary result code; of an error that carries none, that the file is spoilt."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
@@ -74,6 +77,7 @@ def connect(path: Path | None, schema: Schema, factory: Factory = sqlite3.Connec
         with shape.legible():
             db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {schema.synchronous}")
+        db.execute(f"PRAGMA cache_size = -{CACHE_KB}")
         shape.make_ready(db, schema.script, schema.prepare, checked=schema.checked)
     except sqlite3.Error:
         db.close()

@@ -151,7 +151,7 @@ def test_every_reference_in_it_leads_somewhere() -> None:
 
 # --- operations.md ----------------------------------------------------------------------------------------------
 
-CALLS = {"event", "complain", "happened", "report", "_report", "_say", "Failure", "_verdict", "_environment"}
+CALLS = {"event", "complain", "happened", "put_off", "report", "_report", "_say", "Failure", "_verdict", "_environment"}
 ERRORS = (
     "edge/runtime.py", "edge/serving.py", "edge/live.py", "edge/artifacts.py", "edge/trust.py",
     "edge/accepted.py",
