@@ -2,7 +2,7 @@
 `falaj edge run` never loads the core's libraries.
 
 Exit codes: 0 done · 1 it failed, the message says why · 2 wrong usage · 3 something is missing on this machine ·
-70 a mistake of ours.
+4 `falaj replay` found a difference · 70 a mistake of ours.
 """
 
 from __future__ import annotations

@@ -99,7 +99,8 @@ def advice(figures: Figures) -> str:
     parts = [_choice(single, name, best)]
     wider = min((one for one in own if one.rows == best.rows), key=lambda one: one.p50_ms)
     if best.p50_ms > WORTH * wider.p50_ms:
-        parts.append(f"{wider.threads} threads answer {best.p50_ms / wider.p50_ms:.1f} times as fast as one")
+        times = best.p50_ms / wider.p50_ms
+        parts.append(f"{wider.threads} threads would answer {times:.1f} times as fast, and an agent uses one a run")
     else:
         parts.append("one thread is enough")
     fullest = max(own, key=lambda one: one.rows_per_s)

@@ -17,7 +17,7 @@ from edge.predictions import RECENT
 
 AT_REST = 49_000  # samples before: 960 windows of 50 for the baseline, and a little
 AFTER = 20_000  # samples after, on either wrist: 400 windows
-AGAIN = 12_000  # and every stretch once more, so that what came before the alarm is not missing in what is learned
+AGAIN = 2  # then every stretch so often: what came before the alarm never goes up, yet must be in what is learned
 RATE = 20.0  # batches a second and watch
 MOST_WRONG = 0.80  # accuracy of the moved watches must be seen to fall below this
 
@@ -57,9 +57,9 @@ def _move(stage: Stage, step: Step) -> None:
     for wearer in stage.moved:
         wearer.wear("left", "first")  # what is learned from later; the last quarters stay unseen
     counts: dict[str, list[Count]] = {wearer.name: [] for wearer in stage.people}
-    for samples in (AFTER, AGAIN):
+    for samples, rounds in ((AFTER, None), (None, AGAIN)):
         for wearer in stage.people:
-            wearer.begin(RATE, samples=samples)
+            wearer.begin(RATE, samples=samples, rounds=rounds)
         for wearer in stage.people:
             counts[wearer.name].append(wearer.finish())
     _judge(stage, step, [_seen(stage, wearer, counts[wearer.name]) for wearer in stage.people])

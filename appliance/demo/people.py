@@ -16,7 +16,7 @@ import numpy as np
 from appliance.demo.counting import Count
 from appliance.demo.field import Away, Watch
 from appliance.demo.fleet import Device, StoryFailed
-from appliance.demo.recordings import Part, Recording, Stretch, at_least, stretches
+from appliance.demo.recordings import Part, Recording, Stretch, at_least, passes, stretches
 from sync.names import ModelName
 
 LABEL_EVERY = 0.5  # seconds between two deliveries of labels
@@ -53,18 +53,20 @@ class Wearer:
         """From the next phase on the watch is on this wrist, in this part of its recordings."""
         self.side, self.part = side, part
 
-    def begin(self, rate: float, *, samples: int | None = None, labels: bool = False) -> None:
-        """Streams `rate` batches a second: at least `samples` of them, or until `end`. With `labels` someone says what
-        each answered window was, a moment later, all the time."""
+    def begin(
+        self, rate: float, *, samples: int | None = None, rounds: int | None = None, labels: bool = False
+    ) -> None:
+        """Streams `rate` batches a second: at least `samples` readings, or every stretch `rounds` times, or until
+        `end`. With `labels` someone says what each answered window was, a moment later, all the time."""
         self._watch.count = Count()
         self._stop.clear()
-        drawn = self._drawn() if samples is None else at_least(samples, self._drawn())
+        drawn = self._drawn(rounds) if samples is None else at_least(samples, self._drawn(rounds))
         self._busy = [self._hands.submit(self._stream, drawn, rate)]
         if labels:
             self._busy.append(self._hands.submit(self._annotate))
 
     def finish(self) -> Count:
-        """Until all `samples` are sent and answered; see `end`."""
+        """Until all `samples` or `rounds` are sent and answered; see `end`."""
         wait(self._busy[:1])
         return self.end()
 
@@ -92,9 +94,11 @@ class Wearer:
         self._hands.shutdown()
         self._watch.close()
 
-    def _drawn(self) -> Iterator[Stretch]:
+    def _drawn(self, rounds: int | None) -> Iterator[Stretch]:
         own = tuple(r for r in self._recordings if r.side == self.side)
-        return stretches(own, self.part, self._rng)
+        if rounds is None:
+            return stretches(own, self.part, self._rng)
+        return passes(rounds, own, self.part, self._rng)
 
     def _stream(self, drawn: Iterator[Stretch], rate: float) -> None:
         self._ts = self._watch.stream(self._ts, drawn, rate, self._stop)

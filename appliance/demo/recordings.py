@@ -77,10 +77,17 @@ def stretches(recordings: Sequence[Recording], part: Part, rng: np.random.Genera
 
     The recordings are far too short for the statistics of drift and rollouts; whoever shows a result of this says so.
     """
-    for i in rng.permutation(len(recordings)):
-        yield _piece(recordings[int(i)], part)
+    yield from passes(1, recordings, part, rng)
     while True:
         yield _piece(recordings[int(rng.integers(len(recordings)))], part)
+
+
+def passes(count: int, recordings: Sequence[Recording], part: Part, rng: np.random.Generator) -> Iterator[Stretch]:
+    """Whole first or last parts of these recordings, each exactly `count` times: all once in a random order, then all
+    again."""
+    for _ in range(count):
+        for i in rng.permutation(len(recordings)):
+            yield _piece(recordings[int(i)], part)
 
 
 def at_least(samples: int, endless: Iterator[Stretch]) -> Iterator[Stretch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -227,6 +228,13 @@ class FleetShelf:
             (device, wanted.model, wanted.number, wanted.mode, codec.encode(wanted.gates), wanted.retry,
              codec.encode(wanted.split) if wanted.split else None),
         )  # fmt: skip
+
+    def want_again(self, device: DeviceId, model: ModelName, before: Iterable[Wanted]) -> None:
+        """Of this model what was wanted `before`, or nothing."""
+        self._db.execute("DELETE FROM wanted WHERE device = ? AND model = ?", (device, model))
+        for one in before:
+            if one.model == model:
+                self.want(device, one)
 
     def wanted(self, device: DeviceId) -> tuple[Wanted, ...]:
         rows = self._db.execute(

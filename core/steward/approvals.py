@@ -17,7 +17,7 @@ from core.release import checking, signing
 from core.release.automatic import by_core
 from core.rollout import power
 from core.rollout.plans import fallback, generation, plan
-from core.steward import retained, rounds, staging, trust
+from core.steward import assigning, retained, rounds, staging, trust
 from core.steward.house import House, PersistBroker
 from core.steward.refusals import Refusal, declared_model
 from sync import codec
@@ -160,8 +160,8 @@ def _beside(rollout: Rollout) -> bool:
 def planned(house: House, row: ReleaseRow, now: float, forced: str = "") -> Rollout:
     """The rollout of a release as the project asks for it now, in a generation above all before it.
 
-    Raises Refusal for a model that is not declared, for evidence that could never decide, and for an A/B of releases
-    that cannot answer side by side.
+    Raises Refusal for a model that is not declared, for evidence that could never decide, for an A/B of releases
+    that cannot answer side by side, and where a canary device could not be told of it beside all else it runs.
     """
     settings = declared_model(house, row.model).rollout
     approved = [r.number for r in house.catalog.releases.releases(ALL) if (r.model, r.state) == (row.model, "approved")]
@@ -175,6 +175,7 @@ def planned(house: House, row: ReleaseRow, now: float, forced: str = "") -> Roll
     if (refused := power.refuse(rollout.gates)) is not None:
         hint = f"allow a larger margin in falaj.toml, or choose evidence {' or '.join(refused.offers)}, and apply it"
         raise Refusal(refused.code, refused.text, hint)
+    assigning.check_room(house, rollout, now)
     return rollout
 
 

@@ -11,7 +11,7 @@ import msgspec
 from core import orders
 from core.catalog.fleet import DeviceRow
 from core.release import publish
-from core.steward import ears, rounds
+from core.steward import assigning, ears, rounds
 from core.steward.house import House
 from core.steward.refusals import Refusal
 from sync import carried, codec, roles, topics
@@ -98,9 +98,9 @@ def _assignment(house: House, device: DeviceRow, now: float) -> bytes:
     """Its newest, signed within the last hour, also where nothing is wanted yet: it brings the time, too."""
     old = house.catalog.fleet.assignment(device.device)
     other = old is None or old[0] != device.epoch
-    if old is None or other or not 0 <= now - (old[2] - rounds.ASSIGNMENT_LIFE) < FRESH:
+    if old is None or other or not 0 <= now - (old[2] - assigning.ASSIGNMENT_LIFE) < FRESH:
         with house.catalog.transaction():
-            rounds.assign(house, device, now, news=other)
+            assigning.assign(house, device, now, news=other)
         old = house.catalog.fleet.assignment(device.device)
         assert old is not None
     return old[3]

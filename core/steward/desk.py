@@ -16,6 +16,7 @@ from core.ingest.spool import origins
 from core.orders import Answer
 from core.steward import (
     approvals,
+    assigning,
     automatic,
     carrying,
     devices,
@@ -26,7 +27,6 @@ from core.steward import (
     parts,
     pieces,
     questions,
-    rounds,
     skew,
     staging,
     succession,
@@ -71,7 +71,7 @@ def _apply(house: House, order: orders.ApplyProject, now: float) -> dict[str, An
     version = house.catalog.projects.apply(order.project, order.folder, order.actor, now)
     house.event(now, "project-applied", f"project version {version} by {order.actor}")
     for device in pieces.reconfigured(house, before[0] if before else None):
-        rounds.assign(house, device, now, news=False)
+        assigning.issue(house, device, now, news=False)
     return {"version": version, "models": list(order.project.models), "sources": list(order.project.sources)}
 
 
@@ -146,7 +146,7 @@ def _commit_lookup(house: House, order: orders.CommitLookup, now: float) -> dict
     result = pieces.commit(house, order, now)
     house.catalog.projects.finish(order.job, now, result)
     for device in pieces.users(house, order.name):
-        rounds.assign(house, device, now, news=False)
+        assigning.assign(house, device, now, news=False)
     return result
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from core import orders
 from core.catalog.fleet import ACTIVE, DeviceRow
 from core.fleet import enrolment, renewal
-from core.steward import certificates, rounds
+from core.steward import assigning, certificates, rounds
 from core.steward.house import Access, Cut, House
 from core.steward.refusals import Refusal
 from sync.messages import Reported
@@ -56,12 +56,12 @@ def renew(house: House, device: DeviceRow, body: bytes, now: float) -> None:
     certificate = renewal.renewed(house.issuing, body, who, device.signing_key, now, house.longevity)
     newest = renewal.life(fleet.certificate(device.device))
     if not newest.due(now) and now - newest.begins < enrolment.BACKDATE.total_seconds() + ONCE_A:
-        rounds.assign(house, device, now, news=False)  # it was given one, and has not heard of it
+        assigning.assign(house, device, now, news=False)  # it was given one, and has not heard of it
         return
     given = certificates.keep(house, device, certificate)
     days = (given.ends - now) / 86_400
     house.event(now, "certificate-renewed", f"{device.device}, for {days:.0f} days", device=device.device)
-    rounds.assign(house, device, now, news=False)
+    assigning.assign(house, device, now, news=False)
 
 
 def seen_twice(house: House, device: DeviceRow, report: Reported, now: float) -> bool:

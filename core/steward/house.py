@@ -122,6 +122,7 @@ class Memory:
     damaged: set[Digest] = field(default_factory=set)  # blobs that this disk did not keep
     keyless: set[ModelName] = field(default_factory=set)  # that the core may release, and whose key is not here
     broken: set[str] = field(default_factory=set)  # where our code broke on a message
+    overfull: set[DeviceId] = field(default_factory=set)  # to which more would have to be said than it takes
     refused: dict[ModelName, float] = field(default_factory=dict)  # models that cannot learn by themselves, told when
 
 

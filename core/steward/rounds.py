@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -16,15 +15,13 @@ from core.release import publish
 from core.rollout.controller import Decision, decide, spoken
 from core.rollout.plans import generation
 from core.rollout.waiting import waits_for
-from core.steward import certificates, pieces, retained
+from core.steward import retained
+from core.steward.assigning import ASSIGNMENT_LIFE, assign
 from core.steward.house import House
-from sync import codec, roles, sealing, topics
+from sync import codec, roles, topics
 from sync.errors import Untrusted
-from sync.messages import ASSIGNMENT_TYPE, Arm, Assignment, ModelOrder
-from sync.names import DeviceId, Digest, ModelName
-from sync.splits import lot_of
+from sync.names import DeviceId, ModelName
 
-ASSIGNMENT_LIFE = 7 * 86400.0  # seconds; renewed at half of it
 UNDECIDED = (
     RolloutState.APPROVED, RolloutState.SHADOW, RolloutState.SPLIT, RolloutState.PAUSED, RolloutState.CANARY,
     RolloutState.REVERSING,
@@ -110,12 +107,14 @@ def _generation(house: House, rollout: Rollout) -> int:
     return 0 if rollout.previous is None else max(0, generation(rollout.previous, past))
 
 
-def _want(house: House, wanted: Wanted, devices: Iterable[DeviceRow], now: float) -> None:
-    """Also of devices that may not speak now: it is what they get when they come back."""
+def _want(house: House, wanted: Wanted, devices: Iterable[DeviceRow], now: float, *, back: bool = False) -> None:
+    """Also of devices that may not speak now: it is what they get when they come back. What is too much for a device is
+    not wanted of it, so that what it is told next still fits; a way `back` is wanted all the same."""
     for device in devices:
+        before = house.catalog.fleet.wanted(device.device)
         house.catalog.fleet.want(device.device, wanted)
-        if device.active:
-            assign(house, device, now)
+        if device.active and not assign(house, device, now) and not back:
+            house.catalog.fleet.want_again(device.device, wanted.model, before)
 
 
 def _is_behind(device: DeviceRow, told: tuple[int, int] | None) -> bool:
@@ -154,69 +153,7 @@ def take_back(house: House, rollout: Rollout, devices: Iterable[DeviceRow], now:
         wanted = Wanted(rollout.model, rollout.number, "off", gates, rollout.retry)
     else:
         wanted = Wanted(rollout.model, rollout.previous, "live", gates, _generation(house, rollout))
-    _want(house, wanted, devices, now)
-
-
-def assign(house: House, device: DeviceRow, now: float, *, news: bool = True) -> None:
-    """Signs the whole desired state of one device, with the next seq, and publishes it. In a transaction.
-
-    Without `news` it is what the device was told before, signed anew: nobody waits for its answer, which of one without
-    a network comes weeks later.
-    """
-    old = house.catalog.fleet.assignment(device.device)
-    seq = old[1] + 1 if old and old[0] == device.epoch else 1
-    tables, config = pieces.for_device(house, device, now)
-    assignment = Assignment(
-        tenant=house.tenant, device=device.device, epoch=device.epoch, seq=seq, ts=now,
-        expires=now + ASSIGNMENT_LIFE,
-        models={w.model: _order(house, device, w) for w in house.catalog.fleet.wanted(device.device)},
-        tenant_key=house.tenant_key,
-        reports_key=house.reports_key,
-        lookups=tables,
-        config=config,
-        alarms=True,
-        certificate=certificates.newest(house, device, now).decode(),
-        authorities=house.trusted,
-    )  # fmt: skip
-    envelope = roles.sign(assignment, ASSIGNMENT_TYPE, house.keys.director)
-    named = {digest for order in assignment.models.values() if order.mode != "off" for digest in order.all_keys()}
-    retained.provide(house, named, now)
-    house.catalog.fleet.put_assignment(device.device, device.epoch, seq, assignment.expires, envelope, news=news)
-    house.send(topics.desired(house.tenant, device.device), envelope, retain=True)
-
-
-def _order(house: House, device: DeviceRow, wanted: Wanted) -> ModelOrder:
-    """One model's part: the manifest by digest, and the keys of its blobs wrapped to this device alone."""
-    digest, keys = _named(house, device, wanted.model, wanted.number)
-    arms: tuple[Arm, ...] = ()
-    if (split := wanted.split) is not None:
-        manifest, opens = _named(house, device, wanted.model, split.number)
-        arms = (Arm(manifest, split.number, opens, 0, split.share, split.retry),)
-    return ModelOrder(
-        manifest=digest,
-        number=wanted.number,
-        keys=keys if wanted.mode != "off" else {},  # who may not run it gets no key either
-        floor=house.catalog.releases.floor(wanted.model),
-        mode=wanted.mode,
-        gates=wanted.gates,
-        retry=wanted.retry,
-        arms=arms,
-        seed=lot_of(split.seed, split.seeds, device.device) if split is not None else "",
-    )
-
-
-def _named(house: House, device: DeviceRow, model: ModelName, number: int) -> tuple[Digest, dict[Digest, str]]:
-    """A release's manifest, and the keys of its blobs for this device."""
-    found = house.catalog.releases.release(model, number)
-    if found is None:
-        raise RuntimeError(f"release {number} of {model} is wanted and not there")
-    keys = house.catalog.releases.keys(model, number).items()
-    return found[0].digest, {digest: _wrapped(house, device, digest, key) for digest, key in keys}
-
-
-def _wrapped(house: House, device: DeviceRow, digest: Digest, key: bytes) -> str:
-    context = sealing.wrap_context(house.tenant, device.device, digest)
-    return base64.b64encode(sealing.wrap(key, device.sealing_key, context)).decode()
+    _want(house, wanted, devices, now, back=True)
 
 
 def _due(house: House, device: DeviceRow, now: float) -> bool | None:

@@ -8,7 +8,7 @@ from typing import Any
 from core import orders
 from core.catalog.fleet import DeviceRow
 from core.fleet import enrolment, renewal
-from core.steward import devices, rounds
+from core.steward import assigning, devices
 from core.steward.house import House
 from core.steward.refusals import Refusal
 from sync.names import DeviceId
@@ -66,7 +66,7 @@ def _tell_devices(house: House, now: float) -> None:
     devices.access(house, now)
     for device in house.catalog.fleet.devices():
         if device.active:
-            rounds.assign(house, device, now, news=False)
+            assigning.assign(house, device, now, news=False)
 
 
 def _behind(house: House) -> list[DeviceRow]:

@@ -17,7 +17,7 @@ from core.release import layout as layouts
 from core.release.layout import Layout
 from core.release.metadata import newest_root, root_in_force
 from core.release.signing import Drafts, Tally
-from core.steward import rounds
+from core.steward import assigning
 from core.steward.house import House, PersistBroker
 from core.steward.refusals import Refusal
 from sync import chunks, roles
@@ -133,7 +133,7 @@ def _tell_devices(house: House, old: Layout, new: Layout, now: float) -> None:
         return
     for device in house.catalog.fleet.devices():
         if device.active and house.catalog.fleet.assignment(device.device) is not None:
-            rounds.assign(house, device, now)
+            assigning.assign(house, device, now)
 
 
 # --- signatures -------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ Together = Callable[[Sequence[Request]], list[Response]]  # requests to one path
 _INLINE = 64 * 1024  # bytes of a body answered on the loop
 _READ = 256 * 1024  # bytes of one read from a socket
 _SLOW_S = 0.005  # an answer that takes longer on the loop holds up the others
+_HANGS_S = 0.1  # one that takes longer is no stumble of the machine: its path goes aside at once
 _OFTEN = 3  # so often in a row, and its path is answered aside: once may be the machine's doing
 _PROBE = 64  # answers aside until the loop tries again
 _PATHS = 64  # remembered; strangers may invent paths
@@ -63,7 +64,7 @@ class Capacity:
         """What an answer on the loop took decides where the next ones to its path are given."""
         path = request.path
         if seconds > _SLOW_S:
-            slow = self._suspects.pop(path, 0) + 1
+            slow = self._suspects.pop(path, 0) + (1 if seconds <= _HANGS_S else _OFTEN)
             if slow < _OFTEN and len(self._suspects) < _PATHS:
                 self._suspects[path] = slow
             elif slow >= _OFTEN and len(self._aside) < _PATHS:
@@ -71,3 +72,8 @@ class Capacity:
         elif self._suspects or self._aside:
             self._suspects.pop(path, None)
             self._aside.pop(path, None)
+
+    def learn_aside(self, request: Request, seconds: float) -> None:
+        """What an answer aside took, its wait for a thread included: the loop tries none of a path that still hangs."""
+        if seconds > _HANGS_S and request.path in self._aside:
+            self._aside[request.path] = _PROBE

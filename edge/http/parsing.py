@@ -239,13 +239,14 @@ class Connection(asyncio.BufferedProtocol):
             capacity.waiting += 1
             self._wait()
             future = self._loop.run_in_executor(capacity.pool, answer, capacity, (request,))
-            future.add_done_callback(partial(self._resume, turn, request))
+            future.add_done_callback(partial(self._resume, turn, request, self._loop.time()))
 
     def _wait(self) -> None:
         self._busy, self.deadline = True, math.inf
 
-    def _resume(self, turn: _Turn, request: Request, answered: asyncio.Future[list[Response]]) -> None:
+    def _resume(self, turn: _Turn, request: Request, began: float, answered: asyncio.Future[list[Response]]) -> None:
         self._capacity.waiting -= 1
+        self._capacity.learn_aside(request, self._loop.time() - began)
         self._settle(turn, request, answered.result()[0])
 
     def _settle(self, turn: _Turn, request: Request, response: Response) -> None:

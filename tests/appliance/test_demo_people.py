@@ -17,7 +17,7 @@ from appliance.demo.counting import Count, Expected
 from appliance.demo.field import Away, Watch
 from appliance.demo.fleet import Device, StoryFailed, free_ports
 from appliance.demo.people import Wearer
-from appliance.demo.recordings import Recording
+from appliance.demo.recordings import Recording, passes
 from appliance.edge.state import EdgeFolder
 from sync.messages import Prediction
 from sync.names import ModelName
@@ -109,3 +109,17 @@ def test_labels_wait_until_the_device_is_back(device: Device) -> None:
     wearer.close()
     assert [t["id"] for t in told] == [f"id-{w.end}" for w in count.expected]
     assert wearer.windows == wearer.labels == len(count.expected) == 1
+
+
+def test_rounds_are_every_stretch_so_often_and_no_other(device: Device) -> None:
+    own = tuple(Recording(f"r{i}", 1, "right", "PEN", np.full((400, 6), float(i))) for i in range(3))
+    drawn = [s.samples[0, 0] for s in passes(2, own, "last", np.random.default_rng(3))]
+    assert sorted(drawn[:3]) == sorted(drawn[3:]) == [0.0, 1.0, 2.0]
+    wearer = Wearer(device, MODEL, own, 1000.0, (1,))
+    wearer.begin(50.0, rounds=2)
+    expected = wearer.count.expected
+    eventually(lambda: len(expected) == 6, "each recording's one window, twice")
+    wearer.count.mqtt.update(answered(expected))
+    wearer.finish()
+    wearer.close()
+    assert wearer.windows == 6

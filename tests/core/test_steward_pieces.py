@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from core import orders
 from core.project import Config, LookupSource, Project, Range, Word
-from core.steward import rounds
+from core.steward import assigning
 from core.steward.house import PersistBroker
 from sync import chunks, codec, lookups, roles, sealing, topics
 from sync.errors import Damaged
@@ -154,7 +154,7 @@ def test_what_a_device_still_serves_keeps_its_table_when_the_wanted_release_asks
         with scene.world.catalog.transaction():
             one = scene.world.catalog.fleet.device(ONE)
             assert one is not None
-            rounds.assign(scene.world.house, one, scene.world.now)
+            assigning.assign(scene.world.house, one, scene.world.now)
         scene.world.tick()
         assert scene.assigned().lookups.keys() == tables
 

@@ -8,7 +8,7 @@ import pytest
 from core import orders
 from core.catalog.pieces import PieceRow
 from core.catalog.wanted import Wanted
-from core.steward import retained, rounds
+from core.steward import assigning, retained
 from core.steward.house import AGAIN, MISSED
 from sync import chunks as pieces
 from sync import codec, roles, topics
@@ -93,7 +93,7 @@ def test_what_was_cleared_comes_back_when_an_assignment_names_it(world: World, m
     gates = world.catalog.fleet.wanted(ONE)[0].gates
     with world.catalog.transaction():
         world.catalog.fleet.want(ONE, Wanted(MODEL, 1, "live", gates, 1))
-        rounds.assign(world.house, world.catalog.fleet.devices()[0], world.now)
+        assigning.assign(world.house, world.catalog.fleet.devices()[0], world.now)
     world.tick()
     assert blobs(world, 1) <= on_broker(world)
 

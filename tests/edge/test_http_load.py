@@ -154,6 +154,45 @@ def test_a_path_that_is_slow_again_and_again_is_answered_aside_until_it_is_quick
     assert all(house.inline(request) for _ in range(100))
 
 
+def test_a_path_that_hangs_once_goes_aside_at_once_and_the_loop_tries_none_while_it_hangs() -> None:
+    house, request = capacity(), Request("POST", "/a", {}, SMALL)
+    assert house.inline(request)
+    house.learn(request, 0.2)
+    for _ in range(200):
+        assert not house.inline(request)
+        house.learn_aside(request, 0.2)
+    tries = []
+    for _ in range(130):  # it answers in time again
+        tries.append(house.inline(request))
+        if not tries[-1]:
+            house.learn_aside(request, 0.02)
+    assert tries.count(True) == 2 and not any(tries[:64])
+    house.learn(request, 0.001)
+    assert all(house.inline(request) for _ in range(100))
+
+
+def test_what_is_answered_aside_for_its_size_puts_no_path_aside() -> None:
+    house, request = capacity(), Request("POST", "/a", {}, LARGE)
+    house.learn_aside(request, 1.0)
+    assert house.inline(Request("POST", "/a", {}, SMALL))
+
+
+def test_of_a_model_that_hangs_one_answer_holds_up_the_others_and_no_more() -> None:
+    """By threads, not by seconds: those on the loop hold up whoever asks meanwhile."""
+    loops: list[bool] = []
+
+    def handle(request: Request) -> Response:
+        if request.path == "/hangs":
+            loops.append(not threading.current_thread().name.startswith("falaj-http_"))
+            time.sleep(0.12)
+        return Response(200, b"{}")
+
+    with serving(handle, Limits()) as server, client(server) as slow:
+        for _ in range(4):
+            assert post(slow, "/hangs", SMALL)[0] == 200
+    assert loops == [True, False, False, False]
+
+
 def test_large_bodies_are_always_answered_aside() -> None:
     assert not capacity().inline(Request("POST", "/a", {}, LARGE))
 

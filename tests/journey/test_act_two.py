@@ -27,7 +27,7 @@ def quicker(text: str) -> str:
     than people's."""
     text = text.replace("baseline = 960, alarm = 10000000.0", "baseline = 240, alarm = 10000.0")
     text = text.replace("epochs = 60", "epochs = 25")
-    return text.replace("samples = 500", "samples = 100")
+    return text.replace("samples = 1200", "samples = 100")
 
 
 @pytest.fixture(scope="module")

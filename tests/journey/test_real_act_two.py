@@ -35,7 +35,7 @@ GIVEN_UP = ("reverting", "steady")  # the second where the machine was so busy t
 def quicker(text: str) -> str:
     """The demo's project with a shorter baseline and training: these movements are easier than people's."""
     text = replaced(text, r"^drift = .*$", "drift = { window = 50, baseline = 240, alarm = 10000.0 }")
-    return text.replace("epochs = 60", "epochs = 25").replace("samples = 500", "samples = 100")
+    return text.replace("epochs = 60", "epochs = 25").replace("samples = 1200", "samples = 100")
 
 
 class Tale:
