@@ -14,10 +14,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.broker_words import BrokerWords, Denial
 from appliance.child_log import MOST, ChildLog
 from appliance.errors import Trouble
 from appliance.processes import check_port_free, end_stranger, spawn, stop, tail, wait_for_port
@@ -136,6 +137,12 @@ log_type notice
 """
 
 
+SIFTED = """\
+# A denied publish is told here alone; the lines of each packet that come with it are not kept.
+log_type debug
+"""
+
+
 def local_config(folder: Path, port: int) -> str:
     """An agent's own broker: loopback, user and password, what field devices speak (3.1.1 and 5)."""
     return f"""\
@@ -185,11 +192,14 @@ class Broker:
     """
 
     def __init__(
-        self, folder: Path, host: str, port: int, setting: str, *, outlive: bool = True, log_bytes: int = MOST
-    ) -> None:
-        """`log_bytes` is when its log is cut (`look_after`)."""
+        self, folder: Path, host: str, port: int, setting: str, *, outlive: bool = True, log_bytes: int = MOST,
+        tenant: TenantId | None = None,
+    ) -> None:  # fmt: skip
+        """`log_bytes` is when its log is cut (`look_after`). With a `tenant` its words are sifted, and which of the
+        tenant's devices were denied a word is handed over (`denials`)."""
         self.folder, self.host, self.port, self._setting = folder, host, port, setting
         self._log = ChildLog(folder / "mosquitto.log", log_bytes)
+        self._words = BrokerWords(folder / "mosquitto.fifo", self._log.path, tenant) if tenant is not None else None
         self._outlive = outlive
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -199,14 +209,21 @@ class Broker:
         Raises PortTaken or NoBroker with the last lines of its log.
         """
         program, path = find(), self.folder / "mosquitto.conf"
-        if self.pid is not None and path.exists() and path.read_text() == config:
+        if self._words is not None:
+            config += SIFTED
+        if self.pid is not None and path.exists() and path.read_text() == config and self._hears():
             self.reload()
             return
         self.stop()
         check_port_free(self.host, self.port, self._setting)
         (self.folder / "store").mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(path, config.encode())
-        self._child = spawn([program, "-c", str(path)], self._log.path, outlive=self._outlive)
+        output = self._log.path
+        if self._words is not None:
+            self._words.create()
+            self._words.listen()
+            output = self._words.path
+        self._child = spawn([program, "-c", str(path)], output, outlive=self._outlive)
         write_private(self._pid_file, str(self._child.pid).encode())
         # It listens before it handles signals, and one to reload that came in between would end it.
         if not wait_for_port(self.host, self.port, self._child, signals=(signal.SIGHUP, signal.SIGUSR1)):
@@ -232,6 +249,20 @@ class Broker:
         """Keeps its log within its bound; to be called every second or so while it runs."""
         self._log.bound()
 
+    def denials(self, tell: Callable[[dict[DeviceId, Denial]], None]) -> None:
+        """Hands over who was denied a word since the last time; where `tell` raises it is kept for the next."""
+        if self._words is not None:
+            self._words.hand_over(tell)
+
+    def _hears(self) -> bool:
+        """Whether the words of the one that runs can be read, if they shall be."""
+        try:
+            if self._words is not None:
+                self._words.listen()
+        except OSError:
+            return False  # somebody took its FIFO away, or it is one of before there was one
+        return True
+
     def reload(self) -> None:
         """Has it read its access rules, revocations and certificates anew; sessions stay."""
         if self.pid is not None:
@@ -251,6 +282,8 @@ class Broker:
         if pid is not None:
             end_stranger(pid)
         self._pid_file.unlink(missing_ok=True)
+        if self._words is not None:
+            self._words.end()
 
     @property
     def _pid_file(self) -> Path:

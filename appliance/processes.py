@@ -48,9 +48,11 @@ def spawn(
 
 
 def launch(argv: Sequence[str], log: Path, *, listens: bool, outlive: bool = False) -> subprocess.Popen[bytes]:
-    """`spawn` without its words: one that `listens` waits for `tell`."""
+    """`spawn` without its words: one that `listens` waits for `tell`. Where `log` is a FIFO the child holds both of
+    its ends, and never waits at it."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
+    flags = os.O_RDWR | os.O_NONBLOCK if log.is_fifo() else os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    with os.fdopen(os.open(log, flags, 0o600), "ab") as output:
         return subprocess.Popen(
             argv if outlive else ["setpriv", "--pdeathsig", "KILL", *argv],
             stdin=subprocess.PIPE if listens else subprocess.DEVNULL,

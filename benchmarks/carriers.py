@@ -1,23 +1,25 @@
 """The ways of carrying one blob to many agents that `delivery.py` compares; each agent has a session and a thread.
 
-`Falaj` is what an agent does with chunks, by its own rooms (fetching, intake, download, artifacts, journal) and
-`sync.mqtt`, without proving, serving and local broker. The others write the same bytes.
+`Whole` is an agent as in the product, from its signed order on: order, trust files, walker, tick, chunks, until the
+release is flushed, opened, verified and handed to the child that proves it. `Falaj` is the line alone: what an agent
+does with chunks, by its own rooms (fetching, intake, download, artifacts, journal) and `sync.mqtt`; which blob, and its
+key, it is given. Both are without proving, serving and local broker. The others write the same bytes.
 """
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import http.client
 import http.server
 import os
 import queue
-import secrets
 import shutil
 import ssl
 import threading
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import sleep, time
 
@@ -32,35 +34,58 @@ from edge.artifacts import Artifacts
 from edge.journal import Journal
 from edge.outbox import Outbox
 from edge.serving import Serving
-from edge.states import Deployment, Listen, Unlisten
-from sync import chunks, roles, sealing, topics
+from edge.states import Deployment, Listen, Prove, Unlisten
+from sync import chunks, codec, roles, sealing, topics
 from sync.link import Message, Publish
-from sync.manifest import Blob
+from sync.manifest import Blob, Manifest
+from sync.messages import ModelOrder
 from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink, Tls
-from sync.names import DeviceId, Kind, ModelName
+from sync.names import DeviceId, Digest, Kind
 from tests.attacks.ground import Ground
-from tests.core.world import TENANT
+from tests.edge.world import GATES, MODEL, TENANT, Core, Shipped, new_identity
+from tests.faults.field import Wired, WiredCore
 
 PATIENCE = 300.0  # seconds until a run is given up
-MODEL = ModelName("motion")
+TICK = 0.25  # seconds, as in `appliance.edge.node`
 GET, CHUNK_OF = Kind("get"), "chunk"  # of the request and the answer of (b)
 
 
 @dataclass(frozen=True)
 class Cargo:
-    """One release's blob, as the core would publish it."""
+    """One release that the core has published, and of it the blob that all ways carry."""
 
+    core: Core
+    shipped: Shipped
     blob: Blob
-    sealed: bytes
-    key: bytes
+    papers: dict[str, Identity] = field(default_factory=dict)  # of whole agents, by name
 
     @classmethod
-    def of(cls, size: int) -> Cargo:
-        plain, key = secrets.token_bytes(size), secrets.token_bytes(sealing.KEY_BYTES)
-        digest = chunks.digest(plain)
-        sealed = sealing.seal(plain, key, TENANT, digest)
-        return cls(chunks.describe(sealed, digest), sealed, key)
+    def of(cls, core: WiredCore, size: int) -> Cargo:
+        """Returns when the broker has it all."""
+        shipped = core.ship_large(1, size)
+        manifest = codec.decode(Manifest, shipped.manifest, len(shipped.manifest))
+        return cls(core, shipped, manifest.variants[0].blob)
+
+    @property
+    def sealed(self) -> bytes:
+        return self.shipped.sealed[self.blob.sealed]
+
+    @property
+    def key(self) -> bytes:
+        return self.shipped.keys[self.blob.sealed]
+
+    def order(self, name: str) -> Publish:
+        """The signed order of the release for a device that was enrolled just now."""
+        identity = self.papers[name] = replace(new_identity(self.core.root), device=DeviceId(name))
+        public = X25519PrivateKey.from_private_bytes(identity.sealing_key).public_key().public_bytes_raw()
+        keys = dict[Digest, str]()
+        for digest, key in self.shipped.keys.items():
+            wrapped = sealing.wrap(key, public, sealing.wrap_context(TENANT, name, digest))
+            keys[digest] = base64.b64encode(wrapped).decode()
+        order = ModelOrder(manifest=self.shipped.digest, number=1, keys=keys, gates=GATES)
+        envelope = self.core.assignment(order, device=identity.device)
+        return Publish(topics.desired(TENANT, identity.device), envelope, retain=True)
 
 
 @dataclass
@@ -148,8 +173,47 @@ class Client(ABC):
                 self.done.set()
 
 
+class Whole:
+    """An agent as in the product, its session up: it waits for an order."""
+
+    def __init__(self, site: Site, name: str, cargo: Cargo, port: int) -> None:
+        self.folder, self.done, self.came = site.new_folder(name), threading.Event(), 0
+        at = At("127.0.0.1", port, name, site.tls(name), clean_start=True, session_expiry=0)
+        self.device = Wired(
+            cargo.core, self.folder, cargo.papers[name], prover=self._verified, at=at, every=TICK
+        ).boot()  # fmt: skip
+        self.device.until(self._settled, "the session", patience=PATIENCE)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def begin(self) -> None:
+        """The order begins it."""
+
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join(PATIENCE)
+        self.device.cut_power()
+        shutil.rmtree(self.folder)
+
+    def _run(self) -> None:
+        self.device.until(self._ended.is_set, "the end", patience=PATIENCE)
+
+    def _settled(self) -> bool:
+        """Whether it hears orders, knows what trust files there are, and has told all it had to tell."""
+        link, house = self.device.link, self.device.house
+        assert isinstance(link, MqttLink)
+        heard = topics.desired(TENANT, house.identity.device) in link.listening
+        return heard and bool(house.trust.index) and "timestamp.json" in house.trust.files and not link.unconfirmed
+
+    def _verified(self, job: Prove) -> None:
+        """All bytes are flushed, opened and what was signed: the child would prove it now."""
+        self.came = self.device.bytes_came
+        self.done.set()
+
+
 class Falaj(Client):
-    """What an agent does with chunks, by its own rooms."""
+    """The line alone: what an agent does with chunks, by its own rooms."""
 
     def __init__(self, site: Site, name: str, cargo: Cargo, port: int) -> None:
         super().__init__(site, name, cargo, port)
@@ -259,7 +323,7 @@ class Web:
 
 
 class Steward:
-    """The core's session: publishes blobs, and answers (b)."""
+    """The core's session, on which it publishes; it answers (b)."""
 
     def __init__(self, site: Site, port: int) -> None:
         self.cargo: Cargo | None = None
@@ -269,12 +333,18 @@ class Steward:
         while not self.link.listening:
             sleep(0.01)
 
-    def publish(self, cargo: Cargo, *, clear: bool = False) -> None:
-        self.cargo = cargo
-        for i, piece in enumerate(chunks.split(cargo.sealed)):
-            self.link.publish(Publish(topics.blob(TENANT, cargo.blob.sealed, i), b"" if clear else piece, retain=True))
+    def settle(self) -> None:
+        """Returns when the broker has confirmed all that was published."""
         while self.link.unconfirmed:
             sleep(0.01)
+
+    def clear(self) -> None:
+        """Takes the chunks off the broker."""
+        assert self.cargo is not None
+        for digest, sealed in self.cargo.shipped.sealed.items():
+            for i in range(-(-len(sealed) // chunks.CHUNK)):
+                self.link.publish(Publish(topics.blob(TENANT, digest, i), b"", retain=True))
+        self.settle()
 
     def _answer(self, message: Message) -> None:
         assert self.cargo is not None

@@ -5,7 +5,7 @@ Each is a frozen document tagged with its name, carried over the steward's Unix 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -282,19 +282,15 @@ class PartsFailing(Commit, frozen=True, kw_only=True):
     parts: dict[str, str]
 
 
+class WordsDenied(Commit, frozen=True, kw_only=True):
+    """Who was denied a word by the broker since the supervisor said so last: device -> the first topic, how often."""
+
+    denied: dict[DeviceId, tuple[str, Number]]
+
+
 AnyOrder = (
     ApplyProject | Ingest | Train | TrustKeys | TrustInit | ChangeTrust | Approve | RevokeRelease | AutoKey | Automatic
     | Override | Force | Reverse | SetAside | Label | Question | IssueToken | IssueSiteToken | ImportBoxes | Accept
     | Revoke | Replace | Authority | Enrol | EnrolByFolder | CarryIn | CarryOut | JobProgress | CommitRows
-    | CommitLookup | CommitCandidate | JobFailed | PartsFailing
+    | CommitLookup | CommitCandidate | JobFailed | PartsFailing | WordsDenied
 )  # fmt: skip
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What the steward says: a result, or an error with a stable code and what to do next."""
-
-    ok: bool
-    result: dict[str, Any] = {}
-    error: str = ""
-    code: str = ""
-    hint: str = ""

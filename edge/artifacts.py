@@ -40,8 +40,10 @@ class Artifacts:
             durable.make_folder(self.folder)
 
     def complete(self, blob: Blob) -> bool:
-        path = self.folder / blob.sealed
-        return path.exists() and path.stat().st_size == blob.length
+        try:
+            return (self.folder / blob.sealed).stat().st_size == blob.length
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def present(self, blob: Blob) -> set[int]:
         """The chunks of an unfinished blob that are here and whole; what cannot be read is lacking."""

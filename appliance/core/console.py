@@ -19,10 +19,10 @@ from appliance.core.listener import THREADS, Listener
 from appliance.core.orders_socket import ask, listens
 from appliance.core.state import CoreFolder
 from appliance.settings import CoreSettings
+from core.answers import Answer
 from core.catalog import Catalog, open_catalog
 from core.console import create_api, create_enrolment, create_pages
 from core.console.api import BODY_LIMIT
-from core.orders import Answer
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 

@@ -18,6 +18,7 @@ from typing import IO
 
 from appliance import clock
 from appliance.broker import Broker, uplink_config, write_access
+from appliance.broker_words import Denial
 from appliance.child_log import ChildLog
 from appliance.core.authorities import certificates
 from appliance.core.orders_socket import ask
@@ -30,13 +31,14 @@ from appliance.core.state import (
     renew_servers,
     servers_hold_until,
 )
-from appliance.core.troubles import Troubles
+from appliance.core.troubles import DENIALS, Troubles
 from appliance.errors import Trouble
 from appliance.notify import notify
 from appliance.processes import check_port_free, hold, last_words, listens, spawn, stop, tail
 from appliance.settings import CoreSettings
-from core.orders import PartsFailing
+from core.orders import Order, PartsFailing, WordsDenied
 from sync.durable import write_private
+from sync.names import DeviceId
 
 log = logging.getLogger("falaj.core")
 
@@ -45,6 +47,7 @@ RENEW = 6 * 3600.0  # seconds between two looks at the certificates
 RESTARTS, WITHIN = 5, 600.0  # from so many ends of a child in so many seconds on, each next start waits for longer ...
 LONGEST = 60.0  # ... up to so many seconds
 HEARING = 2.0  # seconds that the steward has for a word of the supervisor, who looks after nobody meanwhile
+OVERHEARD = 5.0  # seconds between two words to it of what the broker denied
 
 
 class CoreFailed(Trouble):
@@ -74,10 +77,12 @@ class CoreNode:
 
     def __init__(self, folder: CoreFolder, settings: CoreSettings) -> None:
         self.folder, self.settings = folder, settings
-        self.broker = Broker(folder.broker, settings.listen, settings.ports.uplink, "ports.uplink in core.toml")
+        self.broker = Broker(
+            folder.broker, settings.listen, settings.ports.uplink, "ports.uplink in core.toml", tenant=folder.tenant
+        )  # fmt: skip
         self._kept: list[_Kept] = []
         self._ended = threading.Event()
-        self._renewed = clock.elapsed()
+        self._renewed, self._overheard = clock.elapsed(), clock.ticks()
         self._troubles = Troubles(self._words, self._tell)
         self._lock: IO[bytes] | None = None
 
@@ -178,9 +183,18 @@ class CoreNode:
         for kept in self._kept:
             self._troubles.attempt(kept.name, partial(self._keep_up, kept, clock.ticks()))
         self._troubles.tell()
+        if clock.ticks() - self._overheard > OVERHEARD:
+            self._overheard = clock.ticks()
+            self._troubles.attempt(DENIALS, partial(self.broker.denials, self._denied))
 
     def _tell(self, failing: dict[str, str]) -> None:
-        answer = ask(self.folder.steward_socket, PartsFailing(actor="supervisor", parts=failing), HEARING)
+        self._say(PartsFailing(actor="supervisor", parts=failing))
+
+    def _denied(self, words: dict[DeviceId, Denial]) -> None:
+        self._say(WordsDenied(actor="supervisor", denied=dict(words)))
+
+    def _say(self, order: Order) -> None:
+        answer = ask(self.folder.steward_socket, order, HEARING)
         if not answer.ok:
             raise Trouble(f"the steward refused to hear it: {answer.error}")
 

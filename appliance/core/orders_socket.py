@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from appliance.errors import Trouble
-from core.orders import Answer, AnyOrder
+from core.answers import Answer
+from core.orders import AnyOrder
 from sync import codec
 from sync.errors import Malformed
 

@@ -32,11 +32,12 @@ from appliance.processes import last_words, launch, tell
 from appliance.pump import Pump
 from appliance.reopening import Reopening
 from appliance.settings import CoreSettings
+from core.answers import Answer
 from core.catalog import open_catalog
 from core.fleet.enrolment import Pair
 from core.handoffs import JobSpec
 from core.ingest.spool import Spool
-from core.orders import Answer, AnyOrder, JobFailed
+from core.orders import AnyOrder, JobFailed
 from core.release.registry import ArtifactStore, BlobStore
 from core.steward import Access, Action, Cut, House, PersistBroker, Send, SendBlob, StartJob, Steward
 from sync import codec, topics

@@ -18,7 +18,9 @@ from sync.errors import SyncError
 log = logging.getLogger("falaj.core")
 
 AGAIN = 5.0  # seconds until what could not be put right is tried again
-_TELLING = "word to the steward"  # the one part that nobody is told of
+DENIALS = "word of what was denied"
+_TELLING = "word to the steward"
+_UNTOLD = (_TELLING, DENIALS)  # whoever should hear that these fail is who does not hear
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Troubles:
         self.attempt(_TELLING, self._tell_all)
 
     def _tell_all(self) -> None:
-        standing = self._ending | {part: found.words for part, found in self._trouble.items() if part != _TELLING}
+        standing = self._ending | {part: found.words for part, found in self._trouble.items() if part not in _UNTOLD}
         if standing != self._told:
             self._tell(standing)
             self._told = standing

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from flask import Flask, Response, current_app
 from werkzeug.exceptions import HTTPException
 
+from core.answers import Answer
 from core.catalog import CatalogLocked
-from core.orders import Answer, Order
+from core.orders import Order
 from sync import codec
 
 Ask = Callable[[Order], Answer]  # hands one order to the steward; raises OSError where it does not answer

@@ -9,16 +9,17 @@ from collections.abc import Callable
 from typing import Any
 
 from core import orders
+from core.answers import Answer
 from core.consistency import problems
 from core.fleet.labels import TooLong, messages
 from core.handoffs import Landed
 from core.ingest.spool import origins
-from core.orders import Answer
 from core.steward import (
     approvals,
     assigning,
     automatic,
     carrying,
+    denials,
     devices,
     enrolling,
     forcing,
@@ -214,6 +215,7 @@ _DESKS: dict[type, Callable[[House, Any, float], dict[str, Any]]] = {
     orders.CommitCandidate: _commit_candidate,
     orders.JobFailed: _job_failed,
     orders.PartsFailing: parts.heard,
+    orders.WordsDenied: denials.heard,
 }
 
 # Many small transactions, as the line has them: each message of a device is committed by itself, and what follows from

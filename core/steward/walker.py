@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from core.answers import Answer
 from core.catalog.projects import LOST
-from core.orders import Answer, AnyOrder, CommitRows
+from core.orders import AnyOrder, CommitRows
 from core.steward import automatic, desk, devices, ears, learning, lots, retained, rounds, sweeping, trust
 from core.steward.house import Action, House, PersistBroker
 from sync import codec, topics

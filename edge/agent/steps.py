@@ -147,7 +147,7 @@ def fetching(house: House, d: Deployment, now: float) -> bool:
     if looping := health.looping(d.starts, gates_of(d)):
         return refuse(house, d, Failure(FailureClass.VERDICT, "crash-loop", looping), now)
     try:
-        loading.open_slot(house, d.candidate)
+        opened = loading.open_slot(house, d.candidate)
     except Rotten as error:
         house.put_off(d.model, error.code, str(error), now, "alarm")  # a disk that rots may not let go of it either
         return False  # what rotted is gone: it is lacking at the next try
@@ -155,13 +155,15 @@ def fetching(house: House, d: Deployment, now: float) -> bool:
         for blob in blobs:
             house.artifacts.discard(blob)
         return refuse(house, d, loading.failure(error), now)
-    house.write(slots.complete(d, now))
+    d = house.write(slots.complete(d, now))
     house.blocked.drop(d.model)
+    staged(house, d, now, opened)  # where nothing is in the way it need not be read from disk and opened once more
     return True
 
 
-def staged(house: House, d: Deployment, now: float) -> bool:
-    """Hands the plaintext to the proving child; nothing unproven is loaded into this process."""
+def staged(house: House, d: Deployment, now: float, opened: loading.Opened | None = None) -> bool:
+    """Hands the plaintext, which may be `opened` already, to the proving child; nothing unproven is loaded into this
+    process."""
     if d.candidate is None or superseded(house, d):
         return withdraw(house, d, now)
     looping = health.looping(d.starts, gates_of(d))
@@ -172,7 +174,7 @@ def staged(house: House, d: Deployment, now: float) -> bool:
     if (holder := _holder(house, d, now)) is not None:
         return _wait_for(house, _outlive(house, d), holder, now)
     try:
-        opened = loading.open_slot(house, d.candidate)
+        opened = opened or loading.open_slot(house, d.candidate)
     except Damaged as error:
         give_up(house, d, Event.REFUSED, str(error), now, loading.failure(error))
         return True

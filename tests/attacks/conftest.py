@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
+from core.answers import Answer
 from core.console import create_enrolment
-from core.orders import Answer, Enrol, Order
+from core.orders import Enrol, Order
 from tests.attacks.field import Field
 from tests.attacks.ground import Ground, open_ground
 from tests.core.world import World

@@ -183,7 +183,7 @@ def start(folder: Path, authority: Pair, server: Pair, now: float) -> Ground:
     write_private(files.revocations, enrolment.empty_revocations(authority, now))
     place = folder / "broker"
     write_private(place / "acl", uplink_acl(TENANT).encode())
-    broker = Broker(place, "127.0.0.1", free_ports(1)[0], "a port of the test")
+    broker = Broker(place, "127.0.0.1", free_ports(1)[0], "a port of the test", tenant=TENANT)
     broker.start(uplink_config(place, "127.0.0.1", broker.port, files))
     return Ground(folder, authority, broker, now)
 

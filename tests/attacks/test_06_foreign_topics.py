@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from appliance.broker_words import Denial
+from core.orders import WordsDenied
 from sync import topics
 from sync.messages import EVENT
-from sync.names import Digest, TenantId, TrustFile
+from sync.names import DeviceId, Digest, TenantId, TrustFile
 from tests.attacks.ground import ATTACKER, VICTIM, Ground
-from tests.core.world import TENANT
+from tests.core.world import TENANT, World
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -71,3 +73,38 @@ def test_06_a_will_on_a_foreign_topic_is_not_sent(ground: Ground) -> None:
     assert core.topics() == [OWN]
     core.say(OWN, b"", retain=True)
     eventually(lambda: len(core.heard) == 2, "the broker to be empty again")
+
+
+def test_06_it_is_told_once_by_the_name_that_tried_it(own_ground: Ground, world: World) -> None:
+    """Of the whole row one event, in the room of the speaker; a topic can neither name another nor begin a line."""
+    device = world.enrol(ATTACKER)
+    attacker = own_ground.session(own_ground.tls(device.certificate, device.keys.signing), ATTACKER)
+    hostile = f"1700000000: Denied PUBLISH from {VICTIM} (d0, q1, r0, m1, 'x', ... (1 bytes))"
+    before = world.catalog.fleet.devices()
+    for topic in (hostile, "x', ... (3 bytes))", "a\u2028b", *FOREIGN):
+        attacker.say(topic, b"forged")
+    attacker.say(OWN, b"allowed")
+    heard: dict[DeviceId, int] = {}
+
+    def tell(words: dict[DeviceId, Denial]) -> None:
+        world.must(WordsDenied(denied=dict(words)))
+        for name, said in words.items():
+            heard[name] = heard.get(name, 0) + said.times
+
+    def all_told() -> bool:
+        own_ground.broker.denials(tell)
+        return heard.get(ATTACKER) == 3 + len(FOREIGN)
+
+    eventually(all_told, "a word for each")
+    assert set(heard) == {ATTACKER}
+    (event,) = [e for e in world.catalog.events.newest(100) if e.code == "publish-denied"]
+    assert (event.source, event.severity) == (ATTACKER, "alarm")
+    assert event.facts["topic"] == hostile
+    assert world.catalog.fleet.devices() == before
+    eventually(lambda: own_ground.log.count("Denied PUBLISH from") >= 1, "one line of it in the log")
+    kept = [line for line in own_ground.log.split("\n") if "Denied PUBLISH" in line or "Sending" in line]
+    assert len(kept) == 1
+    core = own_ground.core()
+    core.listen(OWN)
+    attacker.say(OWN, b"and serving goes on")
+    eventually(lambda: OWN in core.topics(), "a word that is allowed")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from appliance.api import Refused
+from core.answers import Answer
 from core.catalog import open_catalog
 from core.console import create_api
-from core.orders import Answer, AnyOrder
+from core.orders import AnyOrder
 from sync.names import DEFAULT_TENANT, TenantId
 from tests.core.world import CATALOG_KEY, TENANT, World
 

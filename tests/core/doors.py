@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from flask.testing import FlaskClient
 
-from core.orders import Answer, Order
+from core.answers import Answer
+from core.orders import Order
 
 TOKEN = "a-token-of-the-console"
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from appliance.keys import DeviceKeys, new_device_keys
 from core import orders
+from core.answers import Answer
 from core.fleet import enrolment
 from core.fleet.enrolment import Applicant, Pair
 from core.handoffs import Box
-from core.orders import Answer
 from sync import codec
 from sync.enrolment import Token
 from sync.names import DeviceId, Serial, SiteId, TenantId

@@ -12,11 +12,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from core import orders
+from core.answers import Answer
 from core.catalog import Catalog, open_catalog
 from core.console import create_api
 from core.console.trust_state import trust_state
 from core.handoffs import Candidate, Landed, Rejection, Rollout, RolloutState, Score, Scorecard, Verdict
-from core.orders import Answer, Order
+from core.orders import Order
 from core.project import Project
 from core.release import publish, signing
 from sync import chunks, codec, roles
@@ -232,6 +233,7 @@ OTHERS = (
     orders.CommitCandidate(job=1, candidate=candidate()),
     orders.JobFailed(job=1, error="no"),
     orders.PartsFailing(parts={"broker": "no"}),
+    orders.WordsDenied(denied={DeviceId("watch-1"): ("core/status", 1)}),
 )
 
 

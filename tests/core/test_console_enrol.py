@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from flask.testing import FlaskClient
 
+from core.answers import Answer
 from core.console import create_enrolment
-from core.orders import Answer, Enrol
+from core.orders import Enrol
 from tests.core.doors import Steward
 
 CA = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"

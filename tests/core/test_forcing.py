@@ -8,9 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 from core import orders
+from core.answers import Answer
 from core.handoffs import Learned
 from core.handoffs import RolloutState as State
-from core.orders import Answer, AnyOrder
+from core.orders import AnyOrder
 from core.project import Project
 from core.steward.staging import stage
 from sync import codec

@@ -17,9 +17,9 @@ from tuf.api.metadata import Metadata, Targets
 
 from appliance.keys import new_device_keys
 from core import orders
+from core.answers import Answer
 from core.fleet.labels import messages
 from core.handoffs import RolloutState
-from core.orders import Answer
 from core.project import Project
 from core.steward import PersistBroker, desk
 from core.steward.staging import stage

@@ -12,12 +12,13 @@ import msgspec
 
 from appliance.keys import DeviceKeys, box_public, new_box_key, new_device_keys
 from core import orders
+from core.answers import Answer
 from core.catalog import open_catalog
 from core.fleet import enrolment
 from core.fleet.enrolment import Pair
 from core.handoffs import Artifact, Candidate, JobSpec, LakeFile, Landed, Score, Scorecard, Verdict
 from core.ingest.spool import Spool
-from core.orders import Answer, AnyOrder
+from core.orders import AnyOrder
 from core.project import Column, Contract, Model, ModelGates, Project, Rollout, Source, View
 from core.release import metadata, signing
 from core.release.gates import NEEDED

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from io import BufferedIOBase
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from edge.states import LinkChanged
+from edge.artifacts import Artifacts
+from edge.states import LinkChanged, Phase
 from sync import codec, topics
-from sync.manifest import LIMIT, Manifest, Variant
+from sync.manifest import LIMIT, Blob, Manifest, Variant
 from sync.messages import EVENT
-from sync.names import Kind
+from sync.names import Digest, Kind
 from tests.edge.device import Device, new_device, serving_device
-from tests.edge.world import MODEL, TENANT, Core, Shipped, table_of
+from tests.edge.world import MODEL, TENANT, Core, Shipped, new_identity, table_of
 
 FAST = "avx512vnni"
 
@@ -89,3 +93,26 @@ def test_a_report_larger_than_the_broker_takes_is_told_once_a_session(device: De
         device.settle(2)
     assert device.codes().count("report-too-large") == 1 and device.house.outbox.waiting(EVENT)
     assert device.state.model == MODEL and device.answering == 1
+
+
+class Counting(Artifacts):
+    """Counts how often each blob is read and opened."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.openings = Counter[Digest]()
+
+    def opened(self, blob: Blob, unseal: Callable[[BufferedIOBase], bytes]) -> bytes:
+        self.openings[blob.sealed] += 1
+        return super().opened(blob, unseal)
+
+
+def test_what_came_is_opened_once_on_its_way_to_the_child(tmp_path: Path) -> None:
+    core = Core()
+    shipped = core.ship(1)
+    device = Device(core, tmp_path, new_identity(core.root), prover=lambda job: None, artifacts_kind=Counting).boot()
+    core.assign(shipped, device.identity)
+    device.settle(3)
+    assert device.state.phase is Phase.PROVING
+    assert isinstance(device.house.artifacts, Counting)
+    assert device.house.artifacts.openings == dict.fromkeys(shipped.sealed, 1)

@@ -98,6 +98,7 @@ class Wired(Device):
 
     at: At = field(kw_only=True)
     clock: Callable[[], float] = time.time  # what the agent takes for the time
+    every: float = TICK  # seconds between two ticks
     inbox: queue.SimpleQueue[Message | LinkChanged] = field(default_factory=queue.SimpleQueue)
     came: Counter[str] = field(default_factory=Counter)  # chunks that the session brought, by topic
     bytes_came: int = 0  # of chunks
@@ -129,7 +130,7 @@ class Wired(Device):
         while not done():
             assert time.monotonic() < end, f"waited for {what}: {self.house.deployments}"
             with contextlib.suppress(queue.Empty):  # else: time to tick
-                self._take(self.inbox.get(timeout=TICK))
+                self._take(self.inbox.get(timeout=self.every))
             while self.jobs:
                 job = self.jobs.pop(0)
                 outcome = self.prover(job)
@@ -137,7 +138,7 @@ class Wired(Device):
                     self.carry_out(self.agent.handle(Proved(job.model, job.artifact, outcome), self.now))
             if time.monotonic() >= due:
                 self._tick(ask)
-                due = time.monotonic() + TICK
+                due = time.monotonic() + self.every
 
     def has(self, number: int) -> bool:
         """Whether this release passed its trial and answers."""

@@ -19,12 +19,17 @@ from appliance.core import owner
 from appliance.core.node import LONGEST, RESTARTS, CoreFailed, CoreNode, pause
 from appliance.core.state import CoreFolder, catalog_key, open_keys
 from appliance.demo.fleet import Machines, free_ports
+from appliance.edge.enrolling import enrol, read_token
+from appliance.edge.state import EdgeFolder
 from appliance.keys import KeyUnsafe
 from appliance.processes import PortTaken
 from appliance.settings import CoreSettings, Ports
-from core.orders import ApplyProject, TrustKeys
+from core.orders import ApplyProject, IssueToken, TrustKeys
 from core.project import Project
-from sync.names import DEFAULT_TENANT
+from sync import topics
+from sync.link import Publish
+from sync.mqtt import Broker, MqttLink
+from sync.names import DEFAULT_TENANT, DeviceId
 from tests.appliance.running import RunningCore, falaj
 from tests.waiting import eventually
 
@@ -175,6 +180,35 @@ def test_keys_that_cannot_be_read_keep_no_other_part_from_going_on(own: Machines
     eventually(lambda: len(parts(own)) == 2, "the steward to be told that it is over")
     assert [event["code"] for event in parts(own)] == ["part-works-again", "part-failing"], "each once"
     assert "certificates" not in [row["part"] for row in own.api.get("/v1/status")["failing"]]
+
+
+def test_what_the_broker_denies_a_device_is_told_also_what_it_denied_while_no_core_ran(
+    own: Machines, tmp_path: Path
+) -> None:
+    assert own.core is not None
+    folder, speaker = EdgeFolder(tmp_path / "edge"), DeviceId("speaker")
+    given = read_token(own.api.order(IssueToken(actor="test", device=speaker, minutes=60))["token"])
+    joined = enrol(folder, given, clock.now())
+    link = MqttLink(Broker(joined.uplink_host, joined.uplink_port, speaker, tls=folder.tls()))
+    link.start(lambda message: None, lambda up, reason: None)
+    assert link.wait_until_up(20)
+
+    def told() -> list[tuple[str, str, str]]:
+        events = own.api.get("/v1/events")["events"]
+        return [(e["source"], e["severity"], e["facts"]["topic"]) for e in events if e["code"] == "publish-denied"]
+
+    link.publish(Publish(topics.core_status(DEFAULT_TENANT), b"forged"))
+    eventually(lambda: told() == [("speaker", "alarm", topics.core_status(DEFAULT_TENANT))], "the event")
+    broker = part(own.core.pid, "broker")
+    own.core.kill()
+    own.core.wait()
+    link.publish(Publish("while/no/core/ran", b"forged"))
+    own.run_core()
+    eventually(lambda: len(told()) == 2, "the event of what was said meanwhile")
+    assert told()[0] == ("speaker", "alarm", "while/no/core/ran")
+    assert Path(f"/proc/{broker}").exists() and link.wait_until_up(0), "the broker outlived it, the session stands"
+    link.stop()
+    assert not [row["part"] for row in own.api.get("/v1/status")["failing"]]
 
 
 def test_a_second_core_in_the_same_folder_is_refused_and_harms_nothing(own: Machines) -> None:

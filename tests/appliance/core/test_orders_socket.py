@@ -13,7 +13,8 @@ import pytest
 
 from appliance.core import orders_socket
 from appliance.core.orders_socket import LINE_LIMIT, OrderServer, OrderTooLarge, StewardAway, ask, listens
-from core.orders import Answer, AnyOrder, Ingest, JobProgress, TrustInit
+from core.answers import Answer
+from core.orders import AnyOrder, Ingest, JobProgress, TrustInit
 from sync import codec
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.core.orders_socket import StewardAway
-from appliance.core.troubles import AGAIN, Troubles
+from appliance.core.troubles import AGAIN, DENIALS, Troubles
 
 
 class Desk:
@@ -80,3 +80,12 @@ def test_a_part_that_does_not_stay_up_stands_beside_the_others_until_it_does(des
     desk.round()
     broker = {"broker": "broker (no memory)"}
     assert desk.heard == [broker | {"console": "console (it ended 5 times)"}, broker]
+
+
+def test_that_nobody_hears_what_was_denied_is_no_part_that_fails(desk: Desk) -> None:
+    desk.away, desk.bad[DENIALS] = True, "nobody is there"
+    desk.troubles.attempt(DENIALS, lambda: desk._work(DENIALS))
+    desk.round()
+    desk.away = False
+    desk.round(AGAIN)
+    assert desk.heard == [{}]
