@@ -31,6 +31,7 @@ from sync.link import Publish
 from sync.mqtt import Broker, MqttLink
 from sync.names import DEFAULT_TENANT, DeviceId
 from tests.appliance.running import RunningCore, falaj
+from tests.journey.real import kill_core
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -145,7 +146,7 @@ def test_while_the_steward_cannot_start_the_broker_stays_and_it_comes_back_by_it
     log = own.core_folder.parent / "core.log"
     eventually(lambda: "steward does not stay up:" in log.read_text(), "the core to say so")
     assert own.core.poll() is None and part(own.core.pid, "broker") == broker
-    assert "steward: it is not there" in falaj("status", "--dir", str(own.core_folder)).stdout
+    assert "steward fails: it is not there" in falaj("status", "--dir", str(own.core_folder)).stdout
     key.chmod(0o600)
     eventually(lambda: answers(own), "the steward to be back")
     eventually(lambda: own.api.get("/v1/status")["failing"] != [], "it to be told that it did not stay up")
@@ -200,8 +201,7 @@ def test_what_the_broker_denies_a_device_is_told_also_what_it_denied_while_no_co
     link.publish(Publish(topics.core_status(DEFAULT_TENANT), b"forged"))
     eventually(lambda: told() == [("speaker", "alarm", topics.core_status(DEFAULT_TENANT))], "the event")
     broker = part(own.core.pid, "broker")
-    own.core.kill()
-    own.core.wait()
+    kill_core(own)  # waits until its children are dead, too: they hold its ports
     link.publish(Publish("while/no/core/ran", b"forged"))
     own.run_core()
     eventually(lambda: len(told()) == 2, "the event of what was said meanwhile")
