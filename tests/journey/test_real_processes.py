@@ -6,6 +6,8 @@ import base64
 import http.client
 import json
 import os
+import re
+import shutil
 import signal
 import tarfile
 import threading
@@ -35,6 +37,7 @@ from sync.topics import blob, local_replies, local_requests, up
 from tests.appliance.running import falaj
 from tests.journey import canaries
 from tests.journey.real import MARK, MODEL, Stage, Watch, kill, kill_proving, phase, play
+from tests.outside import commands, served
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -237,6 +240,54 @@ def test_a_program_asks_the_agent_over_mqtt_and_labels_what_it_was_told(stage: S
     assert prediction["quality"] == "ok" and prediction["release"] == 1
     kept = post(device, "/v1/labels", {"labels": [{"id": prediction["id"], "label": prediction["classes"][0]}]})
     assert kept == {"kept": 1, "unknown": [], "refused": []}
+
+
+@pytest.fixture(scope="module")
+def reader(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a reader of the README stands: the demo's folder has the name that the commands give it."""
+    if missing := [one for one in ("curl", "mosquitto_pub", "mosquitto_sub") if shutil.which(one) is None]:
+        pytest.skip(f"not installed: {', '.join(missing)}; apt-get install curl mosquitto-clients")
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / ".falaj-demo").symlink_to(stage.machines.home)
+    return folder
+
+
+def test_the_readmes_curl_commands_meet_the_agent(reader: Path) -> None:
+    (block,) = commands.curls("README.md")
+    answer, metadata = commands.run(block, reader)
+    assert (answer["model_name"], answer["parameters"]["release"]) == (MODEL, 1)
+    assert sum(answer["outputs"][0]["data"]) == pytest.approx(1, abs=1e-5)
+    assert metadata["inputs"][0]["shape"] == [-1, 100, 6]
+
+
+@pytest.mark.parametrize("version", ["as written", "mqttv311"])
+def test_the_readmes_mosquitto_commands_meet_the_agent(reader: Path, version: str) -> None:
+    (block,) = commands.blocks("README.md", "mosquitto_pub")
+    who = "me"
+    if version != "as written":
+        who, block = version, re.sub(r"(mosquitto_[ps]ub) ", rf"\1 -V {version} ", block)
+        block = block.replace("watch/me/", f"watch/{who}/")
+    topic, document = commands.first_told(block, reader)
+    prediction = json.loads(document)
+    assert topic == f"watch/{who}/exercise"
+    assert (prediction["quality"], prediction["release"]) == ("ok", 1) and prediction["value"] in prediction["classes"]
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_the_protocols_outside_client_meets_the_agent(stage: Stage, binary: bool) -> None:
+    """`tritonclient[http]` asks a whole agent what curl asked it: the same numbers come back either way."""
+    triton = served.client("tritonclient.http")
+    with closing(triton.InferenceServerClient(f"127.0.0.1:{stage.device('watch-1').http_port}")) as client:
+        assert client.is_server_ready() and client.is_model_ready(MODEL, "1")
+        window = triton.InferInput("window", [2, 100, 6], "FP32")
+        window.set_data_from_numpy(np.full((2, 100, 6), 0.1, np.float32), binary_data=binary)
+        (name,) = (one["name"] for one in client.get_model_metadata(MODEL)["outputs"])
+        asked = [triton.InferRequestedOutput(name, binary_data=binary)]
+        answer = client.infer(MODEL, [window], outputs=asked, request_id="a-1")
+        assert answer.get_response()["id"] == "a-1" and answer.get_response()["model_version"] == "1"
+        first, second = answer.as_numpy(name)
+    np.testing.assert_array_equal(first, second)
+    assert first.sum() == pytest.approx(1, abs=1e-5)
 
 
 def post(device: Device, path: str, document: dict[str, object]) -> object:

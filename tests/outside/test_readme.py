@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.outside.commands import blocks, curls, first_line, run
+from tests.outside.commands import blocks, curls, first_told, run
 from tests.outside.field import CLASSES, device
 
 MOSQUITTO = ("mosquitto_pub", "mosquitto_sub")
-TRIES = 3  # a reader whose machine is so busy that a second is not enough runs the commands again
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +23,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("reader")
     with device(folder):
         yield folder
-
-
-def tried(script: str, home: Path) -> tuple[str, str]:
-    """What the reader saw first."""
-    for _ in range(TRIES):
-        topic, document = first_line(script, home)
-        if topic:
-            break
-    return topic, document
 
 
 @pytest.mark.broker
@@ -62,7 +52,7 @@ def test_the_readmes_mosquitto_commands(home: Path, version: str) -> None:
     if version != "as written":
         who, script = version, re.sub(r"(mosquitto_[ps]ub) ", rf"\1 -V {version} ", block)
         script = script.replace("watch/me/", f"watch/{who}/")
-    topic, document = tried(script, home)
+    topic, document = first_told(script, home)
     prediction = json.loads(document)
     assert topic == f"watch/{who}/exercise"
     assert (prediction["quality"], prediction["release"]) == ("ok", 3) and prediction["value"] in CLASSES
@@ -77,5 +67,5 @@ mosquitto_sub $MQTT -t watch/me/exercise/error -v &
 sleep 1
 mosquitto_pub $MQTT -q 1 -t watch/me/imu -m 'no json'
 """
-    topic, document = tried(script, home)
+    topic, document = first_told(script, home)
     assert topic == "watch/me/exercise/error" and json.loads(document)["code"]
