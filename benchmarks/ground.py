@@ -38,6 +38,7 @@ class Ground:
     core: WiredCore
     device: Device
     box: Box
+    local_port: int  # of the agent's own broker, where it has one
 
     def release(self, number: int, size: int, soak_answers: int) -> None:
         """Ships release `number` of about `size` bytes and orders it."""
@@ -59,7 +60,7 @@ def ground(folder: Path, *, broker: bool = False) -> Iterator[Ground]:
     if broker:
         write_passwords(box.folder.broker, ("falaj", "app"))
     try:
-        yield Ground(core, device, box)
+        yield Ground(core, device, box, local)
     finally:
         core.link.stop()
         opened.broker.stop()

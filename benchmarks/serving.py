@@ -8,11 +8,14 @@ Each server has core 0 to itself, the client (wrk: `apt-get install wrk`) core 1
 all; keep-alive, one request under way a connection. Every answer must be 200, and one of each is compared with the
 graph's own before.
 Rounds go over all servers in turn, so that a disturbance meets all alike; the table shows medians over rounds.
+Before it is measured each server is asked for five seconds: an agent's first 48,000 answers are the baseline of its
+drift detectors, and at half and whole of it one answer waits 20 to 40 ms until they are set up, twice in a release's
+life.
 The agent has everything on that it has in the field: metrics, drift telemetry, the sealed ring of predictions, and a
 candidate in shadow whose pairs are counted. Then it is asked for 64 rows at a time as binary tensors, and over MQTT in
 turn with a minimal paho loop around the same ORT call (`--only` does one of these alone); what telemetry costs a
 prediction, checkpoints included, is timed in this process. `--quick` only looks whether it runs.
-Needs the development set-up, Mosquitto and 2 cores; takes about six minutes with all servers, two with ours alone.
+Needs the development set-up, Mosquitto and 2 cores; takes about ten minutes with all servers, three with ours alone.
 Ends 1 if a server did not start or answered wrongly.
 """
 
@@ -58,6 +61,7 @@ OURS, ASGI, LIT, MLSERVER = "Falaj's agent", "bare uvicorn + ORT", "LitServe", "
 GLUE = "asyncio + httptools + ORT, no more"  # what no server in Python goes beyond
 LOOP = "a paho loop"
 PATIENCE_S = 60.0
+WARM = 16, 5.0  # connections and seconds, before a server is measured
 ROWS, IN_BATCHES = 64, (4, 16)  # rows of a batched request, and connections that send such
 
 
@@ -206,6 +210,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[Row, list[Load
                     request = question(name, model)
                     if not np.allclose(answer(port, request) or [], truth[model], atol=1e-5):
                         raise Failed(f"{name} answers {model} wrongly")
+                    load_test(port, request, *WARM)
                     for connections in args.connections:
                         load = load_test(port, request, connections, args.seconds)
                         if load.wrong or not load.answers:

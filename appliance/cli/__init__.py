@@ -14,6 +14,7 @@ import sys
 
 import click
 
+from appliance.cli.suggesting import whole
 from appliance.errors import Trouble
 from appliance.screen import visible_lines
 from sync.errors import SyncError
@@ -48,7 +49,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 class LazyGroup(click.Group):
-    """Knows the commands by name and help; imports a module only to run it."""
+    """Knows the commands by name and help; imports a module only to run it. Trouble, and what came in and must not be
+    believed or cannot be read, ends in one message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except (Trouble, SyncError) as reason:
+            click.echo(whole(visible_lines(f"Error: {reason}")), err=True)
+            ctx.exit(reason.exit_code if isinstance(reason, Trouble) else 1)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -87,15 +96,9 @@ def falaj(verbose: bool) -> None:
 
 
 def main() -> None:
-    """The console script: trouble ends in one message and an exit code, never in a traceback."""
+    """The console script: whatever happens ends in a message and an exit code, never in a traceback alone."""
     try:
         falaj()
-    except Trouble as trouble:
-        click.echo(visible_lines(f"Error: {trouble}"), err=True)
-        sys.exit(trouble.exit_code)
-    except SyncError as refused:  # something came in that must not be believed, or cannot be read
-        click.echo(visible_lines(f"Error: {refused}"), err=True)
-        sys.exit(1)
     except Exception as mistake:  # the process border: reported with all there is to know
         logging.getLogger("falaj").critical("a mistake of ours", exc_info=mistake)
         click.echo(f"Error: this is a mistake of ours, please report the lines above ({mistake!r})", err=True)

@@ -16,6 +16,7 @@ from appliance.api import Api
 from appliance.cli import telling
 from appliance.cli.clients import api
 from appliance.cli.options import DEVICE, F, actor, at_options, core_dir, json_option, progress_line, show, wanted
+from appliance.cli.suggesting import whole
 from appliance.errors import Trouble
 from appliance.moments import spoken
 from appliance.screen import visible
@@ -157,8 +158,8 @@ def _answer(core: Api, device: DeviceId, ask: Ask, *, wait: bool, say: Callable[
         raise Away(f"{device} is {row['status'] or 'away'}{since}: with --wait the question is left for it, for a day")
     put = core.order(Question(actor=actor(), device=device, ask=ask))
     if wait:
-        click.echo(f"{device} is asked; if you do not wait, read its answer with `falaj device answer {put['seq']}`",
-                   err=True)  # fmt: skip
+        later = f"{device} is asked; if you do not wait, read its answer with `falaj device answer {put['seq']}`"
+        click.echo(whole(later), err=True)
     end = put["expires"] if wait else clock.now() + PATIENCE
     say(f"{device} is asked ...")
     try:

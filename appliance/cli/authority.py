@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from appliance.cli.clients import api
-from appliance.cli.options import DEVICE, actor, core_dir, dir_words, json_option, show
+from appliance.cli.options import DEVICE, actor, core_dir, json_option, show
 from core.orders import Authority
 from sync.names import DeviceId
 
@@ -31,10 +31,10 @@ def authority(step: Any, strand: Sequence[DeviceId], folder: Path | None, as_jso
     if strand and step != "finish":
         raise click.UsageError("--strand says whom --finish leaves behind: give both")
     result = api(folder).order(Authority(actor=actor(), step=step or "look", strand=tuple(strand)))
-    show(as_json, result, _lines(result, step, folder))
+    show(as_json, result, _lines(result, step))
 
 
-def _lines(told: dict[str, Any], step: Any, folder: Path | None) -> list[str]:
+def _lines(told: dict[str, Any], step: Any) -> list[str]:
     ends = datetime.fromtimestamp(told["ends"], UTC).strftime("%Y-%m-%d")
     lines = [f"authority {told['authority'][:16]} until {ends}"]
     if told["next"] is None:
@@ -45,7 +45,7 @@ def _lines(told: dict[str, Any], step: Any, folder: Path | None) -> list[str]:
     for key, words in (("unheard", "have not heard of it"), ("unrenewed", "have heard, and do not say they changed")):
         if told[key]:
             lines.append(f"  {len(told[key])} {words}: {_listed(told[key])}")
-    command = f"`falaj trust authority --finish{dir_words(folder)}`"
+    command = "`falaj trust authority --finish`"
     return [*lines, f"  then: once they were connected, {command}" if behind else f"  then: {command}"]
 
 

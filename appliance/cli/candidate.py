@@ -8,7 +8,7 @@ import click
 
 from appliance.cli import screens, verdicts
 from appliance.cli.clients import api
-from appliance.cli.options import Group, actor, core_dir, dir_words, json_option, reason_option, show
+from appliance.cli.options import Group, actor, core_dir, json_option, reason_option, show
 from core.orders import Override
 
 
@@ -41,5 +41,5 @@ def override(candidate_id: int, reason: str, folder: Path | None, as_json: bool)
     release = f"{result['model']}@{result['number']}"
     text = f"candidate {candidate_id} is staged as release {release}, against its gates:"
     failed = [f"  {gate}: {said}" for gate, said in result["failed"].items()]
-    step = f"  it awaits its owner's signature: `falaj trust approve {release}{dir_words(folder)}`"
+    step = f"  it awaits its owner's signature: `falaj trust approve {release}`"
     show(as_json, result, [text, *failed, step])

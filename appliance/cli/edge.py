@@ -18,7 +18,7 @@ from appliance.cli.edge_bench import bench
 from appliance.cli.edge_listen import listen
 from appliance.cli.edge_sync import sync
 from appliance.cli.edge_try import try_
-from appliance.cli.options import Group, dir_words, edge_dir, json_option, serial_option, show
+from appliance.cli.options import Group, edge_dir, json_option, serial_option, show
 from appliance.errors import Trouble
 from appliance.processes import close_to_others
 from appliance.settings import EdgeSettings, load, state_folder
@@ -81,7 +81,7 @@ def enrol(
         return
     answer = join(place, given, clock.now(), number, again=again)
     document = {"tenant": answer.tenant, "device": answer.device, "epoch": answer.epoch, "folder": str(place.root)}
-    text = f"{answer.device} joined tenant {answer.tenant}; start it with `falaj edge run{dir_words(folder)}`"
+    text = f"{answer.device} joined tenant {answer.tenant}; start it with `falaj edge run`"
     show(as_json, document, text)
 
 

@@ -76,7 +76,7 @@ def _skew(row: Document) -> str:
 def _fleet_line(row: Document) -> str:
     fleet = f"{row['devices']} device{'s' * (row['devices'] != 1)}"
     return (
-        f"{row['model']}@{row['number']}  on {fleet}: {_figures(row['total'])}; "
+        f"{row['model']}@{row['number']}  on {fleet} since {utc(row['since'])}: {_figures(row['total'])}; "
         f"{_accuracy(row['total'], row['calibrated'])}"
     )
 

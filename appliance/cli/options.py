@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import shlex
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from appliance.cli.suggesting import remember, whole
 from appliance.moments import duration, moment
 from appliance.screen import visible, visible_lines
 from sync.commands import AskPredictions
@@ -56,7 +56,7 @@ def json_option(command: F) -> F:
 def core_dir(command: F) -> F:
     """`--dir`: the core's state folder."""
     return click.option(
-        "--dir", "folder", type=click.Path(path_type=Path, file_okay=False), envvar="FALAJ_CORE_DIR",
+        "--dir", "folder", type=click.Path(path_type=Path, file_okay=False), envvar="FALAJ_CORE_DIR", callback=remember,
         help="The core's state folder [default: systemd's, else ~/.local/state/falaj/core].",
     )(command)  # fmt: skip
 
@@ -64,7 +64,7 @@ def core_dir(command: F) -> F:
 def edge_dir(command: F) -> F:
     """`--dir`: the agent's state folder."""
     return click.option(
-        "--dir", "folder", type=click.Path(path_type=Path, file_okay=False), envvar="FALAJ_EDGE_DIR",
+        "--dir", "folder", type=click.Path(path_type=Path, file_okay=False), envvar="FALAJ_EDGE_DIR", callback=remember,
         help="The agent's state folder [default: systemd's, else ~/.local/state/falaj/edge].",
     )(command)  # fmt: skip
 
@@ -116,16 +116,11 @@ def progress_line(as_json: bool) -> Callable[[str], None]:
 
 def show(as_json: bool, document: Any, text: str | Iterable[str]) -> None:
     """Prints the document, or the text for people: ours, or lines that may quote what devices and publishers say.
-    Whatever they say, it moves no cursor, and begins no line in a list."""
+    Whatever they say, it moves no cursor, and begins no line in a list. What they suggest can be copied (`whole`)."""
     if as_json:
         click.echo(json.dumps(document, indent=2, sort_keys=True, default=str))
     else:
-        click.echo(visible_lines(text) if isinstance(text, str) else "\n".join(map(visible, text)))
-
-
-def dir_words(folder: Path | None) -> str:
-    """What a command that is suggested next needs, to mean the same folder as this one."""
-    return f" --dir {shlex.quote(str(folder))}" if folder is not None else ""
+        click.echo(whole(visible_lines(text) if isinstance(text, str) else "\n".join(map(visible, text))))
 
 
 def actor() -> str:

@@ -11,7 +11,7 @@ import msgspec
 
 from appliance.api import CoreAway
 from appliance.cli.clients import api
-from appliance.cli.options import core_dir, dir_words, json_option, show
+from appliance.cli.options import core_dir, json_option, show
 from appliance.core.project_file import read_project
 from core.breaking import declared
 from core.project import Config, Model, Project, View
@@ -43,7 +43,7 @@ def plan(file: Path, folder: Path | None, as_json: bool) -> None:
     document = {"changes": changed, "not_compared": alone, "breaking": breaks, "models": models, "drift": watched}
     lines = [alone] if changed is None else [*_change_lines(changed, applied is None)]
     if changed is not None and any(names for part in changed.values() for names in part.values()):
-        lines.append(f"  take it in: `falaj apply {file}{dir_words(folder)}`")
+        lines.append(f"  take it in: `falaj apply {file}`")
     lines += [f"  BREAKING: {said}" for said in breaks]
     lines += ["", *(f"{name}: {told['text']}" for name, told in models.items())]
     show(as_json, document, lines + [f"{name}: {told}" for name, told in watched.items()])

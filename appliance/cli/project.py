@@ -11,7 +11,7 @@ import click
 from appliance.api import Api
 from appliance.cli import screens
 from appliance.cli.clients import api
-from appliance.cli.options import MODEL, actor, core_dir, dir_words, json_option, show
+from appliance.cli.options import MODEL, actor, core_dir, json_option, show
 from appliance.cli.progress import following
 from appliance.core.project_file import read_project
 from core.orders import ApplyProject, Ingest, Train
@@ -72,18 +72,18 @@ def train(model: ModelName, folder: Path | None, as_json: bool) -> None:
     core = api(folder)
     result = _follow(core, core.order(Train(actor=actor(), model=model))["job"], as_json)
     if not result["accepted"]:
-        step = f"falaj candidate override {result['candidate']} --reason TEXT{dir_words(folder)}"
-        show(as_json, result, f"the candidate was refused by its gates: {result['reasons']}\n  against them: `{step}`")
+        step = f"against them: `falaj candidate override {result['candidate']} --reason TEXT`"
+        show(as_json, result, f"the candidate was refused by its gates: {result['reasons']}\n  {step}")
         raise SystemExit(1)
     made = f"accuracy {result['accuracy']:.3f} on held-out rows"
     if result.get("automatic"):
         text = f"release {result['number']} of {model} was signed automatically by the core: {made}"
-        show(as_json, result, f"{text}\n  its rollout: `falaj rollout show {model}{dir_words(folder)}`")
+        show(as_json, result, f"{text}\n  its rollout: `falaj rollout show {model}`")
         return
     text = f"release {result['number']} of {model} awaits approval: {made}"
     if result.get("waits"):
         text += f"\n  not signed automatically: {result['waits']}"
-    show(as_json, result, f"{text}\n  falaj trust approve {model}@{result['number']}{dir_words(folder)}")
+    show(as_json, result, f"{text}\n  sign it: `falaj trust approve {model}@{result['number']}`")
 
 
 def _taken_in(core: Api, source: str, quiet: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import click
 
 from appliance.cli import verdicts
 from appliance.cli.clients import api
-from appliance.cli.options import DEVICE, MODEL, Group, actor, core_dir, dir_words, json_option, reason_option, show
+from appliance.cli.options import DEVICE, MODEL, Group, actor, core_dir, json_option, reason_option, show
 from appliance.errors import Trouble
 from core.orders import Force, Reverse, SetAside
 from sync.names import DeviceId, ModelName
@@ -48,7 +48,7 @@ def force(model: ModelName, number: int, reason: str, folder: Path | None, as_js
     result = api(folder).order(Force(actor=actor(), model=model, number=number, reason=reason))
     told = f"{model}@{number} is forced onto {', '.join(result['canary'])}, attempt {result['retry']}"
     told += f"\n  {result['needs']['text']}" if result.get("needs") else ""
-    show(as_json, result, f"{told}\n  watch it: `falaj rollout show {model}{dir_words(folder)}`")
+    show(as_json, result, f"{told}\n  watch it: `falaj rollout show {model}`")
 
 
 @rollout.command()
@@ -62,7 +62,7 @@ def reverse(model: ModelName, number: int, reason: str, folder: Path | None, as_
     result = api(folder).order(Reverse(actor=actor(), model=model, number=number, reason=reason))
     to = f"release {result['previous']}" if result["previous"] is not None else "no model: there is none before it"
     told = f"{len(result['devices'])} devices go back to {to}"
-    show(as_json, result, f"{told}\n  watch it: `falaj rollout show {model}{dir_words(folder)}`")
+    show(as_json, result, f"{told}\n  watch it: `falaj rollout show {model}`")
 
 
 @rollout.command()
@@ -79,4 +79,4 @@ def aside(model: ModelName, number: int, device: DeviceId, reason: str, folder: 
     """
     result = api(folder).order(SetAside(actor=actor(), model=model, number=number, device=device, reason=reason))
     told = f"{model}@{number} goes on without {', '.join(result['aside'])}"
-    show(as_json, result, f"{told}\n  watch it: `falaj rollout show {model}{dir_words(folder)}`")
+    show(as_json, result, f"{told}\n  watch it: `falaj rollout show {model}`")

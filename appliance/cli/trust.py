@@ -12,7 +12,7 @@ from appliance import clock
 from appliance.cli import screens
 from appliance.cli.authority import authority
 from appliance.cli.clients import api
-from appliance.cli.options import MODEL, Group, actor, core_dir, dir_words, json_option, reason_option, show
+from appliance.cli.options import MODEL, Group, actor, core_dir, json_option, reason_option, show
 from appliance.core import automatic, owner
 from appliance.core.key_ring import KeyRing
 from appliance.core.owner import Changed
@@ -70,14 +70,14 @@ def init(
         root, approve = _people(keys, roots, releases, root_needs, releases_need)
         result = owner.init_organisation(api(folder), _folder(keys), root, approve, actor(), clock.now())
         lacks = result.get("waiting", {}).get("lacks", ())
-        text = f"root of trust for {len(root.keys)} holders, profile organisation\n{_rest(lacks, folder)}"
+        text = f"root of trust for {len(root.keys)} holders, profile organisation\n{_rest(lacks)}"
     else:
         result = owner.init(api(folder), _folder(keys), actor(), clock.now())
         text = (
             f"root of trust made, profile {result['profile']}\n"
             f"  release key {result['release_key']} (keep it, and a copy off this machine)\n"
             "  honest word: one key signs root and releases; who has this file decides what runs\n"
-            f"  next: `falaj device token NAME{dir_words(folder)}` prints a token by which a device joins"
+            f"  next: `falaj device token NAME` prints a token by which a device joins"
         )
     show(as_json, result, text)
 
@@ -122,7 +122,7 @@ def approve(release: str, folder: Path | None, keys: Path | None, as_json: bool)
     told = f"\n  against a gate's word, by {signed.override}" if signed.override else ""
     told += f"\n  {signed.needs['text']}" if signed.needs else ""
     told += f"\n  {signed.auto}" if signed.auto else ""
-    rest = f"  its rollout: `falaj rollout show {model}{dir_words(folder)}`"
+    rest = f"  its rollout: `falaj rollout show {model}`"
     if signed.lacks:
         rest = f"  not published yet, it lacks {'; '.join(signed.lacks)}"
     show(as_json, document, f"{text}{told}\n{rest}")
@@ -138,7 +138,7 @@ def revoke(release: str, reason: str, folder: Path | None, keys: Path | None, as
     """Take RELEASE (MODEL@NUMBER) out of the signed ones. It never serves again: a device stops as soon as it hears."""
     model, number = _release(release)
     lacks = owner.revoke(api(folder), _folder(keys), model, number, reason, actor(), clock.now())
-    text = f"signed the revocation of {model} release {number}\n{_rest(lacks, folder)}"
+    text = f"signed the revocation of {model} release {number}\n{_rest(lacks)}"
     show(as_json, {"model": model, "number": number, "lacks": lacks}, text)
 
 
@@ -158,7 +158,7 @@ def auto(model: ModelName, allow: bool | None, folder: Path | None, keys: Path |
         raise click.UsageError("say --on or --off; `falaj trust status` names the models for which it is on")
     told = (automatic.allow if allow else automatic.end)(api(folder), _folder(keys), model, actor(), clock.now())
     document = {"model": model, "on": allow, "releases": told.releases, "lacks": told.lacks, "keyids": told.keys}
-    show(as_json, document, [*told.text, _rest(told.lacks, folder)])
+    show(as_json, document, [*told.text, _rest(told.lacks)])
 
 
 @trust.command()
@@ -172,7 +172,7 @@ def harden(
 ) -> None:  # fmt: skip
     """From profile single-owner to organisation. No device is touched: they follow the new root by themselves."""
     root, approve = _people(keys, roots, releases, root_needs, releases_need)
-    _tell(owner.harden(api(folder), _folder(keys), root, approve, actor(), clock.now()), folder, as_json)
+    _tell(owner.harden(api(folder), _folder(keys), root, approve, actor(), clock.now()), as_json)
 
 
 @trust.command()
@@ -191,7 +191,7 @@ def rotate(old: str | None, new: str | None, role: Any, folder: Path | None, key
         changed = owner.rotate(api(folder), mine, old, new, actor(), now)
     else:
         raise click.UsageError("give KEY and --with PUB, or --role ROLE alone; `falaj trust status` names the keys")
-    _tell(changed, folder, as_json)
+    _tell(changed, as_json)
 
 
 @trust.command()
@@ -200,7 +200,7 @@ def rotate(old: str | None, new: str | None, role: Any, folder: Path | None, key
 @json_option
 def renew(folder: Path | None, keys: Path | None, as_json: bool) -> None:
     """Sign root and releases anew with the same keys, before they expire (365 days)."""
-    _tell(owner.renew(api(folder), _folder(keys), actor(), clock.now()), folder, as_json)
+    _tell(owner.renew(api(folder), _folder(keys), actor(), clock.now()), as_json)
 
 
 @trust.command()
@@ -215,18 +215,18 @@ def sign(yes: bool, folder: Path | None, keys: Path | None, as_json: bool) -> No
         raise Trouble("no change of keys waits for a signature: `falaj trust status` shows what does")
     if not yes:
         click.confirm("\n".join(map(visible, (*shown.text, "sign this?"))), abort=True, err=True)
-    _tell(owner.sign(api(folder), _folder(keys), shown, actor(), clock.now()), folder, as_json)
+    _tell(owner.sign(api(folder), _folder(keys), shown, actor(), clock.now()), as_json)
 
 
-def _tell(changed: Changed, folder: Path | None, as_json: bool) -> None:
+def _tell(changed: Changed, as_json: bool) -> None:
     document = {"text": changed.text, "lacks": changed.lacks, "keyids": changed.keys}
-    show(as_json, document, [*changed.text, _rest(changed.lacks, folder)])
+    show(as_json, document, [*changed.text, _rest(changed.lacks)])
 
 
-def _rest(lacks: Sequence[str], folder: Path | None) -> str:
+def _rest(lacks: Sequence[str]) -> str:
     if not lacks:
         return "  signed, and in force; devices follow by themselves"
-    return f"  signed, not in force yet; it lacks {'; '.join(lacks)}. See `falaj trust status{dir_words(folder)}`"
+    return f"  signed, not in force yet; it lacks {'; '.join(lacks)}. See `falaj trust status`"
 
 
 def _people(

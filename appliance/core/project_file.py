@@ -11,6 +11,8 @@ from core.project import Project
 
 def read_project(file: Path) -> Project:
     """The project in a file, complete and consistent; raises BadSettings with every problem found."""
+    if not file.exists():
+        raise BadSettings(f"there is no project file {file}: name one, or write it as docs/first-project.md shows")
     project = convert(Project, read_toml(file), str(file))
     found = problems(project)
     if found:

@@ -31,7 +31,7 @@ from appliance.edge.visits import Visits
 from appliance.keys import tenant_keys
 from appliance.notify import notify
 from appliance.processes import hold
-from appliance.pump import Pump, breathe
+from appliance.pump import Pump, breathe, settled
 from appliance.reopening import Reopening
 from appliance.settings import EdgeSettings
 from edge import slots
@@ -138,6 +138,7 @@ class EdgeNode:
         self.local.start(self.bindings, self.requests)
         self.uplink.start(self._received, self._link_changed)
         self.visits.listen(self.folder.door)
+        settled()
         notify("READY=1")
         log.info("agent of %s/%s answers on %s", self.identity.tenant, self.identity.device, self.http.place)
         self._ended.wait()

@@ -52,7 +52,9 @@ def overhear(at: At, filters: tuple[str, ...], seconds: float, ended: threading.
 
 def _refusal(at: At, said: list[str]) -> str:
     """The most telling of what the link said: after a refusal it only says that the session ended."""
+    place = f"{at.host}:{at.port}"
     refused = next((text for text in said if "refused the session" in text), "")
     if refused:
-        return f"{at.host}:{at.port}: {refused}; give --user and --password-file"
-    return f"{at.host}:{at.port}: {said[-1]}; start a broker (`falaj edge run` does), or give --host and --port"
+        return f"{place}: {refused}; give --user and --password-file"
+    told = said[-1] if place in said[-1] else f"{place}: {said[-1]}"
+    return f"{told}; start a broker (`falaj edge run` does), or give --host and --port"

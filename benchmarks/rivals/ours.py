@@ -23,7 +23,7 @@ from appliance.edge.node import TICK, UNACKED
 from appliance.edge.rooms import CHECKPOINT, Rooms, open_rooms
 from appliance.edge.state import EdgeFolder
 from appliance.keys import tenant_keys
-from appliance.pump import Pump, breathe
+from appliance.pump import Pump, breathe, settled
 from appliance.settings import LocalBroker
 from edge.agent import Identity
 from edge.batching import height
@@ -148,6 +148,7 @@ def main() -> None:
         server.start()
         if len(sys.argv) > 3:
             answer(serving, beside, Path(home), int(sys.argv[3]), sys.argv[4], Path(sys.argv[5]).read_text())
+        settled()
         ended = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ended.set())

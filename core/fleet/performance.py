@@ -58,11 +58,12 @@ class OnDevice(msgspec.Struct, frozen=True):
 
 
 class InFleet(msgspec.Struct, frozen=True):
-    """One release on all devices that told of it."""
+    """One release on all devices that told of it, since the core first heard of it from one of them."""
 
     model: ModelName
     number: int
     devices: int
+    since: float
     total: Figures
     calibrated: bool = False
 
@@ -112,13 +113,15 @@ def on_device(row: Performed, devices: Mapping[DeviceId, DeviceRow], calibrated:
 
 def in_fleet(rows: Iterable[Performed], calibrated: Collection[Release] = ()) -> tuple[InFleet, ...]:
     """The sum over devices of each release, the newest first."""
-    sums: dict[Release, tuple[int, Tally]] = {}
+    sums: dict[Release, tuple[int, float, Tally]] = {}
     for row in rows:
         key = row.newest.model, row.newest.number
-        devices, total = sums.get(key, (0, Tally()))
-        sums[key] = devices + 1, total.merge(row.total)
+        devices, since, total = sums.get(key, (0, row.since, Tally()))
+        sums[key] = devices + 1, min(since, row.since), total.merge(row.total)
     ordered = sorted(sums.items(), key=lambda item: (item[0][0], -item[0][1]))
-    return tuple(InFleet(*key, devices, figures(total), key in calibrated) for key, (devices, total) in ordered)
+    return tuple(
+        InFleet(*key, devices, since, figures(total), key in calibrated) for key, (devices, since, total) in ordered
+    )
 
 
 def made_again(rows: Iterable[SkewRow], fleet: Collection[DeviceId]) -> tuple[MadeAgain, ...]:

@@ -131,9 +131,14 @@ def test_wrong_usage_is_exit_2_with_the_way_out(args: list[str], told: str) -> N
     [
         (
             ["status"],
-            "no core answers at {dir}/run/api.sock (No such file or directory): start it with `falaj core run`",
+            "no core answers at {dir}/run/api.sock (No such file or directory): start it with "
+            "`falaj core run --dir {dir}`",
         ),
-        (["core", "link"], "no core has run in {dir}: start one with `falaj core run`"),
+        (["core", "link"], "no core has run in {dir}: start one with `falaj core run --dir {dir}`"),
+        (
+            ["apply", "nowhere.toml"],
+            "there is no project file nowhere.toml: name one, or write it as docs/first-project",
+        ),
         (["edge", "run"], "{dir} is not enrolled: run `falaj edge enrol TOKEN --dir {dir}` first"),
         (["edge", "enrol", "nonsense"], "this is no enrolment token: paste it whole"),
         (["edge", "status"], "{dir} is not enrolled: run `falaj edge enrol TOKEN --dir {dir}` first"),
@@ -295,10 +300,13 @@ def test_orders_that_cannot_be_done_say_what_to_do(core: RunningCore, tmp_path: 
     assert unknown.returncode == 1
     assert f"no source 'watchs'; declared: {source}" in unknown.stderr
     again = core.falaj("trust", "init", "--keys", str(tmp_path / "keys"))
-    assert "this tenant has a root already\n  see `falaj trust status`" in again.stderr
+    see = f"see `falaj trust status --dir {core.machines.core_folder}`"
+    assert f"this tenant has a root already\n  {see}" in again.stderr
     missing = core.falaj("trust", "approve", "exercise@9", "--keys", str(core.owner_keys))
     assert "there is no release exercise 9" in missing.stderr
-    for done in (unknown, again, missing):
+    nobody = core.falaj("why", "nosuch")
+    assert nobody.returncode == 1 and "the project has no model nosuch; it has " in nobody.stderr
+    for done in (unknown, again, missing, nobody):
         assert done.stdout == ""
         assert "Traceback" not in done.stderr
 
@@ -402,9 +410,9 @@ def test_a_plan_says_in_time_how_often_drift_is_cried_in_vain(tmp_path: Path) ->
 def test_a_person_who_overrules_or_labels_nothing_is_told_what_there_is(core: RunningCore, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("prediction,label\np1,walk\n")
     for args, told in (
-        (["candidate", "override", "99", "--reason", "x"], "there is no candidate 99\n  `falaj candidate list`"),
+        (["candidate", "override", "99", "--reason", "x"], "there is no candidate 99\n  `falaj candidate list --dir "),
         (["rollout", "force", "ghost", "1", "--reason", "x"], "there is no release 1 of ghost"),
-        (["rollout", "show", "ghost"], "no release of ghost was ever rolled out: `falaj trust approve ghost@NUMBER`"),
+        (["rollout", "show", "ghost"], "no release of ghost was ever rolled out: `falaj trust approve ghost@NUMBER"),
         (["labels", "ghost", str(tmp_path / "labels.csv")], "ghost"),
     ):
         done = core.falaj(*args)

@@ -298,8 +298,9 @@ def test_an_early_end_is_no_error_and_filters_hold(box: tuple[Path, int]) -> Non
 def test_a_broker_that_is_not_there_or_refuses_says_what_to_give(box: tuple[Path, int]) -> None:
     _, port = box
     (free,) = free_ports(1)
-    with pytest.raises(NoAnswer, match="falaj edge run"):
+    with pytest.raises(NoAnswer, match="falaj edge run") as away:
         overhear(At("127.0.0.1", free, ""), ("#",), 1.0, threading.Event())
+    assert str(away.value).count(f"127.0.0.1:{free}") == 1
     with pytest.raises(NoAnswer, match=r"Not authorized; give --user and --password-file"):
         overhear(At("127.0.0.1", port, ""), ("#",), 1.0, threading.Event())
     silent = falaj("edge", "listen", "--seconds", "0.2", "--host", "127.0.0.1", "--port", str(free))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from itertools import count
@@ -115,3 +117,16 @@ def test_a_flood_waits_outside(pump: Pump) -> None:
     gate.set()
     sender.join(PATIENCE)
     eventually(lambda: done == list(range(BACKLOG + 50)), "everything, in order")
+
+
+def test_what_a_start_made_is_not_looked_at_again() -> None:
+    """In a process of its own, whose collector shall not change for all others."""
+    script = """
+import gc
+import edge.http.pages
+from appliance.pump import settled
+made = len(gc.get_objects())
+settled()
+assert made > 10_000 and len(gc.get_objects()) < made / 100, (made, len(gc.get_objects()))
+"""
+    subprocess.run([sys.executable, "-P", "-c", script], check=True, timeout=PATIENCE)

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from appliance.cli import metrics
+from appliance.moments import utc
 from core.catalog.performance import DAYS, RELEASES, PerformanceShelf
 from core.console.facts import gather
 from core.console.pages import compose
@@ -152,7 +153,7 @@ def test_the_estimate_stands_beside_the_labels_and_says_when_it_says_little(worl
     assert (row.newest.p50_ms, row.newest.p99_ms, row.per_hour) == (0.25, 2.5, 10.0)
     assert row.outside == {"x": 0.0, "y": 0.4} and row.doubtful and OUTSIDE < 0.4
     (fleet,) = in_fleet(world.catalog.performance.all())
-    assert (fleet.total.estimated, fleet.devices) == (pytest.approx(0.92), 1)
+    assert (fleet.total.estimated, fleet.devices, fleet.since) == (pytest.approx(0.92), 1, row.since)
     text = "\n".join(metrics.device_lines(seen(world, f"?device={ONE}&model={MODEL}")))
     for word in ("10 answers, 1 errors, p50 up to 0.25 ms", "92.0%", "by labels 90.0% of 50", "y 40.0%", "says little"):
         assert word in text
@@ -188,5 +189,6 @@ def test_the_estimate_of_a_calibrated_release_says_so(world: World, device: Devi
     assert line.performance.endswith("estimated 92.0 % right (calibrated)")
     found = seen(world, f"?device={ONE}")
     assert "estimated accuracy 92.0% (calibrated) by 10 answers" in "\n".join(metrics.device_lines(found))
-    assert "92.0% (calibrated)" in metrics.fleet_lines(found["fleet"])[0]
+    (told,) = metrics.fleet_lines(found["fleet"])
+    assert "92.0% (calibrated)" in told and f" on 1 device since {utc(world.now)}: " in told
     assert not world.catalog.releases.is_calibrated(MODEL, 2), "there is none"
