@@ -65,7 +65,10 @@ def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
     loading.check_addressee(house, accepted.manifest)
     loading.check_bindings(accepted.manifest)
     if why := loading.bindings_complaint(accepted.manifest, house.pieces.lookups.config):
-        house.put_off(d.model, "config-unfit", f"under the config in force release {order.number}: {why}", now, "alarm")
+        text = f"under the config in force release {order.number}: {why}"
+        if d.reason != text:
+            house.write(replace(d, reason=text))
+        house.put_off(d.model, "config-unfit", text, now, "alarm")
         return False
     variant = loading.variant_of(house, accepted.manifest)
     house.journal.accept(d.model, order.number, accepted.record, accepted.versions)

@@ -37,16 +37,21 @@ def adding(columns: int = 2) -> bytes:
     return graphs.finish(nodes, inputs, [graphs.value("y", ["n"])], constants)
 
 
-def manifest(number: int = 1, accepted: Lookup = ACCEPTED, variables: tuple[Variable, ...] = (LINE,)) -> Manifest:
+CELL = Variable("cell", 7.0)  # a number, which a topic has as it is written
+IN_CELLS = Binding("plant/{line}/{cell}/{entity}/vib", BINDING.output)
+
+
+def manifest(number: int = 1, accepted: Lookup = ACCEPTED, binding: Binding = BINDING) -> Manifest:
+    """With a variable for each word of the binding."""
     inputs = (TensorSpec("window", "FP32", (-1, 1, 1)), TensorSpec("machines", "FP32", (-1, len(accepted.columns))))
     return Manifest(
         TENANT, MODEL, number, NOW, (), graphs.manifest().golden, inputs, (TensorSpec("y", "FP32", (-1,)),), (),
-        WINDOW, (BINDING,), PROFILE, Lineage("s", "v", "cnn1d", 7, {}, "the only one"), lookups=(accepted,),
-        variables=variables,
+        WINDOW, (binding,), PROFILE, Lineage("s", "v", "cnn1d", 7, {}, "the only one"), lookups=(accepted,),
+        variables=tuple(one for one in (LINE, CELL) if f"{{{one.name}}}" in binding.topic),
     )  # fmt: skip
 
 
-def ship(core: Core, number: int = 1, accepted: Lookup = ACCEPTED) -> Shipped:
+def ship(core: Core, number: int = 1, accepted: Lookup = ACCEPTED, binding: Binding = BINDING) -> Shipped:
     """One signed release that adds the columns of `machines`, on the broker."""
     columns = len(accepted.columns)
     questions = {"window": np.array([[[1.0]], [[2.0]]], np.float32), "machines": np.ones((2, columns), np.float32)}
@@ -55,7 +60,7 @@ def ship(core: Core, number: int = 1, accepted: Lookup = ACCEPTED) -> Shipped:
     keys: dict[Digest, bytes] = {}
     sealed: dict[Digest, bytes] = {}
     blobs = [_seal(part, keys, sealed) for part in (adding(columns), vectors)]
-    made = codec.builtins(manifest(number, accepted)) | codec.builtins(
+    made = codec.builtins(manifest(number, accepted, binding)) | codec.builtins(
         {"variants": (Variant("fp32", (), blobs[0]),), "golden": blobs[1]}
     )
     shipped = Shipped(number, codec.encode(codec.typed(Manifest, made)), keys, sealed)

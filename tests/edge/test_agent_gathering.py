@@ -24,7 +24,7 @@ from sync.messages import ModelOrder
 from sync.pieces import Piece
 from tests.edge import synced
 from tests.edge.device import Device, new_device
-from tests.edge.synced import ACCEPTED, HOUR, MACHINES, Shelf, machines
+from tests.edge.synced import ACCEPTED, HOUR, IN_CELLS, MACHINES, Shelf, machines
 from tests.edge.world import MODEL, NOW, TENANT, Core
 
 FIRST, SECOND = machines(w1=(3.0, 1.0)), machines(w1=(4.0, 1.0), w2=(5.0, 2.0))
@@ -44,6 +44,19 @@ class Scene:
         lookups = {MACHINES: pieces["machines"]} if "machines" in pieces else {}
         self.core.desire(self.core.assignment(self.order, lookups=lookups, config=pieces.get("config")))
         return self.device.settle(settle)
+
+    def commit(self, **pieces: Any) -> Device:
+        """The same, and the release is asked until its trial is over."""
+        self.assign(**pieces)
+        for _ in range(40):
+            if self.device.house.serving.incumbent(MODEL) is not None:
+                asked = {"window": np.ones((1, 1, 1), np.float32), "machines": np.ones((1, 2), np.float32)}
+                self.device.house.serving.predict(MODEL, asked)
+            self.device.settle(1)
+        serving = self.device.state.serving
+        assert self.device.state.phase is Phase.STEADY and serving is not None
+        assert serving.release.number == self.order.number, self.device.state.reason
+        return self.device
 
     def vector(self, entity: str = "w1") -> list[float] | None:
         """What the graph input of an entity is; None where there is none."""
@@ -68,13 +81,7 @@ def scene(tmp_path: Path) -> Scene:
     shelf = Shelf(core, device.identity)
     order = core.order(synced.ship(core), device.identity)
     made = Scene(core, device, shelf, order)
-    made.assign(machines=shelf.piece(FIRST))
-    for _ in range(8):
-        if device.house.serving.incumbent(MODEL) is not None:
-            asked = {"window": np.ones((1, 1, 1), np.float32), "machines": np.ones((1, 2), np.float32)}
-            device.house.serving.predict(MODEL, asked)
-        device.settle(1)
-    assert device.state.phase is Phase.STEADY
+    made.commit(machines=shelf.piece(FIRST))
     return made
 
 
@@ -288,3 +295,29 @@ def test_a_config_that_a_release_does_not_allow_leaves_the_old_one(scene: Scene,
     told = device.reported().config
     assert told is not None and told.version == 4 and told.refused
     assert sum(code.startswith("refused-") for code in device.codes()) == 1
+
+
+UNFIT, FIT = Config({"cell": 1e6}), Config({"cell": 8.0})
+
+
+def test_a_config_under_which_a_binding_cannot_be_leaves_the_old_one(scene: Scene) -> None:
+    piece = scene.shelf.piece(FIRST)
+    scene.order = scene.core.order(synced.ship(scene.core, 2, binding=IN_CELLS), scene.device.identity)
+    device = scene.commit(machines=piece, config=scene.shelf.piece(FIT, 4))
+    scene.assign(machines=piece, config=scene.shelf.piece(UNFIT, 5), settle=4)
+    assert device.house.pieces.lookups.config == FIT and device.state.phase is Phase.STEADY
+    told = device.reported().config
+    assert told is not None and told.version == 4 and "1e+06" in told.refused
+    assert sum(code.startswith("refused-") for code in device.codes()) == 1
+
+
+def test_a_release_waits_for_a_config_under_which_its_bindings_can_be(scene: Scene) -> None:
+    """It is no verdict on the release: the same order goes on once the config is corrected."""
+    piece, unfit = scene.shelf.piece(FIRST), scene.shelf.piece(UNFIT, 4)
+    scene.assign(machines=piece, config=unfit)
+    scene.order = scene.core.order(synced.ship(scene.core, 2, binding=IN_CELLS), scene.device.identity)
+    device = scene.assign(machines=piece, config=unfit, settle=20)
+    assert device.codes().count("config-unfit") == 1 and "1e+06" in device.state.reason
+    assert device.state.serving is not None and device.state.serving.release.number == 1
+    scene.commit(machines=piece, config=scene.shelf.piece(FIT, 5))
+    assert device.house.pieces.lookups.config == FIT
