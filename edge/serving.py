@@ -16,12 +16,15 @@ from edge import batching
 from edge.answers import BadOutput
 from edge.live import Answer, Live, Loaded, NotFinite, Split, run
 from edge.routing import Passing, Routes
-from edge.runtime import BadInput, ModelError, RunFailed
+from edge.runtime import BadInput, ModelError, Overdue, RunFailed
 from edge.states import Health
 from sync.golden import Arrays
 from sync.names import ModelName
 
 __all__ = ["Answer", "BadInput", "Loaded", "ModelError", "NoModel", "NotFinite", "RunFailed", "Serving", "run"]
+
+
+_STANDS = "a question that came with this one was stopped at its deadline; ask again, alone"
 
 
 class NoModel(ModelError):
@@ -173,13 +176,18 @@ class Serving:
         if len(questions) == 1:
             return [self._told(model, live, questions[0])]
         told: dict[int, Answer | ModelError] = {}
+        hangs = False
         for group in batching.stacks(questions, live.loaded.rows):
-            told.update(zip(group, self._ask_together(model, live, [questions[n] for n in group]), strict=True))
+            answers = self._ask_together(model, live, [questions[n] for n in group], hangs=hangs)
+            hangs = hangs or any(isinstance(one, Overdue) for one in answers)
+            told.update(zip(group, answers, strict=True))
         return [told[number] for number in range(len(questions))]
 
-    def _ask_together(self, model: ModelName, live: Live, asked: Sequence[Arrays]) -> list[Answer | ModelError]:
+    def _ask_together(
+        self, model: ModelName, live: Live, asked: Sequence[Arrays], *, hangs: bool
+    ) -> list[Answer | ModelError]:
         slot = live.loaded.slot
-        if len(asked) > 1:
+        if len(asked) > 1 and not hangs:
             start = self._clock()
             try:
                 shares = batching.unstack(run(live.loaded, batching.stack(asked)), asked)
@@ -190,7 +198,18 @@ class Serving:
                 live.count(spent, answers=len(asked))
                 self._observe(model, slot.release.number, spent, len(asked))
                 return [Answer(share, slot) for share in shares]
-        return [self._told(model, live, inputs) for inputs in asked]
+        return self._in_turn(model, live, asked, hangs=hangs)
+
+    def _in_turn(
+        self, model: ModelName, live: Live, asked: Sequence[Arrays], *, hangs: bool
+    ) -> list[Answer | ModelError]:
+        """One after the other. Once one was overdue (`hangs`: before) the others, which came with it, are not run: each
+        would be stopped at its deadline, and whoever answers stands still all the while."""
+        told: list[Answer | ModelError] = []
+        for inputs in asked:
+            told.append(Overdue(_STANDS) if hangs else self._told(model, live, inputs))
+            hangs = hangs or isinstance(told[-1], Overdue)
+        return told
 
     def _told(self, model: ModelName, live: Live, inputs: Arrays) -> Answer | ModelError:
         try:

@@ -108,7 +108,7 @@ def complaint(binding: Binding) -> str:
     where a document is read: what was stored before there was such a rule must open still."""
     levels = binding.topic.split("/")
     if levels.count(ENTITY) != 1:
-        return f"topic {binding.topic!r} needs one level '{ENTITY}'"
+        return f"topic {binding.topic[:MOST]!r} needs one level '{ENTITY}'"
     heard = "/".join("+" if level == ENTITY else level for level in levels)
     said = "/".join("+" if ENTITY in level else level for level in binding.output.split("/"))
     whole = f"{binding.output.replace(ENTITY, 'entity')}/error" if binding.output else ""

@@ -240,7 +240,9 @@ class EdgeNode:
     def _rebind(self) -> None:
         for model, deployment in self.house.deployments.items():
             if (manifest := slots.bound(deployment)) is not None:
-                self.bindings.bind(manifest)
+                for why in self.bindings.bind(manifest):
+                    text = f"release {manifest.number} answers, and not here: {why}; correct it and publish it anew"
+                    self.house.events.complain(self._now(), "bad-binding", text, model)
             else:
                 self.bindings.unbind(model)
         self.local.listen(self.bindings, self.requests)

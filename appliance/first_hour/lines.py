@@ -10,8 +10,7 @@ from typing import Any, TypedDict
 
 from appliance.first_hour.measuring import Measured
 from appliance.first_hour.planning import DEVICE, INSTANT, Tryout, default_channels
-from edge.bindings.reading import ENTITY
-from sync.bindings import Binding
+from sync.bindings import ENTITY, Binding
 from sync.features import TensorSpec
 
 SHORT = 32  # numbers that are written out; more are left to Python

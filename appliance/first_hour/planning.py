@@ -11,9 +11,8 @@ import msgspec
 
 from appliance.errors import Trouble
 from appliance.first_hour.measuring import Measured
-from edge.bindings.reading import ENTITY
 from edge.states import Slot
-from sync.bindings import Binding, Format
+from sync.bindings import ENTITY, Binding, Format
 from sync.chunks import describe, digest
 from sync.features import TensorSpec, WindowSpec
 from sync.manifest import Lineage, Manifest, Profile, Variant

@@ -64,7 +64,7 @@ def admit(house: House, d: Deployment, order: ModelOrder, now: float) -> bool:
         return wait(house, d, "a new root names another director, whose order has not come", now + RETRY)
     loading.check_addressee(house, accepted.manifest)
     loading.check_bindings(accepted.manifest)
-    if why := loading.bindings_complaint(accepted.manifest, house.pieces.lookups.config):
+    if why := loading.config_complaint(accepted.manifest, house.pieces.lookups.config):
         text = f"under the config in force release {order.number}: {why}"
         if d.reason != text:
             house.write(replace(d, reason=text))

@@ -129,6 +129,7 @@ def _take_up(house: House, name: str, held: HeldPiece, piece: Piece, now: float)
     _put_in_force(house, name, after, content)
     house.pieces.turned.pop(name, None)
     house.pieces.waits.drop(name)
+    house.blocked.hurry()  # a release may have waited for just this
     fetching.prune(house)
     if name == CONFIG:
         house.events.report(now, "config-applied", f"config {piece.version} is in force", version=piece.version)
@@ -165,7 +166,7 @@ def _check(house: House, name: str, content: Table | Config) -> None:
     if isinstance(content, Config):
         for manifest in manifests:
             check_config(content, manifest.variables)
-            if why := loading.bindings_complaint(manifest, content):
+            if why := loading.config_complaint(manifest, content):
                 raise Unfit(f"bindings of {manifest.model} cannot be under it: {why}")
         return
     said = []
@@ -220,6 +221,7 @@ def _forget(house: House, name: str) -> None:
     del house.pieces.held[name]
     if name == CONFIG:
         house.pieces.lookups.config, house.pieces.lookups.config_version = Config({}), 0
+        house.blocked.hurry()
         house.outside.bindings_changed()
     else:
         house.pieces.lookups.drop(LookupName(name))

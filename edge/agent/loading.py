@@ -76,6 +76,11 @@ def bindings_complaint(manifest: Manifest, config: Config) -> str:
     return next((why for why in every if why), "")
 
 
+def config_complaint(manifest: Manifest, config: Config) -> str:
+    """What a config makes of a release's bindings that could be without it; empty where it is not at fault."""
+    return "" if bindings_complaint(manifest, Config({})) else bindings_complaint(manifest, config)
+
+
 def check_addressee(house: House, manifest: Manifest) -> None:
     """Raises Misdirected unless this device is what the signed manifest requires, whatever an assignment says."""
     reason = unfit(manifest.requires, house.box.labels, house.box.agent_version)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import msgspec
 
+from sync.bindings import ENTITY
 from sync.features import WindowSpec
 from sync.manifest import Binding
 from sync.messages import PROTOCOL
 from sync.names import DeviceId, ModelName, TenantId
 from sync.topics import matches
-
-ENTITY = "{entity}"
 
 
 class ErrorDocument(msgspec.Struct, frozen=True):

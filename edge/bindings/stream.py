@@ -16,13 +16,13 @@ import msgspec
 from edge.answers import conclude
 from edge.bindings.discovery import Discovery
 from edge.bindings.payloads import BadReading, Readings, check_gaps, read, timed
-from edge.bindings.reading import ENTITY, Bound, ErrorDocument, entity_of, prediction_id
+from edge.bindings.reading import Bound, ErrorDocument, entity_of, prediction_id
 from edge.bindings.telling import Telling
 from edge.buffers import Buffers, Unheard
 from edge.lookups import Lookups
 from edge.serving import Loaded, ModelError, NoModel, Serving
 from edge.states import CLOCK_FLOOR
-from sync.bindings import complaint
+from sync.bindings import ENTITY, complaint
 from sync.link import Publish
 from sync.lookups import filled
 from sync.manifest import Manifest
@@ -84,15 +84,18 @@ class Bindings:
         self._due = False
         self._bound: dict[ModelName, tuple[Bound, ...]] = {}
 
-    def bind(self, manifest: Manifest) -> None:
+    def bind(self, manifest: Manifest) -> tuple[str, ...]:
         """From now on this manifest's bindings hold for its model, whether or not a release of it is live; their
-        variables are filled by the config of now."""
+        variables are filled by the config of now. What is wrong with those that do not, because an older agent took
+        them up: one must not cost all others."""
         spec = manifest.window
-        bindings = [filled(one, manifest.variables, self._lookups.config) for one in manifest.bindings]
-        bindings = [one for one in bindings if not complaint(one)]  # of an older agent: one must not cost all others
+        every = [filled(one, manifest.variables, self._lookups.config) for one in manifest.bindings]
+        complaints = [complaint(one) for one in every]
+        bindings = [one for one, why in zip(every, complaints, strict=True) if not why]
         self._bound[manifest.model] = tuple(
             Bound(manifest.model, binding, spec, manifest.classes) for binding in bindings if spec is not None
         )
+        return tuple(filter(None, complaints))
 
     def all_bound(self) -> None:
         """Every model of the device was bound: what Home Assistant was told of other bindings is taken away. While none

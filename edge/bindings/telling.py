@@ -9,11 +9,11 @@ import msgspec
 
 from edge.bindings.discovery import Discovery
 from edge.bindings.emitting import Told, decide
-from edge.bindings.reading import ENTITY, Bound, ErrorDocument
+from edge.bindings.reading import Bound, ErrorDocument
 from edge.buffers import Buffers
 from edge.complaints import Complaints
 from sync import codec
-from sync.bindings import Binding
+from sync.bindings import ENTITY, Binding
 from sync.link import Publish
 from sync.messages import Prediction
 

@@ -18,6 +18,7 @@ _HANGS_S = 0.1  # one that takes longer is no stumble of the machine: its path g
 _OFTEN = 3  # so often in a row, and its path is answered aside: once may be the machine's doing
 _PROBE = 64  # answers aside until the loop tries again
 _PATHS = 64  # remembered; strangers may invent paths
+_OWN = "/v1/"  # below it the third part is an entity or a prediction, of which there is no end
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +56,40 @@ class Capacity:
         """Whether this one is answered on the loop itself: it is small, and its path has been quick. Ask once each."""
         if len(request.body) > _INLINE:
             return False
-        left = self._aside.get(request.path)
+        place = _place(request.path)
+        left = self._aside.get(place)
         if left is not None:
-            self._aside[request.path] = _PROBE if left == 0 else left - 1
+            self._aside[place] = _PROBE if left == 0 else left - 1
         return not left
 
-    def learn(self, request: Request, seconds: float) -> None:
-        """What an answer on the loop took decides where the next ones to its path are given."""
-        path = request.path
-        if seconds > _SLOW_S:
-            slow = self._suspects.pop(path, 0) + (1 if seconds <= _HANGS_S else _OFTEN)
-            if slow < _OFTEN and len(self._suspects) < _PATHS:
-                self._suspects[path] = slow
-            elif slow >= _OFTEN and len(self._aside) < _PATHS:
-                self._aside[path] = _PROBE
+    def learn(self, request: Request, seconds: float, answers: int = 1) -> None:
+        """How long the loop was held by so many answers, given together, decides where the next ones are given."""
+        place = _place(request.path)
+        if seconds > _HANGS_S or seconds / answers > _SLOW_S:
+            slow = self._suspects.pop(place, 0) + (1 if seconds <= _HANGS_S else _OFTEN)
+            if slow < _OFTEN:
+                _remember(self._suspects, place, slow)
+            else:
+                _remember(self._aside, place, _PROBE)
         elif self._suspects or self._aside:
-            self._suspects.pop(path, None)
-            self._aside.pop(path, None)
+            self._suspects.pop(place, None)
+            self._aside.pop(place, None)
 
     def learn_aside(self, request: Request, seconds: float) -> None:
-        """What an answer aside took, its wait for a thread included: the loop tries none of a path that still hangs."""
-        if seconds > _HANGS_S and request.path in self._aside:
-            self._aside[request.path] = _PROBE
+        """What an answer aside took, once a thread was there: the loop tries none of a path that still hangs. What is
+        aside for its size says nothing of the small ones."""
+        place = _place(request.path)
+        if seconds > _HANGS_S and place in self._aside and len(request.body) <= _INLINE:
+            self._aside[place] = _PROBE
+
+
+def _remember(places: dict[str, int], place: str, number: int) -> None:
+    """The newest `_PATHS` are kept."""
+    if place not in places and len(places) >= _PATHS:
+        del places[next(iter(places))]
+    places[place] = number
+
+
+def _place(path: str) -> str:
+    """What is quick or slow as one: a path, or all of ours that differ by the entity alone."""
+    return path if not path.startswith(_OWN) else "/".join(path.split("/", 3)[:3])

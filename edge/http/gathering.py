@@ -36,7 +36,7 @@ class Gathering:
         for turns in waiting.values():
             began = self._loop.time()
             responses = answer(self._capacity, [request for request, _ in turns])
-            self._capacity.learn(turns[0][0], (self._loop.time() - began) / len(turns))
+            self._capacity.learn(turns[0][0], self._loop.time() - began, len(turns))
             for (_, reply), response in zip(turns, responses, strict=True):
                 reply(response)
 
@@ -52,3 +52,10 @@ def answer(capacity: Capacity, requests: Sequence[Request]) -> list[Response]:
     if len(requests) > 1:  # one of them brings the others down, so each is asked for itself
         return [response for request in requests for response in answer(capacity, [request])]
     return [wire.error(500, "this server failed to answer; its log says why")]
+
+
+def timed(capacity: Capacity, request: Request, ticks: Callable[[], float]) -> tuple[Response, float]:
+    """The response to one request, and the seconds that it took by `ticks`; never raises."""
+    began = ticks()
+    (response,) = answer(capacity, [request])
+    return response, ticks() - began

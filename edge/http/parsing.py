@@ -17,7 +17,7 @@ import msgspec
 
 from edge.http import wire
 from edge.http.capacity import Capacity
-from edge.http.gathering import Gathering, answer
+from edge.http.gathering import Gathering, answer, timed
 from edge.http.wire import Request, Response
 
 _LINGER_S = 5.0
@@ -238,16 +238,17 @@ class Connection(asyncio.BufferedProtocol):
         else:
             capacity.waiting += 1
             self._wait()
-            future = self._loop.run_in_executor(capacity.pool, answer, capacity, (request,))
-            future.add_done_callback(partial(self._resume, turn, request, self._loop.time()))
+            future = self._loop.run_in_executor(capacity.pool, timed, capacity, request, self._loop.time)
+            future.add_done_callback(partial(self._resume, turn, request))
 
     def _wait(self) -> None:
         self._busy, self.deadline = True, math.inf
 
-    def _resume(self, turn: _Turn, request: Request, began: float, answered: asyncio.Future[list[Response]]) -> None:
+    def _resume(self, turn: _Turn, request: Request, answered: asyncio.Future[tuple[Response, float]]) -> None:
         self._capacity.waiting -= 1
-        self._capacity.learn_aside(request, self._loop.time() - began)
-        self._settle(turn, request, answered.result()[0])
+        response, seconds = answered.result()
+        self._capacity.learn_aside(request, seconds)
+        self._settle(turn, request, response)
 
     def _settle(self, turn: _Turn, request: Request, response: Response) -> None:
         self._capacity.held -= len(request.body)

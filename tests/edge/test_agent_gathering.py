@@ -319,5 +319,8 @@ def test_a_release_waits_for_a_config_under_which_its_bindings_can_be(scene: Sce
     device = scene.assign(machines=piece, config=unfit, settle=20)
     assert device.codes().count("config-unfit") == 1 and "1e+06" in device.state.reason
     assert device.state.serving is not None and device.state.serving.release.number == 1
+    for _ in range(180):  # hours, after which it is tried once an hour
+        device.now += 60.0
+        device.settle(1)
     scene.commit(machines=piece, config=scene.shelf.piece(FIT, 5))
     assert device.house.pieces.lookups.config == FIT

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge import batching
 from edge.batching import MOST, height
-from edge.runtime import BadInput, load
+from edge.runtime import BadInput, Overdue, Session, load
 from edge.serving import Answer, Loaded, NoModel, NotFinite, Serving
 from edge.states import Health
 from sync.golden import Arrays
@@ -160,3 +160,29 @@ def test_where_the_number_of_answers_depends_on_the_rows_each_is_asked_alone() -
     told = found.predict_each(MODEL, questions)
     assert [one.outputs["y"].tolist() for one in told if isinstance(one, Answer)] == [[], [[2.0, 2.0]], [[3.0, 3.0]]]
     assert found.health(MODEL).answers == 3
+
+
+class Hangs(Session):
+    """A session whose every run is stopped at its deadline; it counts them."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def run(self, inputs: Arrays) -> Arrays:
+        self.runs += 1
+        raise Overdue("no answer after 1 s; the model was stopped")
+
+    def late(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(("rows", "runs"), [(1, 1), (MOST, 2)])
+def test_what_came_with_a_question_that_hangs_is_not_waited_for_one_by_one(rows: int, runs: int) -> None:
+    """The run of all, where there is one, and that of the first; then nobody stands still for the others."""
+    found, session = Serving(), Hangs()
+    found.put(MODEL, Loaded(session, graphs.slot(7), rows))
+    answers = found.predict_each(MODEL, [pairs(1) for _ in range(20)])
+    assert len(answers) == 20 and all(isinstance(one, Overdue) for one in answers)
+    assert session.runs == runs
+    found.predict_each(MODEL, [pairs(1)])
+    assert session.runs == runs + 1, "who asks later is tried anew"

@@ -171,6 +171,42 @@ def test_a_path_that_hangs_once_goes_aside_at_once_and_the_loop_tries_none_while
     assert all(house.inline(request) for _ in range(100))
 
 
+def test_a_model_that_hangs_holds_the_loop_once_for_all_its_entities_and_once_for_all_asked_together() -> None:
+    house = capacity()
+    held = 0
+    for number in range(200):
+        request = Request("POST", f"/v1/entities/pump-{number}/predict", {}, b"")
+        if house.inline(request):
+            held += 1
+            house.learn(request, 1.0)
+        else:
+            house.learn_aside(request, 1.0)
+    assert held == 1
+    together = Request("POST", "/v2/models/m/infer", {}, SMALL)
+    assert house.inline(together)
+    house.learn(together, 1.0, 64)  # 16 ms each
+    assert not house.inline(together)
+    for number in range(100):  # each slow once, and never asked again
+        house.learn(Request("GET", f"/once/{number}", {}, b""), 0.2)
+        house.learn(Request("GET", f"/twice/{number}", {}, b""), 0.006)
+    late = Request("POST", "/v2/models/late/infer", {}, SMALL)
+    house.learn(late, 1.0)
+    assert not house.inline(late), "the oldest are forgotten for it"
+    quick = Request("POST", "/v2/models/quick/infer", {}, SMALL)
+    house.learn(quick, 0.02, 64)
+    assert all(house.inline(quick) for _ in range(10))
+
+
+def test_what_is_large_keeps_no_path_aside() -> None:
+    house, request = capacity(), Request("POST", "/a", {}, SMALL)
+    house.learn(request, 0.2)
+    tries = []
+    for _ in range(66):
+        tries.append(house.inline(request))
+        house.learn_aside(Request("POST", "/a", {}, LARGE), 0.2)
+    assert tries.count(True) == 1
+
+
 def test_what_is_answered_aside_for_its_size_puts_no_path_aside() -> None:
     house, request = capacity(), Request("POST", "/a", {}, LARGE)
     house.learn_aside(request, 1.0)
