@@ -109,8 +109,10 @@ def test_a_mistake_in_the_environment_names_the_variable(tmp_path: Path) -> None
 
 
 def test_a_file_that_cannot_be_read_is_one_message(tmp_path: Path) -> None:
-    with pytest.raises(BadSettings, match=r"falaj.toml cannot be read: No such file or directory"):
+    with pytest.raises(BadSettings, match=r"there is no project file .*falaj.toml: name one, or write it as docs"):
         read_project(tmp_path / "falaj.toml")
+    with pytest.raises(BadSettings, match=r"cannot be read: Is a directory"):
+        read_project(tmp_path)
     (tmp_path / "falaj.toml").write_bytes(b"a = '\xff'")
     with pytest.raises(BadSettings, match=r"falaj.toml: 'utf-8' codec can't decode"):
         read_project(tmp_path / "falaj.toml")

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import tarfile
@@ -172,8 +173,9 @@ def test_what_a_device_said_is_made_again_and_its_support_bundle_holds_no_readin
     assert bent.returncode == 1 and "refused-" in bent.stderr and "nothing of it is believed" in bent.stderr, bent
     bundle = falaj("device", "bundle", device.name, "--wait", "--out", str(archive), *core)
     assert bundle.returncode == 0, bundle
-    number = bundle.stderr.split("falaj device answer ")[1].split("`")[0]
-    later = falaj("device", "answer", number, "--save", str(tmp_path / "later.tar.gz"), *core)
+    _, *suggested = shlex.split(bundle.stderr.split("`")[1])
+    assert suggested[:2] == ["device", "answer"], bundle.stderr
+    later = falaj(*suggested, "--save", str(tmp_path / "later.tar.gz"))
     assert later.returncode == 0 and (tmp_path / "later.tar.gz").read_bytes() == archive.read_bytes(), later
     with tarfile.open(archive) as packed:
         inside = {entry.name: packed.extractfile(entry).read() for entry in packed}  # type: ignore[union-attr]
