@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.broker_words import BrokerWords, Denial
+from appliance.broker_words import BrokerWords, Denied
 from appliance.child_log import MOST, ChildLog
 from appliance.errors import Trouble
 from appliance.processes import check_port_free, end_stranger, spawn, stop, tail, wait_for_port
@@ -140,6 +140,8 @@ log_type notice
 SIFTED = """\
 # A denied publish is told here alone; the lines of each packet that come with it are not kept.
 log_type debug
+# Who asked to hear what: it grants everything, and delivers what the rules allow.
+log_type subscribe
 """
 
 
@@ -195,8 +197,8 @@ class Broker:
         self, folder: Path, host: str, port: int, setting: str, *, outlive: bool = True, log_bytes: int = MOST,
         tenant: TenantId | None = None,
     ) -> None:  # fmt: skip
-        """`log_bytes` is when its log is cut (`look_after`). With a `tenant` its words are sifted, and which of the
-        tenant's devices were denied a word is handed over (`denials`)."""
+        """`log_bytes` is when its log is cut (`look_after`). With a `tenant` its words are sifted, and
+        whom it turned down is handed over (`denials`)."""
         self.folder, self.host, self.port, self._setting = folder, host, port, setting
         self._log = ChildLog(folder / "mosquitto.log", log_bytes)
         self._words = BrokerWords(folder / "mosquitto.fifo", self._log.path, tenant) if tenant is not None else None
@@ -249,8 +251,8 @@ class Broker:
         """Keeps its log within its bound; to be called every second or so while it runs."""
         self._log.bound()
 
-    def denials(self, tell: Callable[[dict[DeviceId, Denial]], None]) -> None:
-        """Hands over who was denied a word since the last time; where `tell` raises it is kept for the next."""
+    def denials(self, tell: Callable[[Denied], None]) -> None:
+        """Hands over whom it turned down since the last time; where `tell` raises it is kept for the next."""
         if self._words is not None:
             self._words.hand_over(tell)
 

@@ -1,6 +1,7 @@
-"""What a tenant's broker says, sifted while it runs: its log without a line a packet, and who was denied a word.
+"""What a tenant's broker says, sifted while it runs: its log without a line a packet, and whom it turned down.
 
-Mosquitto tells a denied publish to its debug log alone, where each packet has lines of its own. So it writes into a
+Mosquitto tells a denied publish to its debug log alone, where each packet has lines of its own; a subscription, which
+it grants whatever it is, in one line with the name of who asked. So it writes into a
 FIFO of which it holds both ends itself: it never waits, whoever reads slowly, is stopped or gone, for what has no
 room is dropped; and it never meets a closed end. A core that begins anew reads on where the one before it stopped.
 """
@@ -14,78 +15,121 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from appliance import clock
 from sync.names import DeviceId, TenantId
-from sync.topics import device_may
+from sync.topics import CORE_NAME, device_may
 
 log = logging.getLogger("falaj.log")
 
 PIPE = 1 << 20  # bytes that wait in the FIFO, where the kernel grants them: 2,600 messages
 PACE = 0.1  # seconds between two looks; nobody waits at the FIFO, so a line wakes nobody
-NAMES = 64  # that are kept apart between two words to the steward, and in the log in a minute
+NAMES = 64  # of each kind that are kept apart between two words to the steward, and in the log in a minute
 LINE = 4096  # bytes of one that has not ended; Mosquitto's have 1,000 at most
-TOPIC = 200  # characters that are kept of one
-AGAIN = 60.0  # seconds until the log has another denied word of the same name
-_DEBUG = re.compile(rb"\d+: (?:Sending |Received |\t|No will message |Will message |Denied PUBLISH )")
+TOPIC = 200  # characters that are kept of one, or of a filter
+AGAIN = 60.0  # seconds until the log has another denied word, or filter, of the same name
+_PACKET = re.compile(rb"\d+: (?:Sending |Received |\t|No will message |Will message )")
 # Anchored: the name comes before all that its bearer can choose, and no topic has a line break (Mosquitto refuses
 # control characters). What is longer than a line of the log lacks its end.
-_DENIED = re.compile(
-    rb"\d+: Denied PUBLISH from ([a-z0-9][a-z0-9-]{0,62}) \(d\d, q\d, r\d, m\d+, '(.*?)(?:', \.\.\. \(\d+ bytes\)\))?"
+_NAME = rb"([a-z0-9][a-z0-9-]{0,62})"
+_WORD = re.compile(
+    rb"\d+: Denied PUBLISH from " + _NAME + rb" \(d\d, q\d, r\d, m\d+, '(.*?)(?:', \.\.\. \(\d+ bytes\)\))?"
 )
+_FILTER = re.compile(rb"\d+: " + _NAME + rb" \d{1,3} (.+)")
+_OTHERS = re.compile(rb"\d+: (?:Denied PUBLISH |" + re.escape(CORE_NAME.encode()) + rb" \d{1,3} )")
+# OpenSSL's reason, which is from a table of its own; of the errors of one handshake the first.
+_HANDSHAKE = re.compile(
+    rb"\d+: (?:Client connection from \S+ failed|OpenSSL Error\[0\]): "
+    rb"error:[0-9A-F]+:SSL routines:[^:]*:([a-z0-9 ]+)\.?"
+)
+_LOOKED = "unexpected eof while reading"  # whether somebody listens, as the core's own supervisor does
+
+Verb = Literal["read", "write"]
 
 
 class Denial(NamedTuple):
-    """What one device said where it may not: the first topic, and how many words of it were denied."""
+    """What one device said, or asked to hear, where it may not: the first topic or filter, and how many there were."""
 
     topic: str
     times: int
 
 
-class Sieve:
-    """Keeps of a broker's lines what belongs into a log, and counts what was denied; used by one thread at a time.
+@dataclass
+class Denied:
+    """Whom a broker turned down. Beyond NAMES of a kind others are not kept apart, and come again."""
 
-    A word on a topic that the device may write by the table is none: only the steward itself denies it that, and then
-    it has said so.
+    words: dict[DeviceId, Denial] = field(default_factory=dict)
+    filters: dict[DeviceId, Denial] = field(default_factory=dict)
+    handshakes: dict[str, int] = field(default_factory=dict)  # by OpenSSL's reason; who it was nobody knows
+
+    def __bool__(self) -> bool:
+        return bool(self.words or self.filters or self.handshakes)
+
+    def count(self, verb: Verb, device: DeviceId, more: Denial) -> None:
+        kept = self.words if verb == "write" else self.filters
+        before = kept.get(device)
+        if before is not None:
+            kept[device] = Denial(before.topic, before.times + more.times)
+        elif len(kept) < NAMES:
+            kept[device] = more
+
+    def count_handshakes(self, reason: str, more: int) -> None:
+        if reason in self.handshakes or len(self.handshakes) < NAMES:
+            self.handshakes[reason] = self.handshakes.get(reason, 0) + more
+
+    def add(self, later: Denied) -> None:
+        for device, more in later.words.items():
+            self.count("write", device, more)
+        for device, more in later.filters.items():
+            self.count("read", device, more)
+        for reason, times in later.handshakes.items():
+            self.count_handshakes(reason, times)
+
+
+class Sieve:
+    """Keeps of a broker's lines what belongs into a log, and counts what was turned down; used by one thread at a time.
+
+    A word on a topic that the device may write by the table is no such thing: only the steward itself denies it that,
+    and then it has said so.
     """
 
     def __init__(self, tenant: TenantId) -> None:
         self._tenant = tenant
         self._rest = b""
-        self._logged: dict[bytes, float] = {}
-        self.denied: dict[DeviceId, Denial] = {}
+        self._logged: dict[tuple[Verb, DeviceId], float] = {}
+        self.denied = Denied()
 
     def take(self, words: bytes, now: float) -> bytes:
         """The lines to be kept of these bytes and of what was left of those before; a line that has not ended waits."""
         *lines, rest = (self._rest + words).split(b"\n")
         self._rest = rest[:LINE]  # its beginning: what is cut off must never look like one
-        kept = [line for line in lines if not _DEBUG.match(line) or self._denied(line, now)]
-        return b"".join(line + b"\n" for line in kept)
+        return b"".join(line + b"\n" for line in lines if self._keep(line, now))
 
-    def count(self, device: DeviceId, more: Denial) -> None:
-        """Adds to what was denied; beyond NAMES others are not kept apart, and come again."""
-        before = self.denied.get(device)
-        if before is not None:
-            self.denied[device] = Denial(before.topic, before.times + more.times)
-        elif len(self.denied) < NAMES:
-            self.denied[device] = more
-
-    def _denied(self, line: bytes, now: float) -> bool:
-        """Counts a denied word; whether the log has it."""
-        found = _DENIED.fullmatch(line)
-        if found is None:
+    def _keep(self, line: bytes, now: float) -> bool:
+        """Counts what the line says of whom was turned down; whether the log has it."""
+        if _PACKET.match(line):
             return False
+        if found := _WORD.fullmatch(line):
+            return self._denied("write", found, now)
+        if found := _FILTER.fullmatch(line):
+            return self._denied("read", found, now)
+        if (found := _HANDSHAKE.fullmatch(line)) and (reason := found[1].decode()) != _LOOKED:
+            self.denied.count_handshakes(reason, 1)
+        return not _OTHERS.match(line)
+
+    def _denied(self, verb: Verb, found: re.Match[bytes], now: float) -> bool:
         device, topic = DeviceId(found[1].decode()), found[2].decode(errors="replace")
-        if device_may("write", self._tenant, device, topic):
+        if device_may(verb, self._tenant, device, topic):
             return False
-        self.count(device, Denial(topic[:TOPIC], 1))
+        self.denied.count(verb, device, Denial(topic[:TOPIC], 1))
         if len(self._logged) >= NAMES:
             self._logged = {name: at for name, at in self._logged.items() if now - at < AGAIN}
-        if now - self._logged.get(found[1], float("-inf")) < AGAIN or len(self._logged) >= NAMES:
+        if now - self._logged.get((verb, device), float("-inf")) < AGAIN or len(self._logged) >= NAMES:
             return False
-        self._logged[found[1]] = now
+        self._logged[verb, device] = now
         return True
 
 
@@ -130,10 +174,10 @@ class BrokerWords:
         self.close()
         self.path.unlink(missing_ok=True)
 
-    def hand_over(self, tell: Callable[[dict[DeviceId, Denial]], None]) -> None:
+    def hand_over(self, tell: Callable[[Denied], None]) -> None:
         """What was denied since the last time, if anything; where `tell` raises it is kept for the next."""
         with self._lock:
-            found, self._sieve.denied = self._sieve.denied, {}
+            found, self._sieve.denied = self._sieve.denied, Denied()
         if not found:
             return
         try:
@@ -141,8 +185,7 @@ class BrokerWords:
         except BaseException:
             with self._lock:
                 since, self._sieve.denied = self._sieve.denied, found
-                for device, more in since.items():
-                    self._sieve.count(device, more)
+                found.add(since)
             raise
 
     def _run(self, descriptor: int) -> None:

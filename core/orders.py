@@ -282,15 +282,17 @@ class PartsFailing(Commit, frozen=True, kw_only=True):
     parts: dict[str, str]
 
 
-class WordsDenied(Commit, frozen=True, kw_only=True):
-    """Who was denied a word by the broker since the supervisor said so last: device -> the first topic, how often."""
+class BrokerDenied(Commit, frozen=True, kw_only=True):
+    """Whom the broker turned down since the supervisor said so last."""
 
-    denied: dict[DeviceId, tuple[str, Number]]
+    words: dict[DeviceId, tuple[str, Number]] = {}  # that said where they may not: the first topic, how often
+    filters: dict[DeviceId, tuple[str, Number]] = {}  # that asked to hear what is others': the first filter, how often
+    handshakes: dict[str, Number] = {}  # that ended before there was a session: why, how often
 
 
 AnyOrder = (
     ApplyProject | Ingest | Train | TrustKeys | TrustInit | ChangeTrust | Approve | RevokeRelease | AutoKey | Automatic
     | Override | Force | Reverse | SetAside | Label | Question | IssueToken | IssueSiteToken | ImportBoxes | Accept
     | Revoke | Replace | Authority | Enrol | EnrolByFolder | CarryIn | CarryOut | JobProgress | CommitRows
-    | CommitLookup | CommitCandidate | JobFailed | PartsFailing | WordsDenied
+    | CommitLookup | CommitCandidate | JobFailed | PartsFailing | BrokerDenied
 )  # fmt: skip

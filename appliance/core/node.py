@@ -18,7 +18,7 @@ from typing import IO
 
 from appliance import clock
 from appliance.broker import Broker, uplink_config, write_access
-from appliance.broker_words import Denial
+from appliance.broker_words import Denied
 from appliance.child_log import ChildLog
 from appliance.core.authorities import certificates
 from appliance.core.orders_socket import ask
@@ -36,9 +36,8 @@ from appliance.errors import Trouble
 from appliance.notify import notify
 from appliance.processes import check_port_free, hold, last_words, listens, spawn, stop, tail
 from appliance.settings import CoreSettings
-from core.orders import Order, PartsFailing, WordsDenied
+from core.orders import BrokerDenied, Order, PartsFailing
 from sync.durable import write_private
-from sync.names import DeviceId
 
 log = logging.getLogger("falaj.core")
 
@@ -190,8 +189,11 @@ class CoreNode:
     def _tell(self, failing: dict[str, str]) -> None:
         self._say(PartsFailing(actor="supervisor", parts=failing))
 
-    def _denied(self, words: dict[DeviceId, Denial]) -> None:
-        self._say(WordsDenied(actor="supervisor", denied=dict(words)))
+    def _denied(self, found: Denied) -> None:
+        said = BrokerDenied(
+            actor="supervisor", words=dict(found.words), filters=dict(found.filters), handshakes=found.handshakes
+        )
+        self._say(said)
 
     def _say(self, order: Order) -> None:
         answer = ask(self.folder.steward_socket, order, HEARING)

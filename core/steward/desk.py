@@ -215,7 +215,7 @@ _DESKS: dict[type, Callable[[House, Any, float], dict[str, Any]]] = {
     orders.CommitCandidate: _commit_candidate,
     orders.JobFailed: _job_failed,
     orders.PartsFailing: parts.heard,
-    orders.WordsDenied: denials.heard,
+    orders.BrokerDenied: denials.heard,
 }
 
 # Many small transactions, as the line has them: each message of a device is committed by itself, and what follows from

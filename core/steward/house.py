@@ -119,7 +119,8 @@ class Memory:
     resent: dict[tuple[Digest, int], tuple[float, DeviceId]] = field(default_factory=dict)  # lately missed, by whom
     crowded: bool = False  # there was no room on the broker
     dropping: set[DeviceId] = field(default_factory=set)  # whose samples are being dropped
-    denied: dict[DeviceId, tuple[float, int]] = field(default_factory=dict)  # at the broker: told when, since
+    denied: dict[tuple[str, DeviceId], tuple[float, int]] = field(default_factory=dict)  # told when, since; by kind
+    strangers: tuple[float, dict[str, int]] = (float("-inf"), {})  # told when; since, by reason
     damaged: set[Digest] = field(default_factory=set)  # blobs that this disk did not keep
     keyless: set[ModelName] = field(default_factory=set)  # that the core may release, and whose key is not here
     broken: set[str] = field(default_factory=set)  # where our code broke on a message

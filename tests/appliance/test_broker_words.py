@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.broker import SIFTED, Broker, NoBroker, local_config
-from appliance.broker_words import AGAIN, LINE, NAMES, TOPIC, BrokerWords, Denial, Sieve
+from appliance.broker_words import AGAIN, LINE, NAMES, TOPIC, BrokerWords, Denial, Denied, Sieve
 from appliance.demo.fleet import free_ports
 from sync import topics
 from sync.messages import EVENT
-from sync.names import DeviceId, TenantId
+from sync.names import DeviceId, Digest, TenantId, TrustFile
 from tests.attacks.ground import ATTACKER, Ground, open_ground
 from tests.core.world import TENANT
 from tests.waiting import eventually
@@ -31,6 +31,14 @@ JOINED = b"1700000000: New client connected from 127.0.0.1:5000 as watch-2 (p5, 
 
 def denied(name: str, topic: str, at: int = 1_700_000_000) -> bytes:
     return f"{at}: Denied PUBLISH from {name} (d0, q1, r0, m7, '{topic}', ... (5 bytes))\n".encode()
+
+
+def asked(name: str, pattern: str) -> bytes:
+    return f"1700000000: {name} 1 {pattern}\n".encode()
+
+
+def ended(reason: str) -> bytes:
+    return f"1700000000: OpenSSL Error[0]: error:0A000086:SSL routines::{reason}\n".encode()
 
 
 # --- the sieve --------------------------------------------------------------------------------------------------
@@ -45,7 +53,7 @@ def test_the_lines_of_a_packet_are_not_kept_and_all_others_are() -> None:
         b"1700000000: No will message specified.",
     )
     assert sieve.take(b"\n".join((*lines, JOINED)), 0.0) == JOINED
-    assert sieve.denied == {}
+    assert not sieve.denied
 
 
 def test_a_denied_word_is_counted_and_in_the_log_once_a_minute() -> None:
@@ -54,21 +62,56 @@ def test_a_denied_word_is_counted_and_in_the_log_once_a_minute() -> None:
     assert sieve.take(first + second, 0.0) == first
     assert sieve.take(second, AGAIN - 1) == b""
     assert sieve.take(second, AGAIN) == second
-    assert sieve.denied == {"watch-2": Denial("core/status", 4)}
+    assert sieve.denied.words == {"watch-2": Denial("core/status", 4)}
 
 
 def test_a_word_that_the_table_allows_was_denied_by_the_steward_itself() -> None:
     sieve = Sieve(TENANT)
     assert sieve.take(denied(ATTACKER, OWN), 0.0) == b""
-    assert sieve.denied == {}
+    assert not sieve.denied
     sieve.take(denied("watch-1", OWN), 0.0)
-    assert set(sieve.denied) == {"watch-1"}, "it is another's word to write there"
+    assert set(sieve.denied.words) == {"watch-1"}, "it is another's word to write there"
+
+
+@pytest.mark.parametrize(
+    "pattern", ["#", "+/#", "$SYS/#", f"$share/g/{OWN}", topics.desired(TENANT, DeviceId("watch-1")), OWN, "a b/+"]
+)
+def test_who_asks_to_hear_others_is_counted_and_in_the_log_once_a_minute(pattern: str) -> None:
+    """What it says itself it may not hear either."""
+    sieve, line = Sieve(TENANT), asked(ATTACKER, pattern)
+    assert sieve.take(line + line, 0.0) == line
+    assert sieve.take(line, AGAIN - 1) == b""
+    assert sieve.denied == Denied(filters={ATTACKER: Denial(pattern, 3)})
+
+
+def test_what_an_agent_and_the_core_ask_for_is_neither_counted_nor_kept() -> None:
+    sieve = Sieve(TENANT)
+    own = [
+        *topics.device_subscriptions(TENANT, ATTACKER),
+        topics.trust(TENANT, TrustFile("timestamp.json")),
+        topics.blob(TENANT, Digest("a" * 64), 7),
+    ]
+    assert sieve.take(b"".join(asked(ATTACKER, one) for one in own), 0.0) == b""
+    assert sieve.take(b"".join(asked(topics.CORE_NAME, one) for one in ("#", *own)), 0.0) == b""
+    assert not sieve.denied
+
+
+def test_a_handshake_that_ends_stays_in_the_log_and_is_counted_by_its_reason() -> None:
+    sieve = Sieve(TENANT)
+    plain = b"1700000000: Client connection from 127.0.0.1 failed: error:0A00010B:SSL routines::wrong version number.\n"
+    older = b"1700000000: OpenSSL Error[0]: error:1417C086:SSL routines:tls_process_client_certificate:bad thing\n"
+    second = b"1700000000: OpenSSL Error[1]: error:0A000086:SSL routines::certificate verify failed\n"
+    looked = ended("unexpected eof while reading")
+    lines = plain + older + ended("certificate verify failed") + second + looked + plain
+    assert sieve.take(lines, 0.0) == lines
+    counted = {"wrong version number": 2, "bad thing": 1, "certificate verify failed": 1}
+    assert sieve.denied == Denied(handshakes=counted), "whoever only looks whether there is a listener is none"
 
 
 def test_a_line_that_lost_its_end_still_names_who_spoke() -> None:
     sieve = Sieve(TENANT)
     sieve.take(denied("watch-2", "t" * 1000)[:999] + b"\n", 0.0)
-    assert sieve.denied == {"watch-2": Denial("t" * TOPIC, 1)}
+    assert sieve.denied.words == {"watch-2": Denial("t" * TOPIC, 1)}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +126,7 @@ def test_a_line_that_lost_its_end_still_names_who_spoke() -> None:
 def test_who_spoke_is_read_from_the_beginning_of_a_line_alone(line: bytes) -> None:
     sieve = Sieve(TENANT)
     sieve.take(line + b"\n", 0.0)
-    assert sieve.denied == {}
+    assert not sieve.denied
 
 
 def test_a_line_without_end_is_held_to_its_beginning() -> None:
@@ -94,22 +137,26 @@ def test_a_line_without_end_is_held_to_its_beginning() -> None:
     assert len(forged) == LINE + 1
     assert sieve.take(forged[:-1], 0.0) == b""
     assert sieve.take(b"\n", 0.0) == b"x" * LINE + b"\n", "its end never passes for a line"
-    assert sieve.denied == {}
+    assert not sieve.denied
 
 
 def test_names_without_end_take_a_bounded_room_and_none_is_crowded_out_for_good() -> None:
     sieve = Sieve(TENANT)
     flood = b"".join(denied(f"d-{i}", "x") for i in range(1000))
-    assert sieve.take(flood, 0.0).count(b"\n") == len(sieve.denied) == NAMES
-    sieve.denied = {}
+    assert sieve.take(flood, 0.0).count(b"\n") == len(sieve.denied.words) == NAMES
+    sieve.take(b"".join(asked(f"d-{i}", "#") + ended("a" * (i + 1)) for i in range(100)), 0.0)
+    assert len(sieve.denied.filters) == len(sieve.denied.handshakes) == NAMES
+    sieve.denied = Denied()
     assert sieve.take(denied("late", "x"), AGAIN) == denied("late", "x")
-    assert sieve.denied == {"late": Denial("x", 1)}
+    assert sieve.denied.words == {"late": Denial("x", 1)}
 
 
 WORDS = st.one_of(
     st.binary(max_size=80),
     st.sampled_from([b"\n", b"1: ", b"1: Denied PUBLISH from ", b"a (d0, q0, r0, m0, '", b"', ... (1 bytes))"]),
     st.builds(denied, st.sampled_from(["watch-1", "watch-2", "-", "A"]), st.text(max_size=30)),
+    st.builds(asked, st.sampled_from(["watch-1", "core@falaj", "-", "A"]), st.text(max_size=30)),
+    st.builds(ended, st.sampled_from(["wrong version number", "no cipher"]) | st.text(max_size=20)),
 )
 
 
@@ -123,7 +170,9 @@ def test_any_bytes_in_any_pieces_say_the_same_and_only_of_names(parts: list[byte
     assert pieces.denied == whole.denied
     assert set(kept.split(b"\n")) <= set(words.split(b"\n"))
     told = {line.split(b" ")[4] for line in words.split(b"\n") if b": Denied PUBLISH from " in line}
-    assert {name.encode() for name in whole.denied} <= told
+    assert {name.encode() for name in whole.denied.words} <= told
+    begun = {line.split(b" ")[1] for line in words.split(b"\n") if line.count(b" ") > 2}
+    assert {name.encode() for name in whole.denied.filters} <= begun
 
 
 # --- who reads --------------------------------------------------------------------------------------------------
@@ -141,9 +190,9 @@ def words(tmp_path: Path) -> Iterator[tuple[BrokerWords, int]]:
 
 
 def heard(words: BrokerWords) -> dict[DeviceId, Denial]:
-    found: dict[DeviceId, Denial] = {}
-    words.hand_over(found.update)
-    return found
+    found = Denied()
+    words.hand_over(found.add)
+    return found.words
 
 
 def test_the_fifo_is_its_accounts_alone_and_leaves_with_the_broker(words: tuple[BrokerWords, int]) -> None:
@@ -173,15 +222,18 @@ def test_what_the_steward_did_not_hear_is_kept_for_the_next_time(words: tuple[Br
     made.listen()
     made.close()
 
-    def refuse(found: dict[DeviceId, Denial]) -> None:
-        os.write(end, denied("watch-2", "meanwhile"))
+    def refuse(found: Denied) -> None:
+        os.write(end, denied("watch-2", "meanwhile") + asked("watch-2", "#") + ended("no cipher"))
         made.listen()
         made.close()
         raise OSError("no steward")
 
     with pytest.raises(OSError, match="no steward"):
         made.hand_over(refuse)
-    assert heard(made) == {"watch-2": Denial("first", 2)}
+    after = Denied()
+    made.hand_over(after.add)
+    words, filters = {ATTACKER: Denial("first", 2)}, {ATTACKER: Denial("#", 1)}
+    assert after == Denied(words, filters, {"no cipher": 1})
 
 
 def test_a_full_disk_loses_lines_and_no_denial(
@@ -235,11 +287,11 @@ def test_a_broker_whose_reader_is_gone_serves_on_and_the_next_core_takes_it_over
     after.start(config.removesuffix(SIFTED))
     try:
         assert after.pid == pid
-        told: dict[DeviceId, Denial] = {}
 
         def is_told(topic: str) -> bool:
-            after.denials(told.update)
-            return told.get(ATTACKER, Denial("", 0)).topic == topic
+            told = Denied()
+            after.denials(told.add)
+            return told.words.get(ATTACKER, Denial("", 0)).topic == topic
 
         eventually(lambda: is_told("before/it/was/full"), "what waited")
         device.say("after/it")

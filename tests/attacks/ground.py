@@ -17,10 +17,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from appliance import broker as brokers
 from appliance.broker import Broker, BrokerFiles, NoBroker, end_session, uplink_acl, uplink_config, write_access
+from appliance.broker_words import Denied
 from appliance.demo.fleet import free_ports
 from appliance.keys import new_device_keys
 from core.fleet import enrolment
 from core.fleet.enrolment import Pair
+from core.orders import BrokerDenied
 from core.steward import Access, Action, Cut, House, Send, SendBlob
 from sync import topics
 from sync.durable import write_private
@@ -30,7 +32,7 @@ from sync.mqtt import Broker as At
 from sync.mqtt import MqttLink, Tls
 from sync.names import DeviceId, Digest
 from tests.core.newcomers import certified
-from tests.core.world import TENANT, request
+from tests.core.world import TENANT, World, request
 from tests.waiting import PATIENCE, eventually
 
 VICTIM, ATTACKER = DeviceId("watch-1"), DeviceId("watch-2")
@@ -131,6 +133,12 @@ class Ground:
         lost.shutdown(socket.SHUT_RDWR)
         client.loop(1.0)
 
+    def turned_down(self) -> Denied:
+        """Whom the broker turned down since the last time."""
+        found = Denied()
+        self.broker.denials(found.add)
+        return found
+
     def close_sessions(self) -> None:
         while self.sessions:
             self.sessions.pop().link.stop()
@@ -193,6 +201,13 @@ def open_ground(folder: Path) -> Ground:
     now = time.time()  # TLS libraries read the machine's clock
     authority = enrolment.create_authority(TENANT, now)
     return start(folder, authority, enrolment.issue_server(authority, ("127.0.0.1",), now), now)
+
+
+def supervise(ground: Ground, world: World) -> Denied:
+    """Has the core of `world` hear whom the broker turned down, as its supervisor does; who it was."""
+    found = ground.turned_down()
+    world.must(BrokerDenied(words=dict(found.words), filters=dict(found.filters), handshakes=found.handshakes))
+    return found
 
 
 def greet(port: int, context: ssl.SSLContext) -> int | None:

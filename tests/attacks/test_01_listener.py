@@ -1,7 +1,7 @@
 """Attack 1: somebody listens on the wire. There is no plain uplink to listen to, by no setting, and of what passes on
 the one there is nothing can be read: neither what is said, nor where, nor by whom.
 
-Nobody of ours can see it: whoever only listens changes nothing, so there is no event.
+Whoever only listens changes nothing, and nobody can see it; who speaks plainly is told of.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from appliance.broker import BrokerFiles, uplink_config
+from appliance.broker_words import Denied
 from appliance.settings import BadSettings, CoreSettings, EdgeSettings, convert
 from sync import topics
 from sync.link import Publish
@@ -102,6 +103,7 @@ def test_01_the_same_ear_hears_what_is_not_sealed() -> None:
 @pytest.mark.broker
 def test_01_who_speaks_plainly_is_hung_up_on(ground: Ground) -> None:
     device = ground.device(VICTIM)
+    ground.turned_down()
     with closing(socket.create_connection(("127.0.0.1", ground.broker.port), PATIENCE)) as plain:
         plain.sendall(CONNECT)
         answer = b""
@@ -109,6 +111,14 @@ def test_01_who_speaks_plainly_is_hung_up_on(ground: Ground) -> None:
             while data := plain.recv(256):
                 answer += data
     assert b"\x20" not in answer[:1], "no CONNACK"
+    found = Denied()
+
+    def told() -> bool:
+        found.add(ground.turned_down())
+        return bool(found)
+
+    eventually(told, "the core to be told of it")
+    assert found == Denied(handshakes={"wrong version number": 1})
     assert device.changes == [True], "who is there stays"
 
 

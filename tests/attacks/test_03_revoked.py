@@ -13,7 +13,7 @@ from core.steward import Access
 from sync import topics
 from sync.messages import EVENT
 from sync.names import DeviceId, Kind
-from tests.attacks.ground import Ground, Session, greet, obey
+from tests.attacks.ground import Ground, Session, greet, obey, supervise
 from tests.core.world import ONE, TENANT, TWO, Device, World
 from tests.waiting import eventually
 
@@ -54,7 +54,9 @@ def test_03_a_revoked_device_is_cut_in_the_middle_of_its_session(own_ground: Gro
     eventually(lambda: bool(witness.heard), "the end")
     assert [m.payload for m in session.heard[count:]] == []
     assert witness.changes == [True] and world.catalog.fleet.device(TWO) == state, "nobody else is disturbed"
-    assert world.codes() == [*known, "device-revoked"], "told once; that it knocks again stands in the broker's log"
+    assert world.codes() == [*known, "device-revoked"], "told once"
+    eventually(lambda: bool(supervise(own_ground, world)), "that it knocks again")
+    assert world.codes() == [*known, "device-revoked", "handshake-refused"]
 
 
 def test_03_the_rules_alone_silence_a_session_that_goes_on(own_ground: Ground, world: World) -> None:

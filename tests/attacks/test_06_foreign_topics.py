@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.broker_words import Denial
-from core.orders import WordsDenied
+from appliance.broker_words import Denial, Denied
 from sync import topics
 from sync.messages import EVENT
-from sync.names import DeviceId, Digest, TenantId, TrustFile
-from tests.attacks.ground import ATTACKER, VICTIM, Ground
+from sync.names import Digest, TenantId, TrustFile
+from tests.attacks.ground import ATTACKER, VICTIM, Ground, supervise
 from tests.core.world import TENANT, World
 from tests.waiting import eventually
 
@@ -84,19 +83,14 @@ def test_06_it_is_told_once_by_the_name_that_tried_it(own_ground: Ground, world:
     for topic in (hostile, "x', ... (3 bytes))", "a\u2028b", *FOREIGN):
         attacker.say(topic, b"forged")
     attacker.say(OWN, b"allowed")
-    heard: dict[DeviceId, int] = {}
-
-    def tell(words: dict[DeviceId, Denial]) -> None:
-        world.must(WordsDenied(denied=dict(words)))
-        for name, said in words.items():
-            heard[name] = heard.get(name, 0) + said.times
+    heard = Denied()
 
     def all_told() -> bool:
-        own_ground.broker.denials(tell)
-        return heard.get(ATTACKER) == 3 + len(FOREIGN)
+        heard.add(supervise(own_ground, world))
+        return heard.words.get(ATTACKER, Denial("", 0)).times == 3 + len(FOREIGN)
 
     eventually(all_told, "a word for each")
-    assert set(heard) == {ATTACKER}
+    assert set(heard.words) == {ATTACKER} and not heard.filters
     (event,) = [e for e in world.catalog.events.newest(100) if e.code == "publish-denied"]
     assert (event.source, event.severity) == (ATTACKER, "alarm")
     assert event.facts["topic"] == hostile

@@ -1,5 +1,4 @@
-"""Attack 7: a device subscribes to all there is. Whatever the broker grants, nothing of others is delivered. Nobody of
-ours sees it: the broker grants, tells nobody, and delivers nothing.
+"""Attack 7: a device subscribes to all there is. Whatever the broker grants, nothing of others is delivered.
 
 One session publishes everything and, last, a word for the attacker: the broker delivers in order, so when that
 word is there, all before it was delivered or never will be.
@@ -11,11 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from appliance.broker_words import Denial, Denied
 from sync import topics
 from sync.messages import EVENT
-from sync.names import Kind, TenantId
-from tests.attacks.ground import ATTACKER, VICTIM, Ground, Session
-from tests.core.world import TENANT
+from sync.names import Kind, TenantId, TrustFile
+from tests.attacks.ground import ATTACKER, VICTIM, Ground, Session, supervise
+from tests.core.world import TENANT, World
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -88,3 +88,33 @@ def test_07_each_device_hears_its_own(ground: Ground, core: Session) -> None:
     speak(core)
     eventually(lambda: topics.ack(TENANT, VICTIM, EVENT) in victim.topics(), "its own topics")
     assert not any(f"/{ATTACKER}/" in t for t in victim.topics())
+
+
+def test_07_it_is_told_once_by_the_name_that_tried_it(own_ground: Ground, world: World) -> None:
+    """Of the whole row one event, in the room of who asked; a filter can neither name another nor begin a line."""
+    device, victim = world.enrol(ATTACKER), world.enrol(VICTIM)
+    before = world.catalog.fleet.devices()
+    attacker = own_ground.session(own_ground.tls(device.certificate, device.keys.signing), VICTIM)
+    own = (*topics.device_subscriptions(TENANT, ATTACKER), topics.trust(TENANT, TrustFile("timestamp.json")))
+    attacker.listen(*own)
+    hostile = f"1700000000: {VICTIM} 1 x"
+    attacker.listen(hostile, *WIDE, confirmed=False)
+    heard = Denied()
+
+    def all_told() -> bool:
+        heard.add(supervise(own_ground, world))
+        return heard.filters.get(ATTACKER, Denial("", 0)).times == 1 + len(WIDE)
+
+    eventually(all_told, "each of them")
+    assert set(heard.filters) == {ATTACKER} and not heard.words
+    (event,) = [e for e in world.catalog.events.newest(100) if e.code == "subscribe-denied"]
+    assert (event.source, event.severity) == (ATTACKER, "alarm")
+    assert event.facts["topic"] in {hostile, *WIDE}
+    assert world.catalog.fleet.devices() == before
+    core, session = own_ground.core(), own_ground.session(
+        own_ground.tls(victim.certificate, victim.keys.signing), VICTIM
+    )  # fmt: skip
+    session.listen(topics.desired(TENANT, VICTIM))
+    core.say(topics.desired(TENANT, VICTIM), b"goes on")
+    eventually(lambda: bool(session.heard), "serving to go on")
+    assert attacker.topics() == []

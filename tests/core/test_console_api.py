@@ -233,7 +233,7 @@ OTHERS = (
     orders.CommitCandidate(job=1, candidate=candidate()),
     orders.JobFailed(job=1, error="no"),
     orders.PartsFailing(parts={"broker": "no"}),
-    orders.WordsDenied(denied={DeviceId("watch-1"): ("core/status", 1)}),
+    orders.BrokerDenied(words={DeviceId("watch-1"): ("core/status", 1)}, handshakes={"wrong version number": 1}),
 )
 
 

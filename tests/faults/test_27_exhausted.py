@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -58,8 +59,10 @@ def _starve(plain: Box, there: http.client.HTTPConnection) -> None:
     assert plain.process is not None
     pid = plain.process.pid
     assert ask(there) == 200
+    # It answers before it has begun with its lines, and a start without descriptors is another matter.
+    plain.until(lambda: all(f"{line}: no connection" in plain.said() for line in ("uplink", "local broker")), "lines")
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    looks = [{int(name) for name in os.listdir(f"/proc/{pid}/fd")} for _ in range(50)]
+    looks = [_descriptors(pid) for _ in range(50)]
     held = set.intersection(*looks)  # one that is open for a moment would leave a place for a stranger
     free = next(n for n in range(max(held) + 2) if n not in held)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, limits[1]))
@@ -73,6 +76,12 @@ def _starve(plain: Box, there: http.client.HTTPConnection) -> None:
     resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
     plain.until(lambda: plain.answer() == 1.0, "strangers to be answered")
     assert ask(there) == 200 and plain.process.pid == pid
+
+
+def _descriptors(pid: int) -> set[int]:
+    """Those open now; it is some time until the next look, so that a try of a line does not last for all of them."""
+    time.sleep(0.01)
+    return {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
 
 
 def test_without_a_thread_a_proof_is_put_off_and_made_when_there_is_one(device: Device) -> None:
