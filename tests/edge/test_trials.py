@@ -430,6 +430,24 @@ class Timed(Session):
         return 0
 
 
+class Stopwatch(Session):
+    """A session that takes its own time, and writes down how long (seconds)."""
+
+    def __init__(self, real: Session) -> None:
+        self._real, self.runs = real, list[float]()
+        self.inputs, self.outputs = real.inputs, real.outputs
+
+    def run(self, inputs: Arrays) -> Arrays:
+        before = time.perf_counter()
+        try:
+            return self._real.run(inputs)
+        finally:
+            self.runs.append(time.perf_counter() - before)
+
+    def late(self) -> int:
+        return self._real.late()
+
+
 @pytest.mark.parametrize(("share", "least", "most"), [(1.0, 400, 400), (0.1, 35, 65), (0.5, 170, 240)])
 def test_a_shadow_keeps_to_its_share_of_a_core(share: float, least: int, most: int) -> None:
     """400 windows of two entities, one every 0.1 s in turn, on a candidate that takes 0.1 s; the clock's own seconds
@@ -462,16 +480,14 @@ def test_a_shadow_that_is_really_slow_keeps_to_its_share_of_a_core() -> None:
     slow = bad_graphs.by_window(bad_graphs.spins(25_000, 25_000, 25_000))
     taken = (TensorSpec("window", "FP32", (-1, 1, 1)),)
     slot = graphs.slot(2, slow, replace(graphs.manifest(2), inputs=taken, window=WindowSpec(1, 1, 1.0, ("i",), 2.0)))
-    trials = Trials(clock=time.perf_counter)
-    trials.open(MODEL, Loaded(load(slow), slot), OLD, replace(LABELS, shadow_share=0.1), 0)
-    begun, runs, windows = time.perf_counter(), list[float](), 0
+    trials, session = Trials(clock=time.perf_counter), Stopwatch(load(slow))
+    trials.open(MODEL, Loaded(session, slot), OLD, replace(LABELS, shadow_share=0.1), 0)
+    begun, windows = time.perf_counter(), 0
     while time.perf_counter() - begun < 2 * SPARE:
         said = Prediction(f"{windows:032x}", MODEL, 10.0 * windows, "ok", "rest", release=1, entity="w1")
-        before = time.perf_counter()
         trials.see(said, np.zeros((1, 1), np.float32))
         windows += 1
-        if trials.health(MODEL).answers > len(runs):
-            runs.append(time.perf_counter() - before)
+    runs = session.runs  # what the trial counts is never less, whoever else has this core meanwhile
     assert 0 < len(runs) < windows / 2 and min(runs) > 0.001, "it is slow, and was asked of a part"
     assert sum(runs) <= SPARE + 0.1 * (time.perf_counter() - begun) + max(runs)
 
