@@ -197,8 +197,8 @@ class Broker:
         self, folder: Path, host: str, port: int, setting: str, *, outlive: bool = True, log_bytes: int = MOST,
         tenant: TenantId | None = None,
     ) -> None:  # fmt: skip
-        """`log_bytes` is when its log is cut (`look_after`). With a `tenant` its words are sifted, and
-        whom it turned down is handed over (`denials`)."""
+        """`log_bytes` is when its log is cut (`look_after`). With a `tenant` its words are sifted, and whom it
+        turned down is handed over (`denials`)."""
         self.folder, self.host, self.port, self._setting = folder, host, port, setting
         self._log = ChildLog(folder / "mosquitto.log", log_bytes)
         self._words = BrokerWords(folder / "mosquitto.fifo", self._log.path, tenant) if tenant is not None else None

@@ -1,9 +1,9 @@
 """What a tenant's broker says, sifted while it runs: its log without a line a packet, and whom it turned down.
 
 Mosquitto tells a denied publish to its debug log alone, where each packet has lines of its own; a subscription, which
-it grants whatever it is, in one line with the name of who asked. So it writes into a
-FIFO of which it holds both ends itself: it never waits, whoever reads slowly, is stopped or gone, for what has no
-room is dropped; and it never meets a closed end. A core that begins anew reads on where the one before it stopped.
+it grants whatever it is, in one line with the name of who asked. So it writes into a FIFO of which it holds both ends
+itself: it never waits, whoever reads slowly, is stopped or gone, for what has no room is dropped; and it never meets a
+closed end. A core that begins anew reads on where the one before it stopped.
 """
 
 from __future__ import annotations
